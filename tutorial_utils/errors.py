@@ -1,0 +1,74 @@
+"""Every error that the package raises on purpose: what went wrong in one sentence, and what to do about it."""
+
+
+class CourseError(Exception):
+    """Base of the package's errors.
+
+    Args:
+        cause: One sentence: what was given or found, and why it can't be used.
+        remedy: One sentence: what to do about it.
+    """
+
+    def __init__(self, cause: str, remedy: str):
+        super().__init__(cause, remedy)
+        self.cause = cause
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.cause} Remedy: {self.remedy}"
+
+
+class BackendUnavailableError(CourseError):
+    """This machine can't run what was asked for: a library, a driver or a GPU is missing or doesn't fit."""
+
+
+class DataError(CourseError):
+    """A dataset or pretrained weights could not be had: unknown name, no network, wrong checksum, damaged archive."""
+
+
+class ModelFileError(CourseError):
+    """A model file is missing, cut short or not what its name says."""
+
+
+class UnsupportedOperatorError(CourseError):
+    """The model holds an operator that paddle2onnx or TensorRT can't convert."""
+
+
+class ExportError(CourseError):
+    """Paddle's model could not be converted to ONNX, or the result doesn't agree with it."""
+
+
+class PrecisionError(CourseError):
+    """An unknown precision, or one that the model or the target can't have."""
+
+
+class CalibrationError(CourseError):
+    """INT8 calibration has no images, or images that don't fit the model."""
+
+
+class ProfileError(CourseError):
+    """An optimization profile is inconsistent or doesn't fit the model's inputs."""
+
+
+class BuildError(CourseError):
+    """TensorRT refused to build the engine. The cause ends with TensorRT's own last messages."""
+
+
+class CacheError(CourseError):
+    """The engine cache can't be read or written."""
+
+
+class PlanError(CourseError):
+    """A serialized engine (plan) can't be loaded: cut short, altered, or made for another TensorRT or GPU."""
+
+
+class InputError(CourseError):
+    """What was handed to a runner doesn't fit the model: a name, data type, rank or dimension."""
+
+
+class RecordingError(CourseError):
+    """A recording is missing, or lacks the stamp that says where its numbers come from."""
+
+
+class LessonError(CourseError):
+    """A lesson failed to run, or a notebook is not in the form in which notebooks are committed."""
