@@ -1,0 +1,77 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WORKING = {
+    "paddle": "__version__ = '3.3.1'\ndef is_compiled_with_cuda(): return False",
+    "paddle/inference": "def get_trt_compile_version(): return (0, 0, 0)",
+    "paddle2onnx": "import paddle\n__version__ = '2.1.0'",
+    "onnxruntime": "__version__ = '1.32.0'\ndef get_available_providers(): return ['CPUExecutionProvider']",
+    "polygraphy": "__version__ = '0.53.6'",
+    "tensorrt_rtx": "__version__ = '1.7.1.116'",
+}
+
+
+@pytest.fixture
+def cli(tmp_path):
+    """Run the command line with light stand-ins for the heavy libraries, and without a GPU."""
+
+    def run(*arguments: str, **broken: str) -> subprocess.CompletedProcess[str]:
+        for name, source in (WORKING | broken).items():
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "__init__.py").write_text(source)
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+            "CUDA_VISIBLE_DEVICES": "",
+            "TUTORIAL_UTILS_TENSORRT": "tensorrt_rtx",
+            "COLUMNS": "100",
+        }
+        command = [sys.executable, "-m", "tutorial_utils", *arguments]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def test_doctor_says_ready_where_the_default_works(cli):
+    result = cli("doctor")
+    assert result.returncode == 0, result.stderr
+    assert "TensorRT builds engines  yes  TensorRT-RTX 1.7.1.116." in result.stdout
+    assert "TensorRT runs engines    no " in result.stdout
+    assert "\nReady:" in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "row"),
+    [
+        ("paddle", "raise SystemError('no libgomp')", "Paddle on the CPU"),
+        ("paddle2onnx", "import os; os.abort()", "Paddle to ONNX"),
+        ("onnxruntime", "raise ImportError('bad ABI')", "ONNX Runtime on the CPU"),
+        ("tensorrt_rtx", "import os; os.abort()", "TensorRT builds engines"),
+    ],
+)
+def test_doctor_fails_where_the_default_is_broken(cli, module, source, row):
+    result = cli("doctor", **{module: source})
+    assert result.returncode == 1
+    assert f"Not ready. Mend this first: {row}. Run `pip install --force-reinstall" in result.stdout
+    assert result.stderr == ""
+
+
+def test_doctor_prints_json(cli):
+    result = cli("doctor", "--json", tensorrt_rtx="raise SystemError('broken')")
+    assert result.returncode == 1
+    found = json.loads(result.stdout)
+    assert found["paddle"]["available"] is True
+    assert found["tensorrt_build"]["available"] is False
+    assert "SystemError: broken" in found["tensorrt_build"]["reason"]
+
+
+def test_a_command_is_required(cli):
+    result = cli()
+    assert result.returncode == 2
+    assert "COMMAND" in result.stderr
