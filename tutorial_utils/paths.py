@@ -1,6 +1,9 @@
 """Where the package keeps what it makes (models, engines, datasets) and finds what it ships (recordings)."""
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -35,3 +38,16 @@ def cache_dir(*parts: str) -> Path:
             f"Give yourself write access, or set {CACHE_VARIABLE} to a folder that you can write to.",
         )
     return folder
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to, and rename it to ``path`` when the block ends without an error.
+
+    The name keeps its ending, since some writers look at it. After an error, or if the process dies, ``path`` is as it
+    was before: absent or old, never half-written.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        os.replace(temporary, path)

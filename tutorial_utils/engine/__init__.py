@@ -1,0 +1,116 @@
+"""ONNX model to TensorRT engine: one call that builds, caches and reports, for TensorRT 10, 11 and TensorRT-RTX.
+
+::
+
+    options = BuildOptions(profiles=[Profile.batch("x", (3, 32, 32), opt=32, max=64)], compute_capabilities=["8.6"])
+    engine = build("model.onnx", options)
+    engine.report.kernels  # what the optimizer made of the ONNX nodes
+
+The parts: `options` (what to build), `builder` (the TensorRT calls), `report` (what came out), `cache` (not again).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutorial_utils import capabilities, paths
+from tutorial_utils import trt as flavour
+from tutorial_utils.engine.cache import CacheEntry, cache_key
+from tutorial_utils.engine.options import BuildOptions, Profile, ShapeRange
+from tutorial_utils.engine.report import BuildReport, EngineLayer, EngineTensor
+from tutorial_utils.errors import ModelFileError
+
+__all__ = ["BuildOptions", "BuildReport", "Engine", "EngineLayer", "EngineTensor", "Profile", "ShapeRange", "build"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A serialized engine and what is known about it.
+
+    Attributes:
+        plan: The serialized engine, for `runners.tensorrt.TensorRTRunner` or any TensorRT runtime of the same version.
+        report: What the build said. A cached engine has the report of the build that made it.
+        onnx_path: The model that it was built from.
+        options: The options that it was built with.
+        cache_folder: The folder of the engine cache, or None where the engine was built without one.
+        from_cache: Whether this call found the engine in the cache.
+    """
+
+    plan: bytes
+    report: BuildReport
+    onnx_path: Path
+    options: BuildOptions
+    cache_folder: Path | None
+    from_cache: bool
+
+    def rebuilt(self) -> "Engine":
+        """Build the engine again and replace what the cache holds: for a plan that the runtime refused."""
+        in_cache = self.cache_folder is not None
+        return build(self.onnx_path, self.options, cache_folder=self.cache_folder, use_cache=in_cache, rebuild=True)
+
+
+def build(
+    onnx_path: str | Path,
+    options: BuildOptions | None = None,
+    *,
+    cache_folder: str | Path | None = None,
+    use_cache: bool = True,
+    rebuild: bool = False,
+    progress: bool = True,
+) -> Engine:
+    """Build a TensorRT engine from an ONNX model, or read it from the cache if it was built before.
+
+    A failed build can change the engines that the same process builds after it (seen with TensorRT-RTX 1.7.1: another
+    layer more or less, the same results). Where sizes are compared, build in a fresh process after a failure.
+
+    Args:
+        onnx_path: The model. Its data types are the engine's: networks are strongly typed.
+        options: Profiles, workspace, target GPUs, verbosity; the defaults do for a model with static shapes.
+        cache_folder: Where engines are kept; the package's cache folder unless given.
+        use_cache: Read the engine from the cache folder and store it there.
+        rebuild: Build also if the cache holds the engine.
+        progress: Show a progress bar while building.
+
+    Returns:
+        The engine and its report.
+
+    Raises:
+        ModelFileError: The model is missing or is no valid ONNX file.
+        UnsupportedOperatorError: TensorRT can't convert an operator of the model.
+        ProfileError: The profiles don't fit the model's inputs.
+        BuildError: TensorRT refused the build; its last messages are in the text.
+        CacheError: The cache folder can't be written to.
+        BackendUnavailableError: No TensorRT is installed, or its import fails.
+    """
+    onnx_path = Path(onnx_path)
+    options = options or BuildOptions()
+    if not onnx_path.is_file():
+        raise ModelFileError(f"There is no model {onnx_path}.", "Check the path, or export the model first.")
+    if not use_cache:
+        plan, report = _build(onnx_path, options, progress)
+        return Engine(plan, report, onnx_path, options, None, from_cache=False)
+
+    cache_folder = Path(cache_folder or paths.cache_dir("engines"))
+    entry = CacheEntry(cache_folder, onnx_path.stem, cache_key(onnx_path, options, _tensorrt_identity()))
+    with entry.locked():
+        cached = None if rebuild else entry.read()
+        if cached is not None:
+            return Engine(cached.plan, cached.report, onnx_path, options, cache_folder, from_cache=True)
+        plan, report = _build(onnx_path, options, progress)
+        entry.write(plan, report)
+    return Engine(plan, report, onnx_path, options, cache_folder, from_cache=False)
+
+
+def _build(onnx_path: Path, options: BuildOptions, show_progress: bool) -> tuple[bytes, BuildReport]:
+    from tutorial_utils.engine import builder  # imports TensorRT, which a cached engine doesn't need
+
+    return builder.build_plan(onnx_path, options, show_progress)
+
+
+def _tensorrt_identity() -> str:
+    """Name what a plan depends on besides model and options: TensorRT's version and, for `tensorrt`, the GPU."""
+    name = flavour.installed_flavour()
+    version = flavour.installed_version(name) if name else None
+    if version is None:
+        version = flavour.load().__version__  # raises the fitting error where there is no TensorRT
+    gpu = capabilities.probe().gpu if name == "tensorrt" else None
+    return f"{name} {version} {gpu.name} {gpu.compute_capability}" if gpu else f"{name} {version}"

@@ -1,0 +1,229 @@
+"""ONNX to a serialized TensorRT engine (plan): every TensorRT call of a build, for TensorRT 10, 11 and RTX."""
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tutorial_utils import progress
+from tutorial_utils.engine import report as reports
+from tutorial_utils.engine.messages import MessageLog, checked, trt
+from tutorial_utils.engine.options import BuildOptions, Profile
+from tutorial_utils.errors import BuildError, ModelFileError, ProfileError, UnsupportedOperatorError
+from tutorial_utils.trt import FLAVOURS
+
+IS_RTX = trt.__name__ == "tensorrt_rtx"
+
+
+class ProgressBar(trt.IProgressMonitor):
+    """Shows how far a build is: one bar for the outermost phase, named after the phase that is running."""
+
+    def __init__(self, description: str):
+        trt.IProgressMonitor.__init__(self)
+        self._description = description
+        self._outermost: str | None = None
+        self._bar = None
+
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+        """Open the bar for the outermost phase, or name the inner one (called by TensorRT)."""
+        if self._bar is None:
+            self._outermost = phase_name
+            self._bar = progress.bar(description=self._description, total=num_steps, unit="step")
+        else:
+            self._bar.set_postfix_str(phase_name)
+
+    def step_complete(self, phase_name: str, step: int) -> bool:
+        """Move the bar (called by TensorRT). Returning False would cancel the build."""
+        if phase_name == self._outermost and self._bar is not None:
+            self._bar.update(step + 1 - self._bar.n)
+        return True
+
+    def phase_finish(self, phase_name: str) -> None:
+        """Close the bar with the outermost phase (called by TensorRT)."""
+        if phase_name == self._outermost and self._bar is not None:
+            self._bar.close()
+
+
+def build_plan(onnx_path: Path, options: BuildOptions, show_progress: bool) -> tuple[bytes, reports.BuildReport]:
+    """Build an engine.
+
+    Args:
+        onnx_path: The ONNX model; external weights are found beside it.
+        options: Profiles, workspace, targets and verbosity.
+        show_progress: Whether to show a progress bar.
+
+    Returns:
+        The plan and the report of its build.
+
+    Raises:
+        ModelFileError: The file is not a valid ONNX model.
+        UnsupportedOperatorError: TensorRT has no implementation for an operator of the model.
+        ProfileError: The profiles don't fit the inputs of the model.
+        BuildError: TensorRT refused the build.
+    """
+    log = MessageLog()
+    builder = trt.Builder(log)
+    # Strongly typed: the types of the ONNX file are the types of the engine. TensorRT 11 and RTX know nothing else.
+    network = checked(
+        builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)),
+        log, BuildError, "TensorRT can't create a network", "Run `python -m tutorial_utils doctor`.",
+    )  # fmt: skip
+    started = time.perf_counter()
+    _parse(network, log, onnx_path)
+    parsed = time.perf_counter()
+    config = _configure(builder, network, log, options)
+    if show_progress:
+        config.progress_monitor = ProgressBar(f"Building {onnx_path.name}")
+    plan = checked(
+        builder.build_serialized_network(network, config),
+        log, BuildError, f"TensorRT can't build an engine from {onnx_path.name}", _build_remedy(log),
+    )  # fmt: skip
+    plan = bytes(plan)
+    built = time.perf_counter()
+    report = reports.BuildReport(
+        flavour=FLAVOURS[trt.__name__],
+        version=trt.__version__,
+        targets=options.compute_capabilities,
+        layers=_layers(plan, log, options),
+        **reports.memory_from_log(log.texts()),
+        plan_bytes=len(plan),
+        parse_seconds=parsed - started,
+        build_seconds=built - parsed,
+        warnings=log.warnings(),
+    )
+    return plan, report
+
+
+def _parse(network: trt.INetworkDefinition, log: MessageLog, onnx_path: Path) -> None:
+    parser = trt.OnnxParser(network, log)
+    if parser.parse_from_file(str(onnx_path)):
+        return
+    errors = [parser.get_error(i) for i in range(parser.num_errors)]
+    codes = {error.code() for error in errors}
+    if codes & {trt.ErrorCode.UNSUPPORTED_NODE, trt.ErrorCode.UNSUPPORTED_NODE_ATTR, trt.ErrorCode.UNSUPPORTED_GRAPH}:
+        operators = sorted({error.node_operator() for error in errors if error.node_operator()})
+        raise UnsupportedOperatorError(
+            f"TensorRT can't convert {', '.join(operators) or 'part of the graph'} in {onnx_path.name}: "
+            f"{_one_line(errors[0].desc())}.",
+            "Replace the operator in the model, or run that part of it outside TensorRT.",
+        )
+    reasons = "; ".join(_one_line(error.desc()) for error in errors) or log.last_errors()
+    raise ModelFileError(
+        f"TensorRT's parser refuses {onnx_path.name}: {reasons}.", "Check the file with `polygraphy check lint`."
+    )
+
+
+def _configure(
+    builder: trt.Builder, network: trt.INetworkDefinition, log: MessageLog, options: BuildOptions
+) -> trt.IBuilderConfig:
+    config = builder.create_builder_config()
+    config.profiling_verbosity = getattr(trt.ProfilingVerbosity, options.verbosity.upper())
+    if options.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    _check_profiles({tensor.name: tuple(tensor.shape) for tensor in inputs}, options.profiles)
+    for wanted in options.profiles:
+        profile = builder.create_optimization_profile()
+        for name, shapes in wanted.ranges:
+            profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
+        checked(
+            config.add_optimization_profile(profile),
+            log, ProfileError, f"TensorRT refuses the profile {wanted.ranges}", "Check its shapes against the model.",
+        )  # fmt: skip
+    if options.compute_capabilities:
+        _set_targets(config, log, options.compute_capabilities)
+    return config
+
+
+def _check_profiles(inputs: dict[str, tuple[int, ...]], profiles: Sequence[Profile]) -> None:
+    dynamic = {name: shape for name, shape in inputs.items() if -1 in shape}
+    if dynamic and not profiles:
+        name, shape = next(iter(dynamic.items()))
+        raise ProfileError(
+            f"The input {name} has the dynamic shape {shape}, and there is no profile for it.",
+            f"Pass profiles=[Profile.of({name}=(min_shape, opt_shape, max_shape))].",
+        )
+    for profile in profiles:
+        unknown = [name for name, _ in profile.ranges if name not in inputs]
+        missing = [name for name in dynamic if name not in profile]
+        if unknown or missing:
+            given = ", ".join(name for name, _ in profile.ranges) or "nothing"
+            raise ProfileError(
+                f"A profile gives ranges for {given}, but the dynamic inputs are {', '.join(dynamic) or 'none'}.",
+                "Give one range for each dynamic input, under the name that the ONNX file uses.",
+            )
+        for name, shapes in profile.ranges:
+            shape = inputs[name]
+            fits = len(shape) == len(shapes.min) and all(
+                size in (-1, low) and (size == -1 or low == high)
+                for size, low, high in zip(shape, shapes.min, shapes.max, strict=True)
+            )
+            if not fits:
+                raise ProfileError(
+                    f"The profile's range {shapes.min} to {shapes.max} doesn't fit the input {name} of shape {shape}.",
+                    "Only the dimensions of -1 may vary; the others must be as in the model.",
+                )
+
+
+def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[str]) -> None:
+    if not IS_RTX:
+        raise BuildError(
+            "Only TensorRT-RTX builds for other GPUs than the one at hand.",
+            "Leave compute_capabilities empty, or install tensorrt-rtx.",
+        )
+    known = {
+        _capability(name): value for name, value in trt.ComputeCapability.__members__.items() if name[-1].isdigit()
+    }
+    unknown = [target for target in targets if target not in known]
+    if unknown:
+        raise BuildError(
+            f"TensorRT-RTX {trt.__version__} can't build for compute capability {', '.join(unknown)}.",
+            f"Choose from {', '.join(known)}; leave compute_capabilities empty to build for all of them.",
+        )
+    config.num_compute_capabilities = len(targets)
+    for index, target in enumerate(targets):
+        checked(
+            config.set_compute_capability(known[target], index),
+            log, BuildError, f"TensorRT-RTX refuses the target {target}", "Choose another target.",
+        )  # fmt: skip
+
+
+def _capability(member: str) -> str:
+    """Return "8.6" for the member SM86 and "12.0" for SM120."""
+    digits = member.removeprefix("SM")
+    return f"{digits[:-1]}.{digits[-1]}"
+
+
+def _layers(plan: bytes, log: MessageLog, options: BuildOptions) -> tuple[reports.EngineLayer, ...]:
+    if options.verbosity != "detailed":
+        return ()
+    layers = reports.layers_from_log(log.texts())
+    return layers if layers or IS_RTX else inspect_plan(plan)
+
+
+def inspect_plan(plan: bytes) -> tuple[reports.EngineLayer, ...]:
+    """Read the layers of a plan with the engine inspector, which needs a GPU that can load the plan.
+
+    Raises:
+        BuildError: The plan can't be loaded on this machine.
+    """
+    log = MessageLog()
+    engine = checked(
+        trt.Runtime(log).deserialize_cuda_engine(plan),
+        log, BuildError, "The engine can't be loaded for inspection", "Inspect it on a GPU that it was built for.",
+    )  # fmt: skip
+    inspector = engine.create_engine_inspector()
+    return reports.layers_from_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def _build_remedy(log: MessageLog) -> str:
+    text = " ".join(log.texts()[-50:])
+    if "workspace" in text or "OutOfMemory" in text:
+        return "Raise workspace_bytes, or leave it out: the default is all of the GPU's memory."
+    if "HW-specific datatypes" in text:
+        return "Choose a target that has the model's data types (FP8 needs 8.9 or later), or another precision."
+    return "Read TensorRT's message above; `polygraphy inspect capability` names nodes that TensorRT can't convert."
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip().rstrip(".")

@@ -1,0 +1,145 @@
+"""The engine cache: a plan is found again only for the same model, TensorRT, targets and options, and only if intact.
+
+A cached engine is two files. ``<model>-<key>.plan`` is the serialized engine; ``<model>-<key>.json``, its side-car, is
+written after it and holds the plan's checksum and the build report. Both are written to a temporary file and renamed,
+so that a build that dies at any moment leaves nothing that a later run would load.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import blake3
+import filelock
+import onnx
+from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+
+from tutorial_utils import paths
+from tutorial_utils.engine.options import BuildOptions
+from tutorial_utils.engine.report import BuildReport
+from tutorial_utils.errors import CacheError, ModelFileError
+
+_FORMAT = 1  # of the side-car; a new number makes old entries unknown
+
+
+@dataclass(frozen=True)
+class CachedPlan:
+    """An intact cache entry."""
+
+    plan: bytes
+    report: BuildReport
+
+
+def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:
+    """Return the key of an engine: a BLAKE3 hash over everything that decides what a build makes.
+
+    Args:
+        onnx_path: The ONNX model; external weights count with it.
+        options: Options of the build.
+        tensorrt: Flavour and version of TensorRT, and the GPU where the build depends on it.
+
+    Raises:
+        ModelFileError: The model, or a file with its weights, can't be read.
+    """
+    hasher = blake3.blake3()
+    hasher.update(json.dumps([_FORMAT, tensorrt, asdict(options)], sort_keys=True).encode())
+    try:
+        for path in (onnx_path, *_external_data_files(onnx_path)):
+            hasher.update(path.stat().st_size.to_bytes(8, "little"))  # so that bytes can't move between the files
+            hasher.update_mmap(path)
+    except OSError as error:
+        raise ModelFileError(
+            f"The model {onnx_path.name} can't be read: {error.strerror} ({error.filename or onnx_path}).",
+            "Export it again, and keep files of external weights beside it.",
+        ) from error
+    return hasher.hexdigest(length=16)
+
+
+def _external_data_files(onnx_path: Path) -> list[Path]:
+    """Return the files with weights that the model refers to.
+
+    A tensor with external data always holds the key "location". Looking for those bytes first spares the usual model,
+    which has no such tensor, from being parsed: for ResNet-50 that would cost more than everything else here.
+    """
+    with onnx_path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return []
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(b"location") == -1:
+                return []
+    try:
+        model = onnx.load(onnx_path, load_external_data=False)
+    except Exception:  # not an ONNX file: the parser says so, with the reason
+        return []
+    names = {ExternalDataInfo(tensor).location for tensor in _get_all_tensors(model) if uses_external_data(tensor)}
+    return [onnx_path.parent / name for name in sorted(names)]
+
+
+class CacheEntry:
+    """The place of one engine in the cache folder."""
+
+    def __init__(self, folder: Path, model_name: str, key: str):
+        self.plan_path = folder / f"{model_name}-{key}.plan"
+        self.sidecar_path = self.plan_path.with_suffix(".json")
+        self._lock_path = self.plan_path.with_suffix(".lock")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the entry's lock, so that of several processes one builds and the others read.
+
+        Raises:
+            CacheError: The lock can't be created.
+        """
+        with _writing(self.plan_path.parent):
+            lock = filelock.FileLock(self._lock_path)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read(self) -> CachedPlan | None:
+        """Return the cached engine, or None if there is none. A damaged entry gives a warning and None."""
+        if not self.sidecar_path.exists():
+            return None  # no build has finished here
+        try:
+            sidecar = json.loads(self.sidecar_path.read_text())
+            plan = self.plan_path.read_bytes()
+            if blake3.blake3(plan).hexdigest() != sidecar["plan_blake3"]:
+                raise ValueError("its checksum is wrong")
+            return CachedPlan(plan, BuildReport.from_dict(sidecar["report"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            warnings.warn(
+                f"The cached engine {self.plan_path.name} is damaged ({error}): building it again.", stacklevel=2
+            )
+            return None
+
+    def write(self, plan: bytes, report: BuildReport) -> None:
+        """Store an engine.
+
+        Raises:
+            CacheError: The folder is read-only or the disk is full. Nothing half-written stays behind.
+        """
+        sidecar = {"plan_blake3": blake3.blake3(plan).hexdigest(), "report": report.to_dict()}
+        with _writing(self.plan_path.parent):
+            self.sidecar_path.unlink(missing_ok=True)  # from here to the last line, the entry counts as absent
+            with paths.replacing(self.plan_path) as temporary:
+                temporary.write_bytes(plan)
+            with paths.replacing(self.sidecar_path) as temporary:
+                temporary.write_text(json.dumps(sidecar, indent=1))
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"The engine cache {folder} can't be written: {error.strerror or error}.",
+            "Free some space or give yourself write access, or pass use_cache=False to build without a cache.",
+        ) from error

@@ -1,0 +1,59 @@
+"""TensorRT reports trouble by logging it and returning None, False or -1. Here the log is kept and the result checked."""
+
+from typing import TypeVar
+
+from tutorial_utils import trt as flavour
+from tutorial_utils.errors import CourseError
+
+trt = flavour.load()
+T = TypeVar("T")
+
+
+class MessageLog(trt.ILogger):
+    """A TensorRT logger that keeps every message instead of printing it.
+
+    TensorRT may log from several threads; appending to a list is safe in Python.
+    """
+
+    def __init__(self):
+        trt.ILogger.__init__(self)
+        self.messages: list[tuple[int, str]] = []
+
+    def log(self, severity: trt.ILogger.Severity, message: str) -> None:
+        """Keep one message (called by TensorRT)."""
+        self.messages.append((int(severity), message))
+
+    def texts(self) -> list[str]:
+        """Return all messages in order, without their severity."""
+        return [text for _, text in self.messages]
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return the warnings, each once."""
+        wanted = int(trt.ILogger.Severity.WARNING)
+        return tuple(dict.fromkeys(text for severity, text in self.messages if severity == wanted))
+
+    def last_errors(self, count: int = 3) -> str:
+        """Return TensorRT's last error messages in one line, or its last warnings where it logged no error."""
+        limit = int(trt.ILogger.Severity.ERROR)  # INTERNAL_ERROR is 0, ERROR 1, WARNING 2
+        errors = [text for severity, text in self.messages if severity <= limit]
+        texts = list(dict.fromkeys(errors or self.warnings()))[-count:]
+        return "; ".join(" ".join(text.split()) for text in texts) or "TensorRT gave no message"
+
+
+def checked(result: T, log: MessageLog, error: type[CourseError], what: str, remedy: str) -> T:
+    """Return what a TensorRT call returned, unless that means failure.
+
+    Args:
+        result: Result of the call: None, False and negative numbers mean failure, anything else success.
+        log: The log that the call wrote to.
+        error: Exception to raise.
+        what: What failed, as the beginning of a sentence.
+        remedy: What the user can do about it.
+
+    Raises:
+        CourseError: As ``error``, with TensorRT's own last messages.
+    """
+    failed = result is None or result is False or (type(result) is int and result < 0)
+    if failed:
+        raise error(f"{what}: {log.last_errors()}.", remedy)
+    return result

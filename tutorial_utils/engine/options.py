@@ -1,0 +1,92 @@
+"""What an engine is built for: input shapes, workspace, target GPUs, and how much it tells about itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tutorial_utils.errors import ProfileError
+
+Shape = tuple[int, ...]
+Verbosity = Literal["detailed", "layer_names_only", "none"]
+
+
+@dataclass(frozen=True)
+class ShapeRange:
+    """The shapes that one input may have: smallest, the one to optimize for, largest. Every dimension counts."""
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+    def __post_init__(self):
+        for field in ("min", "opt", "max"):  # lists are welcome, but only tuples can be hashed and compared
+            object.__setattr__(self, field, tuple(int(size) for size in getattr(self, field)))
+        if not len(self.min) == len(self.opt) == len(self.max):
+            raise ProfileError(
+                f"The shapes of a profile differ in rank: min {self.min}, opt {self.opt}, max {self.max}.",
+                "Give all three the rank of the model's input.",
+            )
+        if any(not 1 <= low <= best <= high for low, best, high in zip(self.min, self.opt, self.max, strict=True)):
+            raise ProfileError(
+                f"A profile needs 1 <= min <= opt <= max in every dimension, not min {self.min}, opt {self.opt}, "
+                f"max {self.max}.",
+                "Order the three shapes.",
+            )
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An optimization profile: one shape range for every dynamic input, by input name."""
+
+    ranges: tuple[tuple[str, ShapeRange], ...]
+
+    @classmethod
+    def of(cls, **inputs: tuple[Shape, Shape, Shape] | ShapeRange) -> "Profile":
+        """Make a profile from keyword arguments: ``Profile.of(x=(min_shape, opt_shape, max_shape))``.
+
+        Raises:
+            ProfileError: The shapes differ in rank or are not ordered.
+        """
+        return cls.from_mapping(inputs)
+
+    @classmethod
+    def from_mapping(cls, inputs: Mapping[str, tuple[Shape, Shape, Shape] | ShapeRange]) -> "Profile":
+        """Make a profile from a mapping, for input names that are not Python names."""
+        ranges = {name: r if isinstance(r, ShapeRange) else ShapeRange(*r) for name, r in inputs.items()}
+        return cls(tuple(sorted(ranges.items())))
+
+    @classmethod
+    def batch(cls, name: str, sample: Shape, *, opt: int, max: int, min: int = 1) -> "Profile":
+        """Make a profile for one input whose first dimension is the batch: ``Profile.batch("x", (3, 32, 32), ...)``."""
+        return cls.from_mapping({name: ((min, *sample), (opt, *sample), (max, *sample))})
+
+    def __getitem__(self, name: str) -> ShapeRange:
+        return dict(self.ranges)[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in dict(self.ranges)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Options of an engine build. Equal options and an equal model give the same cached engine.
+
+    Precision is not among them: networks are strongly typed, so the ONNX file decides (see `onnx_export`).
+
+    Attributes:
+        profiles: One or more optimization profiles; none for a model whose shapes are all static.
+        workspace_bytes: Upper limit of the scratch memory that a layer may use; None for TensorRT's default, which is
+            all of the GPU's memory.
+        compute_capabilities: Target GPUs such as ``("8.6", "8.9")`` (TensorRT-RTX only). Empty: TensorRT-RTX builds
+            for every GPU that it supports, TensorRT for the GPU of this machine.
+        verbosity: How much the engine tells about its layers. The report has layers only at "detailed".
+    """
+
+    profiles: tuple[Profile, ...] = ()
+    workspace_bytes: int | None = None
+    compute_capabilities: tuple[str, ...] = ()
+    verbosity: Verbosity = "detailed"
+
+    def __post_init__(self):
+        object.__setattr__(self, "profiles", tuple(self.profiles))
+        object.__setattr__(self, "compute_capabilities", tuple(self.compute_capabilities))

@@ -1,0 +1,208 @@
+"""What a build made: layers after fusion with types, formats and ONNX nodes, memory, seconds and warnings.
+
+Two sources give the same report. The engine inspector needs a GPU, since it reads a deserialized engine. The detailed
+build log needs none: at VERBOSE, with detailed profiling verbosity, TensorRT-RTX prints the inspector's text when a
+build ends. That text is not an API; it was read with TensorRT-RTX 1.6.1 and 1.7.1, and a log in another form gives a
+report without layers and a warning.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# Layers that move no data: they order the streams of an engine, or compute shapes on the host.
+_CONTROL_LAYERS = {"signal", "wait", "shape_call"}
+
+# TensorRT's names of data types, in the inspector and in its log, and the ones that the course uses.
+_DATA_TYPES = {
+    "Float": "fp32", "FP32": "fp32", "Half": "fp16", "FP16": "fp16", "BFloat16": "bf16", "BF16": "bf16",
+    "Int8": "int8", "INT8": "int8", "FP8": "fp8", "Int4": "int4", "FP4": "fp4", "Int32": "int32", "Int64": "int64",
+    "Bool": "bool", "UInt8": "uint8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EngineTensor:
+    """A tensor between two engine layers. A dimension of -1 depends on the input shape."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    format: str
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """A layer of the optimized engine, in the order of execution, and the ONNX nodes that were fused into it."""
+
+    name: str
+    type: str
+    inputs: tuple[EngineTensor, ...]
+    outputs: tuple[EngineTensor, ...]
+    onnx_nodes: tuple[str, ...]
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether the layer computes or moves data on the GPU, instead of only ordering streams."""
+        return self.type not in _CONTROL_LAYERS
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The data types of the layer's inputs and outputs, sorted, each once."""
+        return tuple(sorted({tensor.dtype for tensor in self.inputs + self.outputs}))
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What TensorRT said about an engine while building it.
+
+    Attributes:
+        flavour: "TensorRT-RTX" or "TensorRT".
+        version: Version of the TensorRT that built the plan.
+        targets: Compute capabilities that the plan was asked for; empty for the flavour's default.
+        layers: Layers after fusion; empty unless the profiling verbosity is "detailed".
+        activation_bytes: Device memory for activations at the largest profile, in bytes.
+        weights_bytes: Device memory for weights, in bytes.
+        plan_bytes: Size of the serialized engine, in bytes.
+        parse_seconds: Time that the ONNX parser took.
+        build_seconds: Time that the builder took, without parsing.
+        warnings: TensorRT's warnings, each once.
+    """
+
+    flavour: str
+    version: str
+    targets: tuple[str, ...] = ()
+    layers: tuple[EngineLayer, ...] = ()
+    activation_bytes: int | None = None
+    weights_bytes: int | None = None
+    plan_bytes: int = 0
+    parse_seconds: float = 0.0
+    build_seconds: float = 0.0
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def kernels(self) -> tuple[EngineLayer, ...]:
+        """The layers that run on the GPU, without those that only order streams."""
+        return tuple(layer for layer in self.layers if layer.is_kernel)
+
+    @property
+    def kernel_dtypes(self) -> dict[str, int]:
+        """How many kernels write each data type: the proof of an engine's precision."""
+        return dict(Counter(tensor.dtype for layer in self.kernels for tensor in layer.outputs[:1]).most_common())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "BuildReport":
+        """Read a report back from `to_dict`.
+
+        Raises:
+            KeyError, TypeError, AttributeError: The values are not those of a report.
+        """
+        return cls(**{**values, **{name: tuple(values[name]) for name in ("targets", "warnings")},
+                      "layers": tuple(_layer_from_dict(layer) for layer in values["layers"])})  # fmt: skip
+
+
+def _layer_from_dict(values: dict[str, Any]) -> EngineLayer:
+    tensors = {
+        side: tuple(EngineTensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in values[side])
+        for side in ("inputs", "outputs")
+    }
+    return EngineLayer(**{**values, **tensors, "onnx_nodes": tuple(values["onnx_nodes"])})
+
+
+# --- the build log ---------------------------------------------------------------------------------------------------
+
+_LOG_LAYER = re.compile(
+    r"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: \[(?P<inputs>.*?)\], Constants: \[.*\], "
+    r"Outputs: \[(?P<outputs>.*?)\], TacticName: .*?, StreamId: .*?Metadata: (?P<metadata>.*)$"
+)
+_LOG_TENSOR = re.compile(
+    r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[^\]]*)\],.*? Datatype: (?P<dtype>\w+), Format: (?P<format>.*?) \}"
+)
+_ONNX_NODE = re.compile(r"\[ONNX Layer: (.*?)\]")
+
+
+def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
+    """Read the layers from the messages of a build with detailed verbosity; empty if the log holds none."""
+    dump = next((text for text in reversed(messages) if text.startswith("Layers:\n")), "")
+    rows = (_LOG_LAYER.match(line) for line in dump.splitlines())
+    return tuple(
+        EngineLayer(
+            name=row["name"],
+            type=row["type"],
+            inputs=_tensors_from_log(row["inputs"]),
+            outputs=_tensors_from_log(row["outputs"]),
+            onnx_nodes=tuple(_ONNX_NODE.findall(row["metadata"])),
+        )
+        for row in rows
+        if row
+    )
+
+
+def _tensors_from_log(text: str) -> tuple[EngineTensor, ...]:
+    return tuple(
+        EngineTensor(
+            name=found["name"],
+            shape=tuple(int(size) for size in found["shape"].split(",") if size),
+            dtype=_DATA_TYPES.get(found["dtype"], found["dtype"].lower()),
+            format=_format(found["format"]),
+        )
+        for found in _LOG_TENSOR.finditer(text)
+    )
+
+
+def memory_from_log(messages: list[str]) -> dict[str, int]:
+    """Read activation and weights memory, in bytes, from the messages of a build."""
+    found = {}
+    for name, label in (("activation_bytes", "Total Activation Memory"), ("weights_bytes", "Total Weights Memory")):
+        sizes = [int(m[1]) for text in messages if (m := re.match(rf"{label}: (\d+) bytes", text))]
+        if sizes:
+            found[name] = sizes[-1]
+    return found
+
+
+# --- the engine inspector --------------------------------------------------------------------------------------------
+
+
+def layers_from_inspector(text: str) -> tuple[EngineLayer, ...]:
+    """Read the layers from the engine inspector's JSON, in the form of TensorRT 10 and in that of 11 and RTX.
+
+    TensorRT 10 gives one field ``Format/Datatype`` for each tensor, later ones give ``Datatype`` and ``Format``.
+    """
+    layers = json.loads(text).get("Layers", [])
+    return tuple(
+        EngineLayer(
+            name=layer["Name"],
+            type=layer["LayerType"],
+            inputs=tuple(_tensor_from_inspector(tensor) for tensor in layer["Inputs"]),
+            outputs=tuple(_tensor_from_inspector(tensor) for tensor in layer["Outputs"]),
+            onnx_nodes=tuple(_ONNX_NODE.findall(layer.get("Metadata", ""))),
+        )
+        for layer in layers
+        if isinstance(layer, dict)  # below detailed verbosity, a layer is only its name
+    )
+
+
+def _tensor_from_inspector(tensor: dict[str, Any]) -> EngineTensor:
+    combined = tensor.get("Format/Datatype")
+    if combined is not None:  # for example "Row major linear FP16 format", or "Half" where the engine says no more
+        words = combined.split()
+        dtype = next((_DATA_TYPES[word] for word in words if word in _DATA_TYPES), combined)
+        layout = " ".join(word for word in words if word not in _DATA_TYPES)
+    else:
+        dtype = _DATA_TYPES.get(tensor["Datatype"], tensor["Datatype"].lower())
+        layout = tensor.get("Format", "")
+    return EngineTensor(tensor["Name"], tuple(tensor["Dimensions"]), dtype, _format(layout))
+
+
+def _format(text: str) -> str:
+    """Shorten a memory format: "(NHWC) Channel major format" to "NHWC", "Row major linear format" to "Linear"."""
+    short = re.match(r"\((\w+)\)", text)
+    if short:
+        return short[1]
+    return "Linear" if text.startswith("Row major linear") else text.removesuffix(" format")

@@ -1,0 +1,322 @@
+"""Static Paddle model to ONNX, and from FP32 ONNX to its FP16 and INT8 variants.
+
+TensorRT networks are strongly typed: the ONNX file decides which layer runs in which precision. So a precision is made
+here, in the file, where ONNX Runtime can run it and Polygraphy can look at it, and not by a flag of the builder.
+"""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import onnx
+
+from tutorial_utils import paths
+from tutorial_utils.errors import (
+    CalibrationError,
+    ExportError,
+    ModelFileError,
+    PrecisionError,
+    UnsupportedOperatorError,
+)
+
+Precision = Literal["fp32", "fp16", "int8"]
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
+
+OPSET = 17
+# Paddle and ONNX Runtime both compute in FP32, in another order: their outputs differ by rounding only.
+EXPORT_TOLERANCE = 1e-4
+# Operators whose inputs are quantized: those that TensorRT has INT8 tensor-core kernels for.
+_QUANTIZED_OPERATORS = ["Conv", "Gemm", "MatMul"]
+
+
+def export(
+    model_path: str | Path, params_path: str | Path, onnx_path: str | Path, *, opset: int = OPSET, verify: bool = True
+) -> Path:
+    """Convert a static Paddle model to FP32 ONNX.
+
+    The names of inputs and outputs stay as in the Paddle model, and a dynamic first dimension is called "batch".
+
+    Args:
+        model_path: The program that `paddle.jit.save` wrote (``.json``, or ``.pdmodel``).
+        params_path: Its weights (``.pdiparams``).
+        onnx_path: Where to write the model.
+        opset: ONNX opset; 17 is the newest that all libraries of the course handle.
+        verify: Compare ONNX Runtime's outputs with Paddle's on a random input.
+
+    Returns:
+        ``onnx_path``.
+
+    Raises:
+        ModelFileError: A file of the Paddle model is missing, or damaged.
+        UnsupportedOperatorError: paddle2onnx can't convert an operator of the model.
+        ExportError: The conversion failed in another way, or its result disagrees with Paddle.
+    """
+    model_path, params_path, onnx_path = Path(model_path), Path(params_path), Path(onnx_path)
+    for path in (model_path, params_path):
+        if not path.is_file() or path.stat().st_size == 0:
+            raise ModelFileError(f"The Paddle model file {path} is missing or empty.", "Save the model again.")
+    with tempfile.TemporaryDirectory() as folder:
+        raw_path, samples_path = Path(folder) / "model.onnx", Path(folder) / "samples.npz"
+        _run_paddle2onnx(model_path, params_path, raw_path, opset, samples_path if verify else None)
+        model = _simplify(onnx.load(raw_path))
+        if verify:
+            _compare_with_paddle(model, samples_path, onnx_path.name)
+    return save(model, onnx_path)
+
+
+def _run_paddle2onnx(model: Path, params: Path, onnx_path: Path, opset: int, samples: Path | None) -> None:
+    worker = Path(__file__).with_name("paddle2onnx_worker.py")
+    arguments = [model, params, onnx_path, opset, *([samples] if samples else [])]
+    done = subprocess.run(
+        [sys.executable, worker, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env={**os.environ, "GLOG_minloglevel": "3"},
+    )
+    if done.returncode == 0 and onnx_path.exists():
+        return
+    log = done.stdout + done.stderr
+    if "unsupported operators" in log or "is not supported" in log:
+        operators = sorted(set(re.findall(r"(pd_op\.\w+)", log)))
+        raise UnsupportedOperatorError(
+            f"paddle2onnx can't convert {', '.join(operators) or 'an operator'} of {model.name}.",
+            "Replace the operator in the model, or keep that part in Paddle (paddle2onnx lists what it supports).",
+        )
+    lines = [line for line in log.splitlines() if line.strip()]
+    raise ExportError(
+        f"paddle2onnx failed on {model.name} (exit status {done.returncode}): {lines[-1] if lines else 'no message'}",
+        "Check that both files come from one `paddle.jit.save` of Paddle 3.",
+    )
+
+
+def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold constants and name the batch dimension; paddle2onnx writes each weight as a Constant node."""
+    from polygraphy.backend.onnx import fold_constants
+    from polygraphy.logger import G_LOGGER
+
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].dim_value:
+            dims[0].dim_param = "batch"
+    with G_LOGGER.verbosity(G_LOGGER.ERROR):
+        return fold_constants(model)
+
+
+def _compare_with_paddle(model: onnx.ModelProto, samples_path: Path, name: str) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    with np.load(samples_path) as samples:
+        feeds = {key.removeprefix("in:"): samples[key] for key in samples.files if key.startswith("in:")}
+        expected = [samples[f"out:{i}"] for i in range(len(samples.files) - len(feeds))]
+    for output, actual, wanted in zip(session.get_outputs(), session.run(None, feeds), expected, strict=True):
+        error = np.abs(actual - wanted).max() / max(np.abs(wanted).max(), np.finfo(np.float32).tiny)
+        if not error <= EXPORT_TOLERANCE:  # also catches NaN
+            raise ExportError(
+                f"The output {output.name} of {name} differs from Paddle's by {error:.1e} of its largest value.",
+                f"Up to {EXPORT_TOLERANCE:.0e} is rounding; more is a conversion fault: try another opset.",
+            )
+
+
+def to_precision(
+    onnx_path: str | Path, precision: Precision, target_path: str | Path, images: np.ndarray | None = None
+) -> Path:
+    """Write the variant of an FP32 ONNX model in one precision. See `to_fp16` and `to_int8`.
+
+    Raises:
+        PrecisionError: The precision is unknown.
+    """
+    if precision == "fp32":
+        return save(load(onnx_path), target_path)
+    if precision == "fp16":
+        return to_fp16(onnx_path, target_path)
+    if precision == "int8":
+        return to_int8(onnx_path, target_path, images)
+    raise PrecisionError(f"There is no precision {precision!r}.", f"Choose one of {', '.join(get_args(Precision))}.")
+
+
+def to_fp16(onnx_path: str | Path, target_path: str | Path) -> Path:
+    """Convert weights and activations to FP16. Inputs and outputs stay FP32, so that callers need not change.
+
+    Args:
+        onnx_path: The FP32 model.
+        target_path: Where to write the FP16 model.
+
+    Returns:
+        ``target_path``.
+
+    Raises:
+        ModelFileError: The model is missing or damaged.
+        PrecisionError: The model can't be converted.
+    """
+    from onnxconverter_common import float16
+
+    model = load(onnx_path)
+    try:
+        with warnings.catch_warnings():
+            # Weights below FP16's smallest number are rounded to it, with a warning for each: lesson 01 counts them.
+            warnings.filterwarnings("ignore", message="the float32 number")
+            converted = float16.convert_float_to_float16(model, keep_io_types=True)
+    except Exception as error:
+        raise PrecisionError(
+            f"{Path(onnx_path).name} can't be converted to FP16: {error}.",
+            "Convert the original FP32 model, not one that was converted or quantized before.",
+        ) from error
+    return save(converted, target_path)
+
+
+def to_int8(
+    onnx_path: str | Path,
+    target_path: str | Path,
+    images: np.ndarray | None,
+    *,
+    method: CalibrationMethod = "minmax",
+    per_channel: bool = True,
+    batch_size: int = 64,
+) -> Path:
+    """Quantize the inputs and weights of convolutions and matrix products to INT8, with ranges from real images.
+
+    The result holds QuantizeLinear and DequantizeLinear nodes (Q/DQ), in the form that TensorRT accepts: symmetric, so
+    without zero points; weights per output channel; biases not quantized; activations quantized at the inputs of a
+    layer only, so that TensorRT can fuse what follows the layer.
+
+    Args:
+        onnx_path: The FP32 model. It has one input.
+        target_path: Where to write the quantized model.
+        images: Calibration images, float32, shape ``[N, ...]`` as the model's input.
+        method: How ranges are chosen from the values seen.
+        per_channel: One scale for each output channel of a weight, instead of one for the whole weight.
+        batch_size: Images in one calibration step.
+
+    Returns:
+        ``target_path``.
+
+    Raises:
+        CalibrationError: There are no images, they don't fit the model's input, or the method is unknown.
+        ModelFileError: The model is missing or damaged.
+        PrecisionError: The model can't be quantized.
+    """
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    model = load(onnx_path)
+    methods = {name: getattr(quantization.CalibrationMethod, attribute) for name, attribute in (
+        ("minmax", "MinMax"), ("entropy", "Entropy"), ("percentile", "Percentile"))}  # fmt: skip
+    if method not in methods:
+        raise CalibrationError(f"There is no calibration method {method!r}.", f"Choose one of {', '.join(methods)}.")
+    name = _check_calibration_images(model, images)
+    with tempfile.TemporaryDirectory() as folder, _quiet_logging():
+        folded, quantized = Path(folder) / "folded.onnx", Path(folder) / "quantized.onnx"
+        try:
+            # Batch norms are folded into convolutions first: a Q/DQ pair between them would keep TensorRT from it.
+            quant_pre_process(str(onnx_path), str(folded), skip_symbolic_shape=True)
+            quantization.quantize_static(
+                str(folded),
+                str(quantized),
+                _ImageReader(name, images, batch_size),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=_QUANTIZED_OPERATORS,
+                per_channel=per_channel,
+                activation_type=quantization.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8,
+                calibrate_method=methods[method],
+                extra_options={
+                    "ActivationSymmetric": True,  # TensorRT refuses zero points other than 0
+                    "WeightSymmetric": True,
+                    "QuantizeBias": False,  # TensorRT refuses INT32 inputs of DequantizeLinear
+                    "OpTypesToExcludeOutputQuantization": _QUANTIZED_OPERATORS,
+                },
+            )
+            result = onnx.load(quantized)
+        except Exception as error:
+            raise PrecisionError(
+                f"{Path(onnx_path).name} can't be quantized: {error}.",
+                "Quantize the original FP32 model, of opset 13 or later.",
+            ) from error
+    return save(result, target_path)
+
+
+def _check_calibration_images(model: onnx.ModelProto, images: np.ndarray | None) -> str:
+    """Return the name of the model's input if the images fit it."""
+    value = model.graph.input[0]
+    shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]  # 0 for a dynamic dimension
+    if images is None or len(images) == 0:
+        raise CalibrationError(
+            "INT8 needs calibration images and got none.",
+            "Pass some hundred training images, for example data.calibration_images(...).",
+        )
+    fits = images.ndim == len(shape) and all(
+        want in (0, size) for want, size in zip(shape[1:], images.shape[1:], strict=True)
+    )
+    if not fits or images.dtype != np.float32 or not np.isfinite(images).all():
+        wanted = ", ".join(str(size or "any") for size in shape)
+        raise CalibrationError(
+            f"The calibration images ({images.dtype}, shape {images.shape}) don't fit the input {value.name} "
+            f"(finite float32, shape [{wanted}]).",
+            "Preprocess them exactly as for inference.",
+        )
+    return value.name
+
+
+class _ImageReader:
+    """Hands calibration images to ONNX Runtime batch by batch (its CalibrationDataReader interface)."""
+
+    def __init__(self, name: str, images: np.ndarray, batch_size: int):
+        starts = range(0, len(images), batch_size)
+        self._batches = iter([{name: images[start : start + batch_size]} for start in starts])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._batches, None)
+
+
+class _quiet_logging:  # noqa: N801 - used like a function
+    """Hold back messages of ONNX Runtime's quantizer that call for steps which were taken."""
+
+    def __enter__(self):
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *_):
+        logging.disable(logging.NOTSET)
+
+
+def load(onnx_path: str | Path) -> onnx.ModelProto:
+    """Read an ONNX model.
+
+    Raises:
+        ModelFileError: The file is missing, or is not an ONNX model.
+    """
+    path = Path(onnx_path)
+    if not path.is_file():
+        raise ModelFileError(f"There is no model {path}.", "Check the path, or export the model first.")
+    try:
+        model = onnx.load(path)
+    except Exception as error:
+        raise ModelFileError(f"{path.name} is not an ONNX model, or was cut short.", "Export it again.") from error
+    if not model.graph.node:
+        raise ModelFileError(f"{path.name} holds no operators.", "Export it again.")
+    return model
+
+
+def save(model: onnx.ModelProto, onnx_path: str | Path) -> Path:
+    """Check a model with `onnx.checker` and write it, replacing an older file only when all went well.
+
+    Raises:
+        ExportError: The model is not valid ONNX.
+    """
+    path = Path(onnx_path)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{path.name} would not be valid ONNX: {error}.", "Try another opset.") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with paths.replacing(path) as temporary:
+        onnx.save(model, temporary)
+    return path

@@ -1,0 +1,48 @@
+"""Run paddle2onnx in a process of its own: on an unsupported operator it aborts the process that calls it.
+
+Usage: ``python paddle2onnx_worker.py MODEL.json PARAMS.pdiparams OUT.onnx OPSET [SAMPLES.npz]``
+
+With SAMPLES, Paddle's own outputs for a random input are written beside the model, for `onnx_export` to compare.
+"""
+
+import sys
+
+import numpy as np
+import onnx
+import paddle
+import paddle2onnx
+
+# Sizes for dynamic dimensions of the sample: a batch that is not 1, and an image size that strides of 32 divide.
+SAMPLE_BATCH = 2
+SAMPLE_SIZE = 64
+
+
+def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_path: str | None = None) -> None:
+    """Convert a static Paddle model to ONNX, and write sample inputs and outputs."""
+    # optimize_tool="None": the default would install packages with pip while it runs.
+    paddle2onnx.export(
+        model_path, params_path, onnx_path, opset_version=int(opset), auto_upgrade_opset=False, optimize_tool="None"
+    )
+    if samples_path is not None:
+        np.savez(samples_path, **run_paddle(model_path, params_path, onnx.load(onnx_path)))
+
+
+def run_paddle(model_path: str, params_path: str, model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Run Paddle on random inputs; return inputs as ``in:NAME`` and outputs as ``out:0``, ``out:1``, ..."""
+    rng = np.random.default_rng(0)
+    predictor = paddle.inference.create_predictor(paddle.inference.Config(model_path, params_path))
+    samples = {}
+    for value in model.graph.input:
+        tensor_type = value.type.tensor_type
+        sizes = [dim.dim_value or (SAMPLE_SIZE if i else SAMPLE_BATCH) for i, dim in enumerate(tensor_type.shape.dim)]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)
+        samples[f"in:{value.name}"] = rng.standard_normal(sizes).astype(dtype)
+        predictor.get_input_handle(value.name).copy_from_cpu(samples[f"in:{value.name}"])
+    predictor.run()
+    for i, name in enumerate(predictor.get_output_names()):
+        samples[f"out:{i}"] = predictor.get_output_handle(name).copy_to_cpu()
+    return samples
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

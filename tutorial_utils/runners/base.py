@@ -1,0 +1,125 @@
+"""The calling convention that all runners share, and the check of inputs before any library sees them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tutorial_utils.errors import InputError
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a model.
+
+    Attributes:
+        name: Its name in the model.
+        dtype: Its numpy data type.
+        shape: Its shape, with -1 for a dimension that may vary; None where the backend doesn't tell.
+        min_shape: Smallest shape of the optimization profile; None where every size goes.
+        max_shape: Largest shape of the optimization profile; None where every size goes.
+    """
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...] | None = None
+    min_shape: tuple[int, ...] | None = None
+    max_shape: tuple[int, ...] | None = None
+
+    def check(self, array: np.ndarray) -> None:
+        """Refuse an array that is not of this type and shape.
+
+        Raises:
+            InputError: It says what was given and what is allowed.
+        """
+        if not isinstance(array, np.ndarray) or array.dtype != self.dtype:
+            given = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise InputError(
+                f"The input {self.name} is {given}, but the model takes {self.dtype}.",
+                f"Convert it: np.asarray(values, dtype=np.{self.dtype}).",
+            )
+        if self.shape is None:
+            return
+        low = self.min_shape or tuple(max(size, 1) for size in self.shape)
+        high = self.max_shape or tuple(size if size >= 0 else None for size in self.shape)
+        fits = array.ndim == len(self.shape) and all(
+            size >= least and (most is None or size <= most)
+            for size, least, most in zip(array.shape, low, high, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"The input {self.name} has the shape {array.shape}, but the model takes {self._allowed()}.",
+                "Reshape or split the batch, or build the engine with a wider profile."
+                if self.max_shape
+                else "Bring the array into that shape.",
+            )
+
+    def _allowed(self) -> str:
+        if self.max_shape and self.min_shape != self.max_shape:
+            return f"{self.min_shape} to {self.max_shape}"
+        return "(" + ", ".join("any" if size < 0 else str(size) for size in self.shape) + ")"
+
+
+class Runner(ABC):
+    """A model that is ready to run on one backend.
+
+    ::
+
+        with OnnxRuntimeRunner("model.onnx") as runner:
+            outputs = runner.infer({"x": batch})
+
+    `infer` returns when the outputs are in host memory; what it takes includes every copy. A runner serves one thread.
+
+    Attributes:
+        backend: The backend and device, as tables show it.
+        inputs: The model's inputs by name.
+        outputs: The model's outputs by name.
+    """
+
+    backend: str
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        """Run the model once.
+
+        Args:
+            feeds: One array for each input, by name.
+
+        Returns:
+            The outputs by name, as arrays of their own.
+
+        Raises:
+            InputError: A name, data type or shape doesn't fit the model.
+        """
+        self.check(feeds)
+        return self._infer(feeds)
+
+    def check(self, feeds: Mapping[str, np.ndarray]) -> None:
+        """Refuse feeds that don't fit the model, in one sentence.
+
+        Raises:
+            InputError: A name, data type or shape doesn't fit the model.
+        """
+        if feeds.keys() != self.inputs.keys():
+            raise InputError(
+                f"The inputs given are {', '.join(feeds) or 'none'}, but the model takes {', '.join(self.inputs)}.",
+                "Pass one array for each input of the model, under its name.",
+            )
+        for name, spec in self.inputs.items():
+            spec.check(feeds[name])
+
+    @abstractmethod
+    def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays: ...
+
+    def close(self) -> None:  # noqa: B027 - most backends free their memory with the object
+        """Free what the runner holds. It can't be used afterwards."""
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

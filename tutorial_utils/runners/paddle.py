@@ -1,0 +1,100 @@
+"""Paddle Inference on a static model, on the CPU or on a GPU."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import paddle.inference
+
+from tutorial_utils.errors import BackendUnavailableError, ModelFileError
+from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
+
+_GPU_MEMORY_MB = 256  # first allocation; `enable_use_gpu` takes megabytes
+_DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "INT64": "int64", "INT32": "int32", "UINT8": "uint8", "INT8": "int8",
+           "BOOL": "bool", "FLOAT64": "float64"}  # fmt: skip
+
+
+class PaddleRunner(Runner):
+    """Runs a static Paddle model with Paddle Inference.
+
+    Args:
+        model_path: The program (``.json`` or ``.pdmodel``).
+        params_path: Its weights (``.pdiparams``).
+        device: "cpu" or "gpu".
+        onednn: Use oneDNN's kernels on the CPU.
+        optimize: Let Paddle optimize the program (fuse operators) before it runs.
+        threads: Threads of the CPU's math library; None for Paddle's default.
+
+    Raises:
+        ModelFileError: A file is missing or Paddle can't load it.
+        BackendUnavailableError: A GPU was asked for and this build of Paddle has none.
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        params_path: str | Path,
+        *,
+        device: Literal["cpu", "gpu"] = "cpu",
+        onednn: bool = False,
+        optimize: bool = True,
+        threads: int | None = None,
+    ):
+        for path in map(Path, (model_path, params_path)):
+            if not path.is_file() or path.stat().st_size == 0:
+                raise ModelFileError(f"The Paddle model file {path} is missing or empty.", "Save the model again.")
+        config = paddle.inference.Config(str(model_path), str(params_path))
+        config.disable_glog_info()
+        config.switch_ir_optim(optimize)
+        if device == "gpu":
+            if not paddle.device.is_compiled_with_cuda():
+                raise BackendUnavailableError(
+                    "This Paddle was built without CUDA.", "Install paddlepaddle-gpu (see environment.yml)."
+                )
+            config.enable_use_gpu(_GPU_MEMORY_MB, 0)
+        elif onednn:
+            config.enable_mkldnn()
+        else:
+            config.disable_mkldnn()
+        if threads is not None:
+            config.set_cpu_math_library_num_threads(threads)
+        try:
+            self._predictor = paddle.inference.create_predictor(config)
+        except Exception as error:  # Paddle raises RuntimeError, ValueError and its own types here
+            raise ModelFileError(
+                f"Paddle can't load {Path(model_path).name}: {_last_line(error)}.",
+                "Save the model again with this Paddle.",
+            ) from error
+        self.backend = f"Paddle Inference {'GPU' if device == 'gpu' else 'CPU'}{' (oneDNN)' if onednn else ''}"
+        shapes = _input_shapes(Path(model_path))
+        self._inputs = {name: self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()}
+        self._outputs = {name: self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()}
+        self.inputs = {name: TensorSpec(name, _dtype(h), shapes.get(name)) for name, h in self._inputs.items()}
+        self.outputs = {name: TensorSpec(name, _dtype(h)) for name, h in self._outputs.items()}
+
+    def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        for name, handle in self._inputs.items():
+            handle.copy_from_cpu(np.ascontiguousarray(feeds[name]))  # Paddle reads the memory as it lies
+        self._predictor.run()
+        return {name: handle.copy_to_cpu() for name, handle in self._outputs.items()}
+
+
+def _input_shapes(model_path: Path) -> dict[str, tuple[int, ...]]:
+    """Read the input shapes from a program in the PIR form. A predictor knows them only after its first run."""
+    if model_path.suffix != ".json":
+        return {}
+    block = json.loads(model_path.read_text())["program"]["regions"][0]["blocks"][0]
+    inputs = [operation["A"] for operation in block["ops"] if operation["#"] == "1.data"]
+    attributes = [{attribute["N"]: attribute["AT"]["D"] for attribute in given} for given in inputs]
+    return {given["name"]: tuple(given["shape"]) for given in attributes}
+
+
+def _dtype(handle: "paddle.inference.Tensor") -> np.dtype:
+    return np.dtype(_DTYPES[handle.type().name])
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else type(error).__name__
