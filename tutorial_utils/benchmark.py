@@ -5,6 +5,7 @@ Three mistakes make most published speed-ups worthless, and this module is built
 machine's clock and load change in between).
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -119,7 +120,7 @@ def measure_in_turn(
             f"Can't time {len(calls)} candidates for {seconds} s, {max_calls} calls and batch {batch}.",
             f"Give at least one callable, a positive time and batch, and max_calls of at least {_ROUNDS}.",
         )
-    warm = {name: _warm_up(call, seconds) for name, call in calls.items()}
+    warm = {name: _warm_up(functools.partial(_time, call), seconds) for name, call in calls.items()}
     per_round = {
         name: int(np.clip(seconds * 1000 / max(times[-1], 1e-3), _ROUNDS, max_calls)) // _ROUNDS
         for name, (times, _) in warm.items()
@@ -146,7 +147,7 @@ def measure_on_device(
         seconds: About how long to measure.
         max_calls: The most calls to time.
     """
-    times, stable = _warm_up(lambda: None, seconds, timed=lambda _: float(device_times(1)[0]))
+    times, stable = _warm_up(lambda: float(device_times(1)[0]), seconds)
     per_round = int(np.clip(seconds * 1000 / max(times[-1], 1e-3), _ROUNDS, max_calls)) // _ROUNDS
     rounds = tuple(tuple(float(ms) for ms in device_times(per_round)) for _ in range(_ROUNDS))
     return Measurement(rounds, times[0], len(times), stable, batch, "CUDA events", includes_copies=False)
@@ -158,14 +159,12 @@ def _time(call: Callable[[], Any]) -> float:
     return (time.perf_counter_ns() - start) / 1e6
 
 
-def _warm_up(
-    call: Callable[[], Any], limit_seconds: float, timed: Callable[[Callable[[], Any]], float] = _time
-) -> tuple[list[float], bool]:
+def _warm_up(timed_call: Callable[[], float], limit_seconds: float) -> tuple[list[float], bool]:
     """Call until the time is steady or the limit is over; return the times and whether they became steady."""
     times: list[float] = []
     deadline = time.perf_counter() + limit_seconds
     while True:
-        times.append(timed(call))
+        times.append(timed_call())
         if len(times) > 2 * WINDOW:  # the first call is never part of a window
             before, now = np.median(times[-2 * WINDOW : -WINDOW]), np.median(times[-WINDOW:])
             if abs(now - before) <= STABLE_WITHIN * before:
@@ -196,12 +195,11 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """The comparison in one phrase."""
-        interval = f"(95 % interval {self.low:.2f} to {self.high:.2f})"
         if self.is_noise:
-            return f"no difference larger than noise {interval}"
+            return f"no difference larger than noise (95 % interval {self.low:.2f} to {self.high:.2f})"
         if self.speedup > 1:
-            return f"{self.speedup:.2f} times as fast {interval}"
-        return f"{1 / self.speedup:.2f} times slower {interval}"
+            return f"{self.speedup:.2f} times as fast (95 % interval {self.low:.2f} to {self.high:.2f})"
+        return f"takes {1 / self.speedup:.2f} times as long (95 % interval {1 / self.high:.2f} to {1 / self.low:.2f})"
 
 
 def compare(baseline: Measurement, candidate: Measurement) -> Comparison:

@@ -20,7 +20,7 @@ def cache_dir(*parts: str) -> Path:
         parts: Sub-folders, for example ``"engines"``.
 
     Returns:
-        ``$TUTORIAL_UTILS_CACHE`` or, where that is unset, the user's cache folder of the platform, with ``parts`` below.
+        The folder ``parts`` below ``$TUTORIAL_UTILS_CACHE`` or, where that is unset, below the user's cache folder.
 
     Raises:
         CacheError: The folder can't be created or written to.

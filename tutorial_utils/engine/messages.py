@@ -1,4 +1,4 @@
-"""TensorRT reports trouble by logging it and returning None, False or -1. Here the log is kept and the result checked."""
+"""TensorRT reports trouble by logging it and returning None, False or -1: keep the log, and check what is returned."""
 
 from typing import TypeVar
 

@@ -122,7 +122,8 @@ _LOG_LAYER = re.compile(
     r"Outputs: \[(?P<outputs>.*?)\], TacticName: .*?, StreamId: .*?Metadata: (?P<metadata>.*)$"
 )
 _LOG_TENSOR = re.compile(
-    r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[^\]]*)\],.*? Datatype: (?P<dtype>\w+), Format: (?P<format>.*?) \}"
+    r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[^\]]*)\],.*? "
+    r"Datatype: (?P<dtype>\w+), Format: (?P<format>.*?) \}"
 )
 _ONNX_NODE = re.compile(r"\[ONNX Layer: (.*?)\]")
 

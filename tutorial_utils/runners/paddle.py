@@ -12,8 +12,6 @@ from tutorial_utils.errors import BackendUnavailableError, ModelFileError
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 
 _GPU_MEMORY_MB = 256  # first allocation; `enable_use_gpu` takes megabytes
-_DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "INT64": "int64", "INT32": "int32", "UINT8": "uint8", "INT8": "int8",
-           "BOOL": "bool", "FLOAT64": "float64"}  # fmt: skip
 
 
 class PaddleRunner(Runner):
@@ -92,7 +90,7 @@ def _input_shapes(model_path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _dtype(handle: "paddle.inference.Tensor") -> np.dtype:
-    return np.dtype(_DTYPES[handle.type().name])
+    return np.dtype(handle.type().name.lower())  # FLOAT32 is numpy's float32
 
 
 def _last_line(error: Exception) -> str:
