@@ -1,0 +1,52 @@
+# `make` alone lists the targets. Each of them first sets up .venv with the tested versions, once.
+
+# Everything that a clone makes stays in it. glog is the logger inside Paddle: warnings of its C++ code are no news to a learner.
+export TUTORIAL_UTILS_CACHE := $(CURDIR)/build/cache
+export GLOG_minloglevel ?= 2
+
+# Paddle and TensorRT-RTX ship wheels for these versions. An interpreter counts only if it really runs and can make a venv.
+CHECK := -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
+	$$python $(CHECK) 2>/dev/null && echo $$python && break; done)
+RUN := .venv/bin/python -m
+PIP := $(RUN) pip -qq --disable-pip-version-check
+
+.PHONY: help course lab test lint notebooks lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+course: .venv/installed ## run every lesson and write build/course/index.html
+	@$(RUN) tutorial_utils.course
+
+lab: .venv/installed ## open the lessons in JupyterLab
+	@$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks
+
+test: lint ## lint, then the tests of the package and of every notebook
+	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests notebooks
+
+lint: .venv/installed ## check style of code and form of notebooks
+	@$(RUN) ruff check && $(RUN) ruff format --check && $(RUN) tutorial_utils.notebook_form
+
+notebooks: .venv/installed ## execute every notebook in place, after editing
+	@$(RUN) tutorial_utils.course --in-place && $(RUN) tutorial_utils.notebook_form
+
+lock: .venv/bin/python ## write requirements.txt anew from pyproject.toml; pins that still fit stay
+	@$(PIP) install uv && .venv/bin/uv pip compile --quiet --universal --python-version 3.10 --extra test \
+		--custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml
+
+clean: ## remove everything that the other targets made, .venv too
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+
+.venv/installed: requirements.txt pyproject.toml | .venv/bin/python
+	@echo "Installing requirements.txt into .venv: about 2 minutes, 1 GB to download."
+	@$(PIP) install -r requirements.txt
+	@$(PIP) install --no-deps --editable .
+	@touch $@
+
+.venv/bin/python:
+	@"$(PYTHON)" $(CHECK) 2>/dev/null || { echo "The course needs Python 3.10, 3.11 or 3.12 with its venv module:" \
+		"install one (Debian, Ubuntu: python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Making .venv with $$("$(PYTHON)" --version)."
+	@"$(PYTHON)" -m venv .venv

@@ -1,0 +1,98 @@
+"""How the notebooks are tested: nbval runs each code cell as a test, and this file mends where that misleads.
+
+`CourseKernel` replaces nbval's kernel class, which is why pyproject.toml pins nbval. tests/test_nbval_traps.py has a
+notebook for each thing that is mended here.
+"""
+
+import time
+from collections.abc import Generator
+from queue import Empty
+
+import nbval.plugin
+import pytest
+from nbval.plugin import IPyNbCell
+
+from tutorial_utils.capabilities import probe
+from tutorial_utils.course import ORIGIN_MIME, kernel_environment
+from tutorial_utils.notebook_form import tags
+
+# Warnings of libraries differ between machines, tables show the same as text/plain, and an origin names its machine.
+NOT_COMPARED = ("stderr", "text/html", ORIGIN_MIME)
+
+FAILED_CELL = pytest.StashKey[str]()
+
+
+class KernelDiedError(RuntimeError):
+    """The kernel's process ended while a cell ran."""
+
+
+class CourseKernel(nbval.plugin.RunningKernel):
+    """nbval's kernel, behaving as one that Jupyter starts, and noticed within a second when it dies."""
+
+    def __init__(self, *args, **kwargs):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in kernel_environment().items():
+                patch.setenv(name, value)
+            # ipykernel leaves native output (TensorRT, Paddle) uncaptured where it finds this variable.
+            patch.delenv("PYTEST_CURRENT_TEST", raising=False)
+            super().__init__(*args, **kwargs)
+
+    def execute_cell_input(self, cell_input, allow_stdin=None):
+        """Execute with history, unlike nbval: without it IPython shows what a trailing semicolon should hide."""
+        return self.kc.execute(cell_input, store_history=True, allow_stdin=allow_stdin, stop_on_error=False)
+
+    def get_message(self, stream, timeout=None):
+        """Wait in steps of a second, unlike nbval, which waits the whole cell time-out for a dead kernel."""
+        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while True:
+            try:
+                return super().get_message(stream, timeout=max(0, min(1, deadline - time.monotonic())))
+            except Empty:
+                if not self.is_alive():
+                    raise KernelDiedError from None
+                if time.monotonic() >= deadline:
+                    raise
+
+
+nbval.plugin.RunningKernel = CourseKernel
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cells that are tagged gpu, and leave out of every comparison what differs between machines."""
+    notebooks = set()
+    for item in items:
+        if isinstance(item, IPyNbCell):
+            notebooks.add(item.parent)
+            if "gpu" in tags(item.cell):
+                item.add_marker("gpu")
+    for notebook in notebooks:
+        notebook.skip_compare += NOT_COMPARED
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none, and what comes after a failed cell, which would only fail again."""
+    if item.get_closest_marker("gpu"):
+        gpu = probe().tensorrt_run
+        if not gpu.available:
+            pytest.skip(gpu.reason)
+    if isinstance(item, IPyNbCell) and FAILED_CELL in item.parent.stash:
+        pytest.skip(f"{item.parent.stash[FAILED_CELL]} of this notebook failed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Fail cells that nbval would pass though they show nothing, and remember a notebook's first failure."""
+    if not isinstance(item, IPyNbCell):
+        return (yield)
+    try:
+        if item.options["check"] and item.cell.source.strip() and item.cell.execution_count is None:
+            item.raise_cell_error("The output is to be checked, and none is recorded: run `make notebooks`")
+        yield
+        if item.options["check_exception"] and not any(out.output_type == "error" for out in item.test_outputs):
+            item.raise_cell_error("The cell is tagged raises-exception, and nothing was raised")
+    except KernelDiedError:
+        item.parent.stash[FAILED_CELL] = item.name
+        item.raise_cell_error("The kernel died: a native library crashed, or memory ran out")
+    except Exception:
+        item.parent.stash[FAILED_CELL] = item.name
+        raise
