@@ -32,6 +32,7 @@ CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 OPSET = 17
 # Paddle and ONNX Runtime both compute in FP32, in another order: their outputs differ by rounding only.
 EXPORT_TOLERANCE = 1e-4
+_WORKER_DAMAGED = 3  # exit status of paddle2onnx_worker, which can't be imported here: it imports Paddle
 # Operators whose inputs are quantized: those that TensorRT has INT8 tensor-core kernels for.
 _QUANTIZED_OPERATORS = ["Conv", "Gemm", "MatMul"]
 
@@ -75,7 +76,7 @@ def _run_paddle2onnx(model: Path, params: Path, onnx_path: Path, opset: int, sam
     worker = Path(__file__).with_name("paddle2onnx_worker.py")
     arguments = [model, params, onnx_path, opset, *([samples] if samples else [])]
     done = subprocess.run(
-        [sys.executable, worker, *map(str, arguments)],
+        [sys.executable, "-W", "ignore", worker, *map(str, arguments)],
         capture_output=True,
         text=True,
         errors="replace",
@@ -90,9 +91,15 @@ def _run_paddle2onnx(model: Path, params: Path, onnx_path: Path, opset: int, sam
             f"paddle2onnx can't convert {', '.join(operators) or 'an operator'} of {model.name}.",
             "Replace the operator in the model, or keep that part in Paddle (paddle2onnx lists what it supports).",
         )
-    lines = [line for line in log.splitlines() if line.strip()]
+    lines = [line.strip().rstrip(".") for line in log.splitlines() if line.strip()]
+    reason = lines[-1] if lines else "no message"
+    if done.returncode == _WORKER_DAMAGED:
+        raise ModelFileError(
+            f"Paddle can't load {model.name} with {params.name}: {reason}.",
+            "Save the model again: both files must come from one `paddle.jit.save` of Paddle 3.",
+        )
     raise ExportError(
-        f"paddle2onnx failed on {model.name} (exit status {done.returncode}): {lines[-1] if lines else 'no message'}",
+        f"paddle2onnx failed on {model.name} (exit status {done.returncode}): {reason}.",
         "Check that both files come from one `paddle.jit.save` of Paddle 3.",
     )
 

@@ -3,6 +3,7 @@
 Usage: ``python paddle2onnx_worker.py MODEL.json PARAMS.pdiparams OUT.onnx OPSET [SAMPLES.npz]``
 
 With SAMPLES, Paddle's own outputs for a random input are written beside the model, for `onnx_export` to compare.
+The exit status is DAMAGED if Paddle itself can't load the model; paddle2onnx might convert it to nonsense.
 """
 
 import sys
@@ -15,22 +16,27 @@ import paddle2onnx
 # Sizes for dynamic dimensions of the sample: a batch that is not 1, and an image size that strides of 32 divide.
 SAMPLE_BATCH = 2
 SAMPLE_SIZE = 64
+DAMAGED = 3
 
 
 def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_path: str | None = None) -> None:
     """Convert a static Paddle model to ONNX, and write sample inputs and outputs."""
+    try:
+        predictor = paddle.inference.create_predictor(paddle.inference.Config(model_path, params_path))
+    except Exception as error:  # Paddle raises RuntimeError, ValueError and its own types here
+        print(error, file=sys.stderr)
+        sys.exit(DAMAGED)
     # optimize_tool="None": the default would install packages with pip while it runs.
     paddle2onnx.export(
         model_path, params_path, onnx_path, opset_version=int(opset), auto_upgrade_opset=False, optimize_tool="None"
     )
     if samples_path is not None:
-        np.savez(samples_path, **run_paddle(model_path, params_path, onnx.load(onnx_path)))
+        np.savez(samples_path, **run_paddle(predictor, onnx.load(onnx_path)))
 
 
-def run_paddle(model_path: str, params_path: str, model: onnx.ModelProto) -> dict[str, np.ndarray]:
+def run_paddle(predictor: "paddle.inference.Predictor", model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """Run Paddle on random inputs; return inputs as ``in:NAME`` and outputs as ``out:0``, ``out:1``, ..."""
     rng = np.random.default_rng(0)
-    predictor = paddle.inference.create_predictor(paddle.inference.Config(model_path, params_path))
     samples = {}
     for value in model.graph.input:
         tensor_type = value.type.tensor_type
