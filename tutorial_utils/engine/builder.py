@@ -97,10 +97,15 @@ def build_plan(onnx_path: Path, options: BuildOptions, show_progress: bool) -> t
 def _parse(network: trt.INetworkDefinition, log: MessageLog, onnx_path: Path) -> None:
     parser = trt.OnnxParser(network, log)
     if parser.parse_from_file(str(onnx_path)):
+        if network.num_outputs == 0:  # the parser takes an empty file for an empty model
+            raise ModelFileError(f"{onnx_path.name} is empty or has no outputs.", "Export the model again.")
         return
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     codes = {error.code() for error in errors}
-    if codes & {trt.ErrorCode.UNSUPPORTED_NODE, trt.ErrorCode.UNSUPPORTED_NODE_ATTR, trt.ErrorCode.UNSUPPORTED_GRAPH}:
+    # An operator that the parser doesn't know is looked for among the plugins, and missing there "invalid".
+    no_plugin = any("Plugin not found" in error.desc() for error in errors)
+    unsupported = {trt.ErrorCode.UNSUPPORTED_NODE, trt.ErrorCode.UNSUPPORTED_NODE_ATTR, trt.ErrorCode.UNSUPPORTED_GRAPH}
+    if no_plugin or codes & unsupported:
         operators = sorted({error.node_operator() for error in errors if error.node_operator()})
         raise UnsupportedOperatorError(
             f"TensorRT can't convert {', '.join(operators) or 'part of the graph'} in {onnx_path.name}: "
