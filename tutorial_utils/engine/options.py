@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from tutorial_utils.errors import ProfileError
+from tutorial_utils.errors import BuildError, ProfileError
 
 Shape = tuple[int, ...]
 Verbosity = Literal["detailed", "layer_names_only", "none"]
@@ -80,6 +80,9 @@ class BuildOptions:
         compute_capabilities: Target GPUs such as ``("8.6", "8.9")`` (TensorRT-RTX only). Empty: TensorRT-RTX builds
             for every GPU that it supports, TensorRT for the GPU of this machine.
         verbosity: How much the engine tells about its layers. The report has layers only at "detailed".
+
+    Raises:
+        BuildError: The verbosity is unknown.
     """
 
     profiles: tuple[Profile, ...] = ()
@@ -90,3 +93,7 @@ class BuildOptions:
     def __post_init__(self):
         object.__setattr__(self, "profiles", tuple(self.profiles))
         object.__setattr__(self, "compute_capabilities", tuple(self.compute_capabilities))
+        if self.verbosity not in get_args(Verbosity):
+            raise BuildError(
+                f"There is no verbosity {self.verbosity!r}.", f"Choose one of {', '.join(get_args(Verbosity))}."
+            )
