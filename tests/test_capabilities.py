@@ -295,13 +295,21 @@ def test_hopper_is_told_the_version_that_works():
     run = on_gpu("9.0").tensorrt_run
     assert "Hopper" in run.reason
     assert run.remedy == "Run `pip install tensorrt-rtx==1.6.1.120`."
+    without = {name: library for name, library in DEFAULT.items() if name != "tensorrt_rtx"}
+    assert assess(gpu("9.0"), DRIVER, without, None).tensorrt_build.remedy == run.remedy
+
+
+def test_hopper_is_not_sent_back_to_the_version_that_does_not_run():
+    found = on_gpu("9.0", tensorrt_rtx=Library("1.6.1.120"))
+    assert found.tensorrt_run.available
+    assert "keep 1.6.1.120" in found.tensorrt_int8.remedy
 
 
 def test_int8_needs_rtx_1_7_1():
-    int8 = on_gpu("9.0", tensorrt_rtx=Library("1.6.1.120")).tensorrt_int8
+    int8 = on_gpu("8.6", tensorrt_rtx=Library("1.6.1.120")).tensorrt_int8
     assert not int8.available
     assert "1.6.1.120 can't build INT8" in int8.reason
-    assert "1.7.1.116" in int8.remedy
+    assert int8.remedy == "Run `pip install tensorrt-rtx==1.7.1.116`."
     assert on_cpu().tensorrt_int8.available
     assert on_gpu("8.6", "tensorrt", tensorrt=Library("10.5.0")).tensorrt_int8.available
 

@@ -38,6 +38,7 @@ INSTALL = {
     "tensorrt": 'pip install "tensorrt>=10,<12"',
     "pycuda": "pip install pycuda",
 }
+HOPPER = "9.0"
 RTX_FOR_HOPPER = "pip install tensorrt-rtx==1.6.1.120"
 FULL_STACK = "Create the environment of environment.yml: it has Paddle's GPU build, TensorRT 10 and PyCUDA."
 
@@ -204,6 +205,7 @@ class Capabilities:
 
     def _repr_html_(self) -> str:
         # No colours: the page's own are right in light and dark.
+        table = "border-collapse: collapse; color: inherit;"
         style = "text-align: left; vertical-align: top; padding: 0.3em 0.8em 0.3em 0;"
         body = ""
         for row in self.rows():
@@ -215,7 +217,7 @@ class Capabilities:
             what = f'<th scope="row" style="{style} white-space: nowrap;">{html.escape(row["what"])}</th>'
             body += f'<tr>{what}<td style="{style}">{mark}</td><td style="{style}">{why}</td></tr>\n'
         caption = f'<caption style="text-align: left; padding-bottom: 0.5em;">{html.escape(self._heading())}</caption>'
-        return f'<table style="border-collapse: collapse; color: inherit;">\n{caption}\n<tbody>\n{body}</tbody>\n</table>'
+        return f'<table style="{table}">\n{caption}\n<tbody>\n{body}</tbody>\n</table>'
 
 
 @functools.cache
@@ -382,7 +384,7 @@ def assess(gpu: Gpu | None, driver: Capability, libraries: Mapping[str, Library]
         onnxruntime_cpu=_works("ONNX Runtime on the CPU", "onnxruntime", libraries),
         onnxruntime_cuda=_onnxruntime_cuda(driver, libraries),
         tensorrt_build=build,
-        tensorrt_int8=_tensorrt_int8(build, trt, flavour),
+        tensorrt_int8=_tensorrt_int8(gpu, build, trt, flavour),
         tensorrt_run=_tensorrt_run(gpu, driver, build, pycuda, trt, flavour),
         pycuda=pycuda,
         paddle_gpu=_paddle_gpu(driver, paddle, libraries),
@@ -425,8 +427,8 @@ def _pycuda(driver: Capability, libraries: Mapping[str, Library]) -> Capability:
     works = _works(name, "pycuda", libraries)
     if works.available:
         return works
-    toolkit = " It is compiled for that and needs the CUDA toolkit; `conda install -c conda-forge pycuda` does not."
-    return dataclasses.replace(works, remedy=works.remedy + toolkit)
+    without_toolkit = " It needs the CUDA toolkit (nvcc); `conda install -c conda-forge pycuda` doesn't."
+    return dataclasses.replace(works, remedy=works.remedy + without_toolkit)
 
 
 def _onnxruntime_cuda(driver: Capability, libraries: Mapping[str, Library]) -> Capability:
@@ -453,7 +455,7 @@ def _onnxruntime_cuda(driver: Capability, libraries: Mapping[str, Library]) -> C
 def _tensorrt_build(gpu: Gpu | None, libraries: Mapping[str, Library], flavour: str | None) -> Capability:
     name = "TensorRT builds engines"
     if flavour is None:
-        return Capability(name, False, "No TensorRT is installed.", _run(INSTALL["tensorrt_rtx"]))
+        return Capability(name, False, "No TensorRT is installed.", _run(_rtx_for(gpu)))
     works = _works(name, flavour, libraries)
     if not works.available:
         if flavour not in libraries and FLAVOUR_VARIABLE in os.environ:
@@ -467,23 +469,26 @@ def _tensorrt_build(gpu: Gpu | None, libraries: Mapping[str, Library], flavour: 
         return Capability(name, False, reason, _run(INSTALL["tensorrt"]))
     if gpu is None:
         reason = f"TensorRT {library.version} needs an NVIDIA GPU also to build; TensorRT-RTX doesn't."
-        return Capability(name, False, reason, _use_rtx(libraries))
+        return Capability(name, False, reason, _use_rtx(gpu, libraries))
     if _compute_capability(gpu) < (7, 5):
         reason = f"{gpu.name} has compute capability {gpu.compute_capability}; the course needs 7.5 or newer."
-        return Capability(name, False, reason, _use_rtx(libraries))
+        return Capability(name, False, reason, _use_rtx(gpu, libraries))
     if _compute_capability(gpu) >= (10, 0) and _version(library.version) < (10, 8):
         reason = f"TensorRT {library.version} doesn't know compute capability {gpu.compute_capability} (Blackwell)."
         return Capability(name, False, reason, _run('pip install "tensorrt>=10.8,<11"'))
     return works
 
 
-def _tensorrt_int8(build: Capability, trt: Library | None, flavour: str | None) -> Capability:
+def _tensorrt_int8(gpu: Gpu | None, build: Capability, trt: Library | None, flavour: str | None) -> Capability:
     name = "TensorRT builds INT8"
     if not build.available:
         return dataclasses.replace(build, name=name)
     if flavour == "tensorrt_rtx" and _version(trt.version) < (1, 7, 1):
         reason = f"TensorRT-RTX {trt.version} can't build INT8 convolutions; 1.7.1 is the first that can."
-        return Capability(name, False, reason, _run(INSTALL["tensorrt_rtx"]))
+        remedy = _run(INSTALL["tensorrt_rtx"])
+        if gpu and gpu.compute_capability == HOPPER:
+            remedy = f"Nothing is broken: keep {trt.version}, since 1.7.1 builds INT8 but runs no engine on Hopper."
+        return Capability(name, False, reason, remedy)
     return Capability(name, True, build.reason, "")
 
 
@@ -505,7 +510,7 @@ def _tensorrt_run(
         if _compute_capability(gpu) < (7, 5):
             reason = f"TensorRT-RTX needs compute capability 7.5 or newer; {gpu.name} has {gpu.compute_capability}."
             return Capability(name, False, reason, "Nothing is broken: ONNX Runtime runs the models on this GPU.")
-        if gpu.compute_capability == "9.0" and _version(trt.version) >= (1, 7):
+        if gpu.compute_capability == HOPPER and _version(trt.version) >= (1, 7):
             reason = (
                 f"TensorRT-RTX {trt.version} refuses to load engines on compute capability 9.0 (Hopper); "
                 "1.6.1.120 was measured to work there."
@@ -557,10 +562,14 @@ def _paddle_tensorrt(driver: Capability, paddle: Capability, libraries: Mapping[
     return Capability(name, True, f"Paddle {library.version}, compiled for TensorRT {compiled}, with {installed}.", "")
 
 
-def _use_rtx(libraries: Mapping[str, Library]) -> str:
+def _use_rtx(gpu: Gpu | None, libraries: Mapping[str, Library]) -> str:
     if "tensorrt_rtx" in libraries:
         return f"TensorRT-RTX is installed: set {FLAVOUR_VARIABLE}=tensorrt_rtx."
-    return _run(INSTALL["tensorrt_rtx"])
+    return _run(_rtx_for(gpu))
+
+
+def _rtx_for(gpu: Gpu | None) -> str:
+    return RTX_FOR_HOPPER if gpu and gpu.compute_capability == HOPPER else INSTALL["tensorrt_rtx"]
 
 
 def _run(command: str) -> str:
