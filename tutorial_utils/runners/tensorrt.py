@@ -9,12 +9,19 @@ import warnings
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import pycuda.driver as cuda
 
 from tutorial_utils.engine import Engine
 from tutorial_utils.engine.messages import MessageLog, checked, trt
 from tutorial_utils.errors import BackendUnavailableError, BuildError, InputError, PlanError
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
+
+try:
+    import pycuda.driver as cuda
+except ImportError as error:  # not installed, or no CUDA driver for it to load
+    raise BackendUnavailableError(
+        f"PyCUDA can't be imported: {error}.",
+        "TensorRT engines run on a machine with an NVIDIA GPU and PyCUDA; `python -m tutorial_utils doctor` says more.",
+    ) from error
 
 
 class TensorRTRunner(Runner):
