@@ -48,7 +48,7 @@ class OnnxRuntimeRunner(Runner):
         try:
             self._session = onnxruntime.InferenceSession(str(onnx_path), options, providers=[provider])
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
-            reason = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0].rstrip(".")
             raise ModelFileError(
                 f"ONNX Runtime can't load {Path(onnx_path).name}: {reason}.",
                 "Check the path, or export the model again.",
