@@ -5,8 +5,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tutorial_utils import course, notebook_form
-from tutorial_utils.course_page import Lesson, Origin, duration, front_page
+from tutorial_utils.course_page import Lesson, duration, front_page
 from tutorial_utils.errors import LessonError
+from tutorial_utils.recordings import Origin
 
 MACHINE = {
     "gpu": None,
@@ -16,13 +17,13 @@ MACHINE = {
     "python": "3.11.7",
     "libraries": {"paddle": "3.3.1"},
 }
-LIVE = Origin("live", "Engine of a small net", "this machine", "")
-RECORDED = Origin("recording", "Latency <ms>", "NVIDIA H100", "This machine has no NVIDIA GPU.")
+LIVE = Origin("live", "Engine of a small net")
+RECORDED = Origin("recording", "Latency <ms>", "measured on NVIDIA H100", "This machine has no NVIDIA GPU.")
 SHOW_ORIGIN = """\
 from IPython.display import display
-origin = {"origin": "recording", "what": "Latency", "machine": "NVIDIA H100", "reason": "No GPU."}
-display({"application/vnd.tutorial-origin+json": origin, "text/plain": "recording"}, raw=True)
-display({"application/vnd.tutorial-origin+json": origin, "text/plain": "recording"}, raw=True)
+from tutorial_utils.recordings import Origin
+display(Origin("recording", "Latency", "measured on NVIDIA H100", "No GPU."))
+Origin("recording", "Latency", "measured on NVIDIA H100", "No GPU.")
 """
 
 
@@ -54,7 +55,7 @@ def test_course_is_written_with_a_front_page(tmp_path, capsys):
     assert tmp_path.name in (pages / "01_lesson.html").read_text(encoding="utf-8")  # the kernel ran in its folder
     text = index.read_text(encoding="utf-8")
     assert '<a href="01_lesson.html">A lesson</a>' in text
-    assert text.count("Recorded on NVIDIA H100. No GPU.") == 1
+    assert text.count("Measured on NVIDIA H100. Why not live: No GPU.") == 1
     assert "01_lesson: cell 2 of 3, " in capsys.readouterr().out
 
 

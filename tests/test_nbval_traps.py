@@ -13,14 +13,15 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 ROOT = Path(__file__).resolve().parents[1]
 
 CHECK = "# NBVAL_CHECK_OUTPUT\n"
-SHOW_ON_ANOTHER_MACHINE = """
+PRINT_WARNING_AND_TABLE = """
 import sys
 from IPython.display import display
 print("new warning", file=sys.stderr)
-display(
-    {"text/plain": "7", "text/html": "<b>new</b>", "application/vnd.tutorial-origin+json": {"machine": "another"}},
-    raw=True,
-)
+display({"text/plain": "7", "text/html": "<b>new</b>"}, raw=True)
+"""
+SHOW_ORIGIN = """
+from tutorial_utils import recordings
+recordings.live("latency")
 """
 
 
@@ -36,12 +37,14 @@ def shown(data):
     return new_output("display_data", data=data)
 
 
-RECORDED = {"text/plain": "7", "text/html": "<b>old</b>", "application/vnd.tutorial-origin+json": {"machine": "one"}}
+OLD_TABLE = {"text/plain": "7", "text/html": "<b>old</b>"}
+OLD_ORIGIN = {"text/plain": "RECORDING: latency", "application/vnd.tutorial-origin+json": {"origin": "recording"}}
 NOTEBOOKS = {
     "passes": [
         cell(CHECK + "import os\n_ = os.system('echo native')", printed("native\n")),
         cell(CHECK + "1 + 1;"),
-        cell(CHECK + SHOW_ON_ANOTHER_MACHINE, printed("old warning", name="stderr"), shown(RECORDED)),
+        cell(CHECK + PRINT_WARNING_AND_TABLE, printed("old warning", name="stderr"), shown(OLD_TABLE)),
+        cell(CHECK + SHOW_ORIGIN, shown(OLD_ORIGIN)),
         cell("import tutorial_utils"),
         cell("import os\nassert os.environ['TUTORIAL_UTILS_PROGRESS'] == '0'"),
         cell("1 / 0", tags=["raises-exception"]),
@@ -89,10 +92,11 @@ def _read(report):
 PASSING_CELLS = {
     0: "native output is captured, as in Jupyter",
     1: "a trailing semicolon hides the result",
-    2: "stderr, HTML and the origin of a result are not compared",
-    3: "the package is importable from any folder",
-    4: "progress bars are off",
-    5: "an expected exception passes",
+    2: "stderr and HTML are not compared",
+    3: "whether a result is live or recorded is not compared",
+    4: "the package is importable from any folder",
+    5: "progress bars are off",
+    6: "an expected exception passes",
 }
 
 

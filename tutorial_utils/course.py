@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nbclient import NotebookClient
@@ -18,13 +18,13 @@ from nbformat import NotebookNode
 
 from tutorial_utils import notebook_form
 from tutorial_utils.capabilities import probe
-from tutorial_utils.course_page import LESSON_TEMPLATE, Lesson, Origin, count, duration, front_page
+from tutorial_utils.course_page import LESSON_TEMPLATE, Lesson, count, duration, front_page
 from tutorial_utils.errors import LessonError
 from tutorial_utils.progress import PROGRESS_VARIABLE
+from tutorial_utils.recordings import ORIGIN_MIME_TYPE, Origin
 
 NOTEBOOKS = Path("notebooks")
 OUTPUT = Path("build/course")
-ORIGIN_MIME = "application/vnd.tutorial-origin+json"
 
 
 def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
@@ -111,15 +111,9 @@ def title(notebook: NotebookNode, path: Path) -> str:
 
 def origins(notebook: NotebookNode) -> list[Origin]:
     """Return what an executed notebook says about its results: live, or a recording. Each is listed once."""
-    return list(dict.fromkeys(_shown_origins(notebook)))
-
-
-def _shown_origins(notebook: NotebookNode) -> Iterator[Origin]:
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            shown = output.get("data", {}).get(ORIGIN_MIME)
-            if shown:
-                yield Origin(shown["origin"], shown["what"], shown["machine"], shown["reason"])
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    shown = (output.data[ORIGIN_MIME_TYPE] for output in outputs if ORIGIN_MIME_TYPE in output.get("data", {}))
+    return list(dict.fromkeys(Origin(**fields) for fields in shown))
 
 
 def _skipped_tag(notebook: NotebookNode) -> str:

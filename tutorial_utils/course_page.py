@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from tutorial_utils.recordings import Origin
+
 TITLE = "From a PaddlePaddle model to a fast TensorRT engine"
 
 # nbconvert's page, with two changes: a way back to the front page, and no script from the network that holds up a page
@@ -53,23 +55,6 @@ ul .quiet { grid-column: 2; }
   .badge { width: 6rem; }
 }
 """
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where one result of a lesson comes from.
-
-    Attributes:
-        origin: "live" or "recording".
-        what: What was measured or shown.
-        machine: The machine that it comes from.
-        reason: One sentence: why it is a recording. Empty when it is live.
-    """
-
-    origin: str
-    what: str
-    machine: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -163,7 +148,8 @@ def _card(lesson: Lesson) -> str:
 def _row(origin: Origin) -> str:
     note = ""
     if origin.origin == "recording":
-        note = f'<span class="quiet">Recorded on {escape(origin.machine)}. {escape(origin.reason)}</span>'
+        stamp = origin.machine[:1].upper() + origin.machine[1:]
+        note = f'<span class="quiet">{escape(stamp)}. Why not live: {escape(origin.reason)}</span>'
     return (
         f'<li><span class="badge {escape(origin.origin)}">{escape(origin.origin)}</span>'
         f"<span>{escape(origin.what)}</span>{note}</li>"
