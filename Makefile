@@ -24,7 +24,7 @@ lab: .venv/installed ## open the lessons in JupyterLab
 	@$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks
 
 test: lint ## lint, then the tests of the package and of every notebook
-	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests notebooks
+	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests $(wildcard notebooks)
 
 lint: .venv/installed ## check style of code and form of notebooks
 	@$(RUN) ruff check && $(RUN) ruff format --check && $(RUN) tutorial_utils.notebook_form
