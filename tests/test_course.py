@@ -90,7 +90,7 @@ def test_dead_kernel_is_said(tmp_path):
 
 
 def test_in_place_execution_leaves_the_committed_form(tmp_path):
-    lesson = notebook_file(tmp_path, "01_lesson", "print(1)\nprint(2)", "import tutorial_utils")
+    lesson = notebook_file(tmp_path, "01_lesson", "print(1, flush=True)\nprint(2)", "import tutorial_utils")
     assert course.main(["--in-place", str(lesson)]) == 0
     assert notebook_form.violations(lesson) == []
     assert nbformat.read(lesson, as_version=4).cells[1].outputs[0].text == "1\n2\n"
