@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tutorial_utils.errors import CourseError
 
@@ -19,6 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     doctor = commands.add_parser("doctor", help="say what this machine can run and, where it can't, why not")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
     doctor.set_defaults(run=_doctor)
+
+    record = commands.add_parser("record", help="measure on this machine's GPU and keep the result as a recording")
+    record.add_argument("--models", type=Path, help="folder with ONNX models, for a machine without Paddle")
+    record.add_argument("--name", default="deployment", help="name of the recording (default: %(default)s)")
+    record.set_defaults(run=_record)
 
     options = parser.parse_args(arguments)
     try:
@@ -40,6 +46,14 @@ def _doctor(options: argparse.Namespace) -> int:
     else:
         print(found, "Ready: the lessons run here. What says no above is shown from recordings.", sep="\n\n")
     return 1 if missing else 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    from tutorial_utils.record import record_deployment
+
+    path = record_deployment(options.models, options.name)
+    print(f"Written: {path}. Look at it, then commit it.")
+    return 0
 
 
 if __name__ == "__main__":

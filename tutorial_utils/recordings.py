@@ -5,6 +5,7 @@ method and date. Learners without a GPU see these numbers where a lesson needs o
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -42,9 +43,9 @@ class Recording:
     def stamp(self) -> str:
         """The stamp in one line."""
         where = self.machine.get("gpu") or self.machine.get("cpu")
-        software = self.machine.get("software", {})
-        versions = ", ".join(f"{name} {version}" for name, version in software.items())
-        return f"{self.source} on {where} on {self.date[:10]} ({versions}): {self.method}"
+        libraries = self.machine.get("libraries", {})
+        versions = ", ".join(f"{name} {version}" for name, version in libraries.items())
+        return f"{self.source} on {where} on {self.date[:10]}{f' with {versions}' if versions else ''}"
 
 
 def new(title: str, method: str, machine: dict[str, Any], data: dict[str, Any]) -> Recording:
@@ -58,7 +59,10 @@ def save(recording: Recording, path: str | Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with paths.replacing(path) as temporary:
-        temporary.write_text(json.dumps(asdict(recording), indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(asdict(recording), indent=1, ensure_ascii=False)
+        # One line for each list of numbers: thousands of times would otherwise take thousands of lines.
+        text = re.sub(r"\[[\s\d.,e+-]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+        temporary.write_text(text + "\n")
     return path
 
 

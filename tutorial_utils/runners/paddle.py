@@ -1,6 +1,7 @@
 """Paddle Inference on a static model, on the CPU or on a GPU."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -21,9 +22,9 @@ class PaddleRunner(Runner):
         model_path: The program (``.json`` or ``.pdmodel``).
         params_path: Its weights (``.pdiparams``).
         device: "cpu" or "gpu".
-        onednn: Use oneDNN's kernels on the CPU.
+        onednn: Use oneDNN's kernels on the CPU, as Paddle does unless told otherwise.
         optimize: Let Paddle optimize the program (fuse operators) before it runs.
-        threads: Threads of the CPU's math library; None for Paddle's default.
+        threads: Threads of the CPU's math library; None for one for each core (Paddle's own default is a single one).
 
     Raises:
         ModelFileError: A file is missing or Paddle can't load it.
@@ -36,7 +37,7 @@ class PaddleRunner(Runner):
         params_path: str | Path,
         *,
         device: Literal["cpu", "gpu"] = "cpu",
-        onednn: bool = False,
+        onednn: bool = True,
         optimize: bool = True,
         threads: int | None = None,
     ):
@@ -56,8 +57,7 @@ class PaddleRunner(Runner):
             config.enable_mkldnn()
         else:
             config.disable_mkldnn()
-        if threads is not None:
-            config.set_cpu_math_library_num_threads(threads)
+        config.set_cpu_math_library_num_threads(threads or os.cpu_count() or 1)
         try:
             self._predictor = paddle.inference.create_predictor(config)
         except Exception as error:  # Paddle raises RuntimeError, ValueError and its own types here
@@ -65,7 +65,7 @@ class PaddleRunner(Runner):
                 f"Paddle can't load {Path(model_path).name}: {_last_line(error)}.",
                 "Save the model again with this Paddle.",
             ) from error
-        self.backend = f"Paddle Inference {'GPU' if device == 'gpu' else 'CPU'}{' (oneDNN)' if onednn else ''}"
+        self.backend = f"Paddle {'GPU' if device == 'gpu' else 'CPU'}"
         shapes = _input_shapes(Path(model_path))
         self._inputs = {name: self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()}
         self._outputs = {name: self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()}

@@ -172,13 +172,15 @@ class TensorRTRunner(Runner):
             return {name: view.reshape(shapes[name]).copy() for name, view in views.items()}
 
     def _upload(self, feeds: Mapping[str, np.ndarray]) -> None:
+        changed = [name for name, array in feeds.items() if tuple(self._context.get_tensor_shape(name)) != array.shape]
+        for name in changed:
+            self._set_shape(name, feeds[name].shape)
+        if changed:
+            self._check_shapes_known()
         for name, array in feeds.items():
             staging = self._host[name][: array.size]
             staging.reshape(array.shape)[...] = array  # into pinned memory, whatever the array's own layout is
             cuda.memcpy_htod_async(self._device[name], staging, self._stream)
-            if tuple(self._context.get_tensor_shape(name)) != array.shape:
-                self._set_shape(name, array.shape)
-        self._check_shapes_known()
 
     def _enqueue(self) -> None:
         checked(

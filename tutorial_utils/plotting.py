@@ -1,0 +1,112 @@
+"""The figures of the course. Each is a picture, a description of it for who can't see it, and its numbers as text.
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which readers with any colour vision can tell
+apart. The background is a light one of the figure's own, so that a figure also reads well on a dark page.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tutorial_utils.data import Dataset
+from tutorial_utils.deployment import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#5f6b76"
+WIDTH_INCHES = 9  # of a notebook's column, at the resolution below
+_DPI = 110
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the last value of a cell: shown as an image with its description, and kept as text beside it.
+
+    Attributes:
+        figure: The matplotlib figure.
+        alt: What the figure shows, for a screen reader and for the HTML page.
+        text: The numbers of the figure. Saved with the notebook, where nbval compares it: images it can't compare.
+    """
+
+    figure: "Figure"
+    alt: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        image = io.BytesIO()
+        self.figure.savefig(image, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
+        return {"image/png": image.getvalue(), "text/plain": self.text}, {"image/png": {"alt": self.alt}}
+
+
+def new_figure(height_inches: float, **subplots: Any) -> tuple["Figure", Any]:
+    """Return a figure of the course's width and style, and its axes. It is not shown by itself."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained", facecolor="#fafafa")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(**subplots)
+    for one in axes.flat if hasattr(axes, "flat") else [axes]:
+        one.set_facecolor("#fafafa")
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(axis="x", color="#dddddd", linewidth=0.8)
+        one.set_axisbelow(True)
+    return figure, axes
+
+
+def samples(dataset: Dataset, count: int = 12) -> Picture:
+    """Draw the first images of a dataset, with their labels."""
+    figure, axes = new_figure(1.3, nrows=1, ncols=count)
+    names = [dataset.class_names[label] for label in dataset.labels[:count]]
+    for one, image, name in zip(axes, dataset.images, names, strict=False):
+        one.imshow((image.transpose(1, 2, 0) + 1) / 2)
+        one.set_title(name, fontsize=10)
+        one.set_axis_off()
+    listed = ", ".join(names)
+    return Picture(figure, f"{count} images of {dataset.name} with their labels: {listed}.", f"labels: {listed}")
+
+
+def latency(groups: Sequence[tuple[str, Sequence[Row]]]) -> Picture:
+    """Draw the latency of every row: a dot at the median, a line to the 99th percentile, on a logarithmic axis.
+
+    Args:
+        groups: Rows by where they were measured, such as ``[("this machine", rows), ("H200, recorded", others)]``.
+    """
+    rows = [(where, row) for where, group in groups for row in group]
+    figure, axes = new_figure(0.9 + 0.34 * len(rows))
+    colours = dict(zip([where for where, _ in groups], (BLUE, ORANGE, GREEN, RED), strict=False))
+    for position, (where, row) in enumerate(rows):
+        median, tail = row.latency.median_ms, row.latency.p99_ms
+        axes.plot([median, tail], [position] * 2, color=colours[where], linewidth=2, solid_capstyle="butt")
+        axes.plot(median, position, "o", color=colours[where], markersize=8)
+        axes.annotate(
+            f"{median:.3g} ms", (tail, position), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9
+        )
+    axes.set_yticks(range(len(rows)), [row.label for _, row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xscale("log")
+    axes.set_xlim(right=axes.get_xlim()[1] * 2)  # room for the last label
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    batch = rows[0][1].latency.batch
+    axes.set_xlabel(f"milliseconds for a batch of {batch}, copies included: median (dot) to 99th percentile (line)")
+    for where, colour in colours.items():
+        axes.plot([], [], "o-", color=colour, label=where)
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.4, 1.0 + 0.55 / (0.34 * len(rows))), ncols=len(colours), frameon=False
+    )
+    width = max(len(row.label) for _, row in rows)
+    lines = [
+        f"{row.label:{width}}  median {row.latency.median_ms:9.3f} ms  p99 {row.latency.p99_ms:9.3f} ms  {where}"
+        for where, row in rows
+    ]
+    fastest = min(rows, key=lambda pair: pair[1].latency.median_ms)
+    alt = (
+        f"Latency of {len(rows)} ways to run the model on a batch of {batch} images. "
+        f"The fastest is {fastest[1].label} ({fastest[0]}) with a median of {fastest[1].latency.median_ms:.3g} ms."
+    )
+    return Picture(figure, alt, "\n".join(lines))
