@@ -1,13 +1,15 @@
 """The Paddle model of the course: build it, train it, run it, and save it as the static model that gets optimized."""
 
 import json
+import os
 import pickle
 import shutil
 import tempfile
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,12 @@ from tutorial_utils import data, paths
 from tutorial_utils.errors import DataError, InputError, ModelFileError
 from tutorial_utils.progress import bar
 
-# Two remarks of Paddle that a learner can't act on: the compiler cache matters to those who write C++ operators, and
-# that batch norm tracks its statistics is what everyone expects of it.
+# What Paddle says and a learner can't act on: that the compiler cache for C++ operators is missing, that batch norm
+# tracks its statistics, and warnings of its C++ core about its own calls, such as each addition while a model is saved.
+# Errors still come through. Set GLOG_minloglevel=0 before the import to see everything.
 warnings.filterwarnings("ignore", message="No ccache found")
 warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
+os.environ.setdefault("GLOG_minloglevel", "2")
 
 import paddle  # noqa: E402
 from paddle import nn  # noqa: E402
@@ -84,7 +88,7 @@ class QuickNet(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Map images ``[N, 3, H, W]`` to logits ``[N, num_classes]``."""
-        return self.head(paddle.flatten(self.pool(self.blocks(self.stem(x))), 1))
+        return self.head(paddle.squeeze(self.pool(self.blocks(self.stem(x))), [2, 3]))
 
 
 class ResNet50Classifier(nn.Layer):
@@ -110,7 +114,7 @@ class ResNet50Classifier(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Map images ``[N, 3, H, W]`` to logits ``[N, num_classes]``."""
-        return self.head(paddle.flatten(self.backbone(x), 1))
+        return self.head(paddle.squeeze(self.backbone(x), [2, 3]))
 
 
 def build(name: str = "quick", num_classes: int = 10, pretrained: bool = False, seed: int = 0) -> nn.Layer:
@@ -215,16 +219,23 @@ def predict(model: nn.Layer, images: np.ndarray, batch_size: int = 256) -> np.nd
             f"The images have shape {list(images.shape)} and type {images.dtype}.",
             "Give float32 [N, 3, H, W], such as Dataset.images.",
         )
-    was_training = model.training
-    model.eval()
-    with paddle.no_grad():
+    with _evaluation_mode(model), paddle.no_grad():
         logits = [
             model(paddle.to_tensor(images[start : start + batch_size])).numpy()
             for start in range(0, len(images), batch_size)
         ]
-    if was_training:
-        model.train()
     return np.concatenate(logits)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Layer) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
 
 
 @dataclass(frozen=True)
@@ -276,18 +287,15 @@ def save(
         ModelFileError: Paddle wrote no ``.json``, because its older intermediate representation is switched on.
     """
     target = SavedModel(Path(f"{path_prefix}.json"), Path(f"{path_prefix}.pdiparams"))
-    target.model_path.parent.mkdir(parents=True, exist_ok=True)
-    was_training = model.training
-    model.eval()
-    with tempfile.TemporaryDirectory(prefix=".save-", dir=target.model_path.parent) as temporary:
+    folder = target.model_path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with _evaluation_mode(model), tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as temporary:
         spec = paddle.static.InputSpec(list(input_shape), "float32", name=INPUT_NAME)
         paddle.jit.save(model, f"{temporary}/model", input_spec=[spec])
         written = SavedModel.at(f"{temporary}/model")
         target.model_path.unlink(missing_ok=True)
         written.params_path.replace(target.params_path)
         written.model_path.replace(target.model_path)
-    if was_training:
-        model.train()
     return target
 
 
