@@ -4,6 +4,8 @@ TensorRT networks are strongly typed: the ONNX file decides which layer runs in 
 here, in the file, where ONNX Runtime can run it and Polygraphy can look at it, and not by a flag of the builder.
 """
 
+import contextlib
+import io
 import logging
 import os
 import re
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -220,7 +223,7 @@ def to_int8(
     if method not in methods:
         raise CalibrationError(f"There is no calibration method {method!r}.", f"Choose one of {', '.join(methods)}.")
     name = _check_calibration_images(model, images)
-    with tempfile.TemporaryDirectory() as folder, _quiet_logging():
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         folded, quantized = Path(folder) / "folded.onnx", Path(folder) / "quantized.onnx"
         try:
             # Batch norms are folded into convolutions first: a Q/DQ pair between them would keep TensorRT from it.
@@ -284,13 +287,14 @@ class _ImageReader:
         return next(self._batches, None)
 
 
-class _quiet_logging:  # noqa: N801 - used like a function
-    """Hold back messages of ONNX Runtime's quantizer that call for steps which were taken."""
-
-    def __enter__(self):
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *_):
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what ONNX Runtime's quantizer logs and prints: calls for steps which were taken, and its progress."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
         logging.disable(logging.NOTSET)
 
 
