@@ -4,6 +4,7 @@ A recording is a JSON file: the numbers, and the stamp without which they would 
 method and date. Learners without a GPU see these numbers where a lesson needs one, always with their stamp.
 """
 
+import html
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -107,11 +108,11 @@ class Origin:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         colour = "#1a7f37" if self.origin == "live" else "#9a6700"
-        line = str(self).partition(": ")
+        label, _, text = str(self).partition(": ")
         return {
             "text/plain": str(self),
             "text/html": (
-                f'<p style="border-left: 4px solid {colour}; padding: 2px 10px"><b>{line[0]}</b> {line[2]}</p>'
+                f'<p style="border-left: 4px solid {colour}; padding: 2px 10px"><b>{label}</b> {html.escape(text)}</p>'
             ),
             ORIGIN_MIME_TYPE: asdict(self),
         }
