@@ -1,0 +1,124 @@
+import json
+
+import pytest
+
+from tutorial_utils.engine.report import (
+    BuildReport,
+    EngineLayer,
+    EngineTensor,
+    layers_from_inspector,
+    layers_from_log,
+    memory_from_log,
+)
+
+X = EngineTensor("x", (-1, 3, 32, 32), "fp32", "Linear")
+HALF = EngineTensor("conv_out", (-1, 16, 32, 32), "fp16", "NHWC")
+CONVOLUTION = EngineLayer("conv_0", "correlation", (X,), (HALF,), ("conv", "relu"))
+WAIT = EngineLayer("wait_1", "wait", (), (), ())
+
+LOG = """\
+Layers:
+Name: conv_0, LayerType: correlation, Inputs: [ { Name: x, Dimensions: [-1,3,32,32], Strides: [3072,1024,32,1], \
+StrideOrder: [3,2,1,0], Datatype: Float, Format: (Linear) Row major linear format }], Constants: [ { Name: w, \
+Dimensions: [16,3,3,3], Strides: [27,1,9,3], StrideOrder: [3,0,2,1], Datatype: Int8, Format: (NHWC) Channel major \
+format }], Outputs: [ { Name: conv_out, Dimensions: [-1,16,32,32], Strides: [16384,1,512,16], StrideOrder: [3,0,2,1], \
+Datatype: Half, Format: (NHWC) Channel major format }], TacticName: some_kernel, StreamId: 0, \
+Metadata: [ONNX Layer: conv][ONNX Layer: relu]
+Name: wait_1, LayerType: wait, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 1, Metadata: \
+
+
+I/O Tensors:
+Name: x, IOMode: input
+"""
+
+
+def test_layers_from_log():
+    assert layers_from_log(["Building.", LOG, "Done."]) == (CONVOLUTION, WAIT)
+
+
+def test_constants_are_no_inputs():
+    (layer, _) = layers_from_log([LOG])
+    assert layer.dtypes == ("fp16", "fp32")
+
+
+def test_last_dump_of_a_log_counts():
+    first = LOG.replace("conv_0", "older")
+    assert layers_from_log([first, LOG])[0].name == "conv_0"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[], ["Layers:\n"], ["Layers:\nconv_0 reads x and writes conv_out\n"], ["Not a dump: " + LOG]],
+    ids=["no message", "empty dump", "other form", "dump inside another message"],
+)
+def test_log_without_layers(messages):
+    assert layers_from_log(messages) == ()
+
+
+def test_memory_from_log():
+    log = [
+        "Total Activation Memory: 4096 bytes",
+        "Total Weights Memory: 12 bytes",
+        "Total Activation Memory: 8192 bytes",
+    ]
+    assert memory_from_log(log) == {"activation_bytes": 8192, "weights_bytes": 12}
+    assert memory_from_log(["Total Scratch Memory: 1 bytes"]) == {}
+
+
+def tensor(name, dims, **kind):
+    return {"Name": name, "Location": "Device", "Dimensions": dims, **kind}
+
+
+def inspector_text(input_kind, output_kind, **rest):
+    layer = {
+        "Name": "conv_0",
+        "LayerType": "correlation",
+        "Inputs": [tensor("x", [-1, 3, 32, 32], **input_kind)],
+        "Outputs": [tensor("conv_out", [-1, 16, 32, 32], **output_kind)],
+        "StreamId": 0,
+        "Metadata": "[ONNX Layer: conv]\x1f[ONNX Layer: relu]",
+    }
+    return json.dumps({"Layers": [layer], **rest})
+
+
+def test_inspector_of_tensorrt_10():
+    text = inspector_text(
+        {"Format/Datatype": "Row major linear FP32"},
+        {"Format/Datatype": "(NHWC) Channel major FP16 format"},
+        Bindings=["x", "y"],
+    )
+    assert layers_from_inspector(text) == (CONVOLUTION,)
+
+
+@pytest.mark.parametrize(
+    ("combined", "dtype"),
+    [("Half", "fp16"), ("Row major Int8 format", "int8"), ("N/A due to dynamic shapes", "N/A due to dynamic shapes")],
+)
+def test_short_forms_of_tensorrt_10(combined, dtype):
+    (layer,) = layers_from_inspector(inspector_text({"Format/Datatype": combined}, {"Format/Datatype": combined}))
+    assert layer.inputs[0].dtype == dtype
+
+
+def test_inspector_of_tensorrt_11_and_rtx():
+    text = inspector_text(
+        {"Datatype": "Float", "Format": "(Linear) Row major linear format"},
+        {"Datatype": "Half", "Format": "(NHWC) Channel major format"},
+        **{"I/O Tensors": [{"Name": "x", "IOMode": "Input", "DataType": "Float"}]},
+    )
+    assert layers_from_inspector(text) == (CONVOLUTION,)
+
+
+def test_unknown_data_type_keeps_its_name():
+    text = inspector_text({"Datatype": "FP6", "Format": "Linear"}, {"Datatype": "Half", "Format": "Linear"})
+    assert layers_from_inspector(text)[0].inputs[0].dtype == "fp6"
+
+
+@pytest.mark.parametrize("text", ['{"Layers": ["conv_0", "conv_1"], "Bindings": ["x"]}', '{"Layers": []}', "{}"])
+def test_inspector_without_details(text):
+    assert layers_from_inspector(text) == ()
+
+
+def test_kernels_leave_out_what_orders_streams():
+    report = BuildReport("TensorRT", "11.0", layers=(CONVOLUTION, WAIT))
+    assert report.kernels == (CONVOLUTION,)
+    assert report.kernel_dtypes == {"fp16": 1}

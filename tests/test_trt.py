@@ -1,0 +1,70 @@
+import sys
+from types import ModuleType
+
+import pytest
+
+from tutorial_utils import trt
+from tutorial_utils.errors import BackendUnavailableError
+
+
+@pytest.fixture(autouse=True)
+def _fresh_choice(monkeypatch):
+    """Forget the flavour of this process for one test."""
+    monkeypatch.delenv(trt.FLAVOUR_VARIABLE, raising=False)
+    monkeypatch.setattr(trt, "load", trt.load.__wrapped__)
+
+
+def install(monkeypatch, *names):
+    monkeypatch.setattr(trt, "find_spec", lambda name: object() if name in names else None)
+
+
+@pytest.mark.parametrize(
+    ("installed", "variable", "expected"),
+    [
+        (("tensorrt_rtx", "tensorrt"), None, "tensorrt_rtx"),
+        (("tensorrt",), None, "tensorrt"),
+        ((), None, None),
+        (("tensorrt_rtx", "tensorrt"), "tensorrt", "tensorrt"),
+        (("tensorrt",), "tensorrt_rtx", "tensorrt_rtx"),
+        (("tensorrt",), "cuda", "tensorrt"),
+    ],
+)
+def test_choice_of_flavour(installed, variable, expected, monkeypatch):
+    install(monkeypatch, *installed)
+    if variable:
+        monkeypatch.setenv(trt.FLAVOUR_VARIABLE, variable)
+    assert trt.installed_flavour() == expected
+
+
+def test_none_installed(monkeypatch):
+    install(monkeypatch)
+    with pytest.raises(BackendUnavailableError, match="No TensorRT is installed.*pip install tensorrt-rtx"):
+        trt.load()
+
+
+def test_import_fails(monkeypatch):
+    install(monkeypatch, "tensorrt_rtx")
+
+    def broken(name):
+        raise OSError("libtensorrt_rtx.so.1: file too short")
+
+    monkeypatch.setattr(trt.importlib, "import_module", broken)
+    with pytest.raises(BackendUnavailableError, match="TensorRT-RTX is installed but can't be imported.*too short"):
+        trt.load()
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.5.0", "11.4.0"])
+def test_tensorrt_before_10_is_refused(version, monkeypatch):
+    install(monkeypatch, "tensorrt")
+    module = ModuleType("tensorrt")
+    module.__version__ = version
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    if version.startswith("8"):
+        with pytest.raises(BackendUnavailableError, match=r"8\.6\.1 is too old"):
+            trt.load()
+    else:
+        assert trt.load() is module
+
+
+def test_version_of_a_missing_package():
+    assert trt.installed_version("no-such-flavour") is None
