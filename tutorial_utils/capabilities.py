@@ -195,6 +195,9 @@ class Capabilities:
                 )
         return "\n".join(lines)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))  # what a notebook keeps as plain text
+
     def _repr_markdown_(self) -> str:
         def cell(text: str) -> str:
             return text.replace("|", r"\|")

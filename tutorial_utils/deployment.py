@@ -207,7 +207,7 @@ def table(groups: Sequence[tuple[str, Sequence[Row]]]) -> "pandas.DataFrame":
     """
     import pandas
 
-    return pandas.DataFrame(
+    lines = (
         {
             "where": where,
             "backend": row.backend,
@@ -226,3 +226,4 @@ def table(groups: Sequence[tuple[str, Sequence[Row]]]) -> "pandas.DataFrame":
         for where, rows in groups
         for row in rows
     )
+    return pandas.DataFrame(lines).set_index(["where", "backend", "type"])

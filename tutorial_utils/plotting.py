@@ -78,7 +78,7 @@ def latency(groups: Sequence[tuple[str, Sequence[Row]]]) -> Picture:
         groups: Rows by where they were measured, such as ``[("this machine", rows), ("H200, recorded", others)]``.
     """
     rows = [(where, row) for where, group in groups for row in group]
-    figure, axes = new_figure(0.9 + 0.34 * len(rows))
+    figure, axes = new_figure(1.7 + 0.34 * len(rows))
     colours = dict(zip([where for where, _ in groups], (BLUE, ORANGE, GREEN, RED), strict=False))
     for position, (where, row) in enumerate(rows):
         median, tail = row.latency.median_ms, row.latency.p99_ms

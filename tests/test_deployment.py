@@ -1,0 +1,98 @@
+"""The deployment table, from real runs on the CPU."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tutorial_utils import benchmark, capabilities, data, deployment, metrics, plotting, record, recordings
+from tutorial_utils.errors import BackendUnavailableError, ModelFileError
+
+
+@pytest.fixture(scope="module")
+def test_images() -> data.Dataset:
+    digits = data.load("digits", "test")
+    return dataclasses.replace(digits, images=digits.images[:70], labels=digits.labels[:70])
+
+
+@pytest.fixture
+def row() -> deployment.Row:
+    latency = benchmark.Measurement(((1.0, 2.0), (3.0, 4.0)), 50.0, 11, True, 64)
+    quality = metrics.Metrics(0.99, 0.98, 0.97)
+    return deployment.Row("ONNX Runtime CPU", "fp32", quality, 1.0, 0.0, latency, None, 323_000, None, None)
+
+
+def without_gpu() -> capabilities.Capabilities:
+    no = capabilities.Capability("GPU", False, "No GPU here.", "Nothing is broken.")
+    return dataclasses.replace(
+        capabilities.probe(), onnxruntime_cuda=no, tensorrt_run=no, paddle_gpu=no, tensorrt_int8=no
+    )
+
+
+def test_all_test_images_count_also_those_that_fill_no_batch(test_images, fp32_model):
+    rows, _ = deployment.run(without_gpu(), test_images, {"fp32": fp32_model}, batch=64, seconds=0.05)
+    from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
+
+    with OnnxRuntimeRunner(fp32_model) as runner:
+        (logits,) = runner.infer({"x": test_images.images}).values()
+    assert rows[0].quality == metrics.classification_metrics(test_images.labels, logits)
+    assert rows[0].agreement == 1
+    assert rows[0].relative_error == 0
+    assert rows[0].latency.batch == 64
+    assert rows[0].model_bytes == fp32_model.stat().st_size
+
+
+def test_what_is_left_out_is_said_with_its_reason(test_images, fp32_model):
+    _, skipped = deployment.run(without_gpu(), test_images, {"fp32": fp32_model}, seconds=0.05)
+    assert {one.what for one in skipped} == {"ONNX Runtime CUDA", "TensorRT"}
+    assert {one.reason for one in skipped} == {"No GPU here."}
+
+
+def test_row_survives_json(row):
+    assert deployment.Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+
+def test_table_shows_each_number_and_leaves_unknown_ones_empty(row):
+    table = deployment.table([("here", [row]), ("there", [row])]).reset_index()
+    assert list(table["where"]) == ["here", "there"]
+    first = table.iloc[0]
+    assert (first["accuracy %"], first["macro prec. %"], first["macro recall %"]) == ("99.00", "98.00", "97.00")
+    assert (first["median ms"], first["images/s"], first["model KB"]) == ("2.500", "25,600", "323")
+    assert first["engine KB"] == first["GPU only ms"] == ""
+
+
+def test_latency_figure_has_a_description_and_its_numbers_as_text(row):
+    picture = plotting.latency([("here", [row])])
+    content, about = picture._repr_mimebundle_()
+    assert content["image/png"].startswith(b"\x89PNG")
+    assert about["image/png"]["alt"] == picture.alt
+    assert "ONNX Runtime CPU FP32" in picture.alt
+    assert "2.500 ms" in content["text/plain"]
+
+
+def test_samples_figure_names_the_labels():
+    digits = data.load("digits", "test")
+    assert plotting.samples(digits, 4).text == "labels: " + ", ".join(map(str, digits.labels[:4]))
+
+
+def test_recording_of_the_course_is_stamped_and_complete():
+    recording = recordings.load("deployment")
+    rows = [deployment.Row.from_dict(values) for values in recording.data["rows"]]
+    assert recording.machine["gpu"] in recording.stamp
+    assert {row.precision for row in rows if row.backend == "TensorRT-RTX"} >= {"fp32", "fp16"}
+    assert all(row.latency.stable and np.all(row.latency.samples_ms > 0) for row in rows)
+    assert max(row.relative_error for row in rows if row.precision == "fp32") < 2e-3
+    assert max(row.relative_error for row in rows if row.precision == "fp16") < 2e-2
+
+
+def test_recording_needs_a_gpu(monkeypatch):
+    machine = without_gpu()
+    monkeypatch.setattr(capabilities, "probe", lambda: machine)
+    with pytest.raises(BackendUnavailableError, match="No GPU here"):
+        record.record_deployment()
+
+
+def test_recording_needs_all_models(tmp_path):
+    with pytest.raises(ModelFileError, match=r"quick-fp32\.onnx"):
+        record.variants_in(tmp_path)
