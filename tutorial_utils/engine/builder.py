@@ -102,10 +102,10 @@ def _parse(network: trt.INetworkDefinition, log: MessageLog, onnx_path: Path) ->
         return
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     codes = {error.code() for error in errors}
-    # An operator that the parser doesn't know is looked for among the plugins, and missing there "invalid".
-    no_plugin = any("Plugin not found" in error.desc() for error in errors)
+    # An operator that the parser doesn't know is "invalid": RTX 1.7 looked for a plugin in vain, RTX 1.6 didn't look.
+    unknown = any("Plugin not found" in error.desc() or "is not supported in" in error.desc() for error in errors)
     unsupported = {trt.ErrorCode.UNSUPPORTED_NODE, trt.ErrorCode.UNSUPPORTED_NODE_ATTR, trt.ErrorCode.UNSUPPORTED_GRAPH}
-    if no_plugin or codes & unsupported:
+    if unknown or codes & unsupported:
         operators = sorted({error.node_operator() for error in errors if error.node_operator()})
         raise UnsupportedOperatorError(
             f"TensorRT can't convert {', '.join(operators) or 'part of the graph'} in {onnx_path.name}: "
