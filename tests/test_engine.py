@@ -198,7 +198,7 @@ def test_profile_gives_its_ranges_by_name():
 
 
 def test_unknown_verbosity():
-    with pytest.raises(BuildError, match="'loud'.*detailed, layer_names_only, none"):
+    with pytest.raises(BuildError, match=r"'loud'.*detailed, layer_names_only, none"):
         BuildOptions(verbosity="loud")
 
 
@@ -211,7 +211,7 @@ def test_unknown_target(fp32_model):
 
 
 def test_too_small_workspace(fp32_model):
-    with pytest.raises(BuildError, match="workspace limit.*Remedy: Raise workspace_bytes"):
+    with pytest.raises(BuildError, match=r"workspace limit.*Remedy: Raise workspace_bytes"):
         build_fresh(fp32_model, workspace_bytes=1 << 10)
 
 

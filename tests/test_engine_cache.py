@@ -278,7 +278,7 @@ engine.build(model, options(), cache_folder=folder, rebuild=True)
 
 
 def start(code, *arguments):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), *sys.path])}
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment)
 
 
@@ -339,7 +339,7 @@ def test_folder_that_cannot_be_made(place, model, tmp_path, builds):
     blocker = tmp_path / "blocker"
     blocker.write_text("in the way")
     folder = {"a file": blocker, "below a file": blocker / "engines", "/proc": Path("/proc/engines")}[place]
-    with pytest.raises(CacheError, match="can't be written.*use_cache=False"):
+    with pytest.raises(CacheError, match=r"can't be written.*use_cache=False"):
         build(model, options(), cache_folder=folder)
     assert builds == [], "it should be said before minutes are spent on a build"
 

@@ -260,12 +260,12 @@ def test_bad_calibration_images(case, fp32_model, target):
 
 
 def test_unknown_calibration_method(fp32_model, target):
-    with pytest.raises(CalibrationError, match="'kl'.*minmax, entropy, percentile"):
+    with pytest.raises(CalibrationError, match=r"'kl'.*minmax, entropy, percentile"):
         onnx_export.to_int8(fp32_model, target, images(2), method="kl")
 
 
 def test_unknown_precision(fp32_model, target):
-    with pytest.raises(PrecisionError, match="'fp8'.*fp32, fp16, int8"):
+    with pytest.raises(PrecisionError, match=r"'fp8'.*fp32, fp16, int8"):
         onnx_export.to_precision(fp32_model, "fp8", target)
 
 

@@ -148,7 +148,7 @@ def test_paddle_without_cuda(paddle_model):
 
     if paddle.device.is_compiled_with_cuda():
         pytest.skip("this Paddle has CUDA")
-    with pytest.raises(BackendUnavailableError, match="built without CUDA.*paddlepaddle-gpu"):
+    with pytest.raises(BackendUnavailableError, match=r"built without CUDA.*paddlepaddle-gpu"):
         PaddleRunner(*paddle_model, device="gpu")
 
 
@@ -175,7 +175,7 @@ def test_onnx_runtime_without_cuda(fp32_model):
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
-    with pytest.raises(BackendUnavailableError, match="can't use CUDA.*onnxruntime-gpu"):
+    with pytest.raises(BackendUnavailableError, match=r"can't use CUDA.*onnxruntime-gpu"):
         OnnxRuntimeRunner(fp32_model, device="cuda")
 
 
@@ -195,7 +195,7 @@ def fresh_import(monkeypatch):
 def test_tensorrt_without_pycuda(fresh_import, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycuda", None)
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    with pytest.raises(BackendUnavailableError, match="PyCUDA can't be imported.*doctor"):
+    with pytest.raises(BackendUnavailableError, match=r"PyCUDA can't be imported.*doctor"):
         fresh_import()
 
 

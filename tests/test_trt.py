@@ -38,7 +38,7 @@ def test_choice_of_flavour(installed, variable, expected, monkeypatch):
 
 def test_none_installed(monkeypatch):
     install(monkeypatch)
-    with pytest.raises(BackendUnavailableError, match="No TensorRT is installed.*pip install tensorrt-rtx"):
+    with pytest.raises(BackendUnavailableError, match=r"No TensorRT is installed.*pip install tensorrt-rtx"):
         trt.load()
 
 
@@ -49,7 +49,7 @@ def test_import_fails(monkeypatch):
         raise OSError("libtensorrt_rtx.so.1: file too short")
 
     monkeypatch.setattr(trt.importlib, "import_module", broken)
-    with pytest.raises(BackendUnavailableError, match="TensorRT-RTX is installed but can't be imported.*too short"):
+    with pytest.raises(BackendUnavailableError, match=r"TensorRT-RTX is installed but can't be imported.*too short"):
         trt.load()
 
 
