@@ -78,15 +78,16 @@ def latency(groups: Sequence[tuple[str, Sequence[Row]]]) -> Picture:
         groups: Rows by where they were measured, such as ``[("this machine", rows), ("H200, recorded", others)]``.
     """
     rows = [(where, row) for where, group in groups for row in group]
-    figure, axes = new_figure(1.7 + 0.34 * len(rows))
+    figure, axes = new_figure(1.2 + 0.34 * len(rows))
     colours = dict(zip([where for where, _ in groups], (BLUE, ORANGE, GREEN, RED), strict=False))
     for position, (where, row) in enumerate(rows):
         median, tail = row.latency.median_ms, row.latency.p99_ms
         axes.plot([median, tail], [position] * 2, color=colours[where], linewidth=2, solid_capstyle="butt")
         axes.plot(median, position, "o", color=colours[where], markersize=8)
-        axes.annotate(
+        label = axes.annotate(
             f"{median:.3g} ms", (tail, position), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9
         )
+        label.set_in_layout(False)  # there is room for it, see the limit of the axis
     axes.set_yticks(range(len(rows)), [row.label for _, row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log")
@@ -96,9 +97,7 @@ def latency(groups: Sequence[tuple[str, Sequence[Row]]]) -> Picture:
     axes.set_xlabel(f"milliseconds for a batch of {batch}, copies included: median (dot) to 99th percentile (line)")
     for where, colour in colours.items():
         axes.plot([], [], "o-", color=colour, label=where)
-    axes.legend(
-        loc="upper center", bbox_to_anchor=(0.4, 1.0 + 0.55 / (0.34 * len(rows))), ncols=len(colours), frameon=False
-    )
+    figure.legend(loc="outside upper left", ncols=len(colours), frameon=False)
     width = max(len(row.label) for _, row in rows)
     lines = [
         f"{row.label:{width}}  median {row.latency.median_ms:9.3f} ms  p99 {row.latency.p99_ms:9.3f} ms  {where}"
