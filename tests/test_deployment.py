@@ -95,4 +95,4 @@ def test_recording_needs_a_gpu(monkeypatch):
 
 def test_recording_needs_all_models(tmp_path):
     with pytest.raises(ModelFileError, match=r"quick-fp32\.onnx"):
-        record.variants_in(tmp_path)
+        record.models_in(tmp_path)

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from tutorial_utils import capabilities, data, deployment, engine, onnx_export, paths, recordings
+from tutorial_utils import capabilities, data, deployment, engine, onnx_export, recordings, variants
 from tutorial_utils.errors import BackendUnavailableError
 
 # Batches from one image to the largest that the lessons time, with the best kernels for the latter.
 PROFILE = engine.Profile.batch("x", data.IMAGE_SHAPE, opt=64, max=64)
-PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def record_deployment(models: Path | None = None, name: str = "deployment", seconds: float = 1.0) -> Path:
@@ -28,7 +27,7 @@ def record_deployment(models: Path | None = None, name: str = "deployment", seco
     machine = capabilities.probe()
     if not machine.tensorrt_run.available:
         raise BackendUnavailableError(machine.tensorrt_run.reason, machine.tensorrt_run.remedy)
-    onnx_models = export_variants(paths.cache_dir("record")) if models is None else variants_in(models)
+    onnx_models = variants.quick() if models is None else models_in(models)
     engines = {
         precision: engine.build(path, engine.BuildOptions(profiles=(PROFILE,)))
         for precision, path in onnx_models.items()
@@ -46,26 +45,13 @@ def record_deployment(models: Path | None = None, name: str = "deployment", seco
     return recordings.save(recording, recordings.FOLDER / f"{name}.json")
 
 
-def variants_in(folder: Path) -> dict[str, Path]:
+def models_in(folder: Path) -> dict[str, Path]:
     """Return the ONNX files of a folder by precision.
 
     Raises:
         ModelFileError: One of them is missing.
     """
-    models = {precision: Path(folder) / f"quick-{precision}.onnx" for precision in PRECISIONS}
+    models = {precision: Path(folder) / f"quick-{precision}.onnx" for precision in variants.PRECISIONS}
     for path in models.values():
         onnx_export.load(path)
-    return models
-
-
-def export_variants(folder: Path) -> dict[str, Path]:
-    """Train the quick classifier, or read it from the cache, and write its ONNX variants; return them by precision."""
-    from tutorial_utils import classifier  # imports Paddle, which a machine that only records need not have
-
-    saved = classifier.load_or_train("quick", "digits").saved
-    images = data.calibration_images(data.load("digits", "train"))
-    models = {precision: folder / f"quick-{precision}.onnx" for precision in PRECISIONS}
-    onnx_export.export(saved.model_path, saved.params_path, models["fp32"])
-    for precision in ("fp16", "int8"):
-        onnx_export.to_precision(models["fp32"], precision, models[precision], images)
     return models
