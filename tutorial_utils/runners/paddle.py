@@ -74,7 +74,7 @@ class PaddleRunner(Runner):
 
     def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         for name, handle in self._inputs.items():
-            handle.copy_from_cpu(np.ascontiguousarray(feeds[name]))  # Paddle reads the memory as it lies
+            handle.copy_from_cpu(feeds[name])
         self._predictor.run()
         return {name: handle.copy_to_cpu() for name, handle in self._outputs.items()}
 
