@@ -246,3 +246,7 @@ def test_missing_external_weights(tmp_path):
         build(path, options(), cache_folder=tmp_path / "cache")
     with pytest.raises(ModelFileError, match=r"model\.onnx"):
         build_fresh(path)
+
+
+def test_one_target_may_be_given_as_a_string():
+    assert BuildOptions(compute_capabilities="8.6").compute_capabilities == ("8.6",)

@@ -222,10 +222,11 @@ def test_int8_scales_of_weights(per_channel, sizes, fp32_model, tmp_path):
     assert len(stored) == 3
 
 
-def test_percentile_cuts_the_range_that_minmax_keeps(fp32_model, models, tmp_path):
-    path = onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(32), method="percentile")
-    scale = weights(onnx.load(path))["x_scale"]
-    assert scale < weights(onnx.load(models["int8"]))["x_scale"]
+@pytest.mark.parametrize("method", ["percentile", "entropy"])
+def test_range_that_minmax_keeps_is_cut(method, fp32_model, models, tmp_path):
+    path = onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(32), method=method)
+    scale = weights(onnx.load(path))["relu0_scale"]
+    assert scale < weights(onnx.load(models["int8"]))["relu0_scale"]
 
 
 def test_calibration_prints_nothing(fp32_model, tmp_path, capfd):
@@ -273,6 +274,17 @@ def test_unknown_precision(fp32_model, target):
 def test_to_precision_gives_what_the_name_says(precision, models, tmp_path):
     path = onnx_export.to_precision(models["fp32"], precision, tmp_path / "model.onnx", images(32))
     assert onnx.load(path).graph == onnx.load(models[precision]).graph
+
+
+@pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
+def test_a_number_of_images_that_no_batch_divides(method, fp32_model, tmp_path):
+    path = onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(7), method=method, batch_size=4)
+    assert path.exists()
+
+
+def test_int8_twice_is_refused(models, target):
+    with pytest.raises(PrecisionError, match="is quantized already"):
+        onnx_export.to_int8(models["int8"], target, images(2))
 
 
 def test_fp16_twice_is_refused(models, target):

@@ -215,3 +215,8 @@ def test_tensorrt_without_gpu(fresh_import, monkeypatch):
     runner = fresh_import()
     with pytest.raises(BackendUnavailableError, match="no CUDA-capable device"):
         runner.TensorRTRunner(b"plan")
+
+
+def test_unknown_device_of_onnx_runtime(fp32_model):
+    with pytest.raises(InputError, match="no device 'tpu'"):
+        OnnxRuntimeRunner(fp32_model, device="tpu")

@@ -91,8 +91,9 @@ class BuildOptions:
     verbosity: Verbosity = "detailed"
 
     def __post_init__(self):
+        targets = self.compute_capabilities
         object.__setattr__(self, "profiles", tuple(self.profiles))
-        object.__setattr__(self, "compute_capabilities", tuple(self.compute_capabilities))
+        object.__setattr__(self, "compute_capabilities", (targets,) if isinstance(targets, str) else tuple(targets))
         if self.verbosity not in get_args(Verbosity):
             raise BuildError(
                 f"There is no verbosity {self.verbosity!r}.", f"Choose one of {', '.join(get_args(Verbosity))}."

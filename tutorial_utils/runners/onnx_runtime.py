@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from tutorial_utils.errors import BackendUnavailableError, ModelFileError
+from tutorial_utils.errors import BackendUnavailableError, InputError, ModelFileError
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -27,6 +27,7 @@ class OnnxRuntimeRunner(Runner):
     Raises:
         ModelFileError: The model is missing or ONNX Runtime can't load it.
         BackendUnavailableError: CUDA was asked for and can't be used.
+        InputError: There is no such device.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class OnnxRuntimeRunner(Runner):
         threads: int | None = None,
         optimize: bool = True,
     ):
+        if device not in _PROVIDERS:
+            raise InputError(f"ONNX Runtime has no device {device!r} here.", f"Choose one of {', '.join(_PROVIDERS)}.")
         provider = _PROVIDERS[device]
         if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip put them
