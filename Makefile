@@ -11,11 +11,15 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip -qq --disable-pip-version-check
 
-.PHONY: help course lab test lint notebooks lock clean
+# TensorRT's public type stubs, for tests/test_tensorrt_api.py. Not in requirements.txt: they depend on TensorRT itself,
+# which only NVIDIA's index has. In a folder of their own: on Python's path, they would look like an installed TensorRT.
+STUBS := tensorrt-stubs==10.13.0.35.1
+
+.PHONY: help course lab test test-hopper lint notebooks lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 course: .venv/installed ## run every lesson and write build/course/index.html
 	@$(RUN) tutorial_utils.course
@@ -26,6 +30,12 @@ lab: .venv/installed ## open the lessons in JupyterLab
 test: lint ## lint, then the tests of the package and of every notebook
 	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests $(wildcard notebooks)
 
+test-hopper: .venv/installed build/rtx-1.6.1/tensorrt_rtx ## test the engine with TensorRT-RTX 1.6.1, which runs on Hopper
+	@PYTHONPATH=build/rtx-1.6.1 $(RUN) pytest $(addprefix tests/test_,engine.py engine_cache.py engine_report.py tensorrt_api.py)
+
+build/rtx-1.6.1/tensorrt_rtx: | .venv/bin/python
+	@$(PIP) install --target build/rtx-1.6.1 tensorrt-rtx==1.6.1.120
+
 lint: .venv/installed ## check style of code and form of notebooks
 	@$(RUN) ruff check && $(RUN) ruff format --check && $(RUN) tutorial_utils.notebook_form
 
@@ -33,15 +43,16 @@ notebooks: .venv/installed ## execute every notebook in place, after editing
 	@$(RUN) tutorial_utils.course --in-place && $(RUN) tutorial_utils.notebook_form
 
 lock: .venv/bin/python ## write requirements.txt anew from pyproject.toml; pins that still fit stay
-	@$(PIP) install uv && .venv/bin/uv pip compile --quiet --universal --python-version 3.10 --extra test \
+	@$(PIP) install uv && .venv/bin/uv pip compile --quiet --universal --python-version 3.10 --extra default --extra test \
 		--custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml
 
 clean: ## remove everything that the other targets made, .venv too
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build .pytest_cache .ruff_cache
 
 .venv/installed: requirements.txt pyproject.toml | .venv/bin/python
 	@echo "Installing requirements.txt into .venv: about 2 minutes, 1 GB to download."
 	@$(PIP) install -r requirements.txt
+	@$(PIP) install --no-deps --target .venv/tensorrt-stubs --upgrade $(STUBS)
 	@$(PIP) install --no-deps --editable .
 	@touch $@
 

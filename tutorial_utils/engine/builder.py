@@ -7,12 +7,10 @@ from pathlib import Path
 
 from tutorial_utils import progress
 from tutorial_utils.engine import report as reports
-from tutorial_utils.engine.messages import MessageLog, checked, trt
+from tutorial_utils.engine.messages import IS_RTX, MessageLog, checked, trt
 from tutorial_utils.engine.options import BuildOptions, Profile
 from tutorial_utils.errors import BuildError, ModelFileError, ProfileError, UnsupportedOperatorError
 from tutorial_utils.trt import FLAVOURS
-
-IS_RTX = trt.__name__ == "tensorrt_rtx"
 
 
 class ProgressBar(trt.IProgressMonitor):
@@ -74,11 +72,11 @@ def build_plan(onnx_path: Path, options: BuildOptions, show_progress: bool) -> t
     config = _configure(builder, network, log, options)
     if show_progress:
         config.progress_monitor = ProgressBar(f"Building {onnx_path.name}")
-    plan = checked(
+    serialized = checked(
         builder.build_serialized_network(network, config),
         log, BuildError, f"TensorRT can't build an engine from {onnx_path.name}", _build_remedy(log),
     )  # fmt: skip
-    plan = bytes(plan)
+    plan = bytes(serialized)
     built = time.perf_counter()
     report = reports.BuildReport(
         flavour=FLAVOURS[trt.__name__],

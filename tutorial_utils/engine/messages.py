@@ -1,11 +1,16 @@
 """TensorRT reports trouble by logging it and returning None, False or -1: keep the log, and check what is returned."""
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tutorial_utils import trt as flavour
 from tutorial_utils.errors import CourseError
 
-trt = flavour.load()
+if TYPE_CHECKING:
+    import tensorrt as trt  # tests/test_tensorrt_api.py lets this be TensorRT 10 and TensorRT-RTX in turn
+else:
+    trt = flavour.load()
+
+IS_RTX: bool = trt.__name__ == "tensorrt_rtx"  # guards what only one of the two has; the type checker knows its value
 T = TypeVar("T")
 
 
@@ -40,7 +45,7 @@ class MessageLog(trt.ILogger):
         return "; ".join(" ".join(text.split()) for text in texts) or "TensorRT gave no message"
 
 
-def checked(result: T, log: MessageLog, error: type[CourseError], what: str, remedy: str) -> T:
+def checked(result: T | None, log: MessageLog, error: type[CourseError], what: str, remedy: str) -> T:
     """Return what a TensorRT call returned, unless that means failure.
 
     Args:
@@ -53,7 +58,6 @@ def checked(result: T, log: MessageLog, error: type[CourseError], what: str, rem
     Raises:
         CourseError: As ``error``, with TensorRT's own last messages.
     """
-    failed = result is None or result is False or (type(result) is int and result < 0)
-    if failed:
+    if result is None or result is False or (isinstance(result, int) and result < 0):
         raise error(f"{what}: {log.last_errors()}.", remedy)
     return result

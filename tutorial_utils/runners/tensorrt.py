@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from tutorial_utils.engine import Engine
-from tutorial_utils.engine.messages import MessageLog, checked, trt
+from tutorial_utils.engine.messages import IS_RTX, MessageLog, checked, trt
 from tutorial_utils.errors import BackendUnavailableError, BuildError, InputError, PlanError
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 
@@ -50,7 +50,7 @@ class TensorRTRunner(Runner):
             raise BackendUnavailableError(
                 f"CUDA can't be used: {error}.", "Run `python -m tutorial_utils doctor`."
             ) from error
-        self.backend = "TensorRT" if trt.__name__ == "tensorrt" else "TensorRT-RTX"
+        self.backend = "TensorRT-RTX" if IS_RTX else "TensorRT"
         self._log = MessageLog()
         with self._current():
             self._engine = self._load(engine)
@@ -84,7 +84,7 @@ class TensorRTRunner(Runner):
     def _create_context(self, cuda_graph: bool) -> "trt.IExecutionContext":
         if not cuda_graph:
             context = self._engine.create_execution_context()
-        elif hasattr(trt, "CudaGraphStrategy"):
+        elif IS_RTX:
             config = self._engine.create_runtime_config()
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             context = self._engine.create_execution_context(config)
@@ -217,7 +217,7 @@ class TensorRTRunner(Runner):
         if self._cuda_context is None:
             return
         with self._current():
-            self._context = self._engine = None
+            del self._context, self._engine
             for buffer in self._device.values():
                 buffer.free()
             self._host.clear()
