@@ -1,7 +1,6 @@
 """The Paddle model of the course: build it, train it, run it, and save it as the static model that gets optimized."""
 
 import json
-import os
 import pickle
 import shutil
 import tempfile
@@ -21,17 +20,9 @@ from filelock import FileLock
 from tutorial_utils import data, paths
 from tutorial_utils.errors import DataError, InputError, ModelFileError
 from tutorial_utils.progress import bar
+from tutorial_utils.quiet_paddle import paddle
 
-# What Paddle says and a learner can't act on: that the compiler cache for C++ operators is missing, that batch norm
-# tracks its statistics, and warnings of its C++ core about its own calls, such as each addition while a model is saved.
-# Errors still come through. Set GLOG_minloglevel=0 before the import to see everything.
-warnings.filterwarnings("ignore", message="No ccache found")
-warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
-os.environ.setdefault("GLOG_minloglevel", "2")
-
-import paddle  # noqa: E402
-from paddle import nn  # noqa: E402
-from paddle.nn import functional  # noqa: E402
+nn, functional = paddle.nn, paddle.nn.functional
 
 INPUT_NAME = "x"
 

@@ -1,6 +1,6 @@
 """Run paddle2onnx in a process of its own: on an unsupported operator it aborts the process that calls it.
 
-Usage: ``python paddle2onnx_worker.py MODEL.json PARAMS.pdiparams OUT.onnx OPSET [SAMPLES.npz]``
+Usage: ``python -m tutorial_utils.paddle2onnx_worker MODEL.json PARAMS.pdiparams OUT.onnx OPSET [SAMPLES.npz]``
 
 With SAMPLES, Paddle's own outputs for a random input are written beside the model, for `onnx_export` to compare.
 The exit status is DAMAGED if Paddle itself can't load the model; paddle2onnx might convert it to nonsense.
@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 import onnx
-import paddle
-import paddle2onnx
+
+from tutorial_utils.quiet_paddle import paddle
 
 # Sizes for dynamic dimensions of the sample: a batch that is not 1, and an image size that strides of 32 divide.
 SAMPLE_BATCH = 2
@@ -26,6 +26,8 @@ def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_
     except Exception as error:  # Paddle raises RuntimeError, ValueError and its own types here
         print(error, file=sys.stderr)
         sys.exit(DAMAGED)
+    import paddle2onnx  # it imports Paddle too, and must find it quiet
+
     # optimize_tool="None": the default would install packages with pip while it runs.
     paddle2onnx.export(
         model_path, params_path, onnx_path, opset_version=int(opset), auto_upgrade_opset=False, optimize_tool="None"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import paddle.inference
 
 from tutorial_utils.errors import BackendUnavailableError, ModelFileError
+from tutorial_utils.quiet_paddle import paddle
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 
 _GPU_MEMORY_MB = 256  # first allocation; `enable_use_gpu` takes megabytes
