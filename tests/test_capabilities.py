@@ -258,16 +258,16 @@ def test_default_environment_without_a_gpu():
 def test_bare_interpreter_is_told_what_to_install():
     found = assess(None, NO_DRIVER, {}, None)
     assert [missing.remedy for missing in found.missing_for_default()] == [
-        "Run `pip install paddlepaddle==3.3.1`.",
-        "Run `pip install paddlepaddle==3.3.1`.",
-        "Run `pip install onnxruntime`.",
-        "Run `pip install tensorrt-rtx==1.7.1.116`.",
+        "Run `python -m pip install paddlepaddle==3.3.1`.",
+        "Run `python -m pip install paddlepaddle==3.3.1`.",
+        "Run `python -m pip install onnxruntime`.",
+        "Run `python -m pip install tensorrt-rtx==1.7.1.116`.",
     ]
 
 
 @pytest.mark.parametrize("module", ["paddle", "paddle2onnx", "polygraphy", "tensorrt_rtx"])
 def test_remedies_install_what_the_project_declares(module):
-    requirement = capabilities.INSTALL[module].removeprefix("pip install ").strip('"')
+    requirement = capabilities.INSTALL[module].removeprefix("python -m pip install ").strip('"')
     assert f'"{requirement}"' in (Path(__file__).parents[1] / "pyproject.toml").read_text()
 
 
@@ -294,7 +294,7 @@ def test_rtx_against_compute_capability(compute_capability, version, runs):
 def test_hopper_is_told_the_version_that_works():
     run = on_gpu("9.0").tensorrt_run
     assert "Hopper" in run.reason
-    assert run.remedy == "Run `pip install tensorrt-rtx==1.6.1.120`."
+    assert run.remedy == "Run `python -m pip install tensorrt-rtx==1.6.1.120`."
     without = {name: library for name, library in DEFAULT.items() if name != "tensorrt_rtx"}
     assert assess(gpu("9.0"), DRIVER, without, None).tensorrt_build.remedy == run.remedy
 
@@ -309,7 +309,7 @@ def test_int8_needs_rtx_1_7_1():
     int8 = on_gpu("8.6", tensorrt_rtx=Library("1.6.1.120")).tensorrt_int8
     assert not int8.available
     assert "1.6.1.120 can't build INT8" in int8.reason
-    assert int8.remedy == "Run `pip install tensorrt-rtx==1.7.1.116`."
+    assert int8.remedy == "Run `python -m pip install tensorrt-rtx==1.7.1.116`."
     assert on_cpu().tensorrt_int8.available
     assert on_gpu("8.6", "tensorrt", tensorrt=Library("10.5.0")).tensorrt_int8.available
 
@@ -321,7 +321,7 @@ def test_data_centre_tensorrt_needs_a_gpu_to_build():
     assert "needs an NVIDIA GPU also to build" in found.tensorrt_build.reason
     assert "set TUTORIAL_UTILS_TENSORRT=tensorrt_rtx" in found.tensorrt_build.remedy
     alone = assess(None, NO_DRIVER, {"tensorrt": tensorrt}, "tensorrt").tensorrt_build
-    assert alone.remedy == "Run `pip install tensorrt-rtx==1.7.1.116`."
+    assert alone.remedy == "Run `python -m pip install tensorrt-rtx==1.7.1.116`."
     assert on_gpu("9.0", "tensorrt", tensorrt=tensorrt).tensorrt_run.available
 
 
@@ -429,7 +429,7 @@ def test_html_and_markdown_escape_what_libraries_say():
     assert "&lt;b&gt;|" in found._repr_html_()
     assert "<b>" not in found._repr_html_()
     assert r"<b>\|" in found._repr_markdown_()
-    assert "<code>pip uninstall -y onnxruntime onnxruntime-gpu &amp;&amp; pip install" in found._repr_html_()
+    assert "onnxruntime-gpu &amp;&amp; python -m pip install onnxruntime-gpu</code>" in found._repr_html_()
 
 
 def test_json_holds_gpu_and_capabilities():

@@ -1,5 +1,5 @@
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -15,7 +15,7 @@ def _fresh_choice(monkeypatch):
 
 
 def install(monkeypatch, *names):
-    monkeypatch.setattr(trt, "find_spec", lambda name: object() if name in names else None)
+    monkeypatch.setattr(trt, "find_spec", lambda name: SimpleNamespace(origin=name) if name in names else None)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,12 @@ def test_choice_of_flavour(installed, variable, expected, monkeypatch):
     if variable:
         monkeypatch.setenv(trt.FLAVOUR_VARIABLE, variable)
     assert trt.installed_flavour() == expected
+
+
+def test_module_without_a_spec_is_not_installed(monkeypatch):
+    for name in trt.FLAVOURS:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    assert trt.installed_flavour() is None
 
 
 def test_none_installed(monkeypatch):

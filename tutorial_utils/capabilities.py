@@ -21,25 +21,24 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tutorial_utils import import_check
-from tutorial_utils.trt import FLAVOUR_VARIABLE, FLAVOURS, installed_flavour
+from tutorial_utils.trt import FLAVOUR_VARIABLE, FLAVOURS, installed_flavour, is_installed
 
 # What to install: the versions that the course was tested with. A test compares them with pyproject.toml.
 INSTALL = {
-    "paddle": "pip install paddlepaddle==3.3.1",
-    "paddle2onnx": "pip install paddle2onnx==2.1.0",
-    "onnxruntime": "pip install onnxruntime",
-    "polygraphy": 'pip install "polygraphy>=0.53.6,<0.60"',
-    "tensorrt_rtx": "pip install tensorrt-rtx==1.7.1.116",
-    "tensorrt": 'pip install "tensorrt>=10,<12"',
-    "pycuda": "pip install pycuda",
+    "paddle": "python -m pip install paddlepaddle==3.3.1",
+    "paddle2onnx": "python -m pip install paddle2onnx==2.1.0",
+    "onnxruntime": "python -m pip install onnxruntime",
+    "polygraphy": 'python -m pip install "polygraphy>=0.53.6,<0.60"',
+    "tensorrt_rtx": "python -m pip install tensorrt-rtx==1.7.1.116",
+    "tensorrt": 'python -m pip install "tensorrt>=10,<12"',
+    "pycuda": "python -m pip install pycuda",
 }
 HOPPER = "9.0"
-RTX_FOR_HOPPER = "pip install tensorrt-rtx==1.6.1.120"
+RTX_FOR_HOPPER = "python -m pip install tensorrt-rtx==1.6.1.120"
 FULL_STACK = "Create the environment of environment.yml: it has Paddle's GPU build, TensorRT 10 and PyCUDA."
 
 # The packages that can hold a module. Both of a pair can be installed at once; the first is the one for the GPU.
@@ -55,7 +54,7 @@ DISTRIBUTIONS = {
 
 # One process for each line. paddle2onnx imports Paddle itself, so the two share one: Paddle's import is the slowest.
 _IMPORTS = (("paddle", "paddle2onnx"), ("onnxruntime",), ("polygraphy",), ("tensorrt_rtx",), ("tensorrt",), ("pycuda",))
-_IMPORT_SECONDS = 2.6  # the whole probe stays below 3 s; a library that takes longer counts as working, and says so
+_IMPORT_SECONDS = 2.2  # the whole probe stays below 3 s; a library that takes longer counts as working, and says so
 
 _CUDA_ERROR_NO_DEVICE = 100
 _CU_ATTRIBUTE_MAJOR, _CU_ATTRIBUTE_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
@@ -144,8 +143,11 @@ class Capabilities:
 
     def missing_for_default(self) -> list[Capability]:
         """Return what the course can't do without and this machine lacks: empty on a machine that is set up."""
-        needed = (self.paddle, self.onnx_export, self.onnxruntime_cpu, self.tensorrt_build)
-        return [capability for capability in needed if not capability.available]
+        return [capability for capability in self.needed_for_default() if not capability.available]
+
+    def needed_for_default(self) -> list[Capability]:
+        """Return what the course can't do without on any machine."""
+        return [self.paddle, self.onnx_export, self.onnxruntime_cpu, self.tensorrt_build]
 
     def rows(self) -> list[dict[str, str]]:
         """Return the table, one row for each capability, with the keys "what", "here", "why" and "remedy"."""
@@ -181,19 +183,7 @@ class Capabilities:
 
     def __str__(self) -> str:
         width = min(shutil.get_terminal_size().columns, 120)
-        name_width = max(len(row["what"]) for row in self.rows())
-        indent = " " * (name_width + 7)
-        lines = textwrap.wrap(self._heading(), width)
-        for row in self.rows():
-            start = f"{row['what']:{name_width}}  {row['here']:3}  "
-            lines += textwrap.wrap(row["why"], width, initial_indent=start, subsequent_indent=indent)
-            if row["remedy"]:
-                arrow = f"{indent}-> "
-                # A command stays copyable: it is never broken at its hyphens.
-                lines += textwrap.wrap(
-                    row["remedy"], width, initial_indent=arrow, subsequent_indent=indent + "   ", break_on_hyphens=False
-                )
-        return "\n".join(lines)
+        return "\n".join([*textwrap.wrap(self._heading(), width), text_table(self.rows())])
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(str(self))  # what a notebook keeps as plain text
@@ -223,20 +213,35 @@ class Capabilities:
         return f'<table style="{table}">\n{caption}\n<tbody>\n{body}</tbody>\n</table>'
 
 
+def text_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return rows with the keys "what", "here", "why" and "remedy" as text that fits the terminal."""
+    width = min(shutil.get_terminal_size().columns, 120)
+    what_width = max(len(row["what"]) for row in rows)
+    here_width = max(len(row["here"]) for row in rows)
+    indent = " " * (what_width + here_width + 4)
+    lines = []
+    for row in rows:
+        start = f"{row['what']:{what_width}}  {row['here']:{here_width}}  "
+        lines += textwrap.wrap(row["why"], width, initial_indent=start, subsequent_indent=indent)
+        if row["remedy"]:
+            arrow = f"{indent}-> "
+            # A command stays copyable: it is never broken at its hyphens.
+            lines += textwrap.wrap(
+                row["remedy"], width, initial_indent=arrow, subsequent_indent=indent + "   ", break_on_hyphens=False
+            )
+    return "\n".join(lines)
+
+
 @functools.cache
 def probe() -> Capabilities:
     """Find out what this machine can run.
 
     Nothing that is broken here can make it raise or end the process: the GPU is asked through its driver alone, without
-    making a context on it, and libraries are imported in processes of their own, which are given up after 2.6 s. The
+    making a context on it, and libraries are imported in processes of their own, which are given up after 2.2 s. The
     answer is kept for the life of the process.
     """
     gpu, driver = find_gpu()
-    try:
-        flavour = installed_flavour()
-    except ValueError:  # find_spec's answer to a `tensorrt` that was put into sys.modules by hand
-        flavour = None
-    return assess(gpu, driver, find_libraries(), flavour)
+    return assess(gpu, driver, find_libraries(), installed_flavour())
 
 
 def find_gpu() -> tuple[Gpu | None, Capability]:
@@ -292,18 +297,10 @@ def find_libraries() -> dict[str, Library]:
     Returns:
         The installed libraries by module name, whether they can be imported or not.
     """
-    groups = [[name for name in group if _is_installed(name)] for group in _IMPORTS]
+    groups = [[name for name in group if is_installed(name)] for group in _IMPORTS]
     with ThreadPoolExecutor(len(groups)) as pool:
         found = pool.map(_import_elsewhere, groups)
     return {name: library for group in found for name, library in group.items()}
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        spec = find_spec(module)
-    except ValueError:  # a module of that name was put into sys.modules by hand
-        return False
-    return spec is not None and spec.origin is not None  # no origin: an empty folder that an uninstall left behind
 
 
 def _import_elsewhere(modules: Sequence[str]) -> dict[str, Library]:
@@ -330,10 +327,10 @@ def _import_elsewhere(modules: Sequence[str]) -> dict[str, Library]:
             reports.update(json.loads(line[len(import_check.REPORT_PREFIX) :]))
     libraries = {}
     for module in modules:
-        versions = _installed_versions(module)
+        versions = installed_versions(module)
         report = reports.get(module, {})
         if not report and status is not None:
-            report = {"error": f"importing it ends Python ({_ending(status)})"}
+            report = {"error": f"importing it ends Python ({how_it_ended(status)})"}
         libraries[module] = Library(
             version=report.get("version") or next(iter(versions.values()), ""),
             error=report.get("error", ""),
@@ -344,14 +341,16 @@ def _import_elsewhere(modules: Sequence[str]) -> dict[str, Library]:
     return libraries
 
 
-def _ending(status: int) -> str:
+def how_it_ended(status: int) -> str:
+    """Return a process's exit status in words: the signal that killed it, or the number."""
     try:
         return signal.Signals(-status).name
     except ValueError:
         return f"exit status {status}"
 
 
-def _installed_versions(module: str) -> dict[str, str]:
+def installed_versions(module: str) -> dict[str, str]:
+    """Return the versions of the installed ones of the packages that can hold a module, without importing it."""
     versions = {}
     for distribution in DISTRIBUTIONS[module]:
         try:
@@ -443,7 +442,7 @@ def _onnxruntime_cuda(driver: Capability, libraries: Mapping[str, Library]) -> C
     if not works.available:
         return works
     library = libraries["onnxruntime"]
-    replace = _run("pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu")
+    replace = _run("python -m pip uninstall -y onnxruntime onnxruntime-gpu && python -m pip install onnxruntime-gpu")
     if not library.slow and "CUDAExecutionProvider" not in library.details["providers"]:
         if len(library.distributions) > 1:
             reason = "onnxruntime and onnxruntime-gpu are both installed, and the CPU build has overwritten the other."
@@ -478,7 +477,7 @@ def _tensorrt_build(gpu: Gpu | None, libraries: Mapping[str, Library], flavour: 
         return Capability(name, False, reason, _use_rtx(gpu, libraries))
     if _compute_capability(gpu) >= (10, 0) and _version(library.version) < (10, 8):
         reason = f"TensorRT {library.version} doesn't know compute capability {gpu.compute_capability} (Blackwell)."
-        return Capability(name, False, reason, _run('pip install "tensorrt>=10.8,<11"'))
+        return Capability(name, False, reason, _run('python -m pip install "tensorrt>=10.8,<11"'))
     return works
 
 
@@ -561,7 +560,7 @@ def _paddle_tensorrt(driver: Capability, paddle: Capability, libraries: Mapping[
     installed = libraries["tensorrt"].version
     if _version(installed)[:1] != _version(compiled)[:1]:
         reason = f"Paddle was compiled for TensorRT {compiled}, and {installed} is installed."
-        return Capability(name, False, reason, _run(f"pip install tensorrt=={compiled}"))
+        return Capability(name, False, reason, _run(f"python -m pip install tensorrt=={compiled}"))
     return Capability(name, True, f"Paddle {library.version}, compiled for TensorRT {compiled}, with {installed}.", "")
 
 

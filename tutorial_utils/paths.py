@@ -6,11 +6,21 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from tutorial_utils.errors import CacheError
 
 CACHE_VARIABLE = "TUTORIAL_UTILS_CACHE"
+
+
+def cache_root() -> Path:
+    """Return the folder of all generated files, whether it exists or not.
+
+    It is ``$TUTORIAL_UTILS_CACHE`` or, where that is unset, the user's cache folder.
+    """
+    if root := os.environ.get(CACHE_VARIABLE):
+        return Path(root).absolute()
+    from platformdirs import user_cache_path  # here, so that the doctor works where nothing is installed
+
+    return user_cache_path("tutorial_utils").absolute()
 
 
 def cache_dir(*parts: str) -> Path:
@@ -20,13 +30,12 @@ def cache_dir(*parts: str) -> Path:
         parts: Sub-folders, for example ``"engines"``.
 
     Returns:
-        The folder ``parts`` below ``$TUTORIAL_UTILS_CACHE`` or, where that is unset, below the user's cache folder.
+        The folder ``parts`` below `cache_root`.
 
     Raises:
         CacheError: The folder can't be created or written to.
     """
-    root = os.environ.get(CACHE_VARIABLE)
-    folder = Path(root or user_cache_path("tutorial_utils")).joinpath(*parts).absolute()
+    folder = cache_root().joinpath(*parts)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)

@@ -26,7 +26,16 @@ def installed_flavour() -> str | None:
     wanted = os.environ.get(FLAVOUR_VARIABLE)
     if wanted in FLAVOURS:
         return wanted
-    return next((name for name in FLAVOURS if find_spec(name) is not None), None)
+    return next((name for name in FLAVOURS if is_installed(name)), None)
+
+
+def is_installed(module: str) -> bool:
+    """Whether a top-level module can be found, without importing it."""
+    try:
+        spec = find_spec(module)
+    except ValueError:  # a module of that name was put into sys.modules by hand
+        return False
+    return spec is not None and spec.origin is not None  # no origin: an empty folder that an uninstall left behind
 
 
 def installed_version(flavour: str) -> str | None:
@@ -51,14 +60,14 @@ def load() -> ModuleType:
     if name is None:
         raise BackendUnavailableError(
             "No TensorRT is installed.",
-            "Run `pip install tensorrt-rtx`: it builds engines on any x86-64 Linux machine.",
+            "Run `python -m pip install tensorrt-rtx`: it builds engines on any x86-64 Linux machine.",
         )
     try:
         module = importlib.import_module(name)
     except Exception as error:  # a broken native library raises whatever it likes
         raise BackendUnavailableError(
             f"{FLAVOURS[name]} is installed but can't be imported: {error}.",
-            f"Reinstall it with `pip install --force-reinstall {name.replace('_', '-')}`.",
+            f"Reinstall it with `python -m pip install --force-reinstall {name.replace('_', '-')}`.",
         ) from error
     if name == "tensorrt" and int(module.__version__.split(".")[0]) < 10:
         raise BackendUnavailableError(
