@@ -32,7 +32,9 @@ def cli(tmp_path):
             "COLUMNS": "100",
         }
         command = [sys.executable, "-m", "tutorial_utils", *arguments]
-        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            command, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+        )
 
     return run
 
@@ -40,7 +42,7 @@ def cli(tmp_path):
 def test_doctor_says_ready_where_the_default_works(cli):
     result = cli("doctor")
     assert result.returncode == 0, result.stderr
-    assert "TensorRT builds engines  yes  TensorRT-RTX 1.7.1.116." in result.stdout
+    assert "TensorRT builds engines  yes      TensorRT-RTX 1.7.1.116." in result.stdout
     assert "TensorRT runs engines    no " in result.stdout
     assert "\nReady:" in result.stdout
     assert result.stderr == ""
@@ -58,7 +60,7 @@ def test_doctor_says_ready_where_the_default_works(cli):
 def test_doctor_fails_where_the_default_is_broken(cli, module, source, row):
     result = cli("doctor", **{module: source})
     assert result.returncode == 1
-    assert f"Not ready. Mend this first: {row}. Run `pip install --force-reinstall" in result.stdout
+    assert f"Not ready. Mend this first: {row}. Run `python -m pip install --force-reinstall" in result.stdout
     assert result.stderr == ""
 
 
@@ -66,9 +68,27 @@ def test_doctor_prints_json(cli):
     result = cli("doctor", "--json", tensorrt_rtx="raise SystemError('broken')")
     assert result.returncode == 1
     found = json.loads(result.stdout)
-    assert found["paddle"]["available"] is True
-    assert found["tensorrt_build"]["available"] is False
-    assert "SystemError: broken" in found["tensorrt_build"]["reason"]
+    assert set(found) == {"ready", "checks", "lessons", "machine"}
+    assert found["ready"] is False
+    checks = {check["name"]: check for check in found["checks"]}
+    assert checks["Paddle on the CPU"]["status"] == "yes"
+    assert checks["TensorRT builds engines"]["status"] == "no"
+    assert "SystemError: broken" in checks["TensorRT builds engines"]["reason"]
+
+
+def test_doctor_changes_nothing_where_nobody_can_be_asked(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_UTILS_CACHE", str(tmp_path / "new"))
+    refused = cli("doctor", "--fix")
+    assert "stdin is no terminal" in refused.stdout
+    assert not (tmp_path / "new").exists()
+
+
+def test_doctor_mends_and_looks_again(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_UTILS_CACHE", str(tmp_path / "new"))
+    mended = cli("doctor", "--fix", "--yes")
+    assert f"Cache: done (create {tmp_path / 'new'})." in mended.stdout
+    assert f"{tmp_path / 'new'} can be written to." in " ".join(mended.stdout.split())
+    assert mended.returncode == 0
 
 
 def test_a_command_is_required(cli):

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from tutorial_utils.errors import CourseError
 
+if sys.version_info < (3, 10):  # noqa: UP036 - an older Python can't read the other modules, so it is told here
+    sys.exit(f"The course needs Python 3.10, 3.11 or 3.12; this is {sys.version.split()[0]}.")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 for success, 1 for failure, 2 for a wrong call.
@@ -18,7 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     doctor = commands.add_parser("doctor", help="say what this machine can run and, where it can't, why not")
-    doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    how = doctor.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    how.add_argument("--fix", action="store_true", help="offer to mend what can be mended safely")
+    doctor.add_argument("--yes", action="store_true", help="with --fix: accept every change without asking")
     doctor.set_defaults(run=_doctor)
 
     record = commands.add_parser("record", help="measure on this machine's GPU and keep the result as a recording")
@@ -35,17 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from tutorial_utils.capabilities import probe
+    from tutorial_utils import doctor
 
-    found = probe()
-    missing = found.missing_for_default()
-    if options.json:
-        print(found.to_json())
-    elif missing:
-        print(found, f"Not ready. Mend this first: {missing[0].name}. {missing[0].remedy}", sep="\n\n")
-    else:
-        print(found, "Ready: the lessons run here. What says no above is shown from recordings.", sep="\n\n")
-    return 1 if missing else 0
+    return doctor.run(as_json=options.json, fix=options.fix, accept_all=options.yes)
 
 
 def _record(options: argparse.Namespace) -> int:
