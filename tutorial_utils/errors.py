@@ -1,8 +1,8 @@
-"""Every error that the package raises on purpose: what went wrong in one sentence, and what to do about it."""
+"""Every error that the package raises on purpose: what went wrong, what to do about it, and where to read more."""
 
 
 class CourseError(Exception):
-    """Base of the package's errors.
+    """Base of the package's errors. Each class has a row of its name in TROUBLESHOOTING.md, where its message leads.
 
     Args:
         cause: One sentence: what was given or found, and why it can't be used.
@@ -15,7 +15,7 @@ class CourseError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.cause} Remedy: {self.remedy}"
+        return f"{self.cause} Remedy: {self.remedy} See TROUBLESHOOTING.md#{type(self).__name__.lower()}."
 
 
 class BackendUnavailableError(CourseError):

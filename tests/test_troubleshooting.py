@@ -1,0 +1,596 @@
+"""TROUBLESHOOTING.md: its form, and that the messages which it says a test provokes still appear.
+
+Each table below maps the literal text of a row to what makes that text appear. A test at the end compares the keys of
+all tables with the rows that say "Provoked by a test."
+"""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from ctypes.util import find_library
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import nbformat
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from onnx import TensorProto, helper, numpy_helper
+from onnxconverter_common import float16
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from small_models import images, options, residual_model, save_paddle
+
+from tutorial_utils import data, errors, notebook_form, onnx_export, recordings
+from tutorial_utils import trt as flavour
+from tutorial_utils.paths import CACHE_VARIABLE, cache_dir
+
+trt = pytest.importorskip("tensorrt_rtx")
+from tutorial_utils.engine import BuildOptions, Profile, build  # noqa: E402 - these need TensorRT
+from tutorial_utils.engine.messages import MessageLog  # noqa: E402
+from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
+PROVOKED = "Provoked by a test."
+
+without_driver = pytest.mark.skipif(find_library("cuda") is not None, reason="an NVIDIA driver is installed")
+from_rtx_1_7 = pytest.mark.skipif(
+    tuple(map(int, trt.__version__.split(".")[:2])) < (1, 7), reason="TensorRT-RTX 1.6 says it in other words"
+)
+
+
+def without(module):
+    return pytest.mark.skipif(find_spec(module) is not None, reason=f"{module} is installed")
+
+
+ONLY = {
+    "CUDA driver version is insufficient for CUDA runtime version": without_driver,
+    "MyelinCheckException: graph_jit.cpp": without_driver,
+    "Could not deserialize engine. See log for details.": without_driver,
+    "Plugin not found, are the plugin name, version, and namespace correct?": from_rtx_1_7,
+    "FP32 GEMM is not supported": from_rtx_1_7,
+    "No module named 'tensorrt'": without("tensorrt"),
+    "Module: 'tensorrt' is required but could not be imported": without("tensorrt"),
+    "IProgress not found": without("ipywidgets"),
+}
+
+
+def texts(table):
+    """Return the texts of a table as parameters, each skipped where it can't be provoked."""
+    return [pytest.param(text, marks=ONLY.get(text, ())) for text in table]
+
+
+def run(command, *, folder=None, **environment) -> str:
+    """Run a command; return all that it prints."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=120,
+    )
+    return done.stdout
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def small_model(nodes, shape, *weights, opset=17, ir_version=9):
+    """Return a model of the nodes, from the FP32 input x of this shape to the FP32 output y."""
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "small", inputs, outputs, weights)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("my.domain", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+
+
+def model_of(operator, domain=""):
+    return small_model([helper.make_node(operator, ["x"], ["y"], domain=domain)], [2, 3])
+
+
+def product_model(dtype=np.float32):
+    weight = numpy_helper.from_array(np.ones((3, 4), dtype), "w")
+    return small_model([helper.make_node("MatMul", ["x", "w"], ["y"])], [2, 3], weight)
+
+
+def fp8_model():
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("MatMul", ["d", "d"], ["y"]),
+    ]
+    scale = helper.make_tensor("scale", TensorProto.FLOAT, [], [1.0])
+    zero = helper.make_tensor("zero", TensorProto.FLOAT8E4M3FN, [], [0.0])
+    return small_model(nodes, [16, 16], scale, zero, opset=19)
+
+
+def per_channel_model(opset):
+    weight = numpy_helper.from_array(np.ones((4, 3, 1, 1), np.int8), "w")
+    scale = numpy_helper.from_array(np.ones(4, np.float32), "scale")
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "scale"], ["d"], axis=0),
+        helper.make_node("Conv", ["x", "d"], ["y"]),
+    ]
+    return small_model(nodes, [1, 3, 8, 8], weight, scale, opset=opset)
+
+
+def quantized_model(folder, **changes):
+    """Return the residual model as ONNX Runtime's quantizer makes it by default, but for the changes."""
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.batches = iter([{"x": images(4)}])
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    onnx.save(residual_model(), folder / "model.onnx")
+    quantize_static(folder / "model.onnx", folder / "quantized.onnx", Reader(), **changes)
+    return onnx.load(folder / "quantized.onnx")
+
+
+def asymmetric_model(folder):
+    int8 = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
+    return quantized_model(folder, **int8, extra_options={"QuantizeBias": False})
+
+
+# --- TensorRT --------------------------------------------------------------------------------------------------------
+
+REMOVED = {
+    "has no attribute 'FP16'": lambda builder, config: trt.BuilderFlag.FP16,
+    "has no attribute 'EXPLICIT_BATCH'": lambda builder, config: trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH,
+    "has no attribute 'IInt8EntropyCalibrator2'": lambda builder, config: trt.IInt8EntropyCalibrator2,
+    "has no attribute 'SM90'": lambda builder, config: trt.ComputeCapability.SM90,
+    "has no attribute 'num_bindings'": lambda builder, config: trt.ICudaEngine.num_bindings,
+    "has no attribute 'execute_async_v2'": lambda builder, config: trt.IExecutionContext.execute_async_v2,
+    "has no attribute 'build_engine'": lambda builder, config: builder.build_engine,
+    "has no attribute 'platform_has_fast_fp16'": lambda builder, config: builder.platform_has_fast_fp16,
+    "has no attribute 'max_batch_size'": lambda builder, config: setattr(builder, "max_batch_size", 64),
+    "has no attribute 'max_workspace_size'": lambda builder, config: setattr(config, "max_workspace_size", 1 << 30),
+}
+
+
+@pytest.mark.parametrize("text", texts(REMOVED))
+def test_removed_from_tensorrt(text):
+    builder = trt.Builder(MessageLog())
+    with pytest.raises(AttributeError) as caught:
+        REMOVED[text](builder, builder.create_builder_config())
+    assert text in str(caught.value)
+
+
+UNPARSED = {
+    "must have same input types": lambda folder: product_model(np.float16),
+    "Plugin not found, are the plugin name, version, and namespace correct?": lambda folder: model_of(
+        "Odd", "my.domain"
+    ),
+    "was not found in plugin registry": lambda folder: model_of("NonZero"),
+    "input has type Int32 but must have type": quantized_model,
+    "Non-zero zero point is not supported": asymmetric_model,
+    "Failed to parse the ONNX model": lambda folder: residual_model().SerializeToString()[:2000],
+}
+
+
+@pytest.mark.parametrize("text", texts(UNPARSED))
+def test_refused_by_the_parser(text, tmp_path):
+    model = UNPARSED[text](tmp_path)
+    log = MessageLog()
+    network = trt.Builder(log).create_network(0)  # a parser doesn't keep its network alive
+    parser = trt.OnnxParser(network, log)
+    assert not parser.parse(model if isinstance(model, bytes) else model.SerializeToString())
+    assert text in " ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
+
+
+def add_profile(builder, config, name="x", batches=(1, 2, 4)):
+    profile = builder.create_optimization_profile()
+    profile.set_shape(name, *((batch, 3, 32, 32) for batch in batches))
+    return config.add_optimization_profile(profile)
+
+
+def target(config, name):
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.__members__[name], 0)
+
+
+def flag(name):
+    return lambda builder, config: (add_profile(builder, config), config.set_flag(getattr(trt.BuilderFlag, name)))
+
+
+def tiny_workspace(builder, config):
+    add_profile(builder, config)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 1 << 10)
+
+
+UNBUILT = {
+    "no optimization profile has been defined": (residual_model, lambda builder, config: None),
+    "is missing dimensions in profile": (residual_model, lambda builder, config: add_profile(builder, config, "input")),
+    "satisfy MIN<=OPT<=MAX": (residual_model, lambda builder, config: add_profile(builder, config, "x", (4, 2, 1))),
+    "no tactics to implement the operation within workspace limit": (residual_model, tiny_workspace),
+    "because the model contains HW-specific datatypes": (fp8_model, lambda builder, config: target(config, "SM86")),
+    "FP32 GEMM is not supported": (product_model, lambda builder, config: target(config, "SM75")),
+    "libnvinfer_lean.so.1: cannot open shared object file": (residual_model, flag("VERSION_COMPATIBLE")),
+    "MyelinCheckException: graph_jit.cpp": (residual_model, flag("REFIT")),
+}
+
+
+@pytest.mark.parametrize("text", texts(UNBUILT))
+def test_refused_by_the_builder(text):
+    make_model, configure = UNBUILT[text]
+    log = MessageLog()
+    builder = trt.Builder(log)
+    network, config = builder.create_network(0), builder.create_builder_config()
+    assert trt.OnnxParser(network, log).parse(make_model().SerializeToString())
+    configure(builder, config)
+    assert builder.build_serialized_network(network, config) is None
+    assert text in " ".join(log.texts())
+
+
+UNLOADED = {
+    "Trying to load an engine created with incompatible serialization version": lambda plan: b"not a plan " * 100,
+    "plan.header.size == blobSize": lambda plan: plan[: len(plan) // 2],
+    "CUDA driver version is insufficient for CUDA runtime version": lambda plan: plan,
+    "'NoneType' object has no attribute 'create_execution_context'": lambda plan: b"not a plan " * 100,
+}
+
+
+@pytest.fixture(scope="module")
+def plan(fp32_model):
+    return build(fp32_model, options(), use_cache=False).plan
+
+
+@pytest.mark.parametrize("text", texts(UNLOADED))
+def test_plan_that_is_not_loaded(text, plan):
+    log = MessageLog()
+    engine = trt.Runtime(log).deserialize_cuda_engine(UNLOADED[text](plan))
+    with pytest.raises(AttributeError) as caught:
+        engine.create_execution_context()
+    assert text in " ".join([*log.texts(), str(caught.value)])
+
+
+# --- scripts: what a library prints to the terminal, and what depends on the first import -----------------------------
+
+BUILDER = "import tensorrt_rtx as trt; builder = trt.Builder(trt.Logger())"
+SCRIPTS = {
+    "EnumMax<NetworkDefinitionCreationFlag>": f"{BUILDER}; builder.create_network(2).num_layers",
+    "setHardwareCompatibilityLevel() is unsupported in TensorRT-RTX": f"{BUILDER}; config = "
+    "builder.create_builder_config(); config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS",
+    "differs from one already registered": f"{BUILDER}; other = trt.Builder(trt.Logger())",
+    "Context managers for TensorRT types are deprecated": f"{BUILDER}\nwith trt.Runtime(trt.Logger()): pass",
+    "got an unexpected keyword argument 'fp16'": "from polygraphy.backend.tensorrt_rtx import CreateConfigRTX; "
+    "CreateConfigRTX(fp16=True)",
+    "Precision flags (fp16, int8, bf16, fp8) are not supported": "from polygraphy.backend.trt import *; "
+    "create_config(*create_network(), fp16=True)",
+    "Input file cannot be found, or is not a regular file": f"{BUILDER}; network = builder.create_network(0); "
+    "trt.OnnxParser(network, trt.Logger()).parse_from_file('absent.onnx')",
+    "Segmentation fault": f"{BUILDER}; trt.OnnxParser(builder.create_network(0), trt.Logger()).parse(b'')",
+    "No module named 'tensorrt'": "import tensorrt",
+    "IProgress not found": "from tqdm.notebook import tqdm; tqdm(range(2))",
+}
+
+
+@pytest.mark.parametrize("text", texts(SCRIPTS))
+def test_script(text):
+    assert text in run(
+        [sys.executable, "-W", "always", "-X", "faulthandler", "-c", SCRIPTS[text]], POLYGRAPHY_USE_TENSORRT_RTX="1"
+    )
+
+
+# --- Polygraphy's commands -------------------------------------------------------------------------------------------
+
+POLYGRAPHY = {
+    "Module: 'tensorrt' is required but could not be imported": "inspect model model.onnx --display-as=trt",
+    "Unrecognized Options: ['--workspace'": "convert model.onnx -o out.engine --workspace 1G",
+    "[TF32, STRONGLY_TYPED]": "convert model.onnx -o out.engine --fp16",
+    "No shapes provided; Will use shape": "convert model.onnx -o out.engine",
+    "Compute capability 9.0 (SM90) not supported": "convert model.onnx -o out.engine --compute-capabilities 9.0",
+    "Could not deserialize engine. See log for details.": "run model.onnx --trt",
+    "obey_precision_constraints in": "debug precision model.onnx --check true",
+    "--warm-up requires --sequential-runners": "run model.onnx --onnxrt --warm-up 5",
+    "invalid choice: 'to-input'": "data to-input a b -o c",
+}
+
+
+@pytest.mark.parametrize("text", texts(POLYGRAPHY))
+def test_polygraphy(text, tmp_path):
+    onnx.save(residual_model(), tmp_path / "model.onnx")
+    command = [Path(sys.executable).with_name("polygraphy"), *POLYGRAPHY[text].split()]
+    assert text in run(command, folder=tmp_path, POLYGRAPHY_USE_TENSORRT_RTX="1")
+
+
+# --- ONNX Runtime ----------------------------------------------------------------------------------------------------
+
+
+def session(model):
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def with_ir_version(version):
+    model = residual_model()
+    model.ir_version = version
+    return model
+
+
+def convert_twice():
+    once = float16.convert_float_to_float16(residual_model())
+    float16.convert_float_to_float16(once)
+
+
+ONNX_RUNTIME = {
+    "INVALID_PROTOBUF": lambda: onnxruntime.InferenceSession(residual_model().SerializeToString()[:2000]),
+    "Unsupported model IR version": lambda: session(with_ir_version(99)),
+    "Unrecognized attribute: axis for operator DequantizeLinear": lambda: session(per_channel_model(opset=12)),
+    "is not a registered function/op": lambda: session(model_of("Odd", "my.domain")),
+    "Unexpected input data type": lambda: session(residual_model()).run(None, {"x": images(1).astype(np.float64)}),
+    "Got invalid dimensions for input": lambda: session(residual_model()).run(None, {"x": images(1)[:, :, 16:]}),
+    "The model is already converted to float16": convert_twice,
+}
+
+
+@pytest.mark.parametrize("text", texts(ONNX_RUNTIME))
+def test_onnx_runtime(text):
+    session(per_channel_model(opset=13))
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - ONNX Runtime's exceptions have no common base class
+        ONNX_RUNTIME[text]()
+    assert text in str(caught.value)
+
+
+FALLBACK = "'CUDAExecutionProvider' is not in available provider names"
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this ONNX Runtime was built for GPUs"
+)
+def test_onnx_runtime_falls_back_to_the_cpu_with_a_warning_only():
+    with pytest.warns(UserWarning, match=FALLBACK):
+        fallen = onnxruntime.InferenceSession(residual_model().SerializeToString(), providers=["CUDAExecutionProvider"])
+    assert fallen.get_providers() == ["CPUExecutionProvider"]
+
+
+# --- Paddle ----------------------------------------------------------------------------------------------------------
+
+
+def save_with_another_self(paddle, files):
+    class Net(paddle.nn.Layer):
+        def forward(this, x):  # noqa: N805 - the mistake that is shown
+            return x
+
+    save_paddle(Net(), [1, 4], files[0].with_name("unsaved"))
+
+
+def infer_float64(paddle, files):
+    predictor = paddle.inference.create_predictor(paddle.inference.Config(*map(str, files)))
+    predictor.get_input_handle("x").copy_from_cpu(images(1).astype(np.float64))
+    predictor.run()
+
+
+def load_pdmodel(paddle, files):
+    config = paddle.inference.Config(str(files[0].with_suffix(".pdmodel")), str(files[1]))
+    paddle.inference.create_predictor(config)
+
+
+PADDLE = {
+    "please compile with TENSORRT first": lambda paddle, files: paddle.inference.Config(
+        *map(str, files)
+    ).enable_tensorrt_engine(),
+    "No module named 'paddle.tensorrt'": lambda paddle, files: importlib.import_module("paddle.tensorrt"),
+    "since PaddlePaddle is not compiled with CUDA": lambda paddle, files: paddle.set_device("gpu"),
+    "please confirm whether the file is normal": load_pdmodel,
+    "arguments, but not found in input": save_with_another_self,
+    "Ref tensor type (float64) is not supported by oneDNN": infer_float64,
+}
+GPU_CALL_ON_CPU = "Please use PaddlePaddle with GPU version."
+
+
+@pytest.fixture(scope="module")
+def cpu_paddle():
+    paddle = pytest.importorskip("paddle")
+    if paddle.is_compiled_with_cuda():
+        pytest.skip("this Paddle was built for GPUs")
+    return paddle
+
+
+@pytest.mark.parametrize("text", texts(PADDLE))
+def test_paddle(text, cpu_paddle, paddle_model):
+    with pytest.raises((RuntimeError, ValueError, ImportError)) as caught:
+        PADDLE[text](cpu_paddle, paddle_model)
+    assert text in str(caught.value)
+
+
+def test_paddle_only_logs_that_it_has_no_gpu(cpu_paddle, paddle_model):
+    """In a process of its own: whether Paddle logs at all is settled at its first import."""
+    script = "import sys; from paddle.inference import Config; config = Config(*sys.argv[1:]); "
+    script += "config.enable_use_gpu(256, 0); print(config.use_gpu())"
+    printed = run([sys.executable, "-c", script, *paddle_model], GLOG_minloglevel="0")
+    assert GPU_CALL_ON_CPU in printed
+    assert printed.rstrip().endswith("False")
+
+
+PADDLE2ONNX = {
+    "Due to the unsupported operators, the conversion is aborted.": ("svd", {}),
+    "The Opset Version must be between 7 and 21": ("net", {"opset_version": 25}),
+    "Failed to convert PaddlePaddle model": ("damaged", {}),
+    "Skip onnxoptimizer.": ("net", {"optimize_tool": "onnxoptimizer"}),
+}
+
+
+@pytest.fixture(scope="module")
+def paddle2onnx_outputs(cpu_paddle, paddle_model, tmp_path_factory):
+    """What paddle2onnx prints in each case; it mostly ends its process, so each has its own, two at a time."""
+
+    class Net(cpu_paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.fc = cpu_paddle.nn.Linear(4, 4)
+
+        def forward(self, x):
+            return cpu_paddle.linalg.svd(self.fc(x))[1]
+
+    folder = tmp_path_factory.mktemp("paddle2onnx")
+    damaged = folder / "damaged.json"
+    damaged.write_text("{ not a program")
+    models = {
+        "net": paddle_model,
+        "svd": save_paddle(Net(), [4, 4], folder / "svd"),
+        "damaged": (damaged, paddle_model[1]),
+    }
+
+    def export(case):
+        name, changes = case
+        named = {"save_file": str(folder / "out.onnx"), "opset_version": 17, "optimize_tool": "None", **changes}
+        script = f"import paddle2onnx; paddle2onnx.export(*{tuple(map(str, models[name]))}, **{named})"
+        return run([sys.executable, "-c", script])
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(PADDLE2ONNX, pool.map(export, PADDLE2ONNX.values()), strict=True))
+
+
+@pytest.mark.parametrize("text", texts(PADDLE2ONNX))
+def test_paddle2onnx(text, paddle2onnx_outputs):
+    assert text in paddle2onnx_outputs[text]
+
+
+# --- nbval, without the conftest.py of this repository ----------------------------------------------------------------
+
+CHECKED = "# NBVAL_CHECK_OUTPUT\nprint(1)"
+NBVAL = {
+    "# NBVAL_CHECK_OUTPUT": ("stripped", new_code_cell(CHECKED)),
+    "Unrun reference cell has outputs": (
+        "not_executed",
+        new_code_cell(CHECKED, outputs=[new_output("stream", text="1\n")]),
+    ),
+    "Missing output fields from running code: {'stderr'}": (
+        "warned",
+        new_code_cell(
+            CHECKED,
+            execution_count=1,
+            outputs=[new_output("stream", text="1\n"), new_output("stream", name="stderr", text="warning\n")],
+        ),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def nbval_report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nbval")
+    for name, cell in NBVAL.values():
+        nbformat.write(new_notebook(cells=[cell]), folder / f"{name}.ipynb")
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "--color=no", "-rA", "--nbval-lax", "--nbval-current-env", "."]
+    return run(command, folder=folder)
+
+
+@pytest.mark.parametrize("text", texts(NBVAL))
+def test_nbval(text, nbval_report):
+    assert text in nbval_report
+    passes = text == "# NBVAL_CHECK_OUTPUT"
+    assert f"{'PASSED' if passes else 'FAILED'} {NBVAL[text][0]}.ipynb::Cell 0" in nbval_report
+
+
+# --- the package's own errors ----------------------------------------------------------------------------------------
+
+OWN = {
+    errors.BackendUnavailableError: lambda folder: flavour.load.__wrapped__(),
+    errors.DataError: lambda folder: data.load("imagenet"),
+    errors.ModelFileError: lambda folder: onnx_export.load(folder / "absent.onnx"),
+    errors.UnsupportedOperatorError: lambda folder: build(folder / "odd.onnx", BuildOptions(), use_cache=False),
+    errors.ExportError: lambda folder: onnx_export.save(per_channel_model(opset=12), folder / "invalid.onnx"),
+    errors.PrecisionError: lambda folder: onnx_export.to_precision(folder / "odd.onnx", "fp4", folder / "fp4.onnx"),
+    errors.CalibrationError: lambda folder: onnx_export.to_int8(folder / "odd.onnx", folder / "int8.onnx", None),
+    errors.ProfileError: lambda folder: Profile.of(x=((4,), (2,), (8,))),
+    errors.BuildError: lambda folder: BuildOptions(verbosity="loud"),
+    errors.CacheError: lambda folder: cache_dir("engines"),
+    errors.InputError: lambda folder: OnnxRuntimeRunner(folder / "model.onnx").infer({}),
+    errors.RecordingError: lambda folder: recordings.load("absent"),
+    errors.LessonError: lambda folder: notebook_form.read(folder / "absent.ipynb"),
+}
+
+
+@pytest.mark.parametrize("error", OWN, ids=lambda error: error.__name__)
+def test_own_error_ends_with_where_to_look(error, tmp_path, monkeypatch):
+    onnx.save(model_of("Odd", "my.domain"), tmp_path / "odd.onnx")
+    onnx.save(residual_model(), tmp_path / "model.onnx")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "odd.onnx"))  # a file, where a folder should be
+    monkeypatch.setenv(flavour.FLAVOUR_VARIABLE, "tensorrt")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)  # its import fails
+    with pytest.raises(error) as caught:
+        OWN[error](tmp_path)
+    assert str(caught.value).endswith(f"See TROUBLESHOOTING.md#{error.__name__.lower()}.")
+
+
+def test_every_own_error_has_its_row():
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind is not errors.CourseError]
+    assert len(classes) >= len(OWN)
+    for kind in classes:
+        assert kind.__name__.lower() in ANCHORS
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    text: str
+    anchor: str
+    parts: dict[str, str]
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def read_row(block: str) -> Row:
+    heading, body = block.split("\n", 1)
+    literal = re.match(r"`([^`]+)`", heading)
+    assert literal, f"the heading has no literal text: {heading}"
+    assert re.findall(r"^(?! ).*?(?=:\*\*)", body, flags=re.MULTILINE) == ["- **Cause", "- **Remedy", "- **Source"], (
+        heading
+    )
+    parts = re.findall(r"^- \*\*(\w+):\*\*(.*?)(?=^- \*\*|\Z)", body, flags=re.MULTILINE | re.DOTALL)
+    return Row(literal[1], slug(heading), {name: " ".join(words.split()) for name, words in parts})
+
+
+ROWS = [
+    read_row(block) for section in re.split(r"^## ", PAGE, flags=re.MULTILINE) for block in section.split("\n### ")[1:]
+]
+ANCHORS = [*(row.anchor for row in ROWS), *map(slug, re.findall(r"^##? (.*)", PAGE, flags=re.MULTILINE))]
+
+
+def test_page_has_rows():
+    assert len(ROWS) == PAGE.count("\n### ") >= 40
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.anchor)
+def test_row_is_whole(row):
+    for part, words in row.parts.items():
+        assert words.endswith("."), f"{part} is empty or has no full stop"
+    assert re.match(r"Provoked by a test|Seen by hand |Reported: |Documented: ", row.parts["Source"])
+
+
+def test_no_two_rows_are_alike():
+    assert len(set(ANCHORS)) == len(ANCHORS)
+    assert len({row.text for row in ROWS}) == len(ROWS)
+
+
+def test_links_within_the_page_resolve():
+    assert set(re.findall(r"\]\(#([^)]*)\)", PAGE)) <= set(ANCHORS)
+
+
+def test_links_to_threads_are_the_threads_that_they_name():
+    named = re.findall(r"\[([\w./-]+)#(\d+)\]\(https://github\.com/([\w./-]+?)/(?:issues|pull)/(\d+)\)", PAGE)
+    assert len(named) == PAGE.count("https://")
+    assert all((name, number) == (repository, thread) for name, number, repository, thread in named)
+
+
+def test_rows_marked_as_provoked_are_those_with_a_test():
+    tables = [REMOVED, UNPARSED, UNBUILT, UNLOADED, SCRIPTS, POLYGRAPHY, ONNX_RUNTIME, PADDLE, PADDLE2ONNX, NBVAL]
+    tested = {text for table in tables for text in table} | {FALLBACK, GPU_CALL_ON_CPU}
+    tested |= {error.__name__ for error in OWN}
+    assert tested == {row.text for row in ROWS if row.parts["Source"].startswith(PROVOKED)}
