@@ -99,6 +99,10 @@ def test_number_of_calls_fits_the_time(ms, expected, clock):
     assert len(measure(taking(clock, ms), seconds=1.0, max_calls=500).samples_ms) == expected
 
 
+def test_one_slow_call_at_the_end_of_the_warm_up_costs_no_samples(clock):
+    assert len(measure(taking(clock, *[10] * 10, 1000, 10), seconds=1.0).samples_ms) == 100
+
+
 def test_measure_on_device(clock):
     """The clock is the GPU's: the host's stands still."""
     asked = []
@@ -160,6 +164,14 @@ def test_same_distribution_is_noise():
     results = [compare(*pair) for pair in pairs]
     assert sum(abs(result.speedup - 1) > benchmark.SMALLEST_DIFFERENCE for result in results) > 20
     assert sum(result.is_noise for result in results) >= 34
+
+
+def test_drift_that_both_met_does_not_hide_a_difference():
+    drift = np.random.default_rng(0).uniform(1, 2, (10, 1))  # the machine takes up to twice as long for a while
+    baseline, candidate = (measurement(drift * noisy(seed, drift=0)) for seed in (1, 2))
+    slower = measurement(1.1 * drift * noisy(2, drift=0))
+    assert compare(baseline, candidate).is_noise
+    assert compare(slower, baseline).low > 1.05
 
 
 @pytest.mark.parametrize("factor", [1.5, 0.5])

@@ -106,7 +106,8 @@ def measure_in_turn(
     Args:
         calls: What to time, by name.
         batch: Images in one call, for the throughput.
-        seconds: About how long to measure each, after a warm-up of at most as long.
+        seconds: About how long to measure each, after a warm-up of at most as long. A slow callable takes longer: the
+            warm-up is at least 11 calls, and at least 10 calls are timed.
         max_calls: The most calls to time for each.
 
     Returns:
@@ -121,10 +122,7 @@ def measure_in_turn(
             f"Give at least one callable, a positive time and batch, and max_calls of at least {_ROUNDS}.",
         )
     warm = {name: _warm_up(functools.partial(_time, call), seconds) for name, call in calls.items()}
-    per_round = {
-        name: int(np.clip(seconds * 1000 / max(times[-1], 1e-3), _ROUNDS, max_calls)) // _ROUNDS
-        for name, (times, _) in warm.items()
-    }
+    per_round = {name: _calls_per_round(times, seconds, max_calls) for name, (times, _) in warm.items()}
     rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in calls}
     for _ in range(_ROUNDS):
         for name, call in calls.items():
@@ -148,7 +146,7 @@ def measure_on_device(
         max_calls: The most calls to time.
     """
     times, stable = _warm_up(lambda: float(device_times(1)[0]), seconds)
-    per_round = int(np.clip(seconds * 1000 / max(times[-1], 1e-3), _ROUNDS, max_calls)) // _ROUNDS
+    per_round = _calls_per_round(times, seconds, max_calls)
     rounds = tuple(tuple(float(ms) for ms in device_times(per_round)) for _ in range(_ROUNDS))
     return Measurement(rounds, times[0], len(times), stable, batch, "CUDA events", includes_copies=False)
 
@@ -171,6 +169,12 @@ def _warm_up(timed_call: Callable[[], float], limit_seconds: float) -> tuple[lis
                 return times, True
             if time.perf_counter() > deadline:
                 return times, False
+
+
+def _calls_per_round(warmup_ms: list[float], seconds: float, max_calls: int) -> int:
+    """Return how many calls fill a round. The median of the last calls decides: a single one may be an outlier."""
+    call_ms = max(np.median(warmup_ms[-WINDOW:]), 1e-3)
+    return int(np.clip(seconds * 1000 / call_ms, _ROUNDS, max_calls)) // _ROUNDS
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,7 @@ def compare(baseline: Measurement, candidate: Measurement) -> Comparison:
 
     Neighbouring calls share the state of the machine, so single calls are no independent samples. The interval
     therefore comes from a bootstrap over rounds: whole rounds are drawn, and the ratio of medians is taken each time.
+    The same rounds of both are drawn: candidates that took turns met the same slow spells, which then cancel out.
 
     Raises:
         InputError: The measurements differ in clock, copies or batch, so that they can't be compared.
@@ -218,14 +223,13 @@ def compare(baseline: Measurement, candidate: Measurement) -> Comparison:
                 f"The measurements can't be compared: {field} is {one!r} in one and {other!r} in the other.",
                 "Measure both in the same way.",
             )
-    rng = np.random.default_rng(0)
-    ratios = _resampled_medians(baseline, rng) / _resampled_medians(candidate, rng)
+    ratios = _resampled_medians(baseline) / _resampled_medians(candidate)
     low, high = np.percentile(ratios, [2.5, 97.5])
     return Comparison(baseline.median_ms / candidate.median_ms, float(low), float(high))
 
 
-def _resampled_medians(measurement: Measurement, rng: np.random.Generator) -> np.ndarray:
+def _resampled_medians(measurement: Measurement) -> np.ndarray:
     """Return the medians of resamples of the rounds, shape ``[_RESAMPLES]``; all rounds have the same length."""
     rounds = np.array(measurement.rounds_ms)
-    drawn = rng.integers(len(rounds), size=(_RESAMPLES, len(rounds)))
+    drawn = np.random.default_rng(0).integers(len(rounds), size=(_RESAMPLES, len(rounds)))
     return np.median(rounds[drawn].reshape(_RESAMPLES, -1), axis=1)
