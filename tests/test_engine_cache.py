@@ -92,6 +92,21 @@ def test_rebuild_replaces_the_entry(model, folder, builds):
     assert len(builds) == 2
 
 
+def test_engine_of_a_model_that_changed_during_the_build_is_not_cached(model, folder, builds, monkeypatch):
+    before, count_build = model.read_bytes(), engine._build
+
+    def build_while_somebody_exports(*arguments):
+        onnx.save(residual_model(seed=1), model)
+        return count_build(*arguments)
+
+    monkeypatch.setattr(engine, "_build", build_while_somebody_exports)
+    with pytest.warns(UserWarning, match="changed while its engine was built"):
+        build(model, options(), cache_folder=folder)
+    model.write_bytes(before)
+    monkeypatch.setattr(engine, "_build", count_build)
+    assert not build(model, options(), cache_folder=folder).from_cache
+
+
 def test_without_cache_nothing_is_read_or_written(model, folder, builds):
     build(model, options(), cache_folder=folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}

@@ -9,6 +9,7 @@
 The parts: `options` (what to build), `builder` (the TensorRT calls), `report` (what came out), `cache` (not again).
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,13 +91,17 @@ def build(
         return Engine(plan, report, onnx_path, options, None, from_cache=False)
 
     cache_folder = Path(cache_folder or paths.cache_dir("engines"))
-    entry = CacheEntry(cache_folder, onnx_path.stem, cache_key(onnx_path, options, _tensorrt_identity()))
+    key = cache_key(onnx_path, options, _tensorrt_identity())
+    entry = CacheEntry(cache_folder, onnx_path.stem, key)
     with entry.locked():
         cached = None if rebuild else entry.read()
         if cached is not None:
             return Engine(cached.plan, cached.report, onnx_path, options, cache_folder, from_cache=True)
         plan, report = _build(onnx_path, options, progress)
-        entry.write(plan, report)
+        if cache_key(onnx_path, options, _tensorrt_identity()) == key:
+            entry.write(plan, report)
+        else:  # stored, it would be found for the model that the file held before
+            warnings.warn(f"{onnx_path.name} changed while its engine was built: it is not cached.", stacklevel=2)
     return Engine(plan, report, onnx_path, options, cache_folder, from_cache=False)
 
 
