@@ -63,7 +63,7 @@ def save(recording: Recording, path: str | Path) -> Path:
         text = json.dumps(asdict(recording), indent=1, ensure_ascii=False)
         # One line for each list of numbers: thousands of times would otherwise take thousands of lines.
         text = re.sub(r"\[[\s\d.,e+-]+\]", lambda numbers: " ".join(numbers[0].split()), text)
-        temporary.write_text(text + "\n")
+        temporary.write_text(text + "\n", encoding="utf-8")
     return path
 
 
@@ -71,14 +71,14 @@ def load(name: str | Path) -> Recording:
     """Read a recording.
 
     Args:
-        name: Name of a recording that ships with the course, such as "deployment_h200", or the path of a file.
+        name: Name of a recording that ships with the course, such as "deployment", or the path of a file.
 
     Raises:
         RecordingError: There is none, or it lacks its stamp.
     """
     path = Path(name) if Path(name).suffix == ".json" else FOLDER / f"{name}.json"
     try:
-        recording = Recording(**json.loads(path.read_text()))
+        recording = Recording(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         shipped = ", ".join(sorted(file.stem for file in FOLDER.glob("*.json"))) or "none"
         raise RecordingError(f"There is no recording {name}.", f"Shipped with the course: {shipped}.") from None
