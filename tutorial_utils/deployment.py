@@ -102,9 +102,10 @@ def run(
     Args:
         machine: What this machine can run, from `capabilities.probe`.
         dataset: Test images and labels. The models have one input and one output.
-        onnx_models: ONNX file of each precision. The first is the reference of agreement and error.
+        onnx_models: ONNX file of each precision.
         engines: TensorRT engine of each precision.
-        paddle_model: The static Paddle model that the ONNX files come from.
+        paddle_model: The static Paddle model that the ONNX files come from. The first row, which is Paddle's where
+            Paddle runs, else the first ONNX file's, is the reference of agreement and error.
         batch: Images in one timed call.
         seconds: About how long to time each row.
 
