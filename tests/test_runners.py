@@ -152,6 +152,13 @@ def test_paddle_without_cuda(paddle_model):
         PaddleRunner(*paddle_model, device="gpu")
 
 
+def test_paddle_has_other_names_of_devices_than_onnx_runtime(paddle_model):
+    from tutorial_utils.runners.paddle import PaddleRunner
+
+    with pytest.raises(InputError, match=r"no device 'cuda' here.*cpu, gpu"):
+        PaddleRunner(*paddle_model, device="cuda")
+
+
 # --- ONNX Runtime ----------------------------------------------------------------------------------------------------
 
 

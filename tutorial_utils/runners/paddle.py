@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from tutorial_utils.errors import BackendUnavailableError, ModelFileError
+from tutorial_utils.errors import BackendUnavailableError, InputError, ModelFileError
 from tutorial_utils.quiet_paddle import paddle
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 
@@ -29,6 +29,7 @@ class PaddleRunner(Runner):
     Raises:
         ModelFileError: A file is missing or Paddle can't load it.
         BackendUnavailableError: A GPU was asked for and this build of Paddle has none.
+        InputError: There is no such device.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class PaddleRunner(Runner):
         optimize: bool = True,
         threads: int | None = None,
     ):
+        if device not in ("cpu", "gpu"):
+            raise InputError(f"Paddle has no device {device!r} here.", "Choose one of cpu, gpu.")
         for path in map(Path, (model_path, params_path)):
             if not path.is_file() or path.stat().st_size == 0:
                 raise ModelFileError(f"The Paddle model file {path} is missing or empty.", "Save the model again.")
