@@ -114,6 +114,12 @@ def test_report_has_layers_at_detailed_verbosity_only(verbosity, fp32_model):
     assert report.weights_bytes
 
 
+def test_log_in_an_unknown_form_gives_a_warning(fp32_model, monkeypatch):
+    monkeypatch.setattr("tutorial_utils.engine.report.layers_from_log", lambda messages: ())
+    with pytest.warns(UserWarning, match="no layers: the log of .* has an unknown form"):
+        assert build_fresh(fp32_model).report.layers == ()
+
+
 def test_several_profiles_and_targets(fp32_model):
     profiles = [Profile.batch("x", (3, 32, 32), opt=1, max=1), Profile.batch("x", (3, 32, 32), min=8, opt=16, max=32)]
     report = build_fresh(fp32_model, profiles=profiles, compute_capabilities=TARGETS).report

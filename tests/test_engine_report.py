@@ -55,6 +55,10 @@ def test_log_without_layers(messages):
     assert layers_from_log(messages) == ()
 
 
+def test_one_layer_in_another_form_makes_the_log_unreadable():
+    assert layers_from_log([LOG.replace("LayerType: wait, Inputs: []", "LayerType: wait")]) == ()
+
+
 def test_memory_from_log():
     log = [
         "Total Activation Memory: 4096 bytes",

@@ -2,6 +2,7 @@
 
 import re
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -201,6 +202,8 @@ def _layers(plan: bytes, log: MessageLog, options: BuildOptions) -> tuple[report
     if options.verbosity != "detailed":
         return ()
     layers = reports.layers_from_log(log.texts())
+    if not layers and IS_RTX:
+        warnings.warn(f"The report has no layers: the log of {trt.__version__} has an unknown form.", stacklevel=2)
     return layers if layers or IS_RTX else inspect_plan(plan)
 
 

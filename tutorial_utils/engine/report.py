@@ -129,9 +129,15 @@ _ONNX_NODE = re.compile(r"\[ONNX Layer: (.*?)\]")
 
 
 def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
-    """Read the layers from the messages of a build with detailed verbosity; empty if the log holds none."""
+    """Read the layers from the messages of a build with detailed verbosity.
+
+    Returns:
+        The layers; empty if the log holds none, or one in another form: some of the layers would be a wrong answer.
+    """
     dump = next((text for text in reversed(messages) if text.startswith("Layers:\n")), "")
-    rows = (_LOG_LAYER.match(line) for line in dump.splitlines())
+    rows = [_LOG_LAYER.match(line) for line in dump.splitlines() if ", LayerType: " in line]
+    if not all(rows):
+        return ()
     return tuple(
         EngineLayer(
             name=row["name"],
@@ -141,7 +147,6 @@ def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
             onnx_nodes=tuple(_ONNX_NODE.findall(row["metadata"])),
         )
         for row in rows
-        if row
     )
 
 
