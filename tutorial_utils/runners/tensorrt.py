@@ -62,7 +62,10 @@ class TensorRTRunner(Runner):
             self._stream = cuda.Stream()
             self._context = self._create_context(cuda_graph)
             if profile:
-                self._context.set_optimization_profile_async(profile, self._stream.handle)
+                checked(
+                    self._context.set_optimization_profile_async(profile, self._stream.handle),
+                    self._log, PlanError, f"TensorRT refuses the profile {profile}", "Build the engine again.",
+                )  # fmt: skip
                 self._stream.synchronize()
             self.inputs, self.outputs = self._read_specs(profile)
             self._host: dict[str, np.ndarray] = {}
