@@ -1,3 +1,4 @@
+import logging
 import subprocess
 
 import numpy as np
@@ -280,6 +281,25 @@ def test_to_precision_gives_what_the_name_says(precision, models, tmp_path):
 def test_a_number_of_images_that_no_batch_divides(method, fp32_model, tmp_path):
     path = onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(7), method=method, batch_size=4)
     assert path.exists()
+
+
+def test_a_static_batch_is_calibrated_in_its_own_size(fp32_model, tmp_path):
+    model = onnx.load(fp32_model)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    static = onnx_export.save(model, tmp_path / "static.onnx")
+    assert onnx_export.to_int8(static, tmp_path / "int8.onnx", images(8)).exists()
+    with pytest.raises(CalibrationError, match="batches of exactly 4, and 6 images"):
+        onnx_export.to_int8(static, tmp_path / "int8.onnx", images(6))
+
+
+def test_int8_leaves_logging_as_it_was(fp32_model, tmp_path):
+    logging.disable(logging.INFO)
+    try:
+        onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(2))
+        assert logging.root.manager.disable == logging.INFO
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def test_int8_twice_is_refused(models, target):

@@ -204,7 +204,7 @@ def to_int8(
         images: Calibration images, float32, shape ``[N, ...]`` as the model's input.
         method: How ranges are chosen from the values seen.
         per_channel: One scale for each output channel of a weight, instead of one for the whole weight.
-        batch_size: The most images in one calibration step.
+        batch_size: The most images in one calibration step; a model with a static batch takes its own.
 
     Returns:
         ``target_path``.
@@ -218,14 +218,13 @@ def to_int8(
         known = ", ".join(get_args(CalibrationMethod))
         raise CalibrationError(f"There is no calibration method {method!r}.", f"Choose one of {known}.")
     model = load(onnx_path)
-    name = _check_calibration_images(model, images)
+    name, static_batch = _check_calibration_images(model, images)
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise PrecisionError(f"{Path(onnx_path).name} is quantized already.", "Quantize the original FP32 model.")
     with tempfile.TemporaryDirectory() as folder, _quiet():
         try:
-            result = _quantize(
-                Path(onnx_path), Path(folder), _ImageReader(name, images, batch_size), method, per_channel
-            )
+            reader = _ImageReader(name, images, static_batch or _even_batch(len(images), batch_size))
+            result = _quantize(Path(onnx_path), Path(folder), reader, method, per_channel)
         except Exception as error:
             raise PrecisionError(
                 f"{Path(onnx_path).name} can't be quantized: {error}.",
@@ -286,8 +285,8 @@ def _quantize(
     return quantizer.model.model
 
 
-def _check_calibration_images(model: onnx.ModelProto, images: np.ndarray | None) -> str:
-    """Return the name of the model's input if the images fit it."""
+def _check_calibration_images(model: onnx.ModelProto, images: np.ndarray | None) -> tuple[str, int]:
+    """Return the name of the model's input, and its batch size or 0 for a dynamic one, if the images fit it."""
     value = model.graph.input[0]
     shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]  # 0 for a dynamic dimension
     if images is None or len(images) == 0:
@@ -298,6 +297,11 @@ def _check_calibration_images(model: onnx.ModelProto, images: np.ndarray | None)
     fits = images.ndim == len(shape) and all(
         want in (0, size) for want, size in zip(shape[1:], images.shape[1:], strict=True)
     )
+    if fits and shape[0] and len(images) % shape[0]:
+        raise CalibrationError(
+            f"The input {value.name} takes batches of exactly {shape[0]}, and {len(images)} images don't fill them.",
+            f"Pass a multiple of {shape[0]} images.",
+        )
     if not fits or images.dtype != np.float32 or not np.isfinite(images).all():
         wanted = ", ".join(str(size or "any") for size in shape)
         raise CalibrationError(
@@ -305,16 +309,19 @@ def _check_calibration_images(model: onnx.ModelProto, images: np.ndarray | None)
             f"(finite float32, shape [{wanted}]).",
             "Preprocess them exactly as for inference.",
         )
-    return value.name
+    return value.name, shape[0]
+
+
+def _even_batch(images: int, most: int) -> int:
+    """Return the largest size of equal batches: ONNX Runtime stacks activations in entropy calibration."""
+    return max(size for size in range(1, most + 1) if images % size == 0)
 
 
 class _ImageReader:
     """Hands calibration images to ONNX Runtime batch by batch (its CalibrationDataReader interface)."""
 
     def __init__(self, name: str, images: np.ndarray, batch_size: int):
-        # All batches have one size: ONNX Runtime stacks the activations of entropy and percentile calibration.
-        size = max(size for size in range(1, batch_size + 1) if len(images) % size == 0)
-        self._batches = iter([{name: batch} for batch in np.split(images, len(images) // size)])
+        self._batches = iter([{name: batch} for batch in np.split(images, len(images) // batch_size)])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._batches, None)
@@ -323,12 +330,13 @@ class _ImageReader:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hold back what ONNX Runtime's quantizer logs and prints: calls for steps which were taken, and its progress."""
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def load(onnx_path: str | Path) -> onnx.ModelProto:
