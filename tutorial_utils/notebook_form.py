@@ -7,7 +7,6 @@ What is layout (indentation, metadata, cell ids) ``--fix`` repairs; what is cont
 import argparse
 import itertools
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from tutorial_utils.errors import LessonError
+from tutorial_utils.paths import replacing
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -51,12 +51,8 @@ def read(path: Path) -> NotebookNode:
 
 def write(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook in its canonical layout. If that is interrupted, the old file stays as it was."""
-    unfinished = path.with_suffix(".ipynb.tmp")
-    try:
+    with replacing(path) as unfinished:
         unfinished.write_text(_file_text(notebook), encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def canonical(notebook: NotebookNode) -> NotebookNode:
