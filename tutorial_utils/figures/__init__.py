@@ -1,0 +1,1 @@
+"""The figures that belong to one lesson. What several lessons draw is in `plotting`."""

@@ -1,0 +1,59 @@
+"""Call a function in a process of its own: for what leaves traces (a failed build) or may end the process (a bad plan).
+
+It is a plain child process. Those of `multiprocessing` would leave a helper behind, for which a Jupyter kernel waits
+seconds when it is shut down.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a fresh process and return its result. What it prints is dropped.
+
+    Args:
+        function: A function of a module, not one defined in a notebook: the other process imports it.
+        args: Its arguments, which must be picklable, like its result.
+        kwargs: Its arguments by name.
+
+    Raises:
+        subprocess.CalledProcessError: The process died.
+        Exception: Whatever the function raised.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer"
+        subprocess.run(
+            [sys.executable, "-m", __name__, answer],
+            input=pickle.dumps((function, args, kwargs)),
+            capture_output=True,
+            check=True,
+            env=environment,
+        )
+        result, error = pickle.loads(answer.read_bytes())
+    if error is not None:
+        raise error
+    return result
+
+
+def _serve(answer: Path) -> None:
+    """Do the other process's part: read the call from standard input, write what came of it to a file."""
+    function, args, kwargs = pickle.load(sys.stdin.buffer)
+    try:
+        outcome = (function(*args, **kwargs), None)
+    except Exception as error:  # it is raised where the function was called
+        outcome = (None, error)
+    answer.write_bytes(pickle.dumps(outcome))
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]))
