@@ -135,8 +135,9 @@ def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
         The layers; empty if the log holds none, or one in another form: some of the layers would be a wrong answer.
     """
     dump = next((text for text in reversed(messages) if text.startswith("Layers:\n")), "")
-    rows = [_LOG_LAYER.match(line) for line in dump.splitlines() if ", LayerType: " in line]
-    if not all(rows):
+    lines = [line for line in dump.splitlines() if ", LayerType: " in line]
+    rows = [row for line in lines if (row := _LOG_LAYER.match(line))]
+    if len(rows) < len(lines):
         return ()
     return tuple(
         EngineLayer(
