@@ -3,7 +3,7 @@
 from tutorial_utils import plotting
 from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
 
-_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (RED, "D"), (RED, "d"), (GREY, "P"), (GREY, "X"))
+_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (RED, "D"), (GREY, "P"))
 
 
 def winners(times: dict[str, dict[str, float]], where: str) -> Picture:
@@ -24,7 +24,7 @@ def winners(times: dict[str, dict[str, float]], where: str) -> Picture:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.axvline(1, color=GREY, linewidth=1)
     axes.set_xlabel(f"time as a multiple of the fastest implementation of the row ({where})")
-    figure.legend(loc="outside upper left", ncols=4, frameon=False)
+    figure.legend(loc="outside upper left", ncols=5, frameon=False)
     width = max(map(len, times))
     lines, best = [], []
     for shape, by_name in times.items():
