@@ -147,6 +147,12 @@ def test_derived_cells_replace_the_section_and_nothing_else(course):
     assert len({cell.id for cell in cells}) == len(cells)
 
 
+def test_stub_has_no_empty_line_before_its_body(course):
+    lesson, solutions = course(exercise_cells(solved=SOLVED.replace("    # solution", "\n    # solution")))
+    derive.main([str(solutions)])
+    assert notebook_form.read(lesson).cells[3].source == STUB
+
+
 def test_executed_cells_keep_their_outputs_when_another_changes(course):
     lesson, solutions = course(exercise_cells())
     derive.main([str(solutions)])

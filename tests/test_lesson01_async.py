@@ -1,9 +1,13 @@
 """Lesson 01, asynchrony: the figures and bounds, and what the experiment says where it can't run."""
 
+import numpy as np
+import onnxruntime
 import pytest
+from small_models import images, options
 
-from tutorial_utils import capabilities
+from tutorial_utils import capabilities, metrics
 from tutorial_utils.benchmark import Measurement
+from tutorial_utils.engine import build
 from tutorial_utils.errors import BackendUnavailableError, ModelFileError
 from tutorial_utils.experiments import lesson01_async
 from tutorial_utils.figures.lesson01_async import Span, bound, streams, timeline
@@ -67,3 +71,23 @@ def test_experiment_says_what_it_lacks(tmp_path):
     missing = ModelFileError if capabilities.probe().tensorrt_run.available else BackendUnavailableError
     with pytest.raises(missing):
         lesson01_async.record(tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_lanes_compute_what_onnx_runtime_computes(fp32_model, cuda_graph):
+    from tutorial_utils.experiments.lesson01_lanes import Lanes  # imports PyCUDA
+
+    batch = images(16)
+    session = onnxruntime.InferenceSession(fp32_model, providers=["CPUExecutionProvider"])
+    plan = build(fp32_model, options(), use_cache=False).plan
+    with Lanes(plan, batch, 3, cuda_graph=cuda_graph) as lanes:
+        for size in (16, 8):
+            lanes.use(size)
+            lanes.one_by_one(2)
+            lanes.on_streams(3, 7)
+            lanes.on_streams(2, 4, pinned=False)
+            expected = session.run(None, {"x": batch[:size]})[0]
+            for lane in lanes.lanes:
+                assert metrics.relative_error(lane.logits(), expected) < 2e-3
+        assert all(np.isfinite(ms) and ms >= 0 for ms in lanes.stage_times(3).values())

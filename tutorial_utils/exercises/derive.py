@@ -126,7 +126,8 @@ def _stub(cell: NotebookNode, path: Path) -> str:
         )
     if not markers:
         return cell.source
-    return f"{cell.source[: markers[0].start()]}{markers[0][1]}raise NotImplementedError"
+    kept = cell.source[: markers[0].start()].rstrip()  # without the empty line that comes before an inner function
+    return f"{kept}\n{markers[0][1]}raise NotImplementedError"
 
 
 def _content(cell: NotebookNode) -> tuple[str, str, tuple[str, ...]]:

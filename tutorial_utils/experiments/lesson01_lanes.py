@@ -198,5 +198,7 @@ def _new_context(engine: "trt.ICudaEngine", cuda_graph: bool) -> "trt.IExecution
 
 
 def _input_and_output(engine: "trt.ICudaEngine") -> tuple[str, str]:
-    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    return tuple(sorted(names, key=lambda name: engine.get_tensor_mode(name) != trt.TensorIOMode.INPUT))
+    modes = {name: engine.get_tensor_mode(name) for name in map(engine.get_tensor_name, range(engine.num_io_tensors))}
+    (input_name,) = (name for name, mode in modes.items() if mode == trt.TensorIOMode.INPUT)
+    (output_name,) = (name for name, mode in modes.items() if mode == trt.TensorIOMode.OUTPUT)
+    return input_name, output_name
