@@ -1,11 +1,7 @@
 """Lesson 01, hardware targets: the same model in five data types, built for every GPU that TensorRT-RTX knows."""
 
-import contextlib
-import io
-import logging
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,56 +96,3 @@ def to_bf16(fp16_path: Path, target_path: Path) -> Path:
                 attribute.i = TensorProto.BFLOAT16
     del model.graph.value_info[:]
     return onnx_export.save(model, target_path)
-
-
-def to_fp8(fp32_path: Path, target_path: Path, images: np.ndarray) -> Path:
-    """Write a model whose convolutions and matrix products have FP8 inputs and weights (E4M3), by ONNX Runtime.
-
-    TensorRT builds it, but don't deploy it: such an engine of a convolution network ran on a Hopper GPU with wrong
-    results. NVIDIA's ModelOpt writes FP8 models that are right.
-
-    Args:
-        fp32_path: The FP32 model. It has one input.
-        target_path: Where to write the FP8 model.
-        images: Calibration images, float32, shape ``[N, ...]`` as the model's input.
-    """
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    name = onnx_export.load(fp32_path).graph.input[0].name
-    operators = ["Conv", "Gemm", "MatMul"]
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        folded, quantized = Path(folder) / "folded.onnx", Path(folder) / "quantized.onnx"
-        quant_pre_process(str(fp32_path), str(folded), skip_symbolic_shape=True)
-        quantization.quantize_static(
-            str(folded),
-            str(quantized),
-            _OneBatch(name, images),
-            op_types_to_quantize=operators,
-            activation_type=quantization.QuantType.QFLOAT8E4M3FN,
-            weight_type=quantization.QuantType.QFLOAT8E4M3FN,
-            calibrate_method=quantization.CalibrationMethod.Distribution,
-            extra_options={"QuantizeBias": False, "OpTypesToExcludeOutputQuantization": operators},
-        )
-        return onnx_export.save(onnx.load(quantized), target_path)
-
-
-class _OneBatch:
-    """Hands all calibration images to ONNX Runtime at once (its CalibrationDataReader interface)."""
-
-    def __init__(self, name: str, images: np.ndarray):
-        self._batches = iter([{name: images}])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._batches, None)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back ONNX Runtime's calibration progress, and its remark that FP8 needs opset 19, which it then sets."""
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -20,8 +20,8 @@ def times(networks: Mapping[str, Mapping[str, float]]) -> plotting.Picture:
         colour = (plotting.BLUE, plotting.ORANGE, plotting.GREEN, plotting.RED)[index]
         axes.barh(positions, [values[step] for step in steps], height=0.9 * height, color=colour, label=network)
         for position, step in zip(positions, steps, strict=True):
-            axes.text(values[step], position, f" {values[step]:.3g} ms", va="center", fontsize=9)
-            lines.append(f"{network}, {step}: {values[step]:.3g} ms")
+            axes.text(values[step], position, f" {_milliseconds(values[step])}", va="center", fontsize=9)
+            lines.append(f"{network}, {step}: {_milliseconds(values[step])}")
     axes.set_yticks(range(len(steps)), steps)
     axes.set_ylim(len(steps) - 0.4, -0.6)
     axes.set_xscale("log")
@@ -35,8 +35,12 @@ def times(networks: Mapping[str, Mapping[str, float]]) -> plotting.Picture:
         + ", ".join(steps)
         + ". "
         + ". ".join(
-            f"For {network}, {step} takes longest: {networks[network][step]:.3g} ms"
+            f"For {network}, {step} takes longest: {_milliseconds(networks[network][step])}"
             for network, step in slowest.items()
         )
     )
     return plotting.Picture(figure, f"{alt}.", "\n".join(lines))
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
