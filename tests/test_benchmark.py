@@ -89,8 +89,8 @@ def test_candidates_take_turns(clock):
     calls = {name: taking(clock, 20, order=order, name=name) for name in "ab"}
     results = measure_in_turn(calls, seconds=1.0)
     timed = order[sum(result.warmup_calls for result in results.values()) :]
-    # 50 calls each fit into a second: 10 rounds of 5.
-    assert "".join(timed) == ("a" * 5 + "b" * 5) * 10
+    # 50 calls each fit into a second: 10 rounds of 5, each after one that isn't counted.
+    assert "".join(timed) == ("a" * 6 + "b" * 6) * 10
     assert [len(one) for one in results["a"].rounds_ms] == [5] * 10
 
 
@@ -114,7 +114,8 @@ def test_measure_on_device(clock):
     result = measure_on_device(device_times, batch=64, seconds=0.2)
     assert (result.clock, result.includes_copies, result.batch) == ("CUDA events", False, 64)
     assert (result.first_call_ms, result.median_ms) == (9.0, 2.0)
-    assert asked[result.warmup_calls :] == [10] * 10
+    assert asked[result.warmup_calls :] == [11] * 10
+    assert result.calls == 100
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import dataclasses
 import json
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from tutorial_utils import benchmark, capabilities, data, deployment, metrics, plotting, record, recordings
 from tutorial_utils.errors import BackendUnavailableError, ModelFileError
@@ -49,6 +51,18 @@ def test_what_is_left_out_is_said_with_its_reason(test_images, fp32_model):
     assert {one.reason for one in skipped} == {"No GPU here."}
 
 
+def test_a_model_that_overflows_costs_its_own_row_only(test_images, fp32_model, tmp_path):
+    model = onnx.load(fp32_model)
+    for weight in model.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT:
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(np.inf), weight.name))
+    onnx.save(model, tmp_path / "broken.onnx")
+    models = {"fp32": fp32_model, "fp16": tmp_path / "broken.onnx"}
+    rows, skipped = deployment.run(without_gpu(), test_images, models, seconds=0.05)
+    assert [row.precision for row in rows] == ["fp32"]
+    assert deployment.Skipped("ONNX Runtime CPU FP16", "It returns NaN or Inf.") in skipped
+
+
 def test_row_survives_json(row):
     assert deployment.Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
 
@@ -59,6 +73,7 @@ def test_table_shows_each_number_and_leaves_unknown_ones_empty(row):
     first = table.iloc[0]
     assert (first["accuracy %"], first["macro prec. %"], first["macro recall %"]) == ("99.00", "98.00", "97.00")
     assert (first["median ms"], first["images/s"], first["model KB"]) == ("2.500", "25,600", "323")
+    assert first["calls"] == "4"
     assert first["engine KB"] == first["GPU only ms"] == ""
 
 

@@ -256,3 +256,13 @@ def test_missing_external_weights(tmp_path):
 
 def test_one_target_may_be_given_as_a_string():
     assert BuildOptions(compute_capabilities="8.6").compute_capabilities == ("8.6",)
+
+
+def test_a_workspace_must_be_positive():
+    with pytest.raises(BuildError, match="workspace_bytes is -1"):
+        BuildOptions(workspace_bytes=-1)
+
+
+def test_a_profile_needs_three_shapes():
+    with pytest.raises(ProfileError, match="The profile of x has 2 shapes"):
+        Profile.of(x=((1, 3, 32, 32), (8, 3, 32, 32)))

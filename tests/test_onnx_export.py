@@ -302,13 +302,24 @@ def test_int8_leaves_logging_as_it_was(fp32_model, tmp_path):
         logging.disable(logging.NOTSET)
 
 
+def test_int8_of_fp16_is_refused(models, target):
+    with pytest.raises(PrecisionError, match="converted to FP16 already"):
+        onnx_export.to_int8(models["fp16"], target, images(2))
+
+
+def test_a_folder_that_cannot_be_written(fp32_model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="can't be written"):
+        onnx_export.save(onnx.load(fp32_model), tmp_path / "file" / "model.onnx")
+
+
 def test_int8_twice_is_refused(models, target):
     with pytest.raises(PrecisionError, match="is quantized already"):
         onnx_export.to_int8(models["int8"], target, images(2))
 
 
 def test_fp16_twice_is_refused(models, target):
-    with pytest.raises(PrecisionError, match="already converted"):
+    with pytest.raises(PrecisionError, match="converted to FP16 already"):
         onnx_export.to_fp16(models["fp16"], target)
 
 

@@ -119,6 +119,8 @@ def test_closing_twice(start):
     runner.infer({"x": images(1)})
     runner.close()
     runner.close()
+    with pytest.raises(InputError, match="The runner is closed"):
+        runner.infer({"x": images(1)})
 
 
 def test_two_runners_at_once(start, reference):

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     record = commands.add_parser("record", help="measure on this machine's GPU and keep the result as a recording")
     record.add_argument("--models", type=Path, help="folder with ONNX models, for a machine without Paddle")
-    record.add_argument("--name", default="deployment", help="name of the recording (default: %(default)s)")
+    record.add_argument("--name", help="name of the recording (default: deployment_ and the name of the GPU)")
     record.set_defaults(run=_record)
 
     options = parser.parse_args(arguments)

@@ -52,6 +52,11 @@ class Measurement:
         return np.concatenate([np.asarray(one) for one in self.rounds_ms])
 
     @property
+    def calls(self) -> int:
+        """How many calls were timed."""
+        return sum(len(one) for one in self.rounds_ms)
+
+    @property
     def median_ms(self) -> float:
         """Half of the calls took less than this."""
         return float(np.median(self.samples_ms))
@@ -63,7 +68,7 @@ class Measurement:
 
     @property
     def p99_ms(self) -> float:
-        """All but one in a hundred calls took less than this."""
+        """All but one in a hundred calls took less than this. Of fewer than 100 calls, it is nearly the maximum."""
         return float(np.percentile(self.samples_ms, 99))
 
     @property
@@ -85,9 +90,9 @@ class Measurement:
         copies = "with" if self.includes_copies else "without"
         return (
             f"median {self.median_ms:.3f} ms, p90 {self.p90_ms:.3f} ms, p99 {self.p99_ms:.3f} ms, "
-            f"{self.images_per_second:,.0f} images/s ({len(self.samples_ms)} calls of batch {self.batch} after "
-            f"{self.warmup_calls} to warm up, the first of {self.first_call_ms:.1f} ms; {self.clock} clock, "
-            f"{copies} copies)"
+            f"{self.images_per_second:,.0f} images/s ({self.calls} calls of batch {self.batch} after "
+            f"{self.warmup_calls} to warm up{'' if self.stable else ' and not steady then'}, the first of "
+            f"{self.first_call_ms:.1f} ms; {self.clock} clock, {copies} copies)"
         )
 
 
@@ -101,7 +106,8 @@ def measure_in_turn(
 ) -> dict[str, Measurement]:
     """Time several callables with the host's clock, in turn: a few calls of each, round after round.
 
-    Each callable must return only when its result is complete: an asynchronous one must synchronize.
+    The first call of a round is not counted: switching between candidates is no part of what they do in service. Each
+    callable must return only when its result is complete: an asynchronous one must synchronize.
 
     Args:
         calls: What to time, by name.
@@ -126,6 +132,7 @@ def measure_in_turn(
     rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in calls}
     for _ in range(_ROUNDS):
         for name, call in calls.items():
+            call()  # not timed: it finds the caches as the other candidates left them
             rounds[name].append(tuple(_time(call) for _ in range(per_round[name])))
     return {
         name: Measurement(tuple(rounds[name]), times[0], len(times), stable, batch)
@@ -147,7 +154,8 @@ def measure_on_device(
     """
     times, stable = _warm_up(lambda: float(device_times(1)[0]), seconds)
     per_round = _calls_per_round(times, seconds, max_calls)
-    rounds = tuple(tuple(float(ms) for ms in device_times(per_round)) for _ in range(_ROUNDS))
+    # The first call of a round waits for the copy of the inputs, and is not counted.
+    rounds = tuple(tuple(float(ms) for ms in device_times(per_round + 1)[1:]) for _ in range(_ROUNDS))
     return Measurement(rounds, times[0], len(times), stable, batch, "CUDA events", includes_copies=False)
 
 

@@ -170,6 +170,7 @@ def to_fp16(onnx_path: str | Path, target_path: str | Path) -> Path:
     from onnxconverter_common import float16
 
     model = load(onnx_path)
+    _require_fp32(model, Path(onnx_path).name)
     try:
         with warnings.catch_warnings():
             # Weights below FP16's smallest number are rounded to it, with a warning for each: lesson 01 counts them.
@@ -219,8 +220,7 @@ def to_int8(
         raise CalibrationError(f"There is no calibration method {method!r}.", f"Choose one of {known}.")
     model = load(onnx_path)
     name, static_batch = _check_calibration_images(model, images)
-    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        raise PrecisionError(f"{Path(onnx_path).name} is quantized already.", "Quantize the original FP32 model.")
+    _require_fp32(model, Path(onnx_path).name)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         try:
             reader = _ImageReader(name, images, static_batch or _even_batch(len(images), batch_size))
@@ -231,6 +231,13 @@ def to_int8(
                 "Quantize the original FP32 model, of opset 13 or later.",
             ) from error
     return save(result, target_path)
+
+
+def _require_fp32(model: onnx.ModelProto, name: str) -> None:
+    quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    if quantized or any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in model.graph.initializer):
+        was = "quantized" if quantized else "converted to FP16"
+        raise PrecisionError(f"{name} is {was} already.", "Start from the original FP32 model.")
 
 
 def _quantize(
@@ -361,14 +368,19 @@ def save(model: onnx.ModelProto, onnx_path: str | Path) -> Path:
     """Check a model with `onnx.checker` and write it, replacing an older file only when all went well.
 
     Raises:
-        ExportError: The model is not valid ONNX.
+        ExportError: The model is not valid ONNX, or the file can't be written.
     """
     path = Path(onnx_path)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"{path.name} would not be valid ONNX: {error}.", "Try another opset.") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with paths.replacing(path) as temporary:
-        onnx.save(model, temporary)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with paths.replacing(path) as temporary:
+            onnx.save(model, temporary)
+    except OSError as error:
+        raise ExportError(
+            f"{path} can't be written: {error.strerror or error}.", "Free some space, or choose a folder of your own."
+        ) from error
     return path

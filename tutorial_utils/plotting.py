@@ -79,11 +79,13 @@ def latency(groups: Sequence[tuple[str, Sequence[Row]]]) -> Picture:
     """
     rows = [(where, row) for where, group in groups for row in group]
     figure, axes = new_figure(1.2 + 0.34 * len(rows))
-    colours = dict(zip([where for where, _ in groups], (BLUE, ORANGE, GREEN, RED), strict=False))
+    places = [where for where, _ in groups]
+    colours = dict(zip(places, (BLUE, ORANGE, GREEN, RED), strict=False))
+    markers = dict(zip(places, "osD^", strict=False))  # so that colour alone tells nothing
     for position, (where, row) in enumerate(rows):
         median, tail = row.latency.median_ms, row.latency.p99_ms
         axes.plot([median, tail], [position] * 2, color=colours[where], linewidth=2, solid_capstyle="butt")
-        axes.plot(median, position, "o", color=colours[where], markersize=8)
+        axes.plot(median, position, markers[where], color=colours[where], markersize=8)
         label = axes.annotate(
             f"{median:.3g} ms", (tail, position), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9
         )
@@ -94,9 +96,9 @@ def latency(groups: Sequence[tuple[str, Sequence[Row]]]) -> Picture:
     axes.set_xlim(right=axes.get_xlim()[1] * 2)  # room for the last label
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     batch = rows[0][1].latency.batch
-    axes.set_xlabel(f"milliseconds for a batch of {batch}, copies included: median (dot) to 99th percentile (line)")
+    axes.set_xlabel(f"milliseconds for a batch of {batch}, copies included: median (mark) to 99th percentile (line)")
     for where, colour in colours.items():
-        axes.plot([], [], "o-", color=colour, label=where)
+        axes.plot([], [], f"{markers[where]}-", color=colour, label=where)
     figure.legend(loc="outside upper left", ncols=len(colours), frameon=False)
     width = max(len(row.label) for _, row in rows)
     lines = [

@@ -1,5 +1,6 @@
 """Make the recordings of the course on a machine with a GPU: what `python -m tutorial_utils record` does."""
 
+import re
 from pathlib import Path
 
 from tutorial_utils import capabilities, data, deployment, engine, onnx_export, recordings, variants
@@ -9,13 +10,13 @@ from tutorial_utils.errors import BackendUnavailableError
 PROFILE = engine.Profile.batch("x", data.IMAGE_SHAPE, opt=64, max=64)
 
 
-def record_deployment(models: Path | None = None, name: str = "deployment", seconds: float = 1.0) -> Path:
+def record_deployment(models: Path | None = None, name: str | None = None, seconds: float = 1.0) -> Path:
     """Measure the quick classifier in every precision on every backend of this machine, and keep it as a recording.
 
     Args:
         models: A folder with ``quick-fp32.onnx``, ``quick-fp16.onnx`` and ``quick-int8.onnx`` from another machine, for
             one without Paddle. None trains and exports here.
-        name: Name of the recording.
+        name: Name of the recording; "deployment_" and the GPU's name unless given. The course ships "deployment".
         seconds: About how long to time each row.
 
     Returns:
@@ -34,14 +35,13 @@ def record_deployment(models: Path | None = None, name: str = "deployment", seco
         if precision != "int8" or machine.tensorrt_int8.available
     }
     rows, skipped = deployment.run(machine, data.load("digits", "test"), onnx_models, engines=engines, seconds=seconds)
-    if "int8" not in engines:
-        skipped.append(deployment.Skipped("TensorRT INT8", machine.tensorrt_int8.reason))
     recording = recordings.new(
         title="The quick classifier on the digits: quality and time of every variant on every backend",
         method=deployment.METHOD,
         machine=machine.machine(),
         data={"rows": [row.to_dict() for row in rows], "skipped": [vars(one) for one in skipped]},
     )
+    name = name or "deployment_" + re.sub(r"\W+", "_", machine.gpu.name.lower())
     return recordings.save(recording, recordings.FOLDER / f"{name}.json")
 
 

@@ -42,7 +42,8 @@ def resnet50(image_size: int = 224) -> dict[str, Path]:
     """
     from tutorial_utils import classifier  # imports Paddle
 
-    folder = paths.cache_dir("models") / f"resnet50-random-{image_size}"
+    code = blake3(Path(classifier.__file__).read_bytes()).hexdigest(length=4)
+    folder = paths.cache_dir("models") / f"resnet50-random-{image_size}-{code}"
     folder.mkdir(exist_ok=True)
     with FileLock(folder / "lock"):
         try:
@@ -59,7 +60,7 @@ def resnet50(image_size: int = 224) -> dict[str, Path]:
 
 def _folder(name: str, *sources: Path) -> Path:
     """Return the folder for what is exported from these files by today's export code."""
-    hasher = blake3(Path(onnx_export.__file__).read_bytes())
+    hasher = blake3(Path(onnx_export.__file__).read_bytes() + Path(__file__).read_bytes())
     for source in sources:
         hasher.update_mmap(source)
     return paths.cache_dir("onnx", f"{name}-{hasher.hexdigest(length=8)}")

@@ -13,6 +13,8 @@ from tutorial_utils.engine.options import BuildOptions, Profile
 from tutorial_utils.errors import BuildError, ModelFileError, ProfileError, UnsupportedOperatorError
 from tutorial_utils.trt import FLAVOURS
 
+_DOCTOR = "Run `python -m tutorial_utils doctor`."
+
 
 class ProgressBar(trt.IProgressMonitor):
     """Shows how far a build is: one bar for the outermost phase, named after the phase that is running."""
@@ -65,7 +67,7 @@ def build_plan(onnx_path: Path, options: BuildOptions, show_progress: bool) -> t
     # Strongly typed: the types of the ONNX file are the types of the engine. TensorRT 11 and RTX know nothing else.
     network = checked(
         builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)),
-        log, BuildError, "TensorRT can't create a network", "Run `python -m tutorial_utils doctor`.",
+        log, BuildError, "TensorRT can't create a network", _DOCTOR,
     )  # fmt: skip
     started = time.perf_counter()
     _parse(network, log, onnx_path)
@@ -120,14 +122,14 @@ def _parse(network: trt.INetworkDefinition, log: MessageLog, onnx_path: Path) ->
 def _configure(
     builder: trt.Builder, network: trt.INetworkDefinition, log: MessageLog, options: BuildOptions
 ) -> trt.IBuilderConfig:
-    config = builder.create_builder_config()
+    config = checked(builder.create_builder_config(), log, BuildError, "TensorRT gives no build configuration", _DOCTOR)
     config.profiling_verbosity = getattr(trt.ProfilingVerbosity, options.verbosity.upper())
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     _check_profiles({tensor.name: tuple(tensor.shape) for tensor in inputs}, options.profiles)
     for wanted in options.profiles:
-        profile = builder.create_optimization_profile()
+        profile = checked(builder.create_optimization_profile(), log, BuildError, "TensorRT gives no profile", _DOCTOR)
         for name, shapes in wanted.ranges:
             profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
         checked(
@@ -218,8 +220,9 @@ def inspect_plan(plan: bytes) -> tuple[reports.EngineLayer, ...]:
         trt.Runtime(log).deserialize_cuda_engine(plan),
         log, BuildError, "The engine can't be loaded for inspection", "Inspect it on a GPU that it was built for.",
     )  # fmt: skip
-    inspector = engine.create_engine_inspector()
-    return reports.layers_from_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    inspector = checked(engine.create_engine_inspector(), log, BuildError, "TensorRT gives no inspector", _DOCTOR)
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    return reports.layers_from_inspector(checked(text, log, BuildError, "TensorRT's inspector says nothing", _DOCTOR))
 
 
 def _build_remedy(log: MessageLog) -> str:

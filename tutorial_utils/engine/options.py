@@ -52,7 +52,14 @@ class Profile:
     @classmethod
     def from_mapping(cls, inputs: Mapping[str, tuple[Shape, Shape, Shape] | ShapeRange]) -> "Profile":
         """Make a profile from a mapping, for input names that are not Python names."""
-        ranges = {name: r if isinstance(r, ShapeRange) else ShapeRange(*r) for name, r in inputs.items()}
+        ranges = {}
+        for name, given in inputs.items():
+            if not isinstance(given, ShapeRange) and len(given) != 3:
+                raise ProfileError(
+                    f"The profile of {name} has {len(given)} shapes.",
+                    "Give three: the smallest, the best, the largest.",
+                )
+            ranges[name] = given if isinstance(given, ShapeRange) else ShapeRange(*given)
         return cls(tuple(sorted(ranges.items())))
 
     @classmethod
@@ -91,6 +98,10 @@ class BuildOptions:
     verbosity: Verbosity = "detailed"
 
     def __post_init__(self):
+        if self.workspace_bytes is not None and self.workspace_bytes < 1:
+            raise BuildError(
+                f"workspace_bytes is {self.workspace_bytes}.", "Give a positive number of bytes, or None for no limit."
+            )
         targets = self.compute_capabilities
         object.__setattr__(self, "profiles", tuple(self.profiles))
         object.__setattr__(self, "compute_capabilities", (targets,) if isinstance(targets, str) else tuple(targets))

@@ -8,9 +8,12 @@ from typing import Literal
 
 import numpy as np
 
+from tutorial_utils import paddle_program
 from tutorial_utils.errors import BackendUnavailableError, InputError, ModelFileError
 from tutorial_utils.quiet_paddle import paddle
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
+
+Shape = tuple[int, ...]
 
 _GPU_MEMORY_MB = 256  # first allocation; `enable_use_gpu` takes megabytes
 
@@ -51,9 +54,10 @@ class PaddleRunner(Runner):
         config.disable_glog_info()
         config.switch_ir_optim(optimize)
         if device == "gpu":
-            if not paddle.device.is_compiled_with_cuda():
+            if not paddle.device.is_compiled_with_cuda() or paddle.device.cuda.device_count() == 0:
                 raise BackendUnavailableError(
-                    "This Paddle was built without CUDA.", "Install paddlepaddle-gpu (see environment.yml)."
+                    "Paddle can't use a GPU here: it was built without CUDA, or there is none.",
+                    "Install paddlepaddle-gpu (see environment.yml).",
                 )
             config.enable_use_gpu(_GPU_MEMORY_MB, 0)
         elif onednn:
@@ -61,19 +65,58 @@ class PaddleRunner(Runner):
         else:
             config.disable_mkldnn()
         config.set_cpu_math_library_num_threads(threads or os.cpu_count() or 1)
+        self._open(config, Path(model_path), f"Paddle {'GPU' if device == 'gpu' else 'CPU'}", {})
+
+    @classmethod
+    def from_config(
+        cls,
+        config: "paddle.inference.Config",
+        backend: str,
+        shapes: Mapping[str, tuple[Shape, Shape, Shape]] | None = None,
+    ) -> "PaddleRunner":
+        """Make a runner of a configuration of your own, such as one of `tutorial_utils.paddle_tensorrt`.
+
+        Args:
+            config: Any configuration of Paddle Inference that names its two files.
+            backend: The backend and device, as tables show it.
+            shapes: Smallest, best and largest shape of each input, where an engine was built for a range.
+
+        Raises:
+            ModelFileError: Paddle can't load the files.
+        """
+        runner = cls.__new__(cls)
+        runner._open(config, Path(config.prog_file()), backend, shapes or {})
+        return runner
+
+    def _open(
+        self,
+        config: "paddle.inference.Config",
+        model_path: Path,
+        backend: str,
+        shapes: Mapping[str, tuple[Shape, Shape, Shape]],
+    ) -> None:
+        paddle_program.operators(model_path)  # a damaged .pdmodel must not reach Paddle: it would end the process
         try:
             self._predictor = paddle.inference.create_predictor(config)
         except Exception as error:  # Paddle raises RuntimeError, ValueError and its own types here
             raise ModelFileError(
-                f"Paddle can't load {Path(model_path).name}: {_last_line(error)}.",
+                f"Paddle can't load {model_path.name}: {_last_line(error)}.",
                 "Save the model again with this Paddle.",
             ) from error
-        self.backend = f"Paddle {'GPU' if device == 'gpu' else 'CPU'}"
-        shapes = _input_shapes(Path(model_path))
+        self.backend = backend
+        declared = _input_shapes(model_path)
         self._inputs = {name: self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()}
         self._outputs = {name: self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()}
-        self.inputs = {name: TensorSpec(name, _dtype(h), shapes.get(name)) for name, h in self._inputs.items()}
+        self.inputs = {
+            name: TensorSpec(name, _dtype(handle), declared.get(name), *_range(shapes.get(name)))
+            for name, handle in self._inputs.items()
+        }
         self.outputs = {name: TensorSpec(name, _dtype(h)) for name, h in self._outputs.items()}
+
+    def close(self) -> None:
+        """Free the predictor. Only now does Paddle write collected shape ranges and INT8 calibration tables."""
+        self._inputs, self._outputs = {}, {}
+        self._predictor = None
 
     def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         for name, handle in self._inputs.items():
@@ -82,10 +125,17 @@ class PaddleRunner(Runner):
         return {name: handle.copy_to_cpu() for name, handle in self._outputs.items()}
 
 
+def _range(shapes: tuple[Shape, Shape, Shape] | None) -> tuple[Shape, Shape] | tuple[()]:
+    return (tuple(shapes[0]), tuple(shapes[2])) if shapes else ()
+
+
 def _input_shapes(model_path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the input shapes from a program in the PIR form. A predictor knows them only after its first run."""
+    """Read the input shapes from a program. A predictor knows them only after its first run."""
     if model_path.suffix != ".json":
-        return {}
+        program = paddle.base.core.ProgramDesc(model_path.read_bytes())  # kept in a variable: its blocks die with it
+        block = program.block(0)
+        fed = [block.op(i).output("Out")[0] for i in range(block.op_size()) if block.op(i).type() == "feed"]
+        return {name: tuple(block.find_var(name.encode()).shape()) for name in fed}
     block = json.loads(model_path.read_text())["program"]["regions"][0]["blocks"][0]
     inputs = [operation["A"] for operation in block["ops"] if operation["#"] == "1.data"]
     attributes = [{attribute["N"]: attribute["AT"]["D"] for attribute in given} for given in inputs]

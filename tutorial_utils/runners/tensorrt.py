@@ -88,7 +88,10 @@ class TensorRTRunner(Runner):
         if not cuda_graph:
             context = self._engine.create_execution_context()
         elif IS_RTX:
-            config = self._engine.create_runtime_config()
+            config = checked(
+                self._engine.create_runtime_config(), self._log, BuildError, "TensorRT gives no runtime configuration",
+                "Leave cuda_graph out.",
+            )  # fmt: skip
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             context = self._engine.create_execution_context(config)
         else:
@@ -157,6 +160,8 @@ class TensorRTRunner(Runner):
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
+        if self._cuda_context is None:
+            raise InputError("The runner is closed.", "Make a new one, or use it inside its `with` block.")
         self._cuda_context.push()
         try:
             yield
