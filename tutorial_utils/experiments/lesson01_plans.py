@@ -67,9 +67,10 @@ def load(onnx_path: Path, options: engine.BuildOptions) -> Load:
         checked(execution, log, BuildError, "TensorRT can't create a context", "Free GPU memory.")
         times.append(time.perf_counter())
         asked = loaded.device_memory_size_v2
-        del execution, loaded
+        del execution, loaded, runtime
     finally:
         context.pop()
+        context.detach()
     read, deserialize, create = (1000 * (after - before) for before, after in itertools.pairwise(times))
     return Load(read, deserialize, create, built.report.activation_bytes, asked)
 
@@ -93,6 +94,7 @@ def refusal(plan: bytes) -> str:
         del loaded
     finally:
         context.pop()
+        context.detach()
     return answer
 
 
