@@ -18,7 +18,11 @@ from mypy import stubgen
 trt = pytest.importorskip("tensorrt_rtx")
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ["tutorial_utils/engine", "tutorial_utils/runners/tensorrt.py"]
+SOURCES = [
+    "tutorial_utils/engine",
+    "tutorial_utils/runners/tensorrt.py",
+    "tutorial_utils/experiments/lesson03_by_hand.py",
+]
 PUBLIC_STUBS = Path(sys.prefix) / "tensorrt-stubs"  # the Makefile installs them there
 VERSIONS = ("TensorRT 10.13", "TensorRT-RTX")
 
