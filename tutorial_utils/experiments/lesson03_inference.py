@@ -3,7 +3,7 @@
 import functools
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ BATCH, LARGEST = 64, 64
 QUICK_PROFILE = engine.Profile.batch("x", data.IMAGE_SHAPE, opt=BATCH, max=LARGEST)
 RESNET_PROFILE = engine.Profile.batch("x", (3, 224, 224), opt=8, max=LARGEST)
 LANES = 3
+MODELS = ("quick-fp32", "quick-fp16", "resnet50-fp16")
 METHOD = (
     "the functions of tutorial_utils/experiments/lesson03_by_hand.py; quick classifier on 64 test images, ResNet-50 "
     "FP16 with random weights at 224x224 for clocks and capture; warm-up until steady, then 10 rounds in which the "
@@ -29,11 +30,11 @@ _CLOCK_CALLS = 50
 _TOP_K_SHAPE = (4, 100)
 
 
-def measure(models: Path, seconds: float = 0.3) -> dict[str, Any]:
+def measure(models: Mapping[str, Path], seconds: float = 0.3) -> dict[str, Any]:
     """Run the experiment on this machine's GPU.
 
     Args:
-        models: A folder with ``quick-{fp32,fp16}.onnx`` and ``resnet50-fp16.onnx``.
+        models: ONNX files by name: `MODELS`.
         seconds: About how long to time each candidate.
 
     Returns:
@@ -55,12 +56,12 @@ def measure(models: Path, seconds: float = 0.3) -> dict[str, Any]:
         BackendUnavailableError: TensorRT engines can't run here.
     """
     images = data.load("digits", "test").images[:BATCH]
-    quick = {name: _build(models / f"quick-{name}.onnx", QUICK_PROFILE) for name in ("fp32", "fp16")}
-    resnet = _build(models / "resnet50-fp16.onnx", RESNET_PROFILE)
+    quick = {name: _build(models[f"quick-{name}"], QUICK_PROFILE) for name in ("fp32", "fp16")}
+    resnet = _build(models["resnet50-fp16"], RESNET_PROFILE)
     with by_hand.primary_context():
         return {
             "tensors": _tensors(quick["fp32"]),
-            "agreement": {name: _agreement(built, models / "quick-fp32.onnx", images) for name, built in quick.items()},
+            "agreement": {name: _agreement(built, models["quick-fp32"], images) for name, built in quick.items()},
             "mistakes": _mistakes(quick["fp32"].plan),
             "top_k": _top_k(),
             **_costs(quick["fp16"], images, seconds),
@@ -316,12 +317,13 @@ def record(models: Path) -> Path:
     machine = capabilities.probe()
     if not machine.tensorrt_run.available:
         raise BackendUnavailableError(machine.tensorrt_run.reason, machine.tensorrt_run.remedy)
-    for name in ("quick-fp32", "quick-fp16", "resnet50-fp16"):
-        onnx_export.load(Path(models) / f"{name}.onnx")
+    files = {name: Path(models) / f"{name}.onnx" for name in MODELS}
+    for path in files.values():
+        onnx_export.load(path)
     recording = recordings.new(
         title="TensorRT inference by hand with PyCUDA: mistakes, costs, streams, CUDA graphs and clocks",
         method=METHOD,
         machine=machine.machine(),
-        data=measure(Path(models)),
+        data=measure(files),
     )
     return recordings.save(recording, recordings.FOLDER / "lesson03_inference.json")
