@@ -111,3 +111,29 @@ def test_recording_needs_a_gpu(monkeypatch):
 def test_recording_needs_all_models(tmp_path):
     with pytest.raises(ModelFileError, match=r"quick-fp32\.onnx"):
         record.models_in(tmp_path)
+
+
+def test_dynamic_graph_comes_first_and_agrees(test_images):
+    pytest.importorskip("paddle")
+    from tutorial_utils import classifier
+
+    model = classifier.build("quick")
+    machine = dataclasses.replace(
+        without_gpu(), onnxruntime_cpu=capabilities.Capability("ONNX Runtime", False, "Left out.", "")
+    )
+    rows, _ = deployment.run(machine, test_images, {}, dynamic_graph=model, seconds=0.05)
+    assert [row.backend for row in rows] == ["Paddle dynamic CPU"]
+    logits = classifier.predict(model, test_images.images)
+    assert rows[0].quality == metrics.classification_metrics(test_images.labels, logits)
+
+
+def test_first_result_is_shown_on_request(row):
+    shown = deployment.table([("here", [dataclasses.replace(row, first_result_ms=123.21)])], first_result=True)
+    assert shown["first result ms"].tolist() == ["123.2"]
+    assert "first result ms" not in deployment.table([("here", [row])])
+
+
+def test_rows_of_recordings_before_first_results_are_read(row):
+    values = row.to_dict()
+    del values["first_result_ms"]
+    assert deployment.Row.from_dict(values) == row

@@ -4,6 +4,7 @@
 """
 
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from tutorial_utils.engine import Engine
 from tutorial_utils.runners import Runner
 
 if TYPE_CHECKING:
+    import paddle
     import pandas
 
     from tutorial_utils.classifier import SavedModel
@@ -47,6 +49,8 @@ class Row:
         model_bytes: Size of the model file, weights included.
         engine_bytes: Size of the serialized engine; only for TensorRT.
         activation_bytes: Device memory for activations; only for TensorRT.
+        first_result_ms: Time of loading the model and of the first call, in milliseconds; the library was imported
+            before. None in recordings that were made before this was measured.
     """
 
     backend: str
@@ -59,6 +63,7 @@ class Row:
     model_bytes: int
     engine_bytes: int | None
     activation_bytes: int | None
+    first_result_ms: float | None = None
 
     @property
     def label(self) -> str:
@@ -95,6 +100,7 @@ def run(
     *,
     engines: Mapping[str, Engine] | None = None,
     paddle_model: "SavedModel | None" = None,
+    dynamic_graph: "paddle.nn.Layer | None" = None,
     batch: int = 64,
     seconds: float = 1.0,
 ) -> tuple[list[Row], list[Skipped]]:
@@ -107,6 +113,8 @@ def run(
         engines: TensorRT engine of each precision.
         paddle_model: The static Paddle model that the ONNX files come from. The first row, which is Paddle's where
             Paddle runs, else the first ONNX file's, is the reference of agreement and error.
+        dynamic_graph: The same model as Python code, which Paddle runs operator by operator. It is no candidate for
+            deployment, but what one starts from; where it is given, it is the first row.
         batch: Images in one timed call.
         seconds: About how long to time each row.
 
@@ -114,13 +122,16 @@ def run(
         The rows, and what had to be left out.
     """
     candidates, skipped = _candidates(machine, onnx_models, engines or {}, paddle_model)
+    if dynamic_graph is not None:
+        candidates.insert(0, _dynamic_graph(dynamic_graph, dataset))
     with ExitStack() as open_runners:
-        runners = [open_runners.enter_context(candidate.make_runner()) for candidate in candidates]
+        started = [_start(candidate, open_runners, dataset.images[:batch]) for candidate in candidates]
+        runners, first_results = ([one[i] for one in started] for i in range(2))
         logits = [predict(runner, dataset.images, batch) for runner in runners]
         broken = [i for i, values in enumerate(logits) if not np.isfinite(values).all()]
         for i in reversed(broken):  # an overflow of one row, in FP16 say, is no reason to lose the table
             skipped.append(Skipped(f"{runners[i].backend} {candidates[i].precision.upper()}", "It returns NaN or Inf."))
-            del candidates[i], runners[i], logits[i]
+            del candidates[i], runners[i], first_results[i], logits[i]
         images = dataset.images[:batch]
         calls = [functools.partial(runner.infer, {next(iter(runner.inputs)): images}) for runner in runners]
         latencies = benchmark.measure_in_turn(dict(enumerate(calls)), batch=len(images), seconds=seconds)
@@ -136,6 +147,7 @@ def run(
                 model_bytes=candidate.model_bytes,
                 engine_bytes=candidate.engine.report.plan_bytes if candidate.engine else None,
                 activation_bytes=candidate.engine.report.activation_bytes if candidate.engine else None,
+                first_result_ms=first_results[i],
             )
             for i, (candidate, runner) in enumerate(zip(candidates, runners, strict=True))
         ]
@@ -204,6 +216,22 @@ def _candidates(
     return candidates, skipped
 
 
+def _dynamic_graph(model: "paddle.nn.Layer", dataset: Dataset) -> _Candidate:
+    from tutorial_utils.runners.paddle import DynamicGraphRunner
+
+    size = sum(parameter.numpy().nbytes for parameter in model.state_dict().values())
+    make_runner = functools.partial(DynamicGraphRunner, model, dataset.images.shape[1:])
+    return _Candidate("fp32", make_runner, size)
+
+
+def _start(candidate: _Candidate, open_runners: ExitStack, images: np.ndarray) -> tuple[Runner, float]:
+    """Load a candidate and call it once; return it, and how many milliseconds both took."""
+    begin = time.perf_counter()
+    runner = open_runners.enter_context(candidate.make_runner())
+    runner.infer({next(iter(runner.inputs)): images})
+    return runner, round(1000 * (time.perf_counter() - begin), 3)
+
+
 def _device_latency(runner: Runner, images: np.ndarray, seconds: float) -> Measurement | None:
     device_times = getattr(runner, "device_times", None)  # of a TensorRTRunner
     if device_times is None:
@@ -212,15 +240,16 @@ def _device_latency(runner: Runner, images: np.ndarray, seconds: float) -> Measu
     return benchmark.measure_on_device(functools.partial(device_times, feeds), batch=len(images), seconds=seconds)
 
 
-def table(groups: Sequence[tuple[str, Sequence[Row]]]) -> "pandas.DataFrame":
+def table(groups: Sequence[tuple[str, Sequence[Row]]], *, first_result: bool = False) -> "pandas.DataFrame":
     """Return rows as a table for display, each number with as many digits as it deserves.
 
     Args:
         groups: Rows by where they were measured, such as ``[("here", rows), ("H200, recorded", others)]``.
+        first_result: Add the column of the time that loading and the first call take together.
     """
     import pandas
 
-    lines = (
+    lines = [
         {
             "where": where,
             "backend": row.backend,
@@ -228,6 +257,7 @@ def table(groups: Sequence[tuple[str, Sequence[Row]]]) -> "pandas.DataFrame":
             "accuracy %": f"{100 * row.quality.accuracy:.2f}",
             "macro prec. %": f"{100 * row.quality.precision:.2f}",
             "macro recall %": f"{100 * row.quality.recall:.2f}",
+            "first result ms": f"{row.first_result_ms:.1f}" if row.first_result_ms else "",
             "median ms": f"{row.latency.median_ms:.3f}",
             "p99 ms": f"{row.latency.p99_ms:.3f}",
             "calls": f"{row.latency.calls}{'' if row.latency.stable else ' (not steady)'}",
@@ -239,5 +269,6 @@ def table(groups: Sequence[tuple[str, Sequence[Row]]]) -> "pandas.DataFrame":
         }
         for where, rows in groups
         for row in rows
-    )
-    return pandas.DataFrame(lines).set_index(["where", "backend", "type"])
+    ]
+    shown = pandas.DataFrame(lines).set_index(["where", "backend", "type"])
+    return shown if first_result else shown.drop(columns="first result ms")

@@ -125,6 +125,26 @@ class PaddleRunner(Runner):
         return {name: handle.copy_to_cpu() for name, handle in self._outputs.items()}
 
 
+class DynamicGraphRunner(Runner):
+    """Runs a Paddle model as the Python code that it is written in, operator by operator.
+
+    Args:
+        model: A layer with one input and one output, on Paddle's current device. It is put into evaluation mode.
+        sample: Shape of one input, without the batch.
+    """
+
+    def __init__(self, model: "paddle.nn.Layer", sample: Shape):
+        model.eval()
+        self._model = model
+        self.backend = f"Paddle dynamic {paddle.get_device().partition(':')[0].upper()}"
+        self.inputs = {"x": TensorSpec("x", np.dtype(np.float32), (-1, *sample))}
+        self.outputs = {"y": TensorSpec("y", np.dtype(np.float32))}
+
+    def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        with paddle.no_grad():
+            return {"y": self._model(paddle.to_tensor(feeds["x"])).numpy()}
+
+
 def _range(shapes: tuple[Shape, Shape, Shape] | None) -> tuple[Shape, Shape] | tuple[()]:
     return (tuple(shapes[0]), tuple(shapes[2])) if shapes else ()
 
