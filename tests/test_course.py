@@ -59,6 +59,17 @@ def test_course_is_written_with_a_front_page(tmp_path, capsys):
     assert "01_lesson: cell 2 of 3, " in capsys.readouterr().out
 
 
+def test_solutions_have_a_page_that_the_lesson_links_to(tmp_path):
+    lesson = notebook_file(tmp_path, "01_lesson", "print('[solution](solutions/01_lesson.ipynb)')")
+    (tmp_path / "solutions").mkdir()
+    notebook_file(tmp_path / "solutions", "01_lesson", "raise SystemExit  # never executed for the page")
+    course.write_course([lesson], tmp_path / "out")
+    assert "solutions/01_lesson.html" in (tmp_path / "out" / "01_lesson.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "solutions" / "01_lesson.html").read_text(encoding="utf-8")
+    assert "never executed" in page
+    assert 'href="../index.html"' in page
+
+
 def test_lesson_page_waits_for_no_script_from_the_network(tmp_path):
     lesson = notebook_file(tmp_path, "01_lesson", "1 + 1")
     page = course.write_course([lesson], tmp_path / "pages").with_name("01_lesson.html")

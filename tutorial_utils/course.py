@@ -24,6 +24,7 @@ from tutorial_utils.progress import PROGRESS_VARIABLE
 from tutorial_utils.recordings import ORIGIN_MIME_TYPE, Origin
 
 NOTEBOOKS = Path("notebooks")
+SOLUTIONS = "solutions"  # folder beside the lessons
 OUTPUT = Path("build/course")
 
 
@@ -47,11 +48,23 @@ def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
     for path in paths:
         notebook, seconds = execute(path)
         lesson = Lesson(title(notebook, path), f"{path.stem}.html", seconds, origins(notebook))
-        (folder / lesson.page).write_text(_html(notebook, lesson.title), encoding="utf-8")
+        page = _html(notebook, lesson.title).replace(f"solutions/{path.name}", f"solutions/{lesson.page}")
+        (folder / lesson.page).write_text(page, encoding="utf-8")
+        _write_solution(path, folder)
         lessons.append(lesson)
     index = folder / "index.html"
     index.write_text(front_page(lessons, probe().machine(), time.strftime("%Y-%m-%d")), encoding="utf-8")
     return index
+
+
+def _write_solution(lesson: Path, folder: Path) -> None:
+    """Write the page of a lesson's solutions, as they were last executed: to run them is what `make test` does."""
+    path = lesson.parent / SOLUTIONS / lesson.name
+    if path.exists():
+        solution = notebook_form.read(path)
+        (folder / SOLUTIONS).mkdir(exist_ok=True)
+        page = folder / SOLUTIONS / f"{lesson.stem}.html"
+        page.write_text(_html(solution, title(solution, path)).replace("index.html", "../index.html"), encoding="utf-8")
 
 
 def execute(path: Path) -> tuple[NotebookNode, float]:
@@ -165,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         paths = options.notebooks or _lessons()
         if options.in_place:
-            for path in paths:
+            for path in options.notebooks or [*paths, *sorted((NOTEBOOKS / SOLUTIONS).glob("*.ipynb"))]:
                 notebook, _ = execute(path)
                 notebook_form.write(notebook, path)
         else:
