@@ -282,7 +282,7 @@ def test_engines_are_counted_and_what_fell_back_is_listed(engine):
     use = paddle_program.tensorrt_use(names)
     assert (use.engines, use.fell_back) == (2, {"pd_op.flip": 2})
     assert str(use) == "2 TensorRT engines; left to Paddle: 2 pd_op.flip"
-    assert str(paddle_program.tensorrt_use([engine])) == "1 TensorRT engines; left to Paddle: nothing"
+    assert str(paddle_program.tensorrt_use([engine])) == "1 TensorRT engine; left to Paddle: nothing"
 
 
 @pytest.mark.parametrize("ending", [".json", ".pdmodel"])

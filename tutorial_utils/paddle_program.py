@@ -80,7 +80,7 @@ class TensorRTUse:
 
     def __str__(self) -> str:
         left = ", ".join(f"{count} {name}" for name, count in sorted(self.fell_back.items()))
-        return f"{self.engines} TensorRT engines; left to Paddle: {left or 'nothing'}"
+        return f"{self.engines} TensorRT engine{'' if self.engines == 1 else 's'}; left to Paddle: {left or 'nothing'}"
 
 
 def tensorrt_use(names: list[str]) -> TensorRTUse:
