@@ -376,6 +376,12 @@ def load_pdmodel(paddle, files):
     paddle.inference.create_predictor(config)
 
 
+def optimize_memory(paddle, files):
+    config = paddle.inference.Config(*map(str, files))
+    config.enable_memory_optim()
+    paddle.inference.create_predictor(config)
+
+
 PADDLE = {
     "please compile with TENSORRT first": lambda paddle, files: paddle.inference.Config(
         *map(str, files)
@@ -385,8 +391,10 @@ PADDLE = {
     "please confirm whether the file is normal": load_pdmodel,
     "arguments, but not found in input": save_with_another_self,
     "Ref tensor type (float64) is not supported by oneDNN": infer_float64,
+    "Not find predictor_id": optimize_memory,
 }
 GPU_CALL_ON_CPU = "Please use PaddlePaddle with GPU version."
+DAMAGED_PDMODEL = "C++ Traceback (most recent call last)"
 
 
 @pytest.fixture(scope="module")
@@ -411,6 +419,14 @@ def test_paddle_only_logs_that_it_has_no_gpu(cpu_paddle, paddle_model):
     printed = run([sys.executable, "-c", script, *paddle_model], GLOG_minloglevel="0")
     assert GPU_CALL_ON_CPU in printed
     assert printed.rstrip().endswith("False")
+
+
+def test_paddle_dies_of_a_damaged_pdmodel(cpu_paddle, paddle_model, tmp_path):
+    (tmp_path / "net.pdmodel").write_bytes(b"garbage " * 100)
+    script = "import sys; from paddle.inference import *; create_predictor(Config(*sys.argv[1:])); print('alive')"
+    printed = run([sys.executable, "-c", script, tmp_path / "net.pdmodel", paddle_model[1]])
+    assert DAMAGED_PDMODEL in printed
+    assert "alive" not in printed
 
 
 PADDLE2ONNX = {
@@ -591,6 +607,6 @@ def test_links_to_threads_are_the_threads_that_they_name():
 
 def test_rows_marked_as_provoked_are_those_with_a_test():
     tables = [REMOVED, UNPARSED, UNBUILT, UNLOADED, SCRIPTS, POLYGRAPHY, ONNX_RUNTIME, PADDLE, PADDLE2ONNX, NBVAL]
-    tested = {text for table in tables for text in table} | {FALLBACK, GPU_CALL_ON_CPU}
+    tested = {text for table in tables for text in table} | {FALLBACK, GPU_CALL_ON_CPU, DAMAGED_PDMODEL}
     tested |= {error.__name__ for error in OWN}
     assert tested == {row.text for row in ROWS if row.parts["Source"].startswith(PROVOKED)}
