@@ -69,6 +69,11 @@ def test_memory_from_log():
     assert memory_from_log(["Total Scratch Memory: 1 bytes"]) == {}
 
 
+def test_memory_of_two_profiles_is_that_of_the_larger():
+    log = [f"Total Activation Memory: {size} bytes" for size in (19267584, 8241152)]
+    assert memory_from_log(log) == {"activation_bytes": 19267584}
+
+
 def tensor(name, dims, **kind):
     return {"Name": name, "Location": "Device", "Dimensions": dims, **kind}
 

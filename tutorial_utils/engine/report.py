@@ -169,7 +169,7 @@ def memory_from_log(messages: list[str]) -> dict[str, int]:
     for name, label in (("activation_bytes", "Total Activation Memory"), ("weights_bytes", "Total Weights Memory")):
         sizes = [int(m[1]) for text in messages if (m := re.match(rf"{label}: (\d+) bytes", text))]
         if sizes:
-            found[name] = sizes[-1]
+            found[name] = max(sizes)  # activations are listed once for each profile
     return found
 
 
