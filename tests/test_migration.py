@@ -49,6 +49,13 @@ def test_columns_of_tensorrt_10(change, public_stub):  # noqa: F811 - the import
     assert found(change.new)
 
 
+def test_card_is_a_table_of_all_changes():
+    lines = migration.markdown().splitlines()
+    assert len(lines) == 2 + len(migration.CARD)
+    assert {line.count(" | ") for line in [lines[0], *lines[2:]]} == {5}
+    assert "| no | no | no |" in lines[3]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("change", WITH_ENGINE, ids=lambda change: change.topic)
 def test_new_code_runs_with_an_engine(change, fp32_model):

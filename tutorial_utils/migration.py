@@ -8,16 +8,13 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from tutorial_utils import onnx_export
 from tutorial_utils.engine.messages import MessageLog, trt
 from tutorial_utils.trt import FLAVOURS
-
-if TYPE_CHECKING:
-    import pandas
 
 # What the variables of the code on the card are.
 CLASSES = {
@@ -249,20 +246,19 @@ def execute(change: Change, variables: Mapping[str, Any]) -> dict[str, Any]:
     return assigned
 
 
-def table(card: Sequence[Change] = CARD) -> "pandas.DataFrame":
-    """Return the card for display. The column of the installed TensorRT is looked up, not typed."""
-    import pandas
-
+def markdown(card: Sequence[Change] = CARD) -> str:
+    """Return the card as a table. The column of the installed TensorRT is looked up, not typed."""
     still = {True: "yes", False: "no"}
-    rows = [
-        {
-            "for": change.topic,
-            "written for 8.6": change.old,
-            "in 10": still[change.old_in_10],
-            "in 11": still[change.old_in_11],
-            f"in this {FLAVOURS[trt.__name__]}": still[not missing_names(change.old)],
-            "write instead": change.new,
-        }
-        for change in card
+    lines = [
+        f"| for | written for 8.6 | in 10 | in 11 | in this {FLAVOURS[trt.__name__]} | write instead |",
+        "|:--|:--|:--|:--|:--|:--|",
     ]
-    return pandas.DataFrame(rows).set_index("for")
+    for change in card:
+        here = not missing_names(change.old)
+        cells = (_code(change.old), *(still[has] for has in (change.old_in_10, change.old_in_11, here)))
+        lines.append(f"| {' | '.join((change.topic, *cells, _code(change.new)))} |")
+    return "\n".join(lines)
+
+
+def _code(text: str) -> str:
+    return "<br>".join(f"`{line}`" for line in text.splitlines())
