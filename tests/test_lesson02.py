@@ -105,7 +105,10 @@ def test_speed_ups_and_their_figure(calls):
     assert one.cold == calls[0].first_ms / calls[1].first_ms
     assert one.warm.speedup == calls[0].warm.median_ms / calls[1].warm.median_ms
     picture = figures.apparent_speed_ups([one], "plain")
-    assert picture.text == f"oneDNN: {one.cold:.2f}x by one cold call, {one.warm.speedup:.2f}x by warm calls"
+    assert picture.text == (
+        f"oneDNN: {one.cold:.2f}x by one cold call, {one.warm.speedup:.2f}x by warm calls "
+        f"({one.warm.low:.2f} to {one.warm.high:.2f})"
+    )
     assert "over plain" in picture.alt
 
 

@@ -70,7 +70,7 @@ def _cold_then_warm(model_path: Path, params_path: Path, images: np.ndarray, cho
         call()
         cold[name] = (1e3 * (created - started), 1e3 * (time.perf_counter() - created))
         calls[name] = call
-    warm = benchmark.measure_in_turn(calls, batch=len(images), seconds=0.5)
+    warm = benchmark.measure_in_turn(calls, batch=len(images), seconds=1.0)
     return [ColdCall(name, *cold[name], warm[name]) for name in calls]
 
 

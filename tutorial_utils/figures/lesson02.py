@@ -17,7 +17,8 @@ def apparent_speed_ups(rows: Sequence[SpeedUp], baseline: str) -> Picture:
     figure, axes = plotting.new_figure(1.5 + 0.55 * len(rows))
     positions = range(len(rows))
     for position, one in enumerate(rows):
-        axes.plot([one.cold, one.warm.speedup], [position] * 2, color=GREY, linewidth=1.5)
+        axes.plot([one.cold, one.warm.speedup], [position] * 2, color=GREY, linewidth=1)
+        axes.plot([one.warm.low, one.warm.high], [position] * 2, color=BLUE, linewidth=4, solid_capstyle="butt")
         for value, height in ((one.cold, 11), (one.warm.speedup, -17)):
             axes.annotate(
                 f"{value:.2f}x",
@@ -34,7 +35,7 @@ def apparent_speed_ups(rows: Sequence[SpeedUp], baseline: str) -> Picture:
         "o",
         color=BLUE,
         markersize=9,
-        label="median of warm calls (below)",
+        label="median of warm calls, 95 % interval (below)",
     )
     axes.axvline(1, color=GREY, linewidth=1.5, linestyle="--")
     axes.set_yticks(positions, [one.name for one in rows])
@@ -47,7 +48,11 @@ def apparent_speed_ups(rows: Sequence[SpeedUp], baseline: str) -> Picture:
     axes.minorticks_off()
     axes.set_xlabel(f"times as fast as {baseline} (dashed line: no difference)")
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
-    lines = [f"{one.name}: {one.cold:.2f}x by one cold call, {one.warm.speedup:.2f}x by warm calls" for one in rows]
+    lines = [
+        f"{one.name}: {one.cold:.2f}x by one cold call, "
+        f"{one.warm.speedup:.2f}x by warm calls ({one.warm.low:.2f} to {one.warm.high:.2f})"
+        for one in rows
+    ]
     return Picture(figure, f"Speed-ups over {baseline} by two ways of timing. {'; '.join(lines)}.", "\n".join(lines))
 
 
