@@ -174,6 +174,7 @@ WRONG_ANSWERS = {
     ],
     "01.4": [
         (choose(lambda values, scale: np.mean((quantized(values, scale) - values) ** 2)), "multiply the integers by"),
+        (lambda values, thresholds: max(thresholds), "half of the 255 integers"),
         (returns_position, "position of the threshold"),
         (choose(squared, key=lambda threshold: threshold / 127), "That is the scale"),
         (lambda values, thresholds: min(thresholds, key=lambda t: abs(t - np.abs(values).max())), "as MinMax does"),

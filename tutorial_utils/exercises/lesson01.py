@@ -13,13 +13,13 @@ def lost_fusions() -> list[Case]:
         Case(
             (
                 _report("Conv.1 Norm.1 Relu.1", "Conv.2 Norm.2", "Pool.1", "Gemm.1 Add.1"),
-                _report("Conv.1", "", "Norm.1 Relu.1", "Conv.2", "", "Norm.2", "Pool.1", "Gemm.1 Add.1", control=3),
+                _report("Conv.1", "", "Norm.1 Relu.1", "Conv.2", "", "Norm.2", "", "Pool.1", "Gemm.1 Add.1", control=3),
             ),
             2,
             "an engine with two of three fusions lost",
             [
-                Mistake(4, "That is how many kernels were added. A lost fusion can add several: count fusions."),
-                Mistake(7, "That is how many layers were added, those that only order streams included."),
+                Mistake(5, "That is how many kernels were added. A lost fusion can add several: count fusions."),
+                Mistake(8, "That is how many layers were added, those that only order streams included."),
                 Mistake(1, "You compare how many fusions there are. The marked engine also has a fusion that the "
                         "first doesn't have: look at which nodes are together."),
                 Mistake(3, "These are all fusions of the first engine. One of them is still there in the second."),
@@ -138,8 +138,8 @@ def best_threshold() -> list[Case]:
             1.0,
             "values from -1 to 1",
             [
-                Mistake(2.0, "You choose a scale that uses half of the 255 integers. Did you multiply the integers by "
-                             "the scale again, before you compare them with the values?"),
+                Mistake(2.0, "With 2.0 these values use only half of the 255 integers, and 1.0 clips none of them "
+                             "either. If you compare errors: did you multiply the integers by the scale again before?"),
                 Mistake(0.5, "You choose the finest steps, as if nothing were clipped. Integers end at -127 and 127."),
                 Mistake(0, "That is the position of the threshold in the list. Return the threshold."),
                 Mistake(1 / 127, "That is the scale. Return the threshold that it comes from."),
