@@ -184,7 +184,7 @@ def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[
     if unknown:
         raise BuildError(
             f"TensorRT-RTX {trt.__version__} can't build for compute capability {', '.join(unknown)}.",
-            f"Choose from {', '.join(known)}; leave compute_capabilities empty to build for all of them.",
+            f"Choose from {', '.join(known)}; leave compute_capabilities empty for TensorRT-RTX's own choice.",
         )
     config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):

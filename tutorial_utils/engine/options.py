@@ -84,8 +84,9 @@ class BuildOptions:
         profiles: One or more optimization profiles; none for a model whose shapes are all static.
         workspace_bytes: Upper limit of the scratch memory that a layer may use; None for TensorRT's default, which is
             all of the GPU's memory.
-        compute_capabilities: Target GPUs such as ``("8.6", "8.9")`` (TensorRT-RTX only). Empty: TensorRT-RTX builds
-            for every GPU that it supports, TensorRT for the GPU of this machine.
+        compute_capabilities: Target GPUs such as ``("8.6", "8.9")`` (TensorRT-RTX only). Empty: TensorRT builds
+            for the GPU of this machine, TensorRT-RTX for those of its choice (without a GPU, 7.5 isn't among them:
+            an FP32 model builds that 7.5 refuses).
         verbosity: How much the engine tells about its layers. The report has layers only at "detailed".
 
     Raises:
