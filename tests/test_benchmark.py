@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from tutorial_utils import benchmark
-from tutorial_utils.benchmark import Measurement, compare, measure, measure_in_turn, measure_on_device
+from tutorial_utils.benchmark import (
+    Measurement,
+    compare,
+    measure,
+    measure_in_turn,
+    measure_on_device,
+    measure_on_device_in_turn,
+)
 from tutorial_utils.errors import InputError
 
 
@@ -116,6 +123,22 @@ def test_measure_on_device(clock):
     assert (result.first_call_ms, result.median_ms) == (9.0, 2.0)
     assert asked[result.warmup_calls :] == [11] * 10
     assert result.calls == 100
+
+
+def test_work_on_the_device_takes_turns(clock):
+    order = []
+
+    def work(name, ms):
+        def device_times(calls):
+            order.append(name)
+            return np.full(calls, ms)
+
+        return device_times
+
+    results = measure_on_device_in_turn({"a": work("a", 1.0), "b": work("b", 3.0)}, seconds=0.2)
+    warm_up = sum(result.warmup_calls for result in results.values())
+    assert order[warm_up:] == ["a", "b"] * 10
+    assert (results["a"].median_ms, results["b"].median_ms) == (1.0, 3.0)
 
 
 @pytest.mark.parametrize(

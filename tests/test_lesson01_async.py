@@ -35,6 +35,7 @@ def entry():
     ("name", "expected"),
     [
         ("one by one", 5.5),
+        ("1 stream", 5.5),
         ("2 streams", 4.0),
         ("2 streams, CUDA graph", 2.5),
         ("one by one, CUDA graph", 3.5),

@@ -97,7 +97,7 @@ def test_target_and_plan_figures():
     builds = [Attempt("a", ("7.5",), reason="no"), Attempt("a", ("8.6",), 5000, 3)]
     drawn = target_figures.build_matrix(builds)
     assert png(drawn) == b"\x89PNG"
-    assert drawn.text == "a for 7.5: refused\na for 8.6: builds"
+    assert drawn.text == "a for 7.5: refused\na for 8.6: 3 kernels, 5 KB"
     drawn = plan_figures.times({"small": {"build": 100.0, "read": 1.0}})
     assert png(drawn) == b"\x89PNG"
     assert "small, build: 100 ms" in drawn.text

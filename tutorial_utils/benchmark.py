@@ -143,20 +143,43 @@ def measure_in_turn(
 def measure_on_device(
     device_times: Callable[[int], np.ndarray], *, batch: int = 1, seconds: float = 1.0, max_calls: int = 500
 ) -> Measurement:
-    """Time work on a GPU with CUDA events, copies left out.
+    """Time work on a GPU with CUDA events, copies left out. See `measure_on_device_in_turn`."""
+    candidates = {"work": device_times}
+    return measure_on_device_in_turn(candidates, batch=batch, seconds=seconds, max_calls=max_calls)["work"]
+
+
+def measure_on_device_in_turn(
+    device_times: Mapping[str, Callable[[int], np.ndarray]],
+    *,
+    batch: int = 1,
+    seconds: float = 1.0,
+    max_calls: int = 500,
+) -> dict[str, Measurement]:
+    """Time several pieces of work on a GPU with CUDA events, copies left out, in turn: round after round.
 
     Args:
-        device_times: Takes a number of calls and returns the milliseconds of each: a `TensorRTRunner`'s
+        device_times: By name, what takes a number of calls and returns the milliseconds of each: a `TensorRTRunner`'s
             ``functools.partial(runner.device_times, feeds)``.
         batch: Images in one call.
-        seconds: About how long to measure.
-        max_calls: The most calls to time.
+        seconds: About how long to measure each.
+        max_calls: The most calls to time for each.
+
+    Returns:
+        One measurement for each, under its name.
     """
-    times, stable = _warm_up(lambda: float(device_times(1)[0]), seconds)
-    per_round = _calls_per_round(times, seconds, max_calls)
-    # The first call of a round waits for the copy of the inputs, and is not counted.
-    rounds = tuple(tuple(float(ms) for ms in device_times(per_round + 1)[1:]) for _ in range(_ROUNDS))
-    return Measurement(rounds, times[0], len(times), stable, batch, "CUDA events", includes_copies=False)
+    warm = {name: _warm_up(lambda times=times: float(times(1)[0]), seconds) for name, times in device_times.items()}
+    per_round = {name: _calls_per_round(times, seconds, max_calls) for name, (times, _) in warm.items()}
+    rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in device_times}
+    for _ in range(_ROUNDS):
+        for name, times in device_times.items():
+            # The first call of a round waits for the copy of the inputs, and is not counted.
+            rounds[name].append(tuple(float(ms) for ms in times(per_round[name] + 1)[1:]))
+    return {
+        name: Measurement(
+            tuple(rounds[name]), times[0], len(times), stable, batch, "CUDA events", includes_copies=False
+        )
+        for name, (times, stable) in warm.items()
+    }
 
 
 def _time(call: Callable[[], Any]) -> float:

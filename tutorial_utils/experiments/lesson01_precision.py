@@ -2,6 +2,7 @@
 
 import functools
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +123,18 @@ def resnet_times(models: dict[str, Path], seconds: float = 0.5) -> dict[str, dic
 
     profile = engine.Profile.batch("x", (3, 224, 224), opt=8, max=max(RESNET_BATCHES))
     images = np.random.default_rng(0).standard_normal((max(RESNET_BATCHES), 3, 224, 224), np.float32)
-    times: dict[str, dict[str, Any]] = {}
-    for precision, path in models.items():
-        built = engine.build(path, engine.BuildOptions(profiles=(profile,)))
-        with TensorRTRunner(built) as runner:
-            times[precision] = {
-                str(batch): benchmark.measure_on_device(
-                    functools.partial(runner.device_times, {"x": images[:batch]}),
-                    batch=batch, seconds=seconds, max_calls=200,
-                ).to_dict()
-                for batch in RESNET_BATCHES
-            }  # fmt: skip
+    times: dict[str, dict[str, Any]] = {precision: {} for precision in models}
+    with ExitStack() as stack:
+        runners = {}
+        for precision, path in models.items():
+            built = engine.build(path, engine.BuildOptions(profiles=(profile,)))
+            runners[precision] = stack.enter_context(TensorRTRunner(built))
+        for batch in RESNET_BATCHES:
+            feeds = {"x": images[:batch]}
+            calls = {precision: functools.partial(one.device_times, feeds) for precision, one in runners.items()}
+            measured = benchmark.measure_on_device_in_turn(calls, batch=batch, seconds=seconds, max_calls=200)
+            for precision, one in measured.items():
+                times[precision][str(batch)] = one.to_dict()
     return times
 
 

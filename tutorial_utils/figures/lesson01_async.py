@@ -69,7 +69,8 @@ def streams(overlap: Sequence[Mapping[str, Any]]) -> Picture:
         for position, name in enumerate(names):
             one.barh(position, times[name], color=_colour(name), height=0.7)
             one.annotate(
-                f"{times[name]:.2f}", (times[name], position), xytext=(8, 0), textcoords="offset points",
+                f"{times[name]:.2f}", (max(times[name], bound(entry, name) or 0), position),
+                xytext=(8, 0), textcoords="offset points",
                 va="center", fontsize=9,
             )  # fmt: skip
             limit = bound(entry, name)
@@ -88,7 +89,9 @@ def streams(overlap: Sequence[Mapping[str, Any]]) -> Picture:
         )
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
-    figure.suptitle("black: the bound, sum of the stages one by one, longest stage on streams", fontsize=9)
+    figure.suptitle(
+        "black: the bound, the sum of the stages one by one and on 1 stream, else the longest one", fontsize=9
+    )
     alt = f"Time of a batch in {len(names)} orders of work on the GPU. Fastest at {'; '.join(best)}."
     return Picture(figure, alt, "\n".join(lines))
 
@@ -96,13 +99,13 @@ def streams(overlap: Sequence[Mapping[str, Any]]) -> Picture:
 def bound(entry: Mapping[str, Any], name: str) -> float | None:
     """Return the least time for a batch in one order of work, in milliseconds; None where a stage wasn't timed.
 
-    One by one, it is the sum of the stages. On streams, it is the longest of them, the host's work of handing the
-    engine to the GPU among them. Stages with pageable memory were not timed.
+    One by one and on a single stream, it is the sum of the GPU's stages. On several streams, it is the longest stage,
+    the host's work of handing the engine to the GPU among them. Stages with pageable memory were not timed.
     """
     if name.endswith("pageable"):
         return None
     stages = entry["stages_graph_ms" if name.endswith("CUDA graph") else "stages_ms"]
-    if name.startswith("one by one"):
+    if name.startswith(("one by one", "1 stream")):
         return sum(ms for stage, ms in stages.items() if stage != "enqueue")
     return max(stages.values())
 

@@ -60,7 +60,8 @@ def range_and_resolution(tensors: Mapping[str, np.ndarray]) -> Picture:
     bottom.set_xlabel("magnitude (FP32, TF32 and BF16 go on to both sides, to about $2^{-126}$ and $2^{128}$)")
     bottom.legend(frameon=False)
     lines = [
-        f"{one.name:8}  largest {one.largest:9.3g}  smallest normal {one.smallest_normal:9.3g}  "
+        f"{one.name:8}  largest {one.largest:9.3g}  "
+        f"smallest normal {'-' if one is INT8 else format(one.smallest_normal, '.3g'):>9}  "
         f"step at 1: {float(one.step(np.array(1.0))):.3g}"
         for one in FORMATS
     ]
@@ -114,12 +115,12 @@ def batch_times(times: Mapping[str, Mapping[str, Measurement]]) -> Picture:
         positions = np.arange(len(batches)) + index * width - 0.4 + width / 2
         heights = [by_batch[batch].median_ms / int(batch) for batch in batches]
         bars = axes.bar(positions, heights, width * 0.92, color=(BLUE, ORANGE, GREEN)[index], label=precision)
-        axes.bar_label(bars, [f"{by_batch[batch].median_ms:.2f} ms" for batch in batches], fontsize=9)
+        axes.bar_label(bars, [f"{height:.3g} ms" for height in heights], fontsize=9)
         lines += [
             f"{precision:6} batch {batch:>3}: {one.median_ms:7.3f} ms, {one.images_per_second:8,.0f} images/s"
             for batch, one in by_batch.items()
         ]
     axes.set_xticks(range(len(batches)), [f"batch {batch}" for batch in batches])
-    axes.set_ylabel("ms for one image\n(label: for the batch)")
+    axes.set_ylabel("milliseconds for one image")
     axes.legend(frameon=False)
     return Picture(figure, f"GPU time by precision and batch size. {'; '.join(lines)}.", "\n".join(lines))

@@ -23,7 +23,7 @@ def build_matrix(attempts: Sequence[Attempt]) -> plotting.Picture:
         axes.barh(row, 0.96, left=column - 0.48, height=0.92, color=colour, hatch="" if one.built else "//", alpha=0.9)
         box = {"boxstyle": "round,pad=0.2", "facecolor": colour, "edgecolor": "none"}
         axes.text(column, row, text, ha="center", va="center", color="white", fontsize=9, weight="bold", bbox=box)
-        lines.append(f"{one.model} for {one.targets[0]}: {'builds' if one.built else 'refused'}")
+        lines.append(f"{one.model} for {one.targets[0]}: {text.replace(chr(10), ', ')}")
     axes.set_yticks(range(len(models)), models)
     axes.set_ylim(len(models) - 0.45, -0.55)
     axes.set_xticks(range(len(targets)), targets)
