@@ -127,10 +127,11 @@ def test_dynamic_graph_comes_first_and_agrees(test_images):
     assert rows[0].quality == metrics.classification_metrics(test_images.labels, logits)
 
 
-def test_first_result_is_shown_on_request(row):
-    shown = deployment.table([("here", [dataclasses.replace(row, first_result_ms=123.21)])], first_result=True)
+def test_details_are_shown_on_request(row):
+    shown = deployment.table([("here", [dataclasses.replace(row, first_result_ms=123.21)])], details=True)
     assert shown["first result ms"].tolist() == ["123.2"]
-    assert "first result ms" not in deployment.table([("here", [row])])
+    assert shown["agreement %"].tolist() == ["100.00"]
+    assert not {"first result ms", "agreement %"} & {*deployment.table([("here", [row])])}
 
 
 def test_rows_of_recordings_before_first_results_are_read(row):

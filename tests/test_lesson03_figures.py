@@ -37,6 +37,9 @@ def resnet_rows():
             "variant": variant,
             "batch": batch,
             "call": timed(ms, batch).to_dict(),
+            "gpu": timed(ms / 2, batch).to_dict(),
+            "ready_ms": 1200.4,
+            "relative_error": 5e-4,
         }
         for batch in (1, 64)
         for library, variant, ms in (("TensorRT", "", 0.5), ("TensorRT", "CUDA graph", 0.4), ("PyTorch eager", "", 4.0))
@@ -63,3 +66,8 @@ def test_resnet50(resnet_rows):
     ]
     assert "batch 1: TensorRT FP16 CUDA graph with 0.40 ms; at batch 64: TensorRT FP16 CUDA graph" in picture.alt
     assert picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+
+
+def test_resnet50_table(resnet_rows):
+    row = lesson03.resnet50_table(resnet_rows).loc[(64, "TensorRT FP16 CUDA graph")]
+    assert row.tolist() == ["1200", "4.0", "0.400", "0.788", "0.200", "0.394", "160,000", "5e-04"]

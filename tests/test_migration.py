@@ -52,7 +52,7 @@ def test_columns_of_tensorrt_10(change, public_stub):  # noqa: F811 - the import
 def test_card_is_a_table_of_all_changes():
     lines = migration.markdown().splitlines()
     assert len(lines) == 2 + len(migration.CARD)
-    assert {line.count(" | ") for line in [lines[0], *lines[2:]]} == {5}
+    assert {line.count(" | ") for line in [lines[0], *lines[2:]]} == {4}
     assert "| no | no | no |" in lines[3]
 
 

@@ -9,8 +9,9 @@ from tutorial_utils.recordings import Origin
 
 TITLE = "From a PaddlePaddle model to a fast TensorRT engine"
 
-# nbconvert's page, with two changes: a way back to the front page, and no script from the network that holds up a page
-# where the network is closed. MathJax may come late; require.js serves widgets, of which the course has none.
+# nbconvert's page, with three changes: a way back to the front page, a fixed-width font for source code that a cell
+# shows, and no script from the network that holds up a page where the network is closed. MathJax may come late;
+# require.js serves widgets, of which the course has none.
 LESSON_TEMPLATE = """\
 {%- extends 'lab/index.html.j2' -%}
 {%- from 'mathjax.html.j2' import mathjax -%}
@@ -20,6 +21,7 @@ LESSON_TEMPLATE = """\
 {%- endblock -%}
 {%- block body_header -%}
 {{ super() }}
+<style>.jp-OutputArea-output .highlight pre { font-family: var(--jp-code-font-family); }</style>
 <nav style="font: 14px system-ui, sans-serif; padding: 0 0 14px 72px">
 <a style="color: #0b57c2; text-decoration: underline" href="index.html">All lessons</a>
 </nav>

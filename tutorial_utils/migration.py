@@ -247,16 +247,18 @@ def execute(change: Change, variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def markdown(card: Sequence[Change] = CARD) -> str:
-    """Return the card as a table. The column of the installed TensorRT is looked up, not typed."""
+    """Return the card as a table. Whether the installed TensorRT has the old names is looked up, not typed."""
     still = {True: "yes", False: "no"}
     lines = [
-        f"| for | written for 8.6 | in 10 | in 11 | in this {FLAVOURS[trt.__name__]} | write instead |",
-        "|:--|:--|:--|:--|:--|:--|",
+        f"| for | written for 8.6 → write instead | old in 10 | in 11 | in this {FLAVOURS[trt.__name__]} |",
+        "|:--|:--|:--|:--|:--|",
     ]
     for change in card:
         here = not missing_names(change.old)
-        cells = (_code(change.old), *(still[has] for has in (change.old_in_10, change.old_in_11, here)))
-        lines.append(f"| {' | '.join((change.topic, *cells, _code(change.new)))} |")
+        code = f"{_code(change.old)}<br>→ {_code(change.new)}"
+        lines.append(
+            f"| {change.topic} | {code} | {still[change.old_in_10]} | {still[change.old_in_11]} | {still[here]} |"
+        )
     return "\n".join(lines)
 
 

@@ -1,11 +1,14 @@
 """Lesson 03: latency against accuracy, and ResNet-50 in three libraries."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tutorial_utils import metrics, plotting
 from tutorial_utils.benchmark import Measurement
 from tutorial_utils.deployment import Row
+
+if TYPE_CHECKING:
+    import pandas
 
 _BACKEND_COLOURS = (plotting.GREY, plotting.RED, plotting.BLUE, plotting.ORANGE, plotting.GREEN)
 _MARKERS = {"fp32": "o", "fp16": "s", "int8": "^"}
@@ -80,6 +83,34 @@ def resnet50(rows: Sequence[dict[str, Any]]) -> plotting.Picture:
         fastest.append(f"batch {batch}: {label(best[0])} with {best[1].median_ms:.2f} ms")
     alt = f"ResNet-50 in three libraries, median times of a call. Fastest at {'; at '.join(fastest)}."
     return plotting.Picture(figure, alt, "\n".join(lines))
+
+
+def resnet50_table(rows: Sequence[dict[str, Any]]) -> "pandas.DataFrame":
+    """Return the times of ResNet-50 as a table for display.
+
+    Args:
+        rows: What `experiments.lesson03_resnet50.measure` returns.
+    """
+    import pandas
+
+    lines = []
+    for row in rows:
+        call, gpu = (Measurement.from_dict(row[clock]) for clock in ("call", "gpu"))
+        lines.append(
+            {
+                "batch": row["batch"],
+                "library": label(row),
+                "loading ms": f"{row['ready_ms']:.0f}",
+                "first call ms": f"{call.first_call_ms:.1f}",
+                "median ms": f"{call.median_ms:.3f}",
+                "p99 ms": f"{call.p99_ms:.3f}",
+                "GPU median ms": f"{gpu.median_ms:.3f}",
+                "GPU p99 ms": f"{gpu.p99_ms:.3f}",
+                "images/s": f"{call.images_per_second:,.0f}",
+                "error": f"{row['relative_error']:.0e}",
+            }
+        )
+    return pandas.DataFrame(lines).set_index(["batch", "library"])
 
 
 def label(row: dict[str, Any]) -> str:
