@@ -1,8 +1,8 @@
 """The engine cache: a plan is found again only for the same model, TensorRT, targets and options, and only if intact.
 
 A cached engine is two files. ``<model>-<key>.plan`` is the serialized engine; ``<model>-<key>.json``, its side-car, is
-written after it and holds the plan's checksum and the build report. Both are written to a temporary file and renamed,
-so that a build that dies at any moment leaves nothing that a later run would load.
+written after it and holds the build report and a checksum over plan and report. Both are written to a temporary file
+and renamed, so that a build that dies at any moment leaves nothing that a later run would load.
 """
 
 import contextlib
@@ -13,18 +13,17 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import blake3
 import filelock
-import onnx
-from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
 
 from tutorial_utils import paths
 from tutorial_utils.engine.options import BuildOptions
 from tutorial_utils.engine.report import BuildReport
 from tutorial_utils.errors import CacheError, ModelFileError
 
-_FORMAT = 1  # of the side-car; a new number makes old entries unknown
+_FORMAT = 2  # of the side-car; a new number makes old entries unknown
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,9 @@ def _external_data_files(onnx_path: Path) -> list[Path]:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if content.find(b"location") == -1:
                 return []
+    import onnx  # here: importing it takes longer than the key of a model without external data
+    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+
     try:
         model = onnx.load(onnx_path, load_external_data=False)
     except Exception:  # not an ONNX file: the parser says so, with the reason
@@ -110,7 +112,7 @@ class CacheEntry:
         try:
             sidecar = json.loads(self.sidecar_path.read_text())
             plan = self.plan_path.read_bytes()
-            if blake3.blake3(plan).hexdigest() != sidecar["plan_blake3"]:
+            if _checksum(plan, sidecar["report"]) != sidecar["blake3"]:
                 raise ValueError("its checksum is wrong")
             return CachedPlan(plan, BuildReport.from_dict(sidecar["report"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -125,13 +127,19 @@ class CacheEntry:
         Raises:
             CacheError: The folder is read-only or the disk is full. Nothing half-written stays behind.
         """
-        sidecar = {"plan_blake3": blake3.blake3(plan).hexdigest(), "report": report.to_dict()}
+        values = report.to_dict()
+        sidecar = {"blake3": _checksum(plan, values), "report": values}
         with _writing(self.plan_path.parent):
             self.sidecar_path.unlink(missing_ok=True)  # from here to the last line, the entry counts as absent
             with paths.replacing(self.plan_path) as temporary:
                 temporary.write_bytes(plan)
             with paths.replacing(self.sidecar_path) as temporary:
                 temporary.write_text(json.dumps(sidecar, indent=1))
+
+
+def _checksum(plan: bytes, report: dict[str, Any]) -> str:
+    """Hash plan and report. Tuples and lists are the same in JSON, so a report read back has the same hash."""
+    return blake3.blake3(plan).update(json.dumps(report).encode()).hexdigest()
 
 
 @contextlib.contextmanager
