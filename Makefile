@@ -15,7 +15,7 @@ PIP := $(RUN) pip -qq --disable-pip-version-check
 # which only NVIDIA's index has. In a folder of their own: on Python's path, they would look like an installed TensorRT.
 STUBS := tensorrt-stubs==10.13.0.35.1
 
-.PHONY: help course lab test test-hopper lint notebooks lock clean
+.PHONY: help course lab test test-hopper bench lint notebooks lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -35,6 +35,13 @@ test-hopper: .venv/installed build/rtx-1.6.1/tensorrt_rtx ## test the engine wit
 
 build/rtx-1.6.1/tensorrt_rtx: | .venv/bin/python
 	@$(PIP) install --target build/rtx-1.6.1 tensorrt-rtx==1.6.1.120
+
+bench: .venv/installed build/paddle2onnx-extras/sympy ## write build/bench.md: what the package costs beside the bare libraries
+	@$(RUN) benchmarks
+
+# What paddle2onnx would otherwise install while it is timed. The package itself does without.
+build/paddle2onnx-extras/sympy: | .venv/bin/python
+	@$(PIP) install --target build/paddle2onnx-extras sympy==1.14.0
 
 lint: .venv/installed ## check style of code and form of notebooks
 	@$(RUN) ruff check && $(RUN) ruff format --check && $(RUN) tutorial_utils.notebook_form

@@ -1,0 +1,87 @@
+"""The table of `make bench`: its arithmetic and its verdicts. What is measured is no matter for a test."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks import pairs, ratio
+from benchmarks.ratio import Ratio, in_turn, process, table
+
+
+def of(*rounds, **bounds):
+    return Ratio("ours / theirs", tuple(100.0 * one for one in rounds), (100.0,) * len(rounds), **bounds)
+
+
+def test_ratio_is_the_median_of_neighbours():
+    """The machine slows down tenfold after the first round: ratios of neighbours don't notice."""
+    slowing = Ratio("", ours_ms=(1.1, 11, 11), theirs_ms=(1, 10, 10))
+    assert slowing.ratio == pytest.approx(1.1)
+    assert slowing.spread == pytest.approx((1.1, 1.1))
+    assert of(1.0, 1.5, 1.1).ratio == pytest.approx(1.1)
+    assert of(1.0, 1.0, 1.01).difference_us == 0
+    assert of(1.01).difference_us == pytest.approx(1000)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "bounds", "verdict"),
+    [
+        ((0.9, 1.0, 1.1), {"at_most": 1.0}, "met"),
+        ((1.1, 1.2, 1.3), {"at_most": 1.0}, "missed"),
+        ((0.9, 1.01, 1.1), {"at_most": 1.0}, "missed, within noise"),
+        ((0.98, 1.0, 1.02), {"at_most": 1.03, "at_least": 0.97}, "met"),
+        ((0.8, 0.9, 0.9), {"at_most": 1.03, "at_least": 0.97}, "missed"),
+        ((0.9, 0.96, 1.1), {"at_most": 1.03, "at_least": 0.97}, "missed, within noise"),
+        ((5.0, 5.0, 5.0), {}, ""),
+    ],
+)
+def test_verdict(rounds, bounds, verdict):
+    assert of(*rounds, **bounds).verdict == verdict
+
+
+def test_table_has_a_row_for_each_pair():
+    ratios = [of(1.0, 1.1, 1.2, at_most=1.0), of(1.0, 1.001, 1.002), Ratio("a / b", at_most=0.7, not_run="no GPU")]
+    header, line, measured, unbounded, left_out = table(ratios).splitlines()
+    assert len({len(row) for row in (header, line, measured, unbounded, left_out)}) == 1, "columns are aligned"
+    cells = [cell.strip() for cell in measured.strip("|").split("|")]
+    assert cells == ["ours / theirs", "110", "100", "1.100", "1.050 to 1.150", "3", "<= 1", "missed"]
+    assert "+100.0 us a call" in unbounded
+    assert "not run: no GPU" in left_out
+    assert "<= 0.7" in left_out
+
+
+def test_json_holds_every_round():
+    values = of(1.0, 1.1, at_most=1.0).to_dict()
+    assert (values["ours_ms"], values["ratio"], values["verdict"]) == ([100, 110], 1.05, "missed")
+    assert "ratio" not in Ratio("a / b", not_run="no GPU").to_dict()
+
+
+def test_sides_take_turns_and_each_is_first_in_every_other_round(monkeypatch):
+    order, clock = [], [0.0]
+
+    def side(name, seconds):
+        def call():
+            order.append(name)
+            clock[0] += seconds
+
+        return call
+
+    monkeypatch.setattr(ratio, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    times = in_turn(side("ours", 0.002), side("theirs", 0.001), rounds=3)
+    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+    assert times["ours_ms"] == pytest.approx((2, 2, 2))
+    assert times["theirs_ms"] == pytest.approx((1, 1, 1))
+
+
+def test_failing_process_is_no_measurement():
+    process([sys.executable, "-c", "import os; assert os.environ['X'] == '1'"], X="1")()
+    with pytest.raises(RuntimeError, match="it broke"):
+        process([sys.executable, "-c", "raise SystemExit('it broke')"])()
+
+
+def test_without_a_gpu_the_pycuda_rows_say_why(monkeypatch):
+    without = SimpleNamespace(tensorrt_run=SimpleNamespace(available=False, reason="There is no GPU."))
+    monkeypatch.setattr(pairs.capabilities, "probe", lambda: without)
+    rows = list(pairs.tensorrt_calls("quick.onnx", "resnet.onnx"))
+    assert [row.not_run for row in rows] == ["There is no GPU."] * 2
+    assert [row.at_most for row in rows] == [None, 1.02]
