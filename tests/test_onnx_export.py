@@ -1,5 +1,6 @@
 import logging
 import subprocess
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -76,7 +77,7 @@ def test_paddle2onnx_is_kept_from_installing_packages(monkeypatch):
 
     calls = []
     monkeypatch.setattr(paddle2onnx, "export", lambda *args, **named: calls.append(named))
-    monkeypatch.setattr(paddle.inference, "Config", lambda *files: None)
+    monkeypatch.setattr(paddle.inference, "Config", mock.Mock())
     monkeypatch.setattr(paddle.inference, "create_predictor", lambda config: None)
     paddle2onnx_worker.main("model.json", "model.pdiparams", "out.onnx", "17")
     assert [call["optimize_tool"] for call in calls] == ["None"]

@@ -116,8 +116,10 @@ def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
         dims = value.type.tensor_type.shape.dim
         if dims and not dims[0].dim_value:
             dims[0].dim_param = "batch"
+    # Only Shape nodes need shapes to be inferred, and then another pass: longer than everything else here.
+    has_shapes = any(node.op_type == "Shape" for node in model.graph.node)
     with G_LOGGER.verbosity(G_LOGGER.ERROR):
-        return fold_constants(model)
+        return fold_constants(model, do_shape_inference=has_shapes, num_passes=None if has_shapes else 1)
 
 
 def _compare_with_paddle(model: onnx.ModelProto, samples_path: Path, name: str) -> None:
@@ -371,14 +373,15 @@ def save(model: onnx.ModelProto, onnx_path: str | Path) -> Path:
         ExportError: The model is not valid ONNX, or the file can't be written.
     """
     path = Path(onnx_path)
+    content = model.SerializeToString()  # once, for the check and the file
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(content, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"{path.name} would not be valid ONNX: {error}.", "Try another opset.") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with paths.replacing(path) as temporary:
-            onnx.save(model, temporary)
+            temporary.write_bytes(content)
     except OSError as error:
         raise ExportError(
             f"{path} can't be written: {error.strerror or error}.", "Free some space, or choose a folder of your own."
