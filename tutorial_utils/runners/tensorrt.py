@@ -70,6 +70,8 @@ class TensorRTRunner(Runner):
             self.inputs, self.outputs = self._read_specs(profile)
             self._host: dict[str, np.ndarray] = {}
             self._device: dict[str, cuda.DeviceAllocation] = {}
+            self._views: dict[str, np.ndarray] = {}  # of the host buffers, in the shapes of the last call
+            self._bound_shapes: dict[str, tuple[int, ...]] | None = None
             self._allocate()
 
     def _load(self, engine: Engine | bytes) -> "trt.ICudaEngine":
@@ -172,23 +174,29 @@ class TensorRTRunner(Runner):
         with self._current():
             self._upload(feeds)
             self._enqueue()
-            shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self.outputs}
-            views = {name: self._host[name][: int(np.prod(shape))] for name, shape in shapes.items()}
-            for name, view in views.items():
-                cuda.memcpy_dtoh_async(view, self._device[name], self._stream)
+            for name in self.outputs:
+                cuda.memcpy_dtoh_async(self._views[name], self._device[name], self._stream)
             self._stream.synchronize()
-            return {name: view.reshape(shapes[name]).copy() for name, view in views.items()}
+            return {name: self._views[name].copy() for name in self.outputs}
 
     def _upload(self, feeds: Mapping[str, np.ndarray]) -> None:
-        changed = [name for name, array in feeds.items() if tuple(self._context.get_tensor_shape(name)) != array.shape]
-        for name in changed:
-            self._set_shape(name, feeds[name].shape)
-        if changed:
-            self._check_shapes_known()
+        shapes = {name: array.shape for name, array in feeds.items()}
+        if shapes != self._bound_shapes:  # a service mostly sends one shape: asking TensorRT each time would cost more
+            self._bind(shapes)
         for name, array in feeds.items():
-            staging = self._host[name][: array.size]
-            staging.reshape(array.shape)[...] = array  # into pinned memory, whatever the array's own layout is
-            cuda.memcpy_htod_async(self._device[name], staging, self._stream)
+            self._views[name][...] = array  # into pinned memory, whatever the array's own layout is
+            cuda.memcpy_htod_async(self._device[name], self._views[name], self._stream)
+
+    def _bind(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Set the shapes of the inputs, and take views of the pinned buffers in the shapes of this call."""
+        self._bound_shapes = None  # until all of them are accepted
+        for name, shape in shapes.items():
+            self._set_shape(name, shape)
+        self._check_shapes_known()
+        for name, buffer in self._host.items():
+            shape = tuple(self._context.get_tensor_shape(name))
+            self._views[name] = buffer[: int(np.prod(shape))].reshape(shape)
+        self._bound_shapes = shapes
 
     def _enqueue(self) -> None:
         checked(
@@ -229,6 +237,7 @@ class TensorRTRunner(Runner):
             for buffer in self._device.values():
                 buffer.free()
             self._host.clear()
+            self._views.clear()
             self._device.clear()
             self._stream = None
         self._cuda_context.detach()
