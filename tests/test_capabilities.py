@@ -1,4 +1,5 @@
 import ctypes
+import dataclasses
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import pytest
 
 from tutorial_utils import capabilities
 from tutorial_utils.capabilities import Capabilities, Capability, Gpu, Library, assess, find_gpu, find_libraries
+from tutorial_utils.errors import BackendUnavailableError
 
 NO_DRIVER = Capability("NVIDIA GPU", False, "No NVIDIA driver found (libcuda.so.1).", "Nothing is broken: no GPU.")
 DRIVER = Capability("NVIDIA GPU", True, "A GPU.", "")
@@ -454,3 +456,14 @@ def test_machine_is_the_stamp_of_a_recording():
         "pycuda": "2026.1",
     }
     assert on_cpu().machine()["gpu"] is None
+
+
+def test_a_gpu_measurement_starts_with_the_reason_why_it_cannot_run(monkeypatch):
+    no = capabilities.Capability("TensorRT runs engines", False, "No GPU here.", "Nothing is broken.")
+    machine = dataclasses.replace(capabilities.probe(), tensorrt_run=no)
+    monkeypatch.setattr(capabilities, "probe", lambda: machine)
+    with pytest.raises(BackendUnavailableError, match=r"No GPU here\. Remedy: Nothing is broken"):
+        capabilities.require_tensorrt_run()
+    able = dataclasses.replace(machine, tensorrt_run=dataclasses.replace(no, available=True))
+    monkeypatch.setattr(capabilities, "probe", lambda: able)
+    assert capabilities.require_tensorrt_run() is able

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tutorial_utils import import_check
+from tutorial_utils.errors import BackendUnavailableError
 from tutorial_utils.trt import FLAVOUR_VARIABLE, FLAVOURS, installed_flavour, is_installed
 
 # What to install: the versions that the course was tested with. A test compares them with pyproject.toml.
@@ -242,6 +243,18 @@ def probe() -> Capabilities:
     """
     gpu, driver = find_gpu()
     return assess(gpu, driver, find_libraries(), installed_flavour())
+
+
+def require_tensorrt_run() -> Capabilities:
+    """Return what this machine can run, if TensorRT engines are part of it: what every GPU measurement starts with.
+
+    Raises:
+        BackendUnavailableError: TensorRT engines can't run here.
+    """
+    machine = probe()
+    if not machine.tensorrt_run.available:
+        raise BackendUnavailableError(machine.tensorrt_run.reason, machine.tensorrt_run.remedy)
+    return machine
 
 
 def find_gpu() -> tuple[Gpu | None, Capability]:

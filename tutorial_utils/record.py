@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from tutorial_utils import capabilities, data, deployment, engine, onnx_export, recordings, variants
-from tutorial_utils.errors import BackendUnavailableError
 
 # Batches from one image to the largest that the lessons time, with the best kernels for the latter.
 PROFILE = engine.Profile.batch("x", data.IMAGE_SHAPE, opt=64, max=64)
@@ -25,9 +24,7 @@ def record_deployment(models: Path | None = None, name: str | None = None, secon
     Raises:
         BackendUnavailableError: TensorRT engines can't run here, so there is nothing to record.
     """
-    machine = capabilities.probe()
-    if not machine.tensorrt_run.available:
-        raise BackendUnavailableError(machine.tensorrt_run.reason, machine.tensorrt_run.remedy)
+    machine = capabilities.require_tensorrt_run()
     onnx_models = variants.quick() if models is None else models_in(models)
     engines = {
         precision: engine.build(path, engine.BuildOptions(profiles=(PROFILE,)))

@@ -8,7 +8,6 @@ import numpy as np
 
 from tutorial_utils import benchmark, capabilities, engine, metrics, onnx_export, recordings
 from tutorial_utils.benchmark import Measurement
-from tutorial_utils.errors import BackendUnavailableError
 
 PROFILE = engine.Profile.batch("x", (3, 224, 224), opt=8, max=64)
 BATCHES = (8, 32)
@@ -43,7 +42,7 @@ def measure(built: engine.Engine, seconds: float = 0.5) -> dict[str, Any]:
     Raises:
         BackendUnavailableError: TensorRT engines can't run here.
     """
-    _require_gpu()
+    capabilities.require_tensorrt_run()
     from tutorial_utils.experiments.lesson01_lanes import Lanes  # imports PyCUDA
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
@@ -114,7 +113,7 @@ def record(models: Path) -> Path:
         BackendUnavailableError: TensorRT engines can't run here.
         ModelFileError: The model is missing.
     """
-    machine = _require_gpu()
+    machine = capabilities.require_tensorrt_run()
     path = Path(models) / "resnet50-fp16.onnx"
     onnx_export.load(path)
     recording = recordings.new(
@@ -124,10 +123,3 @@ def record(models: Path) -> Path:
         data=measure(engine.build(path, engine.BuildOptions(profiles=(PROFILE,)))),
     )
     return recordings.save(recording, recordings.FOLDER / "lesson01_async.json")
-
-
-def _require_gpu() -> capabilities.Capabilities:
-    machine = capabilities.probe()
-    if not machine.tensorrt_run.available:
-        raise BackendUnavailableError(machine.tensorrt_run.reason, machine.tensorrt_run.remedy)
-    return machine

@@ -11,7 +11,6 @@ import numpy as np
 
 from tutorial_utils import benchmark, capabilities, engine, graph, recordings
 from tutorial_utils.benchmark import Measurement
-from tutorial_utils.errors import BackendUnavailableError
 
 METHOD = (
     "CUDA events around each call of an engine on its own stream, copies left out, input copied to the GPU once; "
@@ -88,9 +87,7 @@ def record(models: Path) -> Path:
         BackendUnavailableError: TensorRT engines can't run here.
         ModelFileError: A model is missing.
     """
-    machine = capabilities.probe()
-    if not machine.tensorrt_run.available:
-        raise BackendUnavailableError(machine.tensorrt_run.reason, machine.tensorrt_run.remedy)
+    machine = capabilities.require_tensorrt_run()
     measured = rows([(Path(models) / f"{name}.onnx", sample, batch) for name, sample, batch in CASES])
     data = {"rows": [{**row, "times": row["times"].to_dict()} for row in measured]}
     recording = recordings.new("Engines with and without layer fusion", METHOD, machine.machine(), data)

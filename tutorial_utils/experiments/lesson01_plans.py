@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tutorial_utils import capabilities, engine, fresh_process, onnx_export, recordings
-from tutorial_utils.errors import BackendUnavailableError
 
 METHOD = (
     "Each load in a process of its own, with the host clock: reading the plan from the cache (key and checksum "
@@ -157,9 +156,7 @@ def record(models: Path) -> Path:
         BackendUnavailableError: TensorRT engines can't run here.
         ModelFileError: A model is missing.
     """
-    machine = capabilities.probe()
-    if not machine.tensorrt_run.available:
-        raise BackendUnavailableError(machine.tensorrt_run.reason, machine.tensorrt_run.remedy)
+    machine = capabilities.require_tensorrt_run()
     measured = {}
     for name, sample, batch in CASES:
         path = Path(models) / f"{name}.onnx"

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tutorial_utils import benchmark, capabilities, data, deployment, engine, metrics, onnx_export, recordings
-from tutorial_utils.errors import BackendUnavailableError, BuildError, ModelFileError
+from tutorial_utils.errors import BuildError, ModelFileError
 from tutorial_utils.experiments.lesson01_fp8 import to_fp8
 
 METHOD = (
@@ -176,9 +176,7 @@ def record(models: Path) -> Path:
         BackendUnavailableError: TensorRT engines can't run here.
         ModelFileError: A model is missing.
     """
-    machine = capabilities.probe()
-    if not machine.tensorrt_run.available:
-        raise BackendUnavailableError(machine.tensorrt_run.reason, machine.tensorrt_run.remedy)
+    machine = capabilities.require_tensorrt_run()
     resnet = {precision: Path(models) / f"resnet50-{precision}.onnx" for precision in ("fp32", "fp16")}
     quick = {precision: Path(models) / f"quick-{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
     for path in (*resnet.values(), *quick.values()):

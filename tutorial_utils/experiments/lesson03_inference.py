@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from tutorial_utils import benchmark, capabilities, data, engine, metrics, onnx_export, recordings
 from tutorial_utils.engine.messages import MessageLog, trt
-from tutorial_utils.errors import BackendUnavailableError, CourseError
+from tutorial_utils.errors import CourseError
 from tutorial_utils.experiments import lesson03_by_hand as by_hand
 
 BATCH, LARGEST = 64, 64
@@ -314,9 +314,7 @@ def record(models: Path) -> Path:
         BackendUnavailableError: TensorRT engines can't run here.
         ModelFileError: A model is missing.
     """
-    machine = capabilities.probe()
-    if not machine.tensorrt_run.available:
-        raise BackendUnavailableError(machine.tensorrt_run.reason, machine.tensorrt_run.remedy)
+    machine = capabilities.require_tensorrt_run()
     files = {name: Path(models) / f"{name}.onnx" for name in MODELS}
     for path in files.values():
         onnx_export.load(path)

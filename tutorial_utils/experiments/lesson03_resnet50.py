@@ -226,9 +226,7 @@ def record(models: Path) -> Path:
         BackendUnavailableError: TensorRT engines can't run here, or PyTorch is missing.
         ModelFileError: A model is missing.
     """
-    machine = capabilities.probe()
-    if not machine.tensorrt_run.available:
-        raise BackendUnavailableError(machine.tensorrt_run.reason, machine.tensorrt_run.remedy)
+    machine = capabilities.require_tensorrt_run()
     torch = _torch()
     files = {precision: Path(models) / f"resnet50-{precision}.onnx" for precision in ("fp32", "fp16")}
     for path in files.values():
