@@ -37,7 +37,7 @@ def onnx_runtime_calls(quick: Path, resnet: Path) -> Iterable[Ratio]:
 
 
 def tensorrt_calls(quick: Path, resnet: Path) -> Iterable[Ratio]:
-    """A runner's call against the same engine run by hand with PyCUDA, each with pinned buffers of its own."""
+    """A runner's call against the same steps by hand with PyCUDA, on the same engine, buffers and stream."""
     gpu = capabilities.probe().tensorrt_run
     for name, model, shape, at_most in (
         ("quick classifier", quick, QUICK_SHAPE, None),
@@ -51,7 +51,6 @@ def tensorrt_calls(quick: Path, resnet: Path) -> Iterable[Ratio]:
 
 
 def _time_tensorrt(model: Path, images: np.ndarray) -> dict[str, tuple[float, ...]]:
-    from tutorial_utils.engine.messages import MessageLog
     from tutorial_utils.experiments import lesson03_by_hand as by_hand
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
@@ -59,13 +58,13 @@ def _time_tensorrt(model: Path, images: np.ndarray) -> dict[str, tuple[float, ..
     built = engine.build(model, engine.BuildOptions(profiles=(profile,)))
     feeds = {"x": images}
     with TensorRTRunner(built) as runner, by_hand.primary_context():
-        log = MessageLog()
-        lane = by_hand.make_lane(by_hand.load(built.plan, log), {"x": images.shape}, log)
+        runner.infer(feeds)
+        # Two engines side by side differ by more than the calls do: each has its own place in the GPU's memory.
+        buffers = {name: by_hand.Buffer(view, runner._device[name]) for name, view in runner._views.items()}
+        lane = by_hand.Lane(runner._context, runner._stream, buffers, runner._log)
         for _ in range(20):  # kernels are loaded, clocks rise
             runner.infer(feeds), by_hand.infer(lane, feeds)
-        times = in_turn(lambda: runner.infer(feeds), lambda: by_hand.infer(lane, feeds), rounds=41, calls=100)
-        by_hand.close(lane)
-    return times
+        return in_turn(lambda: runner.infer(feeds), lambda: by_hand.infer(lane, feeds), rounds=41, calls=100)
 
 
 def timers(resnet: Path) -> Iterable[Ratio]:
