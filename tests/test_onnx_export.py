@@ -321,6 +321,29 @@ def test_int8_twice_is_refused(models, target):
         onnx_export.to_int8(models["int8"], target, images(2))
 
 
+def test_fp16_keeps_named_nodes_in_fp32(fp32_model, tmp_path):
+    model = onnx.load(onnx_export.to_fp16(fp32_model, tmp_path / "mixed.onnx", keep_fp32=["conv1"]))
+    assert weights(model)["w1"].dtype == np.float32
+    assert weights(model)["w0"].dtype == np.float16
+    assert producers(model)[{node.name: node for node in model.graph.node}["conv1"].input[0]].op_type == "Cast"
+    batch = images(8, seed=2)
+    np.testing.assert_allclose(run(tmp_path / "mixed.onnx", batch), run(fp32_model, batch), rtol=0.05, atol=0.01)
+
+
+def test_fp16_refuses_to_keep_what_the_model_does_not_have(fp32_model, target):
+    with pytest.raises(PrecisionError, match="no node relu0_tensor"):
+        onnx_export.to_fp16(fp32_model, target, keep_fp32=["conv1", "relu0_tensor"])
+
+
+def test_fp16_keeps_weights_up_to_its_largest_number(tmp_path):
+    model = residual_model()
+    changed = next(weight for weight in model.graph.initializer if weight.name == "scale")
+    changed.CopyFrom(numpy_helper.from_array(np.full(16, 60000, np.float32), "scale"))
+    onnx_export.save(model, tmp_path / "large.onnx")
+    half = onnx.load(onnx_export.to_fp16(tmp_path / "large.onnx", tmp_path / "half.onnx"))
+    assert np.allclose(weights(half)["scale"].astype(np.float32), 60000)
+
+
 def test_fp16_twice_is_refused(models, target):
     with pytest.raises(PrecisionError, match="converted to FP16 already"):
         onnx_export.to_fp16(models["fp16"], target)

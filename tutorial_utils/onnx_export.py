@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -40,6 +40,7 @@ WORKER_COURSE_ERROR = 3  # exit status of paddle2onnx_worker: the last line of s
 # glibc is to keep freed memory for the next copy of the weights, instead of asking the kernel for pages each time: a
 # sixth of the time for ResNet-50, at the same peak. Other C libraries ignore the variables.
 _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+_LARGEST_FP16 = 65504.0
 # Operators whose inputs are quantized: those that TensorRT has INT8 tensor-core kernels for.
 _QUANTIZED_OPERATORS = ["Conv", "Gemm", "MatMul"]
 
@@ -141,29 +142,42 @@ def to_precision(
     raise PrecisionError(f"There is no precision {precision!r}.", f"Choose one of {', '.join(get_args(Precision))}.")
 
 
-def to_fp16(onnx_path: str | Path, target_path: str | Path) -> Path:
+def to_fp16(onnx_path: str | Path, target_path: str | Path, *, keep_fp32: Iterable[str] = ()) -> Path:
     """Convert weights and activations to FP16. Inputs and outputs stay FP32, so that callers need not change.
 
     Args:
         onnx_path: The FP32 model.
         target_path: Where to write the FP16 model.
+        keep_fp32: Names of nodes that go on computing in FP32, with casts around them: mixed precision.
 
     Returns:
         ``target_path``.
 
     Raises:
         ModelFileError: The model is missing or damaged.
-        PrecisionError: The model can't be converted.
+        PrecisionError: The model can't be converted, or has no node of a name in ``keep_fp32``.
     """
     from onnxconverter_common import float16
 
     model = load(onnx_path)
     _require_fp32(model, Path(onnx_path).name)
+    kept = sorted(set(keep_fp32))
+    unknown = sorted(set(kept) - {node.name for node in model.graph.node})
+    if unknown:
+        raise PrecisionError(
+            f"{Path(onnx_path).name} has no node {', '.join(unknown[:3])} that could be kept in FP32.",
+            "Give names of nodes, not of tensors: node.name for node in model.graph.node.",
+        )
     try:
         with warnings.catch_warnings():
             # Weights below FP16's smallest number are rounded to it, with a warning for each: lesson 01 counts them.
             warnings.filterwarnings("ignore", message="the float32 number")
-            converted = float16.convert_float_to_float16(model, keep_io_types=True)
+            converted = float16.convert_float_to_float16(
+                model,
+                max_finite_val=_LARGEST_FP16,  # its default is 10,000, to which it cuts larger weights
+                keep_io_types=True,
+                node_block_list=kept,
+            )
     except Exception as error:
         raise PrecisionError(
             f"{Path(onnx_path).name} can't be converted to FP16: {error}.",
