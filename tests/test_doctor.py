@@ -109,6 +109,7 @@ def test_default_environment(machine):
         "ONNX Runtime on the GPU",
         "Polygraphy",
         "Polygraphy's TensorRT",
+        "Text detection network",
         "Jupyter kernel",
         "Cache",
     ]
@@ -400,6 +401,19 @@ def test_fix_that_fails_is_told_and_the_next_is_tried(capsys):
     ]
     assert doctor.mend(Diagnosis(checks, [], {}), accept_all=True) == 1
     assert "One: that failed: read-only file system" in capsys.readouterr().out
+
+
+# The network of lesson 04
+
+
+def test_missing_network_has_a_command_and_keeps_no_other_lesson_from_running(machine, monkeypatch):
+    machine()
+    monkeypatch.setattr(doctor_checks, "is_installed", lambda module: module != "rapidocr_onnxruntime")
+    found = examine()
+    network = row(found, "Text detection network")
+    assert (network.status, network.needed) == ("no", False)
+    assert network.remedy == "Run `python -m pip install --no-deps rapidocr-onnxruntime==1.4.4`."
+    assert found.first_to_mend is None
 
 
 # The tables

@@ -14,6 +14,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from tutorial_utils.doctor_checks import TEXT_DETECTION
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -147,6 +149,20 @@ def test_packages_come_from_public_indexes_alone(name):
     hosts = set(re.findall(r"\w+://([^/\s\"']+)", (ROOT / name).read_text()))
     assert hosts <= {"pypi.nvidia.com", "www.paddlepaddle.org.cn"}
     assert (name == "environment.yml") == bool(hosts)
+
+
+def test_every_installation_brings_the_network_of_lesson_04_and_none_its_dependencies():
+    command = f"pip install --no-deps {TEXT_DETECTION}"
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"NETWORK := {TEXT_DETECTION}\n" in makefile
+    assert "install --no-deps $(NETWORK)\n" in makefile
+    for name in ("README.md", "environment.yml", ".binder/postBuild"):
+        text = (ROOT / name).read_text()
+        assert text.count(command) == text.count("rapidocr-onnxruntime") == 1, name
+    name = TEXT_DETECTION.partition("==")[0]
+    everything = [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
+    assert name not in parsed(everything)
+    assert all(name not in pins(python) for python in PYTHONS)
 
 
 def test_environment_takes_channels_from_conda_forge_alone():

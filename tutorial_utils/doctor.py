@@ -159,6 +159,7 @@ def examine() -> Diagnosis:
         context,
         *_rows(found, libraries, "tensorrt_run", "onnxruntime_cpu", "onnxruntime_cuda", "polygraphy"),
         checks.polygraphy_switch(libraries),
+        checks.text_detection(),
         checks.kernel(answers.get("kernel")),
         checks.cache(),
     ]

@@ -42,11 +42,14 @@ PACKAGES = {
     "PIL": "pillow>=10",
     "platformdirs": "platformdirs>=4.2",
     "pooch": "pooch>=1.8",
+    "skimage": "scikit-image>=0.22",
     "sklearn": "scikit-learn>=1.4",
     "scipy": "scipy>=1.11",
     "threadpoolctl": "threadpoolctl>=3.5",
     "tqdm": "tqdm>=4.66",
 }
+# Ships the network of lesson 04. Installed without its dependencies, for the reason that the Makefile gives.
+TEXT_DETECTION = "rapidocr-onnxruntime==1.4.4"
 PYTHONS = ((3, 10), (3, 11), (3, 12))  # those that Paddle 3.3.1 and TensorRT-RTX both have wheels for
 GIB = 2**30
 INSTALLED_BYTES = 4 * GIB  # 2.1 measured for the default environment, and pip's own copies of what it downloads
@@ -177,6 +180,16 @@ def packages(libraries: Mapping[str, Library]) -> Check:
     if not libraries:
         remedy = "Run `make course`, or `python -m pip install -r requirements.txt`: it installs the libraries too."
     return Check("Packages", "no", reason, remedy, needed=True)
+
+
+@never_raises("Text detection network")
+def text_detection() -> Check:
+    """The package that holds the network of lesson 04; requirements.txt can't list it, see `TEXT_DETECTION`."""
+    name = "Text detection network"
+    if is_installed("rapidocr_onnxruntime"):
+        return Check(name, "yes", "rapidocr-onnxruntime is installed, which ships the network of lesson 04.")
+    remedy = f"Run `python -m pip install --no-deps {TEXT_DETECTION}`."
+    return Check(name, "no", "rapidocr-onnxruntime, which ships the network of lesson 04, is not installed.", remedy)
 
 
 @never_raises("Disk")

@@ -13,10 +13,9 @@ from blake3 import blake3
 from filelock import FileLock
 
 from tutorial_utils import onnx_export, paths
+from tutorial_utils.doctor_checks import TEXT_DETECTION
 from tutorial_utils.errors import BackendUnavailableError, DataError, InputError, ModelFileError
 
-# The Makefile reads this line: the one place that says which release is tested.
-REQUIREMENT = "rapidocr-onnxruntime==1.4.4"
 STRIDE = 32  # the backbone halves height and width five times, and the neck doubles them again and adds
 # Of the RGB channels in 0..1, as in PaddleOCR's configuration of this network.
 _MEAN, _STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
@@ -34,7 +33,7 @@ def shipped_path() -> Path:
     if not path.is_file():
         raise ModelFileError(
             "The text detection network is not installed: no ch_PP-OCRv4_det_infer.onnx in rapidocr_onnxruntime.",
-            f"Run `python -m pip install --no-deps {REQUIREMENT}`; --no-deps keeps your ONNX Runtime as it is.",
+            f"Run `python -m pip install --no-deps {TEXT_DETECTION}`; --no-deps keeps your ONNX Runtime as it is.",
         )
     return path
 
