@@ -26,7 +26,7 @@ _STORED = {
     "bf16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16),
 }
 _NARROW = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
-_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Mul"}
 _BOUNDED = {"Clip", "HardSigmoid", "Sigmoid", "Softmax", "Tanh"}  # whatever scale comes in, it ends here
 
 
@@ -265,7 +265,7 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
         node = writers[name]
         own = next((one for one in node.input if one in weights), None)
         activations = [one for one in node.input if one and one not in weights]
-        if own and (node.op_type in _LAYERS or node.op_type == "Mul"):
+        if own and node.op_type in _LAYERS:
             largest_input = max(_peak(values[one]) for one in activations)
             rows[node.name] = {
                 "op": node.op_type, "weight": own, "weight_peak": _peak(weights[own]), "input_peak": largest_input,
