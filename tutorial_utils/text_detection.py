@@ -74,7 +74,13 @@ def _prepared(source: Path) -> onnx.ModelProto:
     for value in (*model.graph.input, *model.graph.output):
         for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
             value.type.tensor_type.shape.dim[axis].dim_param = name
+    for node in model.graph.node:
+        if node.op_type == "Resize":
+            node.input[1] = ""  # the region of interest: absent is said so, not by a weight without elements
     _fold_batch_norms(model.graph)
+    used = {name for node in model.graph.node for name in node.input}
+    for weight in [weight for weight in model.graph.initializer if weight.name not in used]:
+        model.graph.initializer.remove(weight)
     return model
 
 
@@ -108,9 +114,6 @@ def _fold_batch_norms(graph: onnx.GraphProto) -> None:
         layer.input.append(norm.input[2])  # none of these layers has a bias of its own
         layer.output[0] = norm.output[0]
         graph.node.remove(norm)
-    used = {name for node in graph.node for name in node.input}
-    for weight in [weight for weight in graph.initializer if weight.name not in used]:
-        graph.initializer.remove(weight)
 
 
 def page() -> np.ndarray:
