@@ -82,9 +82,7 @@ class Case:
         if self.candidate_output is not None:
             finite = np.isfinite(self.candidate_output)
             largest = np.abs(self.candidate_output - self.reference_output)[finite].max(initial=0)
-            lines[-1] += (
-                f", {finite.size - finite.sum()} values are not finite, the others differ by up to {largest:.0e}"
-            )
+            lines[-1] += f", {finite.sum()} of {finite.size} values are finite, and differ by up to {largest:.0e}"
         return "\n".join(lines)
 
     @property
