@@ -92,6 +92,19 @@ def test_result_shows_itself_as_text_and_as_html(doubling):
     assert "&lt;" in checking.Result("01.0", "wrong", "a < b")._repr_mimebundle_()["text/html"]
 
 
+def test_what_is_judged_can_be_something_about_the_returned_value(monkeypatch):
+    case = Case((3,), "an even number", "three", [Mistake("zero", "Zero is too easy.")], judged=even_or_odd)
+    monkeypatch.setitem(lesson01.EXERCISES, "01.0", lambda: [case])
+    assert check("01.0", lambda x: x + 1).passed
+    assert check("01.0", lambda x: x).message == "For three, your function returned an odd number, which is not right."
+    assert check("01.0", lambda x: 0).message == "Zero is too easy."
+    assert "your function returned None" in check("01.0", lambda x: None).message
+
+
+def even_or_odd(number):
+    return "zero" if number == 0 else "an odd number" if number % 2 else "an even number"
+
+
 @pytest.mark.parametrize("exercise", ["01.99", "77.1", "nonsense", ""])
 def test_unknown_exercise(exercise):
     with pytest.raises(InputError, match="There is no exercise"):

@@ -40,12 +40,14 @@ class Case:
         answer: What it should return.
         what: The input in words, for the message about a mistake without a name: "For <what>, ...".
         mistakes: Wrong answers that are worth a message of their own.
+        judged: Returns what is compared in place of the returned value itself, in words: of a model, what it does.
     """
 
     arguments: tuple[Any, ...]
     answer: Any
     what: str
     mistakes: Sequence[Mistake] = field(default=())
+    judged: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def check(exercise: str, answer: Callable[..., Any], *, on: tuple[Any, ...] | No
         return Result(exercise, "wrong", f"check takes the function, without parentheses behind it, and got {given}.")
     for case in cases:
         returned, failure = _call(exercise, answer, case.arguments)
+        if failure is None and case.judged is not None and returned is not None:
+            returned = case.judged(returned)
         if failure is None and not _same(returned, case.answer):
             failure = Result(exercise, "wrong", _mistake(returned, case))
         if failure is not None:
@@ -171,6 +175,8 @@ def _mistake(returned: Any, case: Case) -> str:
             return mistake.message
     if returned is None:
         return f"For {case.what}, your function returned None. Does every way through it end with `return`?"
+    if case.judged is not None:
+        return f"For {case.what}, your function returned {returned}, which is not right."
     if type(returned).__name__ != type(case.answer).__name__ and not (_is_number(returned) and _is_number(case.answer)):
         wanted = "None" if case.answer is None else type(case.answer).__name__
         return f"For {case.what}, your function returned {type(returned).__name__}, where {wanted} is right."

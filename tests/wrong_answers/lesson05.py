@@ -1,0 +1,230 @@
+"""Wrong answers to the exercises of lesson 05, each with words from the message that its check must give."""
+
+from collections import Counter
+from dataclasses import replace
+
+from onnx import helper
+
+# --- 05.1 ------------------------------------------------------------------------------------------------------------
+
+
+def mixes_clocks(layers, network_ms, name, factor):
+    return network_ms - layers[name] + layers[name] / factor
+
+
+def vanishes(layers, network_ms, name, factor):
+    return network_ms * (1 - layers[name] / sum(layers.values()))
+
+
+def correct_time(layers, network_ms, name, factor):
+    share = layers[name] / sum(layers.values())
+    return network_ms * (1 - share + share / factor)
+
+
+def only_finite(layers, network_ms, name, factor):
+    return correct_time(layers, network_ms, name, factor) if factor < 1e9 else network_ms
+
+
+# --- 05.2 ------------------------------------------------------------------------------------------------------------
+
+
+def writers(model):
+    return {name: node for node in model.graph.node for name in node.output}
+
+
+def relus(model):
+    return [node for node in model.graph.node if node.op_type == "Relu"]
+
+
+def reasons(model, apart):
+    """Return the right reason for each of these ReLUs."""
+    outputs = {value.name for value in model.graph.output}
+    before = writers(model)
+    return {
+        node.name: "output" if node.input[0] in outputs else before[node.input[0]].op_type
+        for node in relus(model)
+        if node.name in apart
+    }
+
+
+def really_apart(model, report):
+    fused = {name for kernel in report.kernels for name in kernel.onnx_nodes if "conv" in " ".join(kernel.onnx_nodes)}
+    return {node.name for node in relus(model)} - fused
+
+
+def names_all(model, report):
+    return {node.name: writers(model)[node.input[0]].op_type for node in relus(model)}
+
+
+def ignores_outputs(model, report):
+    apart = really_apart(model, report)
+    return {name: operator for name, operator in names_all(model, report).items() if name in apart}
+
+
+def looks_at_the_graph(model, report):
+    """Everything that doesn't stand right behind a convolution, or whose tensor is an output."""
+    outputs = {value.name for value in model.graph.output}
+    before = writers(model)
+    suspicious = {
+        node.name for node in relus(model) if node.input[0] in outputs or before[node.input[0]].op_type != "Conv"
+    }
+    return reasons(model, suspicious)
+
+
+def alone_in_its_kernel(model, report):
+    return reasons(model, {kernel.onnx_nodes[0] for kernel in report.kernels if len(kernel.onnx_nodes) == 1})
+
+
+def only_the_first(model, report):
+    return dict(list(reasons(model, really_apart(model, report)).items())[:1])
+
+
+# --- 05.3 ------------------------------------------------------------------------------------------------------------
+
+
+def bypass(model, nodes):
+    """Remove nodes; whoever read their output reads their input."""
+    for node in nodes:
+        for reader in model.graph.node:
+            for i, name in enumerate(reader.input):
+                if name == node.output[0]:
+                    reader.input[i] = node.input[0]
+        model.graph.node.remove(node)
+    return model
+
+
+def transposes(model):
+    return [node for node in model.graph.node if node.op_type == "Transpose"]
+
+
+def pairs(model):
+    """Return the transposes that undo each other around a ReLU, with that ReLU."""
+    before = writers(model)
+    found = []
+    for second in transposes(model):
+        relu = before[second.input[0]]
+        first = before.get(relu.input[0])
+        if relu.op_type != "Relu" or first is None or first.op_type != "Transpose":
+            continue
+        if [first.attribute[0].ints[axis] for axis in second.attribute[0].ints] == [0, 1, 2, 3]:
+            found.append((first, relu, second))
+    return found
+
+
+def drop_all(model):
+    return bypass(model, transposes(model))
+
+
+def drop_first_of_each(model):
+    return bypass(model, [first for first, _, _ in pairs(model)])
+
+
+def drop_without_connecting(model):
+    for node in transposes(model):
+        model.graph.node.remove(node)
+    return model
+
+
+def drop_inverse(model):
+    return bypass(model, [node for first, _, second in pairs(model) for node in (first, second)])
+
+
+def drop_inverse_and_rename(model):
+    """The ReLU writes what the second transpose wrote; what lay between is gone, whoever wants it."""
+    for first, relu, second in pairs(model):
+        relu.input[0], relu.output[0] = first.input[0], second.output[0]
+        model.graph.node.remove(first)
+        model.graph.node.remove(second)
+    return model
+
+
+def drop_one_pair(model):
+    outputs = {value.name for value in model.graph.output}
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    for first, relu, second in pairs(model)[:1]:
+        if relu.output[0] not in outputs and readers[relu.output[0]] == 1:
+            bypass(model, [first, second])
+    return model
+
+
+def another_node(model):
+    """Add a node that does nothing."""
+    model.graph.node.append(helper.make_node("Identity", ["x"], ["unused"], "identity"))
+    return model
+
+
+# --- 05.4 ------------------------------------------------------------------------------------------------------------
+
+
+def without(flow, tensor, *, readers):
+    """Return the flow without these readers of a tensor, by their position among them."""
+    position, steps = -1, []
+    for step in flow.steps:
+        position += tensor in step.reads
+        dropped = tensor in step.reads and position in readers
+        steps.append(replace(step, reads=tuple(name for name in step.reads if name != tensor or not dropped)))
+    return replace(flow, steps=tuple(steps))
+
+
+def after(flow, tensor):
+    return without(flow, tensor, readers=range(1, 99))
+
+
+def same_step_only(flow, tensor):
+    step = int(flow.live_bytes().argmax())
+    return int(flow.live_bytes()[step] - after(flow, tensor).live_bytes()[step])
+
+
+def at_the_addition(flow, tensor):
+    last = max(i for i, step in enumerate(flow.steps) if tensor in step.reads)
+    return int(flow.largest_live_set - flow.live_bytes()[last])
+
+
+def first_readers_dropped(flow, tensor):
+    return flow.largest_live_set - without(flow, tensor, readers=[0]).largest_live_set
+
+
+def of_the_first_block(flow, tensor):
+    """Look at the steps up to the tensor's last reader only."""
+    last = max(i for i, step in enumerate(flow.steps) if tensor in step.reads)
+    return int(flow.live_bytes()[: last + 1].max() - after(flow, tensor).live_bytes()[: last + 1].max())
+
+
+WRONG_ANSWERS = {
+    "05.1": [
+        (mixes_clocks, "mix two clocks"),
+        (lambda layers, ms, name, factor: sum(layers.values()) - layers[name] * (1 - 1 / factor), "sum of the layers"),
+        (lambda layers, ms, name, factor: ms / factor, "the whole network faster"),
+        (vanishes, "let the layer vanish"),
+        (lambda *given: given[1] / correct_time(*given), "how many times as fast"),
+        (only_finite, "no time at all"),
+    ],
+    "05.2": [
+        (names_all, "runs in the kernel of its convolution"),
+        (lambda model, report: {}, "You find nothing"),
+        (ignores_outputs, "Who else wants the tensor"),
+        (alone_in_its_kernel, "kernels of a single node"),
+        (looks_at_the_graph, "judge by the ONNX graph"),
+        (only_the_first, "stop at the first"),
+    ],
+    "05.3": [
+        (lambda model: model, "the pair is still there"),
+        (another_node, "the pair is still there"),
+        (drop_first_of_each, "One of the two is gone"),
+        (drop_without_connecting, "isn't a valid model"),
+        (drop_all, "doesn't undo the first"),
+        (drop_inverse_and_rename, "Then both have to stay"),
+        (drop_inverse, "another layout"),
+        (drop_one_pair, "another is still there"),
+    ],
+    "05.4": [
+        (lambda flow, tensor: flow.sizes[tensor], "the size of the tensor"),
+        (lambda flow, tensor: after(flow, tensor).largest_live_set, "holds afterwards"),
+        (lambda flow, tensor: flow.largest_live_set, "holds before"),
+        (same_step_only, "the size of the tensor"),
+        (at_the_addition, "at the step of the addition"),
+        (first_readers_dropped, "another reader than the last"),
+        (lambda flow, tensor: flow.sum_of_tensors - after(flow, tensor).sum_of_tensors, "depend on lifetimes"),
+        (of_the_first_block, "The second block has"),
+    ],
+}
