@@ -34,6 +34,7 @@ PACKAGES = {
     "nbclient": "nbclient>=0.10",
     "nbconvert": "nbconvert>=7.16",
     "nbformat": "nbformat>=5.10",
+    "netron": "netron>=9.3",
     "numpy": "numpy>=1.26",
     "onnx": "onnx>=1.16.1,<=1.17.0",
     "onnx_graphsurgeon": "onnx-graphsurgeon>=0.5",
