@@ -330,6 +330,18 @@ def test_fp16_keeps_named_nodes_in_fp32(fp32_model, tmp_path):
     np.testing.assert_allclose(run(tmp_path / "mixed.onnx", batch), run(fp32_model, batch), rtol=0.05, atol=0.01)
 
 
+def test_fp16_hands_fp32_between_neighbours_that_stay_in_it(fp32_model, tmp_path):
+    """The converter casts to FP16 and back between them, where a large value would overflow."""
+    kept = ["conv0", "relu0", "conv1", "fc"]  # relu0 has two readers, fc writes the output
+    model = onnx.load(onnx_export.to_fp16(fp32_model, tmp_path / "mixed.onnx", keep_fp32=kept))
+    nodes = {node.name: node for node in model.graph.node}
+    assert nodes["relu0"].input[0] == nodes["conv0"].output[0]
+    assert nodes["conv1"].input[0] == nodes["relu0"].output[0]
+    assert nodes["conv0"].input[0] == "x"
+    assert producers(model)[nodes["sum"].input[1]].op_type == "Cast", "sum is in FP16"
+    assert nodes["fc"].output[0] == "y" or producers(model)["y"].input[0] == nodes["fc"].output[0]
+
+
 def test_fp16_refuses_to_keep_what_the_model_does_not_have(fp32_model, target):
     with pytest.raises(PrecisionError, match="no node relu0_tensor"):
         onnx_export.to_fp16(fp32_model, target, keep_fp32=["conv1", "relu0_tensor"])

@@ -41,6 +41,7 @@ WORKER_COURSE_ERROR = 3  # exit status of paddle2onnx_worker: the last line of s
 # sixth of the time for ResNet-50, at the same peak. Other C libraries ignore the variables.
 _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 _LARGEST_FP16 = 65504.0
+_FLOAT, _FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 # Operators whose inputs are quantized: those that TensorRT has INT8 tensor-core kernels for.
 _QUANTIZED_OPERATORS = ["Conv", "Gemm", "MatMul"]
 
@@ -178,12 +179,40 @@ def to_fp16(onnx_path: str | Path, target_path: str | Path, *, keep_fp32: Iterab
                 keep_io_types=True,
                 node_block_list=kept,
             )
+        if kept:
+            _join_fp32_neighbours(converted)
     except Exception as error:
         raise PrecisionError(
             f"{Path(onnx_path).name} can't be converted to FP16: {error}.",
             "Convert the original FP32 model, not one that was converted or quantized before.",
         ) from error
     return save(converted, target_path)
+
+
+def _join_fp32_neighbours(model: onnx.ModelProto) -> None:
+    """Let neighbours that stay in FP32 hand each other FP32.
+
+    The converter casts what each of them writes to FP16, and back to FP32 for the next. What is too large for FP16
+    would overflow between the very nodes that were kept from it.
+    """
+    graph = model.graph
+    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
+    fp32 = {value.name for value in (*graph.input, *graph.value_info) if value.type.tensor_type.elem_type == _FLOAT}
+    same = {}  # a tensor that went through FP16, and the one that it was before
+    for name, node in casts.items():
+        before = casts.get(node.input[0])
+        if before and _target(before) == _FLOAT16 and _target(node) == _FLOAT and before.input[0] in fp32:
+            node.input[0] = same[name] = before.input[0]
+    for node in graph.node:
+        node.input[:] = [same.get(name, name) for name in node.input]
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    for name, node in casts.items():
+        if name not in used:
+            graph.node.remove(node)
+
+
+def _target(cast: onnx.NodeProto) -> int:
+    return cast.attribute[0].i  # "to" is the one attribute of Cast before opset 19
 
 
 def to_int8(
