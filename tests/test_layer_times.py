@@ -53,8 +53,8 @@ def test_nodes_of_a_model(timed):
 
 
 def test_nodes_of_a_call_take_less_than_the_call(timed):
-    assert len(timed.sums_ms) == len(timed.profiled_ms) == len(timed.alone_ms) == 4
-    assert all(nodes < call for nodes, call in zip(timed.sums_ms, timed.profiled_ms, strict=True))
+    assert 0 < timed.sum_ms < timed.profiled_ms
+    assert timed.network_ms > 0
 
 
 def test_profile_leaves_no_files(fp32_model, tmp_path, monkeypatch):
@@ -84,14 +84,14 @@ def test_engine_profile_under_the_names_of_onnx_nodes():
     assert timed.layers == (
         LayerTime("Conv.0, Relu.0", "correlation", 0.3), LayerTime("k1", "kgen", 0.1), LayerTime("wait", "", 0.2),
     )  # fmt: skip
-    assert (timed.sum_ms, timed.network_ms) == (pytest.approx(0.6), 0.4)
+    assert (timed.sum_ms, timed.profiled_ms, timed.network_ms) == (pytest.approx(0.6), 0.7, 0.4)
     assert [layer.name for layer in timed.slowest(2)] == ["Conv.0, Relu.0", "wait"]
 
 
 def test_waterfall_groups_what_lies_between_the_slowest():
     times = (3.0, 20.0, 1.0, 1.0, 30.0, 2.0, 3.0)
     layers = tuple(LayerTime(f"layer{i}", "", ms) for i, ms in enumerate(times))
-    picture = lesson05_time.waterfall(TimedLayers(layers, (60.0,), (61.0,), (50.0,)), "a network", labelled=2)
+    picture = lesson05_time.waterfall(TimedLayers(layers, 61.0, 50.0), "a network", labelled=2)
     rows = [line.split(maxsplit=6) for line in picture.text.splitlines()]
     assert [row[-1] for row in rows[:-1]] == ["layer0", "layer1", "2 layers", "layer4", "2 layers"]
     assert [float(row[1]) for row in rows[:-1]] == [0, 3, 23, 25, 55]  # each begins where the one before it ends
@@ -102,7 +102,7 @@ def test_waterfall_groups_what_lies_between_the_slowest():
 
 def test_waterfall_of_equal_layers():
     """Only as many get a bar of their own as were asked for, also where all are alike."""
-    timed = TimedLayers(tuple(LayerTime("same", "", 1.0) for _ in range(6)), (6.0,), (6.0,), (6.0,))
+    timed = TimedLayers(tuple(LayerTime("same", "", 1.0) for _ in range(6)), 6.0, 6.0)
     rows = lesson05_time.waterfall(timed, "a network", labelled=2).text.splitlines()[:-1]
     assert len(rows) == 3
     assert rows[-1].endswith("4 layers")

@@ -40,26 +40,19 @@ class TimedLayers:
     """The layers of a network with their times, and the time of the network itself.
 
     Attributes:
-        layers: In the order of execution, each with its median.
-        sums_ms: All layers of one call together, for each call that was profiled.
-        profiled_ms: The same calls, timed from outside.
-        alone_ms: Calls without the profiler, timed from outside.
+        layers: In the order of execution.
+        profiled_ms: The call whose layers these are, timed from outside.
+        network_ms: A call without the profiler: the only number that a user of the network meets.
     """
 
     layers: tuple[LayerTime, ...]
-    sums_ms: tuple[float, ...]
-    profiled_ms: tuple[float, ...]
-    alone_ms: tuple[float, ...]
+    profiled_ms: float
+    network_ms: float
 
     @property
     def sum_ms(self) -> float:
-        """The layers of a call together, median over calls."""
-        return float(np.median(self.sums_ms))
-
-    @property
-    def network_ms(self) -> float:
-        """A call without the profiler, median over calls: the only number that a user of the network meets."""
-        return float(np.median(self.alone_ms))
+        """The layers together."""
+        return sum(layer.ms for layer in self.layers)
 
     def slowest(self, count: int) -> tuple[LayerTime, ...]:
         """Return the slowest layers, the slowest first."""
@@ -69,7 +62,8 @@ class TimedLayers:
 def on_cpu(onnx_path: str | Path, feeds: Mapping[str, np.ndarray], calls: int = 20) -> TimedLayers:
     """Time the nodes of a model with ONNX Runtime's profiler, on this machine's CPU.
 
-    A session with the profiler and one without take turns, so that both meet the same slow spells of the machine.
+    A session with the profiler and one without take turns. Of each, the fastest call counts, which was disturbed least:
+    a disturbance hits other nodes in every call, so that medians of nodes would not add up to the median of the call.
 
     Args:
         onnx_path: The model.
@@ -92,13 +86,9 @@ def on_cpu(onnx_path: str | Path, feeds: Mapping[str, np.ndarray], calls: int = 
             alone.append(_timed(plain, feeds))
             profiled.append(_timed(profiling, feeds))
         events = json.loads(Path(profiling.end_profiling()).read_text(encoding="utf-8"))
-    each_call = calls_in(events)[_WARM_UP:]
-    layers = tuple(
-        LayerTime(times[0].name, times[0].operation, float(np.median([time.ms for time in times])))
-        for times in zip(*each_call, strict=True)
-    )
-    sums = tuple(sum(layer.ms for layer in call) for call in each_call)
-    return TimedLayers(layers, sums, tuple(profiled[_WARM_UP:]), tuple(alone[_WARM_UP:]))
+    each_call = list(zip(profiled, calls_in(events), strict=True))[_WARM_UP:]
+    call_ms, layers = min(each_call, key=lambda call: call[0])
+    return TimedLayers(tuple(layers), call_ms, min(alone[_WARM_UP:]))
 
 
 def _session(onnx_path: str | Path, profile_prefix: Path | None = None):
@@ -154,8 +144,7 @@ def of_engine(profile: Mapping[str, Any], layers: Sequence[EngineLayer] = ()) ->
     """
     known = {layer.name: layer for layer in layers}
     times = tuple(_layer_time(name, ms, known.get(name)) for name, ms in profile["layers"].items())
-    total = sum(layer.ms for layer in times)
-    return TimedLayers(times, (total,), (profile["profiled_ms"],), (profile["engine_ms"],))
+    return TimedLayers(times, profile["profiled_ms"], profile["engine_ms"])
 
 
 def _layer_time(name: str, ms: float, layer: EngineLayer | None) -> LayerTime:

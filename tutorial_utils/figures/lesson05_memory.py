@@ -53,8 +53,8 @@ def lifetimes(report: BuildReport, batch: int) -> plotting.Picture:
     kernels = report.kernels
     lines += [f"{what(kernel)}: {size:.2f} MiB alive" for kernel, size in zip(kernels, live, strict=True)]
     alt = (
-        f"Lifetimes of {len(tensors)} tensors over {len(kernels)} kernels: short bars along a diagonal, thick at its "
-        f"beginning and thin at its end. Most is alive at {len(as_full)} of the kernels, first at "
+        f"Lifetimes of {len(tensors)} tensors over {len(kernels)} kernels: bars along a diagonal. "
+        f"Most is alive at {len(as_full)} of the kernels, first at "
         f"{what(kernels[fullest])}: {live.max():.2f} MiB."
     )
     return plotting.Picture(figure, alt, "\n".join(lines))

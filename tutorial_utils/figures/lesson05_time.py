@@ -16,7 +16,7 @@ def waterfall(timed: TimedLayers, title: str, labelled: int = 10) -> plotting.Pi
         labelled: How many of the slowest layers get a bar of their own.
     """
     rows = _grouped(timed, labelled)
-    total = sum(layer.ms for layer, _ in rows)
+    total = timed.sum_ms
     scale, unit = (1, "ms") if total > _MICROSECONDS_BELOW_MS else (1000, "µs")
     figure, axes = plotting.new_figure(1.3 + 0.26 * len(rows))
     begin, lines = 0.0, []
