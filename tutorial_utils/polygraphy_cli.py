@@ -93,9 +93,9 @@ def run(command: str, folder: str | Path) -> Result:
     return Result(command, _clean(done.stdout, folder), done.returncode)
 
 
-def run_all(commands: Sequence[str], folder: str | Path) -> list[Result]:
-    """Run commands that don't need each other, two at a time: most of their time is that of starting up."""
-    with ThreadPoolExecutor(2) as pool:
+def run_all(commands: Sequence[str], folder: str | Path, at_once: int = 2) -> list[Result]:
+    """Run commands that don't need each other, some at once: most of their time is that of starting up."""
+    with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(lambda command: run(command, folder), commands))
 
 
@@ -104,6 +104,7 @@ def _environment() -> dict[str, str]:
     return {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONPATH": os.pathsep.join(sys.path),  # so that a check finds this package wherever it runs
         "POLYGRAPHY_AUTOINSTALL_DEPS": "0",
         "POLYGRAPHY_USE_TENSORRT_RTX": "1" if trt.installed_flavour() == "tensorrt_rtx" else "0",
     }
