@@ -2,6 +2,7 @@ import html.parser
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tutorial_utils import course, notebook_form
@@ -80,6 +81,13 @@ def test_lesson_page_waits_for_no_script_from_the_network(tmp_path):
                 assert "defer" in dict(attributes)
 
     Scripts().feed(page.read_text(encoding="utf-8"))
+
+
+def test_lesson_page_keeps_the_descriptions_of_pictures(tmp_path):
+    picture = """from IPython.display import Image; Image(b"png", format="png", alt='Two "dots" & a line')"""
+    lesson = notebook_file(tmp_path, "01_lesson", picture)
+    page = course.write_course([lesson], tmp_path / "pages").with_name("01_lesson.html").read_text()
+    assert [img["alt"] for img in BeautifulSoup(page, "html.parser").find_all("img")] == ['Two "dots" & a line']
 
 
 def test_failing_lesson_is_named_with_cell_and_error(tmp_path, capsys):

@@ -9,15 +9,19 @@ from tutorial_utils.recordings import Origin
 
 TITLE = "From a PaddlePaddle model to a fast TensorRT engine"
 
-# nbconvert's page, with three changes: a way back to the front page, a fixed-width font for source code that a cell
-# shows, and no script from the network that holds up a page where the network is closed. MathJax may come late;
-# require.js serves widgets, of which the course has none.
+# nbconvert's page, with four changes: a way back to the front page, a fixed-width font for source code that a cell
+# shows, the descriptions of pictures, which nbconvert 7 drops here, and no script from the network that holds up a page
+# where the network is closed. MathJax may come late; require.js serves widgets, of which the course has none.
 LESSON_TEMPLATE = """\
 {%- extends 'lab/index.html.j2' -%}
 {%- from 'mathjax.html.j2' import mathjax -%}
 {%- block html_head_js_requirejs -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}
 {{ mathjax(resources.mathjax_url) | replace('<script src', '<script defer src') }}
+{%- endblock -%}
+{%- block data_png scoped -%}
+{%- set alt = output | get_metadata('alt', 'image/png') or '' -%}
+{{ super() | replace('<img ', '<img alt="' ~ (alt | escape_html) ~ '" ') if alt else super() }}
 {%- endblock -%}
 {%- block body_header -%}
 {{ super() }}
