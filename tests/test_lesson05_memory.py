@@ -11,7 +11,8 @@ def kernel(name, reads, writes, *nodes):
 
 def test_lifetimes():
     layers = (
-        kernel("k0", "x", "a"),
+        kernel("before", "x", "z", "Cast.0"),
+        kernel("k0", "z", "a"),
         kernel("k1", "a", "b", "Conv.0", "Relu.0"),
         EngineLayer("wait", "wait", (), (), ()),
         kernel("k2", "ab", "c", "Conv.1", "Add.0"),
@@ -22,11 +23,12 @@ def test_lifetimes():
         "alive at the fullest: 1.00 MiB, written by a kgen kernel of no ONNX node",
         "alive at the fullest: 1.00 MiB, written by Conv.0 + Relu.0",
         "alive at the fullest: 1.00 MiB, written by Conv.1 + Add.0",
-        "a kgen kernel of no ONNX node: 1.00 MiB alive",
+        "Cast.0: 1.00 MiB alive",
+        "a kgen kernel of no ONNX node: 2.00 MiB alive",
         "Conv.0 + Relu.0: 2.00 MiB alive",
         "Conv.1 + Add.0: 3.00 MiB alive",
         "Gemm.0: 1.00 MiB alive",
     ]
-    assert "Lifetimes of 3 tensors over 4 kernels" in picture.alt
+    assert "Lifetimes of 4 tensors over 5 kernels" in picture.alt
     assert "Most is alive at 1 of the kernels, first at Conv.1 + Add.0: 3.00 MiB" in picture.alt
     assert picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
