@@ -61,6 +61,13 @@ def test_installs_nothing_and_takes_the_courses_tensorrt(model, monkeypatch):
         assert f"False {expected}" in result.text
 
 
+def test_assignments_before_the_command(model):
+    (model / "shim").mkdir()
+    (model / "shim" / "tensorrt.py").write_text("raise ImportError('found the shim')")
+    command = "PYTHONPATH=shim POLYGRAPHY_USE_TENSORRT_RTX=0 polygraphy convert model.onnx -o model.engine"
+    assert "found the shim" in polygraphy_cli.run(command, model).text
+
+
 def test_refusals(model, monkeypatch):
     with pytest.raises(InputError, match="no command of Polygraphy"):
         polygraphy_cli.run("trtexec --onnx=model.onnx", model)

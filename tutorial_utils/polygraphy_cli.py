@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,14 +65,19 @@ def run(command: str, folder: str | Path) -> Result:
     """Run a Polygraphy command. It never installs anything, and uses TensorRT-RTX where the course does.
 
     Args:
-        command: As typed in a shell, such as ``"polygraphy run model.onnx --onnxrt"``.
+        command: As typed in a shell, such as ``"polygraphy run model.onnx --onnxrt"``. Assignments before it hold for
+            this command alone, as in a shell; ``PYTHONPATH=folder`` is put before the rest of that path.
         folder: Where to run it; the files that it names are relative to it.
 
     Raises:
         BackendUnavailableError: Polygraphy isn't installed.
         InputError: The command is another program's, or the folder is missing.
     """
+    assigned = {}
     program, *arguments = shlex.split(command)
+    while re.fullmatch(r"[A-Z_]+=.*", program) and arguments:
+        name, _, assigned[name] = program.partition("=")
+        program, *arguments = arguments
     if program != "polygraphy":
         raise InputError(f"`{command}` is no command of Polygraphy.", "Begin it with `polygraphy`.")
     if not trt.is_installed("polygraphy"):
@@ -83,7 +88,7 @@ def run(command: str, folder: str | Path) -> Result:
     done = subprocess.run(
         [sys.executable, "-c", _MAIN, *arguments],
         cwd=folder,
-        env=_environment(),
+        env=_environment(assigned),
         stdin=subprocess.DEVNULL,  # `debug` would wait for an answer
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -99,14 +104,16 @@ def run_all(commands: Sequence[str], folder: str | Path, at_once: int = 2) -> li
         return list(pool.map(lambda command: run(command, folder), commands))
 
 
-def _environment() -> dict[str, str]:
+def _environment(assigned: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for Polygraphy and for the commands that it starts itself (`debug ... --check python`)."""
     return {
         **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        "PYTHONPATH": os.pathsep.join(sys.path),  # so that a check finds this package wherever it runs
         "POLYGRAPHY_AUTOINSTALL_DEPS": "0",
         "POLYGRAPHY_USE_TENSORRT_RTX": "1" if trt.installed_flavour() == "tensorrt_rtx" else "0",
+        **assigned,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        # The whole path of this process, so that a check finds this package in whatever folder it runs.
+        "PYTHONPATH": os.pathsep.join(filter(None, [assigned.get("PYTHONPATH"), *sys.path])),
     }
 
 
