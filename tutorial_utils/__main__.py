@@ -1,6 +1,7 @@
 """The command line of the package: `python -m tutorial_utils COMMAND`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,11 +33,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record.add_argument("--name", help="name of the recording (default: deployment_ and the name of the GPU)")
     record.set_defaults(run=_record)
 
+    inspect = commands.add_parser("inspect", help="show what TensorRT makes of an ONNX model, without a GPU")
+    inspect.add_argument("model", type=Path, metavar="MODEL.onnx")
+    inspect.add_argument("--target", action="append", default=[], help="compute capability to build for, such as 8.9")
+    inspect.add_argument(
+        "--shape", action="append", default=[], metavar="NAME:1x3x224x224",
+        help="shape of an input (default: dynamic dimensions are 1 at the front and 224 elsewhere)",
+    )  # fmt: skip
+    form = inspect.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON instead of text")
+    form.add_argument("--html", type=Path, metavar="FILE", help="write a page with figures, in one file")
+    inspect.set_defaults(run=_inspect)
+
     options = parser.parse_args(arguments)
     try:
-        return options.run(options)
+        status = options.run(options)
+        sys.stdout.flush()
+        return status
     except CourseError as error:
         print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader has enough, as in `... | head`; what is left must not fail at exit again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
@@ -51,6 +69,20 @@ def _record(options: argparse.Namespace) -> int:
 
     path = record_deployment(options.models, options.name)
     print(f"Written: {path}. Look at it, then commit it.")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from tutorial_utils import inspection
+
+    if options.html:
+        inspection.check_writable(options.html)
+    shapes = dict(inspection.parse_shape(text) for text in options.shape)
+    found = inspection.inspect(options.model, options.target, shapes)
+    if options.html:
+        print(f"Written: {inspection.write_page(found, options.html)}")
+    else:
+        print(inspection.as_json(found) if options.json else inspection.as_text(found))
     return 0
 
 

@@ -16,7 +16,7 @@ from tutorial_utils.engine.report import BuildReport
 from tutorial_utils.errors import InputError, ModelFileError
 
 # Operators whose output is the same bytes under another name or shape: running them copies nothing.
-_VIEWS = {"Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten"}
+VIEWS = {"Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten"}
 
 _BITS = {
     "fp32": 32, "fp16": 16, "bf16": 16, "fp8": 8, "int8": 8, "uint8": 8, "bool": 8, "fp4": 4, "int4": 4, "int32": 32,
@@ -125,7 +125,7 @@ def from_onnx(onnx_path: str | Path, batch: int) -> Dataflow:
         reads = [same.get(name, name) for name in node.input if name and name not in constants]
         if node.op_type == "Constant" or not reads:  # computed from weights alone: a weight itself
             constants.update(node.output)
-        elif node.op_type in _VIEWS:
+        elif node.op_type in VIEWS:
             same[node.output[0]] = reads[0]
         else:
             steps.append(Step(node.name, node.op_type, _unique(reads), tuple(name for name in node.output if name)))
