@@ -11,6 +11,7 @@ from draw_lesson05 import YOUNG, open_netron
 from PIL import Image
 
 from tutorial_utils import engine, netron_view, polygraphy_cli, polygraphy_viewer
+from tutorial_utils.__main__ import main
 
 pytestmark = pytest.mark.skipif(chromium.EXECUTABLE is None, reason=chromium.NOT_INSTALLED)
 
@@ -89,3 +90,17 @@ def test_polygraphys_page_stays_empty_without_a_network(browser, fp32_model, tmp
     assert browser.evaluate("typeof cytoscape") == "undefined"
     assert browser.evaluate("document.querySelectorAll('canvas').length") == 0
     assert colours(browser.screenshot(tmp_path / "page.png").read_bytes()) > 5
+
+
+def test_page_of_inspect_needs_no_network(browser, fp32_model, tmp_path):
+    page = tmp_path / "inspect.html"
+    assert main(["inspect", str(fp32_model), "--html", str(page)]) == 0
+    browser.open(page.as_uri())
+    assert fp32_model.name in browser.text()
+    pictures = browser.evaluate("[...document.images].map(one => ({width: one.naturalWidth, alt: one.alt}))")
+    assert pictures
+    assert all(one["width"] > 100 and one["alt"] for one in pictures)
+    assert (
+        browser.evaluate("performance.getEntriesByType('resource').filter(one => one.name.includes('//')).length") == 0
+    )
+    assert colours(browser.screenshot(tmp_path / "inspect.png").read_bytes()) > 50
