@@ -1,0 +1,83 @@
+"""Lesson 04: results that move while an engine runs, because TensorRT-RTX replaces kernels in the background.
+
+An engine for dynamic shapes starts with kernels for any shape. With the strategy LAZY, the default, kernels for the shape
+in use are compiled meanwhile and take over when they are ready; EAGER waits for them, NONE does without.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from tutorial_utils import capabilities, engine, recordings
+from tutorial_utils.engine.messages import MessageLog, trt
+
+STRATEGIES = ("LAZY", "EAGER", "NONE")
+CALLS = (1, 2, 5, 10, 20, 50, 100, 200, 400, 800)
+SHAPE, BATCH = (3, 32, 32), 64
+METHOD = (
+    "Quick classifier FP32 with a dynamic batch up to 64, one new execution context for each strategy, the same 64 random "
+    "images in each of 800 calls; error: largest absolute difference from ONNX Runtime on the CPU, over the largest output"
+)
+
+
+def measure(onnx_path: Path) -> list[dict[str, Any]]:
+    """Call one engine many times with each strategy.
+
+    Args:
+        onnx_path: The quick classifier. Its one input is called x.
+
+    Returns:
+        A row for each strategy: "strategy" and "errors", one for each of `CALLS`.
+
+    Raises:
+        BackendUnavailableError: PyCUDA can't be imported.
+        ModelFileError: The model is missing.
+    """
+    from tutorial_utils.experiments import lesson03_by_hand as by_hand
+
+    images = np.random.default_rng(0).standard_normal((BATCH, *SHAPE), dtype=np.float32)
+    options = engine.BuildOptions(profiles=(engine.Profile.batch("x", SHAPE, opt=BATCH, max=BATCH),))
+    plan = engine.build(onnx_path, options, progress=False).plan
+    session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": images})
+    rows = []
+    for strategy in STRATEGIES:
+        log = MessageLog()
+        with by_hand.primary_context():
+            loaded = by_hand.load(plan, log)
+            config = by_hand.must(loaded.create_runtime_config(), log)
+            kind = trt.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = getattr(kind, strategy)
+            context = by_hand.must(loaded.create_execution_context(config), log)
+            lane = by_hand.Lane(
+                context, by_hand.cuda.Stream(), by_hand.allocate(loaded, context, {"x": images.shape}, log), log
+            )
+            errors = []
+            for call in range(1, max(CALLS) + 1):
+                (outputs,) = by_hand.infer(lane, {"x": images}).values()
+                if call in CALLS:
+                    errors.append(float(np.abs(outputs - expected).max() / np.abs(expected).max()))
+            by_hand.close(lane)
+        rows.append({"strategy": strategy, "errors": errors})
+    return rows
+
+
+def record(models: Path) -> Path:
+    """Measure on this machine's GPU and keep the result as the recording "lesson04_specialization".
+
+    Args:
+        models: A folder with ``quick-fp32.onnx``.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        BackendUnavailableError: TensorRT engines can't run here.
+        ModelFileError: The model is missing.
+    """
+    machine = capabilities.require_tensorrt_run()
+    data = {"calls": list(CALLS), "rows": measure(Path(models) / "quick-fp32.onnx")}
+    recording = recordings.new("An engine whose kernels are replaced while it runs", METHOD, machine.machine(), data)
+    return recordings.save(recording, recordings.FOLDER / "lesson04_specialization.json")
