@@ -35,7 +35,7 @@ test: lint ## lint, then the tests of the package and of every notebook
 	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests $(wildcard notebooks)
 
 test-hopper: .venv/installed build/rtx-1.6.1/tensorrt_rtx ## test the engine with TensorRT-RTX 1.6.1, which runs on Hopper
-	@PYTHONPATH=build/rtx-1.6.1 $(RUN) pytest $(addprefix tests/test_,engine.py engine_cache.py engine_report.py tensorrt_api.py)
+	@PYTHONPATH=build/rtx-1.6.1 $(RUN) pytest $(addprefix tests/test_,engine.py engine_cache.py engine_report.py inspector_equality.py tensorrt_api.py)
 
 build/rtx-1.6.1/tensorrt_rtx: | .venv/bin/python
 	@$(PIP) install --target build/rtx-1.6.1 tensorrt-rtx==1.6.1.120
