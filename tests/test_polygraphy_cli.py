@@ -59,6 +59,7 @@ def test_installs_nothing_and_takes_the_courses_tensorrt(model, monkeypatch):
         )
         result = polygraphy_cli.run("polygraphy debug repeat --until 1 --show-output --check python check.py", model)
         assert f"False {expected}" in result.text
+        assert result.lines("Iteration") == ["[I] RUNNING | Iteration 1", "[I] PASSED | Iteration 1"]
 
 
 def test_assignments_before_the_command(model):

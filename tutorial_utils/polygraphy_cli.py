@@ -24,6 +24,7 @@ _NOISE = (
     (r"(?m)^\[I\] RUNNING \| Command: .*\n", ""),
     (r"(PASSED|FAILED) +\| Runtime: [\d.]+s \| Command: .*", r"\1"),
     (r"(runner-N\d+)-\d\d/\d\d/\d\d-\d\d:\d\d:\d\d", r"\1"),  # a runner's name ends with the time of day
+    (r" +\| Duration [\d.]+s", ""),
     (r"\b(in|Time:|Time =) *[\d.]+ *(ms|s|seconds)\b", r"\1 ..."),
     (r"[ \t]+(?=\n|$)", ""),
 )
