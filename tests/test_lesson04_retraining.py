@@ -5,7 +5,7 @@ import pytest
 from onnx import numpy_helper
 
 from tutorial_utils import accuracy, data, onnx_export
-from tutorial_utils.errors import ExportError, InputError
+from tutorial_utils.errors import ExportError, InputError, ModelFileError
 
 pytest.importorskip("paddle")
 
@@ -158,3 +158,11 @@ def test_statistics_are_the_mean_over_all_batches():
 def test_paddle_cannot_convert_what_it_trained():
     """The lesson goes around it; where this fails, Paddle has mended it."""
     assert retraining.paddle_conversion().startswith("TypeError")
+
+
+def test_the_sparse_flag_is_accepted(files, tmp_path):
+    half = onnx_export.to_fp16(files["healthy"], tmp_path / "fp16.onnx")
+    assert all(len(plan) > 10_000 for plan in retraining.plans_with_sparse_flag(half))
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    with pytest.raises(ModelFileError, match="can't read"):
+        retraining.plans_with_sparse_flag(tmp_path / "bad.onnx")

@@ -12,6 +12,7 @@ import gzip
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from filelock import FileLock
 from onnx import numpy_helper
 
 from tutorial_utils import accuracy, classifier, data, onnx_export, paths, variants
-from tutorial_utils.errors import ExportError, InputError
+from tutorial_utils.errors import BuildError, ExportError, InputError, ModelFileError
 from tutorial_utils.quiet_paddle import paddle
 
 nn, functional = paddle.nn, paddle.nn.functional
@@ -109,7 +110,7 @@ def train_quantized(bits: int, quantized: bool = True, seed: int = 0) -> Retrain
     `paddle.quantization.QAT` rounds in the forward pass the weights of convolutions and linear layers, as
     `round_weights` does, and their inputs to 8 bits. The gradient passes the rounding as if it weren't there
     (straight-through estimator, https://arxiv.org/abs/1308.3432). The weights go into ONNX by `write_onnx` and
-    `onnx_export.to_int8`: Paddle 3.3.1 has one quantizer, and `QAT.convert` fails on it.
+    `onnx_export.to_int8`, since `QAT.convert` of Paddle 3.3.1 fails, see `paddle_conversion`.
 
     Args:
         bits: Bits of the weights.
@@ -147,7 +148,9 @@ def paddle_conversion() -> str:
     from paddle.quantization import QAT, QuantConfig
 
     try:
-        QAT(QuantConfig(activation=None, weight=None)).convert(_with_rounding(network(), bits=8))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Paddle's remarks about its own calls
+            QAT(QuantConfig(activation=None, weight=None)).convert(_with_rounding(network(), bits=8))
     except Exception as error:  # whatever Paddle raises is the answer
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
     return "converted"
@@ -408,3 +411,36 @@ def sparsity_of(onnx_path: str | Path) -> float:
 def packed_bytes(onnx_path: str | Path) -> int:
     """Return the size of a file after gzip, in bytes: what a download of it takes."""
     return len(gzip.compress(Path(onnx_path).read_bytes(), mtime=0))
+
+
+def plans_with_sparse_flag(onnx_path: Path) -> tuple[bytes, bytes]:
+    """Build a quick classifier without and with `BuilderFlag.SPARSE_WEIGHTS`, which lets TensorRT look for 2:4.
+
+    Plans can differ in some bytes from build to build, also with the same flag: compare sizes.
+
+    Raises:
+        ModelFileError: TensorRT's parser refuses the file.
+        BuildError: TensorRT refuses the build.
+    """
+    return _plan(onnx_path, sparse=False), _plan(onnx_path, sparse=True)
+
+
+def _plan(onnx_path: Path, sparse: bool) -> bytes:
+    from tutorial_utils.engine.messages import MessageLog, checked, trt
+
+    log = MessageLog()
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    checked(
+        parser.parse_from_file(str(onnx_path)),
+        log, ModelFileError, f"TensorRT can't read {onnx_path.name}", "Write the model again.",
+    )  # fmt: skip
+    config = builder.create_builder_config()
+    if sparse:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    profile = builder.create_optimization_profile()
+    profile.set_shape("x", (1, *data.IMAGE_SHAPE), (BATCH, *data.IMAGE_SHAPE), (BATCH, *data.IMAGE_SHAPE))
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    return bytes(checked(plan, log, BuildError, f"TensorRT can't build {onnx_path.name}", "Read its message."))
