@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from small_models import images, residual_model
 
 from tutorial_utils import accuracy, onnx_export, overflow, text_detection
 from tutorial_utils.errors import InputError
@@ -48,6 +49,17 @@ def test_moving_changes_no_bit_of_fp32(model, feeds, sound, tmp_path):
         tensors = accuracy.all_outputs(onnx_export.save(moved, tmp_path / "moved.onnx"), feeds)
         np.testing.assert_array_equal(tensors[OUTPUT], sound[OUTPUT], err_msg=tensor)
         np.testing.assert_array_equal(tensors[tensor], sound[tensor] * 1024, err_msg=tensor)
+
+
+def test_batch_norm_takes_the_scale_back(tmp_path):
+    """The prepared network has none. In the small model, a residual sum keeps all tensors but conv1 from moving."""
+    model, feeds = residual_model(), {"x": images(2)}
+    assert overflow.movable(model) == ["conv1"]
+    before = accuracy.all_outputs(onnx_export.save(model, tmp_path / "before.onnx"), feeds)
+    moved = onnx_export.save(overflow.move_scale(model, "conv1", 256), tmp_path / "after.onnx")
+    after = accuracy.all_outputs(moved, feeds)
+    np.testing.assert_array_equal(after["conv1"], 256 * before["conv1"])
+    np.testing.assert_allclose(after["norm"], before["norm"], rtol=1e-5, atol=1e-6)
 
 
 def test_given_model_is_left_alone(model):
