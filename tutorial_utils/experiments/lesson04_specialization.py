@@ -1,7 +1,7 @@
 """Lesson 04: results that move while an engine runs, because TensorRT-RTX replaces kernels in the background.
 
-An engine for dynamic shapes starts with kernels for any shape. With the strategy LAZY, the default, kernels for the shape
-in use are compiled meanwhile and take over when they are ready; EAGER waits for them, NONE does without.
+An engine for dynamic shapes starts with kernels for any shape. With the strategy LAZY, the default, kernels for the
+shape in use are compiled meanwhile and take over when they are ready; EAGER waits for them, NONE does without.
 """
 
 from pathlib import Path
@@ -17,8 +17,9 @@ STRATEGIES = ("LAZY", "EAGER", "NONE")
 CALLS = (1, 2, 5, 10, 20, 50, 100, 200, 400, 800)
 SHAPE, BATCH = (3, 32, 32), 64
 METHOD = (
-    "Quick classifier FP32 with a dynamic batch up to 64, one new execution context for each strategy, the same 64 random "
-    "images in each of 800 calls; error: largest absolute difference from ONNX Runtime on the CPU, over the largest output"
+    "Quick classifier FP32 with a dynamic batch up to 64, a new context for each strategy, the same 64 random "
+    "images in each of 800 calls; error: largest absolute difference from ONNX Runtime on the CPU, over the largest "
+    "output"
 )
 
 
