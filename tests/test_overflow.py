@@ -145,6 +145,25 @@ def test_a_product_of_two_activations_has_no_weight_to_scale():
     assert overflow.movable(small(nodes, "w")) == []
 
 
+@pytest.mark.parametrize(("axis", "group", "moved"), [(1, 1, ["t"]), (1, 4, []), (2, 1, [])])
+def test_part_of_a_concatenation_is_divided_by_input_channel(axis, group, moved):
+    weight = numpy_helper.from_array(np.ones((4, 4 // group if axis == 1 else 2, 1, 1), np.float32), "u")
+    model = small(
+        [
+            helper.make_node("Conv", ["x", "w"], ["t"]),
+            helper.make_node("Concat", ["t", "x"], ["both"], axis=axis),
+            helper.make_node("Conv", ["both", "u"], ["y"], group=group),
+        ],
+        "w",
+    )
+    model.graph.initializer.append(weight)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert overflow.movable(model) == moved
+    if moved:
+        changed = numpy_helper.to_array(overflow.move_scale(model, "t", 4).graph.initializer[1])
+        np.testing.assert_array_equal(changed[0, :, 0, 0], [0.25, 0.25, 1, 1])
+
+
 def test_an_output_of_the_network_is_not_moved():
     assert overflow.movable(small([helper.make_node("Conv", ["x", "w"], ["y"])], "w")) == []
 

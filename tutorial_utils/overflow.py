@@ -73,8 +73,8 @@ def move_scale(model: onnx.ModelProto, tensor: str, factor: float) -> onnx.Model
 
 def _channels(model: onnx.ModelProto) -> dict[str, int]:
     """Return the channels of every tensor whose second dimension is known."""
-    values = onnx.shape_inference.infer_shapes(model).graph.value_info
-    dims = {value.name: value.type.tensor_type.shape.dim for value in values}
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    dims = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)}
     return {name: shape[1].dim_value for name, shape in dims.items() if len(shape) > 1}
 
 
@@ -86,6 +86,7 @@ def _changes(model: onnx.ModelProto, channels: dict[str, int], tensor: str) -> d
     graph = model.graph
     uses = Counter(name for node in graph.node for name in node.input)
     own = {weight.name for weight in graph.initializer if uses[weight.name] == 1}  # shared ones would change more
+    inputs = {weight.name: weight.dims[1] for weight in graph.initializer if len(weight.dims) > 1}
     producer = next((node for node in graph.node if tensor in node.output), None)
     if producer is None or tensor in {value.name for value in graph.output}:
         return {}
@@ -101,7 +102,8 @@ def _changes(model: onnx.ModelProto, channels: dict[str, int], tensor: str) -> d
         others = [name for name in node.input if name and name not in scaled]
         first = scaled.get(node.input[0])
         partly = any(scaled[name] != slice(None) for name in reads)  # a part of a concatenation: only Conv divides it
-        if node.op_type == "Conv" and first and (not partly or channels.get(node.input[0])):
+        whole = not partly or inputs.get(node.input[1]) == channels.get(node.input[0])  # no groups of channels
+        if node.op_type == "Conv" and first and whole:
             changes[node.input[1]] = _inverse(channels[node.input[0]], first) if partly else -1
         elif partly:
             return {}
@@ -111,7 +113,9 @@ def _changes(model: onnx.ModelProto, channels: dict[str, int], tensor: str) -> d
             changes[node.input[1]] = -1
         elif node.op_type == "Mul" and len(reads) == 1 and others[0] in own:
             changes[others[0]] = -1
-        elif node.op_type == "Concat" and len(reads) == 1 and all(name in channels for name in node.input):
+        elif (
+            node.op_type == "Concat" and node.attribute[0].i == 1 and len(reads) == 1 and channels.keys() >= set(others)
+        ):
             start = sum(channels[name] for name in node.input[: list(node.input).index(reads[0])])
             scaled[node.output[0]] = slice(start, start + channels[reads[0]])
         elif (node.op_type in _HOMOGENEOUS and first) or (node.op_type == "Mul" and len(reads) == 1):
