@@ -94,7 +94,7 @@ def side_by_side(groups: Sequence[Group], names: Sequence[str]) -> plotting.Pict
             for name, side in zip(names, group.kernels, strict=True)
         )
         lines.append(
-            f"{', '.join(group.nodes) or 'no node of the first'}\n  {sides}\n  differs: {', '.join(group.changes)}"
+            f"{', '.join(group.nodes) or 'no shared node'}\n  {sides}\n  differs: {', '.join(group.changes)}"
         )
         top -= height + 0.35
     present = {engine_graph.kind(kernel) for group in groups for side in group.kernels for kernel in side}
@@ -109,7 +109,7 @@ def side_by_side(groups: Sequence[Group], names: Sequence[str]) -> plotting.Pict
 def _node_label(group: Group) -> str:
     """Name a group by its first node of each operator: "Conv.5, Add.2, Relu.4"; batch norms go without saying."""
     if not group.nodes:
-        return "no node of the first"
+        return "no shared node"
     operators: dict[str, str] = {}
     for node in group.nodes:
         operators.setdefault(node.partition(".")[0], node)
