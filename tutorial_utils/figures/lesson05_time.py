@@ -29,6 +29,7 @@ def waterfall(timed: TimedLayers, title: str, labelled: int = 10) -> plotting.Pi
         axes.annotate(
             text, (scale * (begin + layer.ms if early else begin), row), xytext=(4 if early else -4, 0), fontsize=8.5,
             textcoords="offset points", va="center", ha="left" if early else "right", color="#222222",
+            bbox={"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.5},  # lines end at the text
         )  # fmt: skip
         lines.append(f"from {begin:8.4f} ms: {layer.ms:8.4f} ms {layer.ms / total:6.1%}  {layer.name}")
         begin += layer.ms
@@ -67,7 +68,7 @@ def _grouped(timed: TimedLayers, labelled: int) -> list[tuple[LayerTime, bool]]:
 
 
 def _as_one(layers: list[LayerTime]) -> list[tuple[LayerTime, bool]]:
-    if not layers:
+    if not sum(layer.ms for layer in layers):  # none, or only layers that order streams
         return []
     name = f"{len(layers)} layers" if len(layers) > 1 else layers[0].name
     return [(LayerTime(name, "", sum(layer.ms for layer in layers)), True)]
