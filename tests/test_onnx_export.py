@@ -356,6 +356,19 @@ def test_fp16_keeps_weights_up_to_its_largest_number(tmp_path):
     assert np.allclose(weights(half)["scale"].astype(np.float32), 60000)
 
 
+def test_fp16_of_a_weight_beyond_its_range_is_refused(target, tmp_path):
+    model = residual_model()
+    weight = next(one for one in model.graph.initializer if one.dims)
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[0] = -1e6
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    onnx.save(model, tmp_path / "large.onnx")
+    with pytest.raises(PrecisionError, match=r"reaches 1,000,000, and FP16 ends at 65,504"):
+        onnx_export.to_fp16(tmp_path / "large.onnx", target)
+    users = [node.name for node in model.graph.node if weight.name in node.input]
+    onnx_export.to_fp16(tmp_path / "large.onnx", tmp_path / "mixed.onnx", keep_fp32=users)
+
+
 def test_fp16_twice_is_refused(models, target):
     with pytest.raises(PrecisionError, match="converted to FP16 already"):
         onnx_export.to_fp16(models["fp16"], target)

@@ -156,7 +156,8 @@ def to_fp16(onnx_path: str | Path, target_path: str | Path, *, keep_fp32: Iterab
 
     Raises:
         ModelFileError: The model is missing or damaged.
-        PrecisionError: The model can't be converted, or has no node of a name in ``keep_fp32``.
+        PrecisionError: The model can't be converted, has a weight beyond FP16's largest number, or lacks a node that is
+            named in ``keep_fp32``.
     """
     from onnxconverter_common import float16
 
@@ -169,13 +170,14 @@ def to_fp16(onnx_path: str | Path, target_path: str | Path, *, keep_fp32: Iterab
             f"{Path(onnx_path).name} has no node {', '.join(unknown[:3])} that could be kept in FP32.",
             "Give names of nodes, not of tensors: node.name for node in model.graph.node.",
         )
+    _require_weights_in_range(model, kept, Path(onnx_path).name)
     try:
         with warnings.catch_warnings():
             # Weights below FP16's smallest number are rounded to it, with a warning for each: lesson 01 counts them.
             warnings.filterwarnings("ignore", message="the float32 number")
             converted = float16.convert_float_to_float16(
                 model,
-                max_finite_val=_LARGEST_FP16,  # its default is 10,000, to which it cuts larger weights
+                max_finite_val=_LARGEST_FP16,  # its default is 10,000, to which it cuts larger weights without a word
                 keep_io_types=True,
                 node_block_list=kept,
             )
@@ -187,6 +189,18 @@ def to_fp16(onnx_path: str | Path, target_path: str | Path, *, keep_fp32: Iterab
             "Convert the original FP32 model, not one that was converted or quantized before.",
         ) from error
     return save(converted, target_path)
+
+
+def _require_weights_in_range(model: onnx.ModelProto, kept: list[str], name: str) -> None:
+    converted = {tensor for node in model.graph.node if node.name not in kept for tensor in node.input}
+    for weight in model.graph.initializer:
+        if weight.data_type == _FLOAT and weight.name in converted:
+            largest = float(np.abs(onnx.numpy_helper.to_array(weight)).max(initial=0))
+            if largest > _LARGEST_FP16:
+                raise PrecisionError(
+                    f"The weight {weight.name} of {name} reaches {largest:,.0f}, and FP16 ends at 65,504.",
+                    "Fold batch norms into their convolutions, or keep the weight's node in FP32 (keep_fp32).",
+                )
 
 
 def _join_fp32_neighbours(model: onnx.ModelProto) -> None:
