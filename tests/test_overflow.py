@@ -164,6 +164,15 @@ def test_part_of_a_concatenation_is_divided_by_input_channel(axis, group, moved)
         np.testing.assert_array_equal(changed[0, :, 0, 0], [0.25, 0.25, 1, 1])
 
 
+def test_part_of_a_concatenation_that_another_operator_reads_is_not_moved():
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["t"]),
+        helper.make_node("Concat", ["t", "x"], ["both"], axis=1),
+        helper.make_node("Relu", ["both"], ["y"]),
+    ]
+    assert overflow.movable(small(nodes, "w")) == []
+
+
 def test_an_output_of_the_network_is_not_moved():
     assert overflow.movable(small([helper.make_node("Conv", ["x", "w"], ["y"])], "w")) == []
 

@@ -111,10 +111,11 @@ def all_outputs(
 
 
 def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | None = None) -> onnx.ModelProto:
-    """Return an FP32 model that computes what a GPU computes from a model with FP16 tensors.
+    """Return an FP32 model that rounds as a GPU does that runs each node of a model with FP16 tensors by itself.
 
     Tensor cores add up in FP32 and store the result in FP16. So does the returned model: its operators compute in FP32,
-    and each result that the model declares as FP16 or BF16 is cast there and back.
+    and each result that the model declares as FP16 or BF16 is cast there and back. An engine that fuses nodes stores,
+    and rounds, fewer tensors.
 
     Args:
         model: The model. Its inputs and outputs are FP32.

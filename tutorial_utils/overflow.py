@@ -102,11 +102,11 @@ def _changes(model: onnx.ModelProto, channels: dict[str, int], tensor: str) -> d
         others = [name for name in node.input if name and name not in scaled]
         first = scaled.get(node.input[0])
         partly = any(scaled[name] != slice(None) for name in reads)  # a part of a concatenation: only Conv divides it
-        whole = not partly or inputs.get(node.input[1]) == channels.get(node.input[0])  # no groups of channels
-        if node.op_type == "Conv" and first and whole:
-            changes[node.input[1]] = _inverse(channels[node.input[0]], first) if partly else -1
-        elif partly:
-            return {}
+        if partly:
+            whole = node.op_type == "Conv" and inputs.get(node.input[1]) == channels.get(node.input[0])
+            if not first or not whole:  # not a convolution, or one by groups of channels
+                return {}
+            changes[node.input[1]] = _inverse(channels[node.input[0]], first)
         elif node.op_type == "BatchNormalization":
             changes.update({node.input[1]: -1, node.input[3]: 1})
         elif node.op_type in _LAYERS and first and len(reads) == 1:

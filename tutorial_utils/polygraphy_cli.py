@@ -77,7 +77,8 @@ def run(command: str, folder: str | Path) -> Result:
     assigned = {}
     program, *arguments = shlex.split(command)
     while re.fullmatch(r"[A-Z_]+=.*", program) and arguments:
-        name, _, assigned[name] = program.partition("=")
+        name, _, value = program.partition("=")
+        assigned[name] = value
         program, *arguments = arguments
     if program != "polygraphy":
         raise InputError(f"`{command}` is no command of Polygraphy.", "Begin it with `polygraphy`.")

@@ -7,6 +7,7 @@ the tensors that overflow, or scale them back with `overflow.move_scale` (`scale
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -118,20 +119,25 @@ class Outcome:
     boxes_kept: bool
 
 
-def judge(onnx_path: str | Path, feeds: Mapping[str, np.ndarray], expected: np.ndarray, **run: str) -> Outcome:
+def judge(
+    onnx_path: str | Path,
+    feeds: Mapping[str, np.ndarray],
+    expected: np.ndarray,
+    stored_as: Literal["fp16", "bf16"] | None = None,
+) -> Outcome:
     """Run a variant as a GPU rounds it (`accuracy.with_rounding`) and compare its answer with the sound one.
 
     Args:
         onnx_path: The variant.
         feeds: Its input.
         expected: What the sound network computes in FP32, ``[1, 1, height, width]``.
-        run: ``stored_as="bf16"`` to store all tensors of an FP32 file in BF16.
+        stored_as: Store all tensors of an FP32 file in this format; otherwise in those that the file says.
 
     Raises:
         ModelFileError: The variant is missing or damaged.
     """
     output = onnx_export.load(onnx_path).graph.output[0].name
-    values = accuracy.all_outputs(onnx_path, feeds, **run)[output]
+    values = accuracy.all_outputs(onnx_path, feeds, stored_as)[output]
     row = accuracy.compare({output: expected}, {output: values}).loc[output]
     boxes = text_detection.boxes(values)
     return Outcome(
@@ -143,5 +149,5 @@ def judge(onnx_path: str | Path, feeds: Mapping[str, np.ndarray], expected: np.n
 
 
 def fp32_kernels(report: engine.BuildReport) -> int:
-    """Return how many kernels of an engine write FP32: in an FP16 engine, those that something was kept for."""
+    """Return how many kernels of an engine write FP32: in an FP16 engine, those of nodes that were kept in FP32."""
     return sum(any(tensor.dtype == "fp32" for tensor in kernel.outputs) for kernel in report.kernels)

@@ -49,7 +49,7 @@ def other_tensors(exercise):
         (always(cause), "In which tensor"),
         (last_tensor(cause), "because one before it is"),
         (sound_input(cause), "this tensor is as it should be"),
-        (always(*fault_lab.case(int(exercise[-1])).answer), "fits case and network above only"),
+        (always(*fault_lab.case(int(exercise[-1])).answer), "fits the case above only"),
     ]
 
 

@@ -77,7 +77,7 @@ def _copied(served: fault_lab.Case) -> list[Mistake]:
     """Return the answers that name a tensor of another network."""
     cause, right = served.answer
     message = (
-        "Your answer fits case and network above only. With the same fault in another network, the tensor differs."
+        "Your answer fits the case above only. With the same fault in another network, it shows in another tensor."
     )
     return [Mistake((cause, tensor), message) for tensor in served.tensors if right and tensor != right]
 
