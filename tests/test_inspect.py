@@ -109,6 +109,14 @@ def test_nodes_without_names_and_shape_nodes(tmp_path, capsys):
     assert "computed while building, from weights and shapes: node_of_s" in out
 
 
+def test_text_names_few_of_many_nodes(tmp_path, capsys):
+    nodes = [helper.make_node("Identity", [f"t{i}"], [f"t{i + 1}"], f"same{i}") for i in range(20)]
+    nodes += [helper.make_node("Relu", ["t20"], ["y"], "relu")]
+    out = run(capsys, save(tmp_path / "m.onnx", nodes, {"t0": [2, 4]}))
+    assert "same10, same11 and 8 more" in out
+    assert "same12" not in out
+
+
 # --- what can be wrong -----------------------------------------------------------------------------------------------
 
 

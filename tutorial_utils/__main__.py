@@ -34,11 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record.set_defaults(run=_record)
 
     inspect = commands.add_parser("inspect", help="show what TensorRT makes of an ONNX model, without a GPU")
-    inspect.add_argument("model", type=Path, metavar="MODEL.onnx")
-    inspect.add_argument("--target", action="append", default=[], help="compute capability to build for, such as 8.9")
+    inspect.add_argument("model", type=Path, metavar="MODEL.onnx", help="the model; its engine is not kept")
+    inspect.add_argument(
+        "--target", action="append", default=[],
+        help="compute capability to build for, such as 8.9; may be given again (default: TensorRT's own choice)",
+    )  # fmt: skip
     inspect.add_argument(
         "--shape", action="append", default=[], metavar="NAME:1x3x224x224",
-        help="shape of an input (default: dynamic dimensions are 1 at the front and 224 elsewhere)",
+        help="shape of an input; may be given again for others (default: dynamic dimensions are 1 at the front and "
+        "224 elsewhere)",
     )  # fmt: skip
     form = inspect.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of text")

@@ -27,6 +27,7 @@ Shape = tuple[int, ...]
 # Sizes for dynamic dimensions where no shape is given: for the first, which is the batch as a rule, and the others.
 DEFAULT_BATCH, DEFAULT_SIZE = 1, 224
 _LARGEST = 10  # tensors that are listed
+_NAMED = 12  # nodes that the text names for each reason; Paddle's files hold hundreds of constants
 _MIB = 2**20
 
 
@@ -79,6 +80,9 @@ def inspect(
         onnx_path: The model.
         targets: Compute capabilities to build for; empty for TensorRT's own choice.
         shapes: Shapes of inputs by name. Dynamic dimensions of others become `DEFAULT_BATCH` and `DEFAULT_SIZE`.
+
+    Returns:
+        The model, the report of its engine, and where each node went.
 
     Raises:
         ModelFileError: The file is missing or is no valid ONNX model.
@@ -251,7 +255,7 @@ def as_text(one: Inspection) -> str:
             kind = engine_graph.kind(layer).partition("/")[0]
             lines.append(f"{position:4} {kind:11} {reads} to {writes:15} {engine_graph.short_name(layer)}: {nodes}")
     lines += ["", "ONNX nodes that no layer names"]
-    lines += [f"  {reason}: {', '.join(nodes)}" for reason, nodes in _unnamed(one).items()] or ["  none"]
+    lines += [f"  {reason}: {_first(nodes)}" for reason, nodes in _unnamed(one).items()] or ["  none"]
     lines += ["", "Largest tensors"]
     lines += [" ".join(row) for row in _largest_rows(one)]
     return "\n".join(lines)
@@ -264,6 +268,11 @@ def _unnamed(one: Inspection) -> dict[str, list[str]]:
         if fate.reason:
             found.setdefault(fate.reason, []).append(fate.node)
     return found
+
+
+def _first(nodes: Sequence[str]) -> str:
+    more = len(nodes) - _NAMED
+    return ", ".join(nodes[:_NAMED]) + (f" and {more} more (all of them: --json)" if more > 0 else "")
 
 
 def _largest_rows(one: Inspection) -> list[tuple[str, str]]:

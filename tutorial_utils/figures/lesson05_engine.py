@@ -63,7 +63,10 @@ def overview(layers: Sequence[EngineLayer], name: str) -> plotting.Picture:
         axes.text(-0.35, -_ROW_HEIGHT * row, _row_label(layers, members), ha="right", va="center", fontsize=8)
     for position, layer in enumerate(layers):
         row, left = places[position]
-        (_draw_kernel if layer.is_kernel else _draw_control)(axes, left, -_ROW_HEIGHT * row, position, layer)
+        if layer.is_kernel:
+            _draw_kernel(axes, left, -_ROW_HEIGHT * row, position, layer)
+        else:
+            _draw_control(axes, left, -_ROW_HEIGHT * row, layer)
     _draw_tensors(axes, layers, places)
     counts = Counter(engine_graph.kind(layer) for layer in layers)
     labels = {kind: "signal \u25b2, wait \u25bc, shapes \u25c6" if kind == CONTROL else kind for kind in KINDS}
@@ -134,7 +137,7 @@ def _label(layer: EngineLayer) -> str:
     return ".".join(node.rsplit("/", 1)[-1].split(".")[-2:])
 
 
-def _draw_control(axes: "Axes", left: float, middle: float, position: int, layer: EngineLayer) -> None:
+def _draw_control(axes: "Axes", left: float, middle: float, layer: EngineLayer) -> None:
     marker = {"signal": "^", "wait": "v"}.get(layer.type, "d")
     axes.plot(left + _WIDTHS[False] / 2, middle, marker, color=plotting.GREY, markersize=5)
 
@@ -409,9 +412,10 @@ def fusion_map(fates: Sequence[Fate], layers: Sequence[EngineLayer]) -> plotting
     for one, columns in zip(axes.flat, parts, strict=True):
         _draw_matrix(one, fates, layers, operators, columns, len(parts[0]))
     missing = Counter(fate.operator for fate in fates if not fate.layers)
+    last = axes.flat[-1]
     for row, operator in enumerate(operators):
         if missing[operator]:
-            one.text(len(parts[0]) + 0.6, row, f"{missing[operator]} unnamed", va="center", fontsize=7)
+            last.text(len(parts[0]) + 0.6, row, f"{missing[operator]} unnamed", va="center", fontsize=7)
     present = {engine_graph.kind(layers[position]) for position in kernels}
     legend(figure, {kind: KIND_STYLES[kind] for kind in KINDS if kind in present})
     named = sum(bool(fate.layers) for fate in fates)
