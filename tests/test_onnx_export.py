@@ -367,6 +367,11 @@ def test_fp16_of_a_weight_beyond_its_range_is_refused(target, tmp_path):
         onnx_export.to_fp16(tmp_path / "large.onnx", target)
     users = [node.name for node in model.graph.node if weight.name in node.input]
     onnx_export.to_fp16(tmp_path / "large.onnx", tmp_path / "mixed.onnx", keep_fp32=users)
+    model.graph.initializer.remove(weight)  # the same as a node, as paddle2onnx writes weights
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [weight.name], value=weight))
+    onnx.save(model, tmp_path / "constant.onnx")
+    with pytest.raises(PrecisionError, match="reaches 1,000,000"):
+        onnx_export.to_fp16(tmp_path / "constant.onnx", target)
 
 
 def test_fp16_twice_is_refused(models, target):

@@ -193,12 +193,16 @@ def to_fp16(onnx_path: str | Path, target_path: str | Path, *, keep_fp32: Iterab
 
 def _require_weights_in_range(model: onnx.ModelProto, kept: list[str], name: str) -> None:
     converted = {tensor for node in model.graph.node if node.name not in kept for tensor in node.input}
-    for weight in model.graph.initializer:
-        if weight.data_type == _FLOAT and weight.name in converted:
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            weights[node.output[0]] = node.attribute[0].t
+    for weight_name, weight in weights.items():
+        if weight.data_type == _FLOAT and weight_name in converted:
             largest = float(np.abs(onnx.numpy_helper.to_array(weight)).max(initial=0))
             if largest > _LARGEST_FP16:
                 raise PrecisionError(
-                    f"The weight {weight.name} of {name} reaches {largest:,.0f}, and FP16 ends at 65,504.",
+                    f"The weight {weight_name} of {name} reaches {largest:,.0f}, and FP16 ends at 65,504.",
                     "Fold batch norms into their convolutions, or keep the weight's node in FP32 (keep_fp32).",
                 )
 

@@ -88,14 +88,12 @@ def side_by_side(groups: Sequence[Group], names: Sequence[str]) -> plotting.Pict
         axes.text(-0.28, top - 0.6, clipped(_node_label(group), 31), fontsize=7, va="center")
         for column, side in enumerate(group.kernels):
             for row, kernel in enumerate(side):
-                _draw_kernel(axes, column * width, top - 0.6 - row, kernel, room=int(104 * width))
+                _draw_kernel(axes, column * width, top - 0.6 - row, kernel, room=int(94 * width))
         sides = " | ".join(
             f"{name}: {', '.join(f'{readable(one)} writes {one.outputs[0].dtype}' for one in side) or 'nothing'}"
             for name, side in zip(names, group.kernels, strict=True)
         )
-        lines.append(
-            f"{', '.join(group.nodes) or 'no shared node'}\n  {sides}\n  differs: {', '.join(group.changes)}"
-        )
+        lines.append(f"{', '.join(group.nodes) or 'no shared node'}\n  {sides}\n  differs: {', '.join(group.changes)}")
         top -= height + 0.35
     present = {engine_graph.kind(kernel) for group in groups for side in group.kernels for kernel in side}
     legend(figure, {kind: KIND_STYLES[kind] for kind in KINDS if kind in present})
