@@ -87,8 +87,7 @@ def inspect(
     Raises:
         ModelFileError: The file is missing or is no valid ONNX model.
         UnsupportedOperatorError: TensorRT can't convert an operator of the model.
-        InputError: A shape is given for an input that the model doesn't have.
-        ProfileError: A shape doesn't fit its input.
+        InputError: A shape is given for an input that the model doesn't have, or doesn't fit its input.
         BuildError: TensorRT refused the build or the target.
         BackendUnavailableError: No TensorRT is installed, or its import fails.
     """
@@ -100,6 +99,8 @@ def inspect(
         raise InputError(
             f"{onnx_path.name} has no input {', '.join(unknown)}.", f"Its inputs are {', '.join(declared) or 'none'}."
         )
+    for name, shape in given.items():
+        _check_shape(name, shape, declared[name])
     guessed = tuple(name for name, shape in declared.items() if name not in given and 0 in shape)
     built_for = {name: given.get(name) or _with_defaults(shape) for name, shape in declared.items()}
     ranges = {name: (built_for[name],) * 3 for name, shape in declared.items() if 0 in shape or name in given}
@@ -113,10 +114,10 @@ def inspect(
         if not sized or "can't build an engine" not in error.cause:  # an unknown target, for one
             raise
         chosen = ", ".join(f"{name}:{shape_text(built_for[name])}" for name in sized)
-        open_sizes = "x".join(str(size or "?") for size in declared[sized[0]])
         raise BuildError(
             f"{error.cause} The model leaves sizes open, and {chosen} was a guess.",
-            f"Give the sizes that it was made for, in place of the question marks: --shape {sized[0]}:{open_sizes}.",
+            "Give the sizes that it was made for, in place of the question marks: "
+            f"--shape {sized[0]}:{_open_sizes(declared[sized[0]])}.",
         ) from error
     return Inspection(
         model=onnx_path.name,
@@ -175,6 +176,19 @@ def _declared_shapes(model: onnx.GraphProto) -> dict[str, Shape]:
         for value in model.input
         if value.name not in weights
     }
+
+
+def _check_shape(name: str, given: Shape, declared: Shape) -> None:
+    fits = len(given) == len(declared) and all(want in (0, size) for want, size in zip(declared, given, strict=True))
+    if not fits:
+        raise InputError(
+            f"The shape {shape_text(given)} was given for the input {name}, which is {_open_sizes(declared)}.",
+            "Give a size for each question mark, and the other sizes as they are.",
+        )
+
+
+def _open_sizes(declared: Shape) -> str:
+    return "x".join(str(size or "?") for size in declared)
 
 
 def _with_defaults(shape: Shape) -> Shape:
