@@ -73,14 +73,33 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
         dims = value.type.tensor_type.shape.dim
         if dims and not dims[0].dim_value:
             dims[0].dim_param = "batch"
-    # Only Shape nodes need shapes to be inferred, and then another pass: longer than everything else here.
-    if any(node.op_type == "Shape" for node in model.graph.node):
+    weights, computing = _split(model.graph)
+    used = {name for node in computing for name in node.input} | {value.name for value in model.graph.output}
+    if any(node.op_type == "Shape" or weights.keys() >= set(filter(None, node.input)) for node in computing):
         from polygraphy.backend.onnx import fold_constants
 
         return fold_constants(model)
-    import onnx_graphsurgeon
+    # Nothing to compute, only to move: GraphSurgeon would copy ResNet-50's weights three times for it.
+    for name in filter(used.__contains__, weights):
+        weights[name].name = name
+        model.graph.initializer.append(weights[name])
+    del model.graph.node[:]
+    del model.graph.value_info[:]  # it knows nothing of the batch's name
+    model.graph.node.extend(computing)
+    return model
 
-    return onnx_graphsurgeon.export_onnx(onnx_graphsurgeon.import_onnx(model).fold_constants().cleanup())
+
+def _split(graph: onnx.GraphProto) -> tuple[dict[str, onnx.TensorProto], list[onnx.NodeProto]]:
+    """Return the weights among the nodes, by the names under which they are read, and the nodes that compute."""
+    weights, computing = {}, []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            weights[node.output[0]] = node.attribute[0].t
+        elif node.op_type == "Identity" and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
+        else:
+            computing.append(node)
+    return weights, computing
 
 
 def run_paddle(predictor: "paddle.inference.Predictor", model: onnx.ModelProto) -> dict[str, np.ndarray]:
