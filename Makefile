@@ -11,8 +11,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip -qq --disable-pip-version-check
 
-# TensorRT's public type stubs, for tests/test_tensorrt_api.py. Not in requirements.txt: they depend on TensorRT itself,
-# which only NVIDIA's index has. In a folder of their own: on Python's path, they would look like an installed TensorRT.
+# TensorRT's public type stubs, for tests/engine/test_tensorrt_api.py. Not in requirements.txt: they depend on TensorRT
+# itself, which only NVIDIA's index has. In a folder of their own: on Python's path, they would look like an installed TensorRT.
 STUBS := tensorrt-stubs==10.13.0.35.1
 
 # Ships the network of lesson 04, of which the course takes that file alone. Installed without its dependencies: they would
@@ -26,7 +26,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 course: .venv/installed ## run every lesson and write build/course/index.html
-	@$(RUN) tutorial_utils.course
+	@$(RUN) tutorial_utils.authoring.course
 
 lab: .venv/installed ## open the lessons in JupyterLab
 	@$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks
@@ -35,7 +35,7 @@ test: lint ## lint, then the tests of the package and of every notebook
 	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests $(wildcard notebooks)
 
 test-hopper: .venv/installed build/rtx-1.6.1/tensorrt_rtx ## test the engine with TensorRT-RTX 1.6.1, which runs on Hopper
-	@PYTHONPATH=build/rtx-1.6.1 $(RUN) pytest $(addprefix tests/test_,engine.py engine_cache.py engine_report.py inspector_equality.py tensorrt_api.py)
+	@PYTHONPATH=build/rtx-1.6.1 $(RUN) pytest tests/engine
 
 build/rtx-1.6.1/tensorrt_rtx: | .venv/bin/python
 	@$(PIP) install --target build/rtx-1.6.1 tensorrt-rtx==1.6.1.120
@@ -48,10 +48,10 @@ build/paddle2onnx-extras/sympy: | .venv/bin/python
 	@$(PIP) install --target build/paddle2onnx-extras sympy==1.14.0
 
 lint: .venv/installed ## check style of code and form of notebooks
-	@$(RUN) ruff check && $(RUN) ruff format --check && $(RUN) tutorial_utils.notebook_form
+	@$(RUN) ruff check && $(RUN) ruff format --check && $(RUN) tutorial_utils.authoring.notebook_form
 
 notebooks: .venv/installed ## execute every notebook in place, after editing
-	@$(RUN) tutorial_utils.course --in-place && $(RUN) tutorial_utils.notebook_form
+	@$(RUN) tutorial_utils.authoring.course --in-place && $(RUN) tutorial_utils.authoring.notebook_form
 
 lock: .venv/bin/python ## write requirements.txt anew from pyproject.toml; pins that still fit stay
 	@$(PIP) install uv && .venv/bin/uv pip compile --quiet --universal --python-version 3.10 --extra default --extra test \

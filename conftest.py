@@ -1,6 +1,6 @@
 """How the notebooks are tested: nbval runs each code cell as a test, and this file mends where that misleads.
 
-Two parts of nbval are replaced, which is why pyproject.toml pins it. tests/test_nbval_traps.py has a
+Two parts of nbval are replaced, which is why pyproject.toml pins it. tests/authoring/test_nbval_traps.py has a
 notebook for each thing that is mended here.
 """
 
@@ -13,11 +13,11 @@ import pytest
 from nbformat import NotebookNode
 from nbval.plugin import IPyNbCell
 
-from tutorial_utils import trt
-from tutorial_utils.capabilities import INSTALL, probe
-from tutorial_utils.course import kernel_environment
-from tutorial_utils.notebook_form import tags
-from tutorial_utils.recordings import ORIGIN_MIME_TYPE
+from tutorial_utils.authoring.course import kernel_environment
+from tutorial_utils.authoring.notebook_form import tags
+from tutorial_utils.base import flavour
+from tutorial_utils.machine.capabilities import INSTALL, probe
+from tutorial_utils.measure.recordings import ORIGIN_MIME_TYPE
 
 # Warnings of libraries differ between machines, and HTML shows what the text/plain beside it shows.
 NOT_COMPARED = ("stderr", "text/html")
@@ -66,7 +66,7 @@ def is_recorded_environment() -> bool:
     Another TensorRT fuses other layers, and a GPU adds rows. There every cell still runs, and its asserts count.
     """
     pinned = INSTALL["tensorrt_rtx"].rpartition("==")[2]
-    return trt.installed_version("tensorrt_rtx") == pinned and not probe().tensorrt_run.available
+    return flavour.installed_version("tensorrt_rtx") == pinned and not probe().tensorrt_run.available
 
 
 def pytest_report_header() -> str | None:

@@ -6,12 +6,14 @@ from datetime import datetime, timezone
 
 from benchmarks import pairs
 from benchmarks.ratio import Ratio, stamp, table
-from tutorial_utils import capabilities, classifier, paths, variants
+from tutorial_utils.base import paths
+from tutorial_utils.machine import capabilities
+from tutorial_utils.model import classifier, networks
 
 
 def main() -> None:
     """Prepare the models, then let the pairs take their turns. It takes about 4 minutes on 2 cores."""
-    quick, resnet = variants.quick()["fp32"], variants.resnet50()["fp32"]
+    quick, resnet = networks.quick()["fp32"], networks.resnet50()["fp32"]
     saved = classifier.save(
         classifier.build("resnet50"), paths.cache_dir("models", "bench") / "model", (None, *pairs.SHAPE)
     )

@@ -3,10 +3,11 @@
 import sys
 from pathlib import Path
 
-from tutorial_utils import engine, trt
+from tutorial_utils import engine
+from tutorial_utils.base import flavour
 
 SHAPE, BATCHES = (3, 224, 224), {"min": 1, "opt": 8, "max": 64}
-TARGETS = ("8.9",) if trt.installed_flavour() == "tensorrt_rtx" else ()  # TensorRT builds for the GPU at hand
+TARGETS = ("8.9",) if flavour.installed_flavour() == "tensorrt_rtx" else ()  # TensorRT builds for the GPU at hand
 
 
 def options() -> engine.BuildOptions:

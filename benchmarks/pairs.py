@@ -13,7 +13,11 @@ import numpy as np
 
 from benchmarks.build_engine import BATCHES, SHAPE, TARGETS, options
 from benchmarks.ratio import Ratio, in_turn, process
-from tutorial_utils import benchmark, capabilities, classifier, course, engine
+from tutorial_utils import engine
+from tutorial_utils.authoring import course
+from tutorial_utils.machine import capabilities
+from tutorial_utils.measure import timing
+from tutorial_utils.model import classifier
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +55,7 @@ def tensorrt_calls(quick: Path, resnet: Path) -> Iterable[Ratio]:
 
 
 def _time_tensorrt(model: Path, images: np.ndarray) -> dict[str, tuple[float, ...]]:
-    from tutorial_utils.experiments import lesson03_by_hand as by_hand
+    from tutorial_utils.runners import by_hand
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     profile = engine.Profile.batch("x", images.shape[1:], opt=1, max=1)
@@ -78,7 +82,7 @@ def timers(resnet: Path) -> Iterable[Ratio]:
     with G_LOGGER.verbosity(G_LOGGER.ERROR), OnnxRuntimeRunner(resnet) as runner, OnnxrtRunner(session) as polygraphy:
 
         def measure_ours() -> None:
-            ours.append(benchmark.measure(lambda: runner.infer(feeds), max_calls=calls).median_ms)
+            ours.append(timing.measure(lambda: runner.infer(feeds), max_calls=calls).median_ms)
 
         def measure_theirs() -> None:
             for _ in range(5):
@@ -132,7 +136,7 @@ def export_processes(saved: classifier.SavedModel) -> Iterable[Ratio]:
     if find_spec("sympy") is None and not PADDLE2ONNX_EXTRAS.exists():
         yield Ratio(name, at_most=0.7, not_run="paddle2onnx would install sympy meanwhile; `make bench` provides it")
         return
-    code = "import sys; from tutorial_utils import onnx_export; onnx_export.export(*sys.argv[1:], verify=False)"
+    code = "import sys; from tutorial_utils.model import onnx_export; onnx_export.export(*sys.argv[1:], verify=False)"
     search_path = os.pathsep.join([str(PADDLE2ONNX_EXTRAS), os.environ.get("PYTHONPATH", "")])
     program, params = saved.model_path, saved.params_path
     with tempfile.TemporaryDirectory() as folder:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from small_models import images, residual_model, save_paddle
 
-from tutorial_utils import onnx_export
-from tutorial_utils.paths import CACHE_VARIABLE
+from tutorial_utils.base.paths import CACHE_VARIABLE
+from tutorial_utils.model import onnx_export
 
 
 @pytest.fixture(scope="session", autouse=True)

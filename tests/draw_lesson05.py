@@ -15,7 +15,9 @@ from chromium import Chromium
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tutorial_utils import engine, netron_view, polygraphy_viewer, variants
+from tutorial_utils import engine
+from tutorial_utils.inspection import netron_view, polygraphy_viewer
+from tutorial_utils.model import networks
 
 IMAGES = Path(__file__).parents[1] / "notebooks" / "images"
 
@@ -40,7 +42,7 @@ def open_netron(browser: Chromium, url: str, prepare: str = YOUNG) -> None:
 
 def netron(target: Path) -> None:
     """Draw Netron with the beginning of the quick classifier."""
-    with netron_view.serving(variants.quick()["fp32"]) as url, Chromium(620, 760, scale=2) as browser:
+    with netron_view.serving(networks.quick()["fp32"]) as url, Chromium(620, 760, scale=2) as browser:
         open_netron(browser, url)
         browser.evaluate("document.getElementById('target').scrollTo({top: 60, behavior: 'instant'})")
         browser.screenshot(target)
@@ -49,7 +51,7 @@ def netron(target: Path) -> None:
 def polygraphy(target: Path) -> None:
     """Draw Polygraphy's viewer with the engine of the quick classifier."""
     profile = engine.Profile.batch("x", (3, 32, 32), opt=64, max=64)
-    report = engine.build(variants.quick()["fp32"], engine.BuildOptions(profiles=[profile])).report
+    report = engine.build(networks.quick()["fp32"], engine.BuildOptions(profiles=[profile])).report
     with tempfile.TemporaryDirectory() as folder, Chromium(1100, 640, scale=2) as browser:
         page = polygraphy_viewer.save_engine(report, Path(folder) / "engine.html", batch=64)
         page.write_text(with_local_scripts(page.read_text(), Path(folder)))

@@ -28,13 +28,15 @@ from polygraphy.comparator import RunResults
 from polygraphy.json import save_json
 from small_models import images, options, residual_model, save_paddle
 
-from tutorial_utils import data, errors, notebook_form, onnx_export, recordings, text_detection
-from tutorial_utils import trt as flavour
-from tutorial_utils.paths import CACHE_VARIABLE, cache_dir
+from tutorial_utils.authoring import notebook_form
+from tutorial_utils.base import errors, flavour
+from tutorial_utils.base.paths import CACHE_VARIABLE, cache_dir
+from tutorial_utils.measure import recordings
+from tutorial_utils.model import data, onnx_export, text_detection
 
 trt = pytest.importorskip("tensorrt_rtx")
 from tutorial_utils.engine import BuildOptions, Profile, build  # noqa: E402 - these need TensorRT
-from tutorial_utils.engine.messages import MessageLog  # noqa: E402
+from tutorial_utils.engine.tensorrt import MessageLog  # noqa: E402
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner  # noqa: E402
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutorial_utils.errors import CourseError
+from tutorial_utils.base.errors import CourseError
 
 if sys.version_info < (3, 10):  # noqa: UP036 - an older Python can't read the other modules, so it is told here
     sys.exit(f"The course needs Python 3.10, 3.11 or 3.12; this is {sys.version.split()[0]}.")
@@ -63,13 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from tutorial_utils import doctor
+    from tutorial_utils.machine import doctor
 
     return doctor.run(as_json=options.json, fix=options.fix, accept_all=options.yes)
 
 
 def _record(options: argparse.Namespace) -> int:
-    from tutorial_utils.record import record_deployment
+    from tutorial_utils.measure.record import record_deployment
 
     path = record_deployment(options.models, options.name)
     print(f"Written: {path}. Look at it, then commit it.")
@@ -77,16 +77,16 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from tutorial_utils import inspection
+    from tutorial_utils.inspection import page
 
     if options.html:
-        inspection.check_writable(options.html)
-    shapes = dict(inspection.parse_shape(text) for text in options.shape)
-    found = inspection.inspect(options.model, options.target, shapes)
+        page.check_writable(options.html)
+    shapes = dict(page.parse_shape(text) for text in options.shape)
+    found = page.inspect(options.model, options.target, shapes)
     if options.html:
-        print(f"Written: {inspection.write_page(found, options.html)}")
+        print(f"Written: {page.write_page(found, options.html)}")
     else:
-        print(inspection.as_json(found) if options.json else inspection.as_text(found))
+        print(page.as_json(found) if options.json else page.as_text(found))
     return 0
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tutorial_utils.data import Dataset
-from tutorial_utils.deployment import Row
+from tutorial_utils.measure.deployment import Row
+from tutorial_utils.model.data import Dataset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

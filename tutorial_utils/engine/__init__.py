@@ -13,12 +13,12 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from tutorial_utils import capabilities, paths
-from tutorial_utils import trt as flavour
+from tutorial_utils.base import flavour, paths
+from tutorial_utils.base.errors import ModelFileError
 from tutorial_utils.engine.cache import CacheEntry, cache_key
 from tutorial_utils.engine.options import BuildOptions, Profile, ShapeRange
 from tutorial_utils.engine.report import BuildReport, EngineLayer, EngineTensor
-from tutorial_utils.errors import ModelFileError
+from tutorial_utils.machine import capabilities
 
 __all__ = ["BuildOptions", "BuildReport", "Engine", "EngineLayer", "EngineTensor", "Profile", "ShapeRange", "build"]
 

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutorial_utils import progress
+from tutorial_utils.base import progress
+from tutorial_utils.base.errors import BuildError, ModelFileError, ProfileError, UnsupportedOperatorError
+from tutorial_utils.base.flavour import FLAVOURS
 from tutorial_utils.engine import report as reports
-from tutorial_utils.engine.messages import IS_RTX, MessageLog, checked, trt
 from tutorial_utils.engine.options import BuildOptions, Profile
-from tutorial_utils.errors import BuildError, ModelFileError, ProfileError, UnsupportedOperatorError
-from tutorial_utils.trt import FLAVOURS
+from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, trt
 
 _DOCTOR = "Run `python -m tutorial_utils doctor`."
 

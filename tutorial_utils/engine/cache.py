@@ -18,10 +18,10 @@ from typing import Any
 import blake3
 import filelock
 
-from tutorial_utils import paths
+from tutorial_utils.base import paths
+from tutorial_utils.base.errors import CacheError, ModelFileError
 from tutorial_utils.engine.options import BuildOptions
 from tutorial_utils.engine.report import BuildReport
-from tutorial_utils.errors import CacheError, ModelFileError
 
 _FORMAT = 2  # of the side-car; a new number makes old entries unknown
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tutorial_utils.errors import BuildError, ProfileError
+from tutorial_utils.base.errors import BuildError, ProfileError
 
 Shape = tuple[int, ...]
 Verbosity = Literal["detailed", "layer_names_only", "none"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tutorial_utils.errors import InputError
+from tutorial_utils.base.errors import InputError
 
 Arrays = dict[str, np.ndarray]
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from tutorial_utils.errors import BackendUnavailableError, InputError, ModelFileError
+from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

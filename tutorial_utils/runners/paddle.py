@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from tutorial_utils import paddle_program
-from tutorial_utils.errors import BackendUnavailableError, InputError, ModelFileError
-from tutorial_utils.quiet_paddle import paddle
+from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
+from tutorial_utils.model import paddle_program
+from tutorial_utils.model.quiet_paddle import paddle
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 
 Shape = tuple[int, ...]
@@ -74,7 +74,7 @@ class PaddleRunner(Runner):
         backend: str,
         shapes: Mapping[str, tuple[Shape, Shape, Shape]] | None = None,
     ) -> "PaddleRunner":
-        """Make a runner of a configuration of your own, such as one of `tutorial_utils.paddle_tensorrt`.
+        """Make a runner of a configuration of your own, such as one of `tutorial_utils.runners.paddle_tensorrt`.
 
         Args:
             config: Any configuration of Paddle Inference that names its two files.

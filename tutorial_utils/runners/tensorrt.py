@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tutorial_utils.base.errors import BackendUnavailableError, BuildError, InputError, PlanError
 from tutorial_utils.engine import Engine
-from tutorial_utils.engine.messages import IS_RTX, MessageLog, checked, trt
-from tutorial_utils.errors import BackendUnavailableError, BuildError, InputError, PlanError
+from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, trt
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 
 try:

@@ -1,0 +1,34 @@
+import os
+import subprocess
+
+import pytest
+
+from tutorial_utils.base import child_process, paths
+from tutorial_utils.base.errors import InputError
+
+
+def raise_input_error():
+    raise InputError("Cause.", "Remedy.")
+
+
+def test_result_comes_from_another_process():
+    assert child_process.run(os.getpid) != os.getpid()
+
+
+def test_arguments_travel():
+    assert child_process.run(sorted, [2, 3, 1], reverse=True) == [3, 2, 1]
+
+
+def test_error_is_raised_here():
+    with pytest.raises(InputError, match="Cause"):
+        child_process.run(raise_input_error)
+
+
+def test_process_that_dies():
+    with pytest.raises(subprocess.CalledProcessError):
+        child_process.run(os.abort)
+
+
+def test_environment_is_this_process(tmp_path, monkeypatch):
+    monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path))
+    assert child_process.run(paths.cache_dir) == tmp_path

@@ -1,0 +1,76 @@
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from tutorial_utils.base import flavour
+from tutorial_utils.base.errors import BackendUnavailableError
+
+
+@pytest.fixture(autouse=True)
+def _fresh_choice(monkeypatch):
+    """Forget the flavour of this process for one test."""
+    monkeypatch.delenv(flavour.FLAVOUR_VARIABLE, raising=False)
+    monkeypatch.setattr(flavour, "load", flavour.load.__wrapped__)
+
+
+def install(monkeypatch, *names):
+    monkeypatch.setattr(flavour, "find_spec", lambda name: SimpleNamespace(origin=name) if name in names else None)
+
+
+@pytest.mark.parametrize(
+    ("installed", "variable", "expected"),
+    [
+        (("tensorrt_rtx", "tensorrt"), None, "tensorrt_rtx"),
+        (("tensorrt",), None, "tensorrt"),
+        ((), None, None),
+        (("tensorrt_rtx", "tensorrt"), "tensorrt", "tensorrt"),
+        (("tensorrt",), "tensorrt_rtx", "tensorrt_rtx"),
+        (("tensorrt",), "cuda", "tensorrt"),
+    ],
+)
+def test_choice_of_flavour(installed, variable, expected, monkeypatch):
+    install(monkeypatch, *installed)
+    if variable:
+        monkeypatch.setenv(flavour.FLAVOUR_VARIABLE, variable)
+    assert flavour.installed_flavour() == expected
+
+
+def test_module_without_a_spec_is_not_installed(monkeypatch):
+    for name in flavour.FLAVOURS:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    assert flavour.installed_flavour() is None
+
+
+def test_none_installed(monkeypatch):
+    install(monkeypatch)
+    with pytest.raises(BackendUnavailableError, match=r"No TensorRT is installed.*pip install tensorrt-rtx"):
+        flavour.load()
+
+
+def test_import_fails(monkeypatch):
+    install(monkeypatch, "tensorrt_rtx")
+
+    def broken(name):
+        raise OSError("libtensorrt_rtx.so.1: file too short")
+
+    monkeypatch.setattr(flavour.importlib, "import_module", broken)
+    with pytest.raises(BackendUnavailableError, match=r"TensorRT-RTX is installed but can't be imported.*too short"):
+        flavour.load()
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.5.0", "11.4.0"])
+def test_tensorrt_before_10_is_refused(version, monkeypatch):
+    install(monkeypatch, "tensorrt")
+    module = ModuleType("tensorrt")
+    module.__version__ = version
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    if version.startswith("8"):
+        with pytest.raises(BackendUnavailableError, match=r"8\.6\.1 is too old"):
+            flavour.load()
+    else:
+        assert flavour.load() is module
+
+
+def test_version_of_a_missing_package():
+    assert flavour.installed_version("no-such-flavour") is None

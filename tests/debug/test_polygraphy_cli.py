@@ -1,0 +1,80 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tutorial_utils.base import flavour
+from tutorial_utils.base.errors import BackendUnavailableError, InputError
+from tutorial_utils.debug import polygraphy_cli
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder with a model that divides 1 by its input."""
+    one = numpy_helper.from_array(np.ones(1, np.float32), "one")
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Div", ["one", "x"], ["y"])], "divide", info[:1], info[1:], [one])
+    opset = helper.make_opsetid("", 17)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), tmp_path / "model.onnx")
+    return tmp_path
+
+
+def test_output_names_neither_time_nor_machine(model):
+    good, bad = polygraphy_cli.run_all(
+        [
+            "polygraphy run model.onnx --onnxrt --validate",
+            "polygraphy run model.onnx --onnxrt --validate --val-range [0,0]",
+        ],
+        model,
+    )
+    assert good.returncode == 0
+    assert good.lines("PASSED") == ["[I] PASSED | Output: y is valid", "[I] PASSED"]
+    assert bad.returncode == 1
+    assert bad.lines(r"^\[E\]")[-1] == "[E] FAILED"
+    again = polygraphy_cli.run(good.command, model)
+    assert again.text == good.text
+    assert str(model) not in good.text + bad.text
+
+
+def test_show_prints_command_and_chosen_lines(model, capsys):
+    polygraphy_cli.run("polygraphy inspect model model.onnx", model).show("Node", width=30)
+    assert capsys.readouterr().out == (
+        "$ polygraphy inspect model \\\n    model.onnx\n  ---- 1 Node(s) ----\n  (return code 0)\n"
+    )
+
+
+def test_a_crash_names_no_folder_of_this_machine(model):
+    (model / "model.onnx").write_bytes(b"no model")
+    crash = polygraphy_cli.run("polygraphy run model.onnx --onnxrt", model)
+    assert crash.returncode == 1
+    assert "Traceback" in crash.text
+    assert '"/' not in crash.text
+
+
+def test_installs_nothing_and_takes_the_courses_tensorrt(model, monkeypatch):
+    monkeypatch.setenv("POLYGRAPHY_AUTOINSTALL_DEPS", "1")
+    for name, expected in (("tensorrt_rtx", "True"), ("tensorrt", "False")):
+        monkeypatch.setenv(flavour.FLAVOUR_VARIABLE, name)
+        (model / "check.py").write_text(
+            "from polygraphy import config\nprint(config.AUTOINSTALL_DEPS, config.USE_TENSORRT_RTX)"
+        )
+        result = polygraphy_cli.run("polygraphy debug repeat --until 1 --show-output --check python check.py", model)
+        assert f"False {expected}" in result.text
+        assert result.lines("Iteration") == ["[I] RUNNING | Iteration 1", "[I] PASSED | Iteration 1"]
+
+
+def test_assignments_before_the_command(model):
+    (model / "shim").mkdir()
+    (model / "shim" / "tensorrt.py").write_text("raise ImportError('found the shim')")
+    command = "PYTHONPATH=shim POLYGRAPHY_USE_TENSORRT_RTX=0 polygraphy convert model.onnx -o model.engine"
+    assert "found the shim" in polygraphy_cli.run(command, model).text
+
+
+def test_refusals(model, monkeypatch):
+    with pytest.raises(InputError, match="no command of Polygraphy"):
+        polygraphy_cli.run("trtexec --onnx=model.onnx", model)
+    with pytest.raises(InputError, match="no folder"):
+        polygraphy_cli.run("polygraphy --version", model / "missing")
+    monkeypatch.setattr(flavour, "is_installed", lambda module: module != "polygraphy")
+    with pytest.raises(BackendUnavailableError, match="pip install polygraphy"):
+        polygraphy_cli.run("polygraphy --version", model)

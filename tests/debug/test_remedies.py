@@ -1,0 +1,166 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from small_models import images, options
+
+from tutorial_utils import engine
+from tutorial_utils.base.errors import InputError
+from tutorial_utils.debug import remedies, scaling, tensor_errors
+from tutorial_utils.lessons.lesson04 import remedies_figures as figures
+from tutorial_utils.model import onnx_export
+
+FEEDS = {"x": images(2)}
+FACTOR = 2.0**15  # conv0 reaches about 5 in the residual model
+
+
+@pytest.fixture(scope="module")
+def overflowing(tmp_path_factory):
+    """A chain of two convolutions whose tensor between them overflows FP16: the model and its file."""
+    weights = [np.random.default_rng(i).standard_normal((8, 3 + 5 * i, 3, 3), np.float32) / 8 for i in range(2)]
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w0"], ["a"], "conv0"),
+        onnx.helper.make_node("Relu", ["a"], ["b"], "relu0"),
+        onnx.helper.make_node("Conv", ["b", "w1"], ["c"], "conv1"),
+        onnx.helper.make_node("Relu", ["c"], ["y"], "relu1"),
+    ]
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "chain",
+        [info("x", onnx.TensorProto.FLOAT, ["batch", 3, 32, 32])],
+        [info("y", onnx.TensorProto.FLOAT, ["batch", 8, 28, 28])],
+        [numpy_helper.from_array(weight, f"w{i}") for i, weight in enumerate(weights)],
+    )
+    sound = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    model = scaling.move_scale(sound, "a", FACTOR)
+    path = onnx_export.save(model, tmp_path_factory.mktemp("overflowing") / "fp32.onnx")
+    return model, path, tensor_errors.all_outputs(path, FEEDS)
+
+
+def in_fp16(path, target, **options):
+    return tensor_errors.all_outputs(onnx_export.to_fp16(path, target, **options), FEEDS)["y"]
+
+
+def test_the_tensors_that_are_too_large_are_found(overflowing):
+    _, _, values = overflowing
+    found = remedies.too_large(values)
+    assert list(found) == ["a", "b"]
+    assert found["b"] == pytest.approx(values["b"].max())
+    assert list(remedies.too_large({"n": np.array([np.nan]), "i": np.array([np.inf]), "z": np.zeros(0)})) == ["n", "i"]
+
+
+def test_nodes_that_touch_a_tensor_read_or_write_it(overflowing):
+    model, _, _ = overflowing
+    assert remedies.touching(model, ["a"]) == ["conv0", "relu0"]
+    assert remedies.touching(model, ["b", "a"]) == ["conv0", "relu0", "conv1"]
+
+
+def test_mixed_precision_repairs_and_writers_alone_do_not(overflowing, tmp_path):
+    model, path, values = overflowing
+    assert not np.isfinite(in_fp16(path, tmp_path / "fp16.onnx")).all()
+    kept = remedies.touching(model, remedies.too_large(values))
+    mixed = in_fp16(path, tmp_path / "mixed.onnx", keep_fp32=kept)
+    np.testing.assert_allclose(mixed, values["y"], atol=2e-3 * values["y"].max())
+    writers = in_fp16(path, tmp_path / "writers.onnx", keep_fp32=["conv0", "relu0"])
+    assert not np.isfinite(writers).all()
+
+
+def test_clipped_values_are_finite_and_wrong(overflowing, tmp_path):
+    model, path, values = overflowing
+    clipped_path = onnx_export.save(remedies.clip(model, ["a", "b"]), tmp_path / "clip.onnx")
+    clipped = tensor_errors.all_outputs(clipped_path, FEEDS)
+    np.testing.assert_array_equal(clipped["a/clipped"], np.clip(values["a"], -65504, 65504))
+    half = in_fp16(clipped_path, tmp_path / "fp16.onnx")
+    assert np.isfinite(half).all()
+    assert np.abs(half - values["y"]).max() > 0.05 * values["y"].max()
+    assert model == onnx.load(path), "the model that was given is as it was"
+
+
+@pytest.mark.parametrize("tensor", ["nowhere", "y", "w0", "x"])
+def test_only_tensors_between_nodes_can_be_clipped(overflowing, tensor):
+    with pytest.raises(InputError, match=f"{tensor} can't be clipped"):
+        remedies.clip(overflowing[0], [tensor])
+
+
+@pytest.mark.parametrize(
+    ("peak", "scale"), [(65504.0, 0.125), (8188.0, 1.0), (8189.0, 0.5), (3.0, 1.0), (1e6, 2.0**-7)]
+)
+def test_scale_leaves_the_headroom(peak, scale):
+    assert remedies.scale_for_headroom(peak) == scale
+    assert 8 * peak * scale <= 65504
+
+
+@pytest.mark.parametrize(("peak", "headroom"), [(0, 8), (-1, 8), (np.inf, 8), (np.nan, 8), (1, 0.5)])
+def test_scale_needs_a_peak(peak, headroom):
+    with pytest.raises(InputError, match="A scale was asked for"):
+        remedies.scale_for_headroom(peak, headroom)
+
+
+def test_scaled_back_it_is_as_good_as_ever(overflowing, tmp_path):
+    model, _, values = overflowing
+    scale = remedies.scale_for_headroom(max(remedies.too_large(values).values()))
+    path = onnx_export.save(scaling.move_scale(model, "a", scale), tmp_path / "back.onnx")
+    np.testing.assert_array_equal(tensor_errors.all_outputs(path, FEEDS)["y"], values["y"])
+    half = in_fp16(path, tmp_path / "fp16.onnx")
+    np.testing.assert_allclose(half, values["y"], atol=2e-3 * values["y"].max())
+
+
+def test_boxes_may_move_by_a_pixel():
+    boxes = [(0, 0, 10, 5), (3, 8, 20, 12)]
+    assert remedies.same_boxes([(1, 0, 9, 5), (3, 8, 20, 12)], boxes)
+    assert not remedies.same_boxes([(2, 0, 10, 5), (3, 8, 20, 12)], boxes)
+    assert not remedies.same_boxes(boxes[:1], boxes)
+    assert remedies.same_boxes([], [])
+
+
+def page_model(path, gain):
+    """Write a model [1, 1, H, W] -> [1, 1, H, W] that multiplies, by two factors with the gain between them."""
+    info = onnx.helper.make_tensor_value_info
+    shape = [1, 1, 8, 8]
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Mul", ["x", "g"], ["a"], "up"),
+            onnx.helper.make_node("Div", ["a", "g"], ["y"], "down"),
+        ],
+        "page",
+        [info("x", onnx.TensorProto.FLOAT, shape)],
+        [info("y", onnx.TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.float32([gain]), "g")],
+    )
+    return onnx_export.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path
+    )
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_outcome_tells_a_broken_answer_from_a_good_one(tmp_path):
+    page = np.zeros((1, 1, 8, 8), np.float32)
+    page[0, 0, 1:3, 1:6] = 0.9
+    good = remedies.judge(page_model(tmp_path / "good.onnx", 2), {"x": page}, page, stored_as="fp16")
+    assert good == remedies.Outcome(True, pytest.approx(0, abs=1e-3), 1, True)
+    bad = remedies.judge(page_model(tmp_path / "bad.onnx", 1e30), {"x": page}, page, stored_as="fp16")
+    assert bad == remedies.Outcome(False, np.inf, 0, False)
+
+
+def test_fp32_kernels_are_counted(models):
+    profile = {"use_cache": False, "progress": False}
+    half, full = (engine.build(models[name], options(), **profile).report for name in ("fp16", "fp32"))
+    assert remedies.fp32_kernels(full) == len(full.kernels)
+    assert 1 <= remedies.fp32_kernels(half) < len(half.kernels), "the output is FP32"
+
+
+def test_error_figure_lists_what_is_not_finite():
+    outcome = remedies.Outcome(True, 0.004, 7, True)
+    picture = figures.errors(
+        {"plain": {8: outcome, 32: remedies.Outcome(False, np.inf, 0, False)}, "mixed": {8: outcome}}
+    )
+    assert "plain" in picture.alt
+    assert [line.split()[-1] for line in picture.text.splitlines()] == ["kept", "finite", "kept"]
+
+
+def test_accuracy_figure_has_a_line_for_each_training():
+    picture = figures.accuracies(
+        [("pruning", [("as trained", 0.99), ("pruned", 0.1)]), ("rounding", [("rounded", 0.25)])]
+    )
+    assert [line.split()[-2] for line in picture.text.splitlines()] == ["99.0", "10.0", "25.0"]

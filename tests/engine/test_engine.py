@@ -1,0 +1,268 @@
+import json
+import sys
+from types import ModuleType
+
+import onnx
+import pytest
+from onnx import helper
+from small_models import options, residual_model
+
+from tutorial_utils.base.errors import BuildError, ModelFileError, ProfileError, UnsupportedOperatorError
+from tutorial_utils.base.progress import PROGRESS_VARIABLE
+from tutorial_utils.engine import BuildOptions, BuildReport, Profile, ShapeRange, build
+
+trt = pytest.importorskip("tensorrt_rtx")
+
+TARGETS = ["8.6", "12.0"]
+int8_builds = pytest.mark.skipif(
+    tuple(map(int, trt.__version__.split(".")[:2])) < (1, 7), reason="TensorRT-RTX builds INT8 from 1.7 on"
+)
+PRECISIONS = ["fp32", "fp16", pytest.param("int8", marks=int8_builds)]
+
+
+def build_fresh(path, **changes):
+    return build(path, options(**{"compute_capabilities": TARGETS[:1], **changes}), use_cache=False)
+
+
+@pytest.fixture(scope="module")
+def engines(models):
+    """Build each precision and target when it is first asked for."""
+    built = {}
+
+    def get(precision, target=TARGETS[0]):
+        if (precision, target) not in built:
+            built[precision, target] = build_fresh(models[precision], compute_capabilities=[target])
+        return built[precision, target]
+
+    return get
+
+
+# --- what a build makes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_build(precision, target, engines):
+    engine = engines(precision, target)
+    report = engine.report
+    assert (report.flavour, report.version, report.targets) == ("TensorRT-RTX", trt.__version__, (target,))
+    assert report.plan_bytes == len(engine.plan) > 10_000
+    assert report.parse_seconds > 0
+    assert report.build_seconds > 0
+    assert not engine.from_cache
+    assert engine.cache_folder is None
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_report_proves_the_precision(precision, engines):
+    """Each kernel that holds a convolution reads and writes the data type that the ONNX file asks for."""
+    report = engines(precision).report
+    convolutions = [kernel for kernel in report.kernels if kernel.type == "correlation"]
+    assert len(convolutions) == 2
+    for kernel in convolutions:
+        assert kernel.inputs[0].dtype == precision
+    others = {"fp32", "fp16", "int8"} - {precision}
+    if precision == "fp32":
+        assert not others & set(report.kernel_dtypes)
+    else:
+        assert report.kernel_dtypes[precision] >= 3
+
+
+def test_report_names_the_fused_onnx_nodes(engines):
+    kernels = engines("fp32").report.kernels
+    nodes = [set(kernel.onnx_nodes) for kernel in kernels]
+    assert {"conv0", "relu0"} in nodes, "a ReLU is fused into its convolution"
+    assert any({"norm", "sum", "relu1", "pool"} <= fused for fused in nodes), "what follows conv1 is one kernel"
+    assert {"conv0", "conv1", "fc"} <= set().union(*nodes)
+    assert len(kernels) < len(residual_model().graph.node)
+
+
+def test_report_has_shapes_and_formats(engines):
+    report = engines("fp32").report
+    tensors = [tensor for kernel in report.kernels for tensor in (*kernel.inputs, *kernel.outputs)]
+    assert {"NHWC", "Linear"} <= {tensor.format for tensor in tensors}
+    network_input = next(tensor for tensor in tensors if tensor.name == "x")
+    assert (network_input.shape, network_input.dtype, network_input.format) == ((-1, 3, 32, 32), "fp32", "Linear")
+    assert next(tensor for tensor in tensors if tensor.name == "y").shape == (-1, 10)
+
+
+def test_report_has_memory(engines):
+    fp32, fp16 = engines("fp32").report, engines("fp16").report
+    assert fp32.weights_bytes > fp16.weights_bytes > 0
+    # The largest tensor is the first convolution's output, at the largest batch of the profile.
+    assert fp32.activation_bytes >= 16 * 16 * 32 * 32 * 4
+
+
+def test_layers_that_only_order_work_are_no_kernels(engines):
+    report = engines("fp32").report
+    assert set(report.kernels) < set(report.layers)
+    assert all(kernel.outputs for kernel in report.kernels)
+
+
+def test_report_survives_json(engines):
+    report = engines("fp16").report
+    copy = BuildReport.from_dict(json.loads(json.dumps(report.to_dict())))
+    assert copy == report
+    assert hash(copy) == hash(report), "lists must come back as tuples"
+
+
+@pytest.mark.parametrize("verbosity", ["layer_names_only", "none"])
+def test_report_has_layers_at_detailed_verbosity_only(verbosity, fp32_model):
+    report = build_fresh(fp32_model, verbosity=verbosity).report
+    assert report.layers == ()
+    assert report.activation_bytes
+    assert report.weights_bytes
+
+
+def test_log_in_an_unknown_form_gives_a_warning(fp32_model, monkeypatch):
+    monkeypatch.setattr("tutorial_utils.engine.report.layers_from_log", lambda messages: ())
+    with pytest.warns(UserWarning, match="no layers: the log of .* has an unknown form"):
+        assert build_fresh(fp32_model).report.layers == ()
+
+
+def test_several_profiles_and_targets(fp32_model):
+    profiles = [Profile.batch("x", (3, 32, 32), opt=1, max=1), Profile.batch("x", (3, 32, 32), min=8, opt=16, max=32)]
+    report = build_fresh(fp32_model, profiles=profiles, compute_capabilities=TARGETS).report
+    assert report.targets == tuple(TARGETS)
+    assert report.layers
+
+
+def test_static_model_needs_no_profile(tmp_path):
+    model = residual_model()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(model, tmp_path / "static.onnx")
+    assert build_fresh(tmp_path / "static.onnx", profiles=[]).report.layers
+
+
+def test_external_weights_are_read(tmp_path):
+    onnx.save(residual_model(), tmp_path / "model.onnx", save_as_external_data=True, location="w", size_threshold=0)
+    assert build_fresh(tmp_path / "model.onnx").report.layers
+
+
+def test_progress_bar_for_a_person(fp32_model, monkeypatch, capfd):
+    monkeypatch.setenv(PROGRESS_VARIABLE, "1")
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    build_fresh(fp32_model)
+    shown = capfd.readouterr().err
+    assert shown.startswith("\rBuilding fp32.onnx:   0%")
+    assert shown.endswith("\r"), "the bar should leave nothing behind"
+
+
+def test_progress_bar_is_silent_in_a_headless_run(fp32_model, monkeypatch, capfd):
+    monkeypatch.setenv(PROGRESS_VARIABLE, "0")
+    build_fresh(fp32_model)
+    assert capfd.readouterr().err == ""
+
+
+def test_no_progress_bar_where_none_is_wanted(fp32_model, monkeypatch):
+    from tutorial_utils.engine import builder
+
+    monkeypatch.setattr(builder, "ProgressBar", lambda description: pytest.fail("a bar was made"))
+    build(fp32_model, options(), use_cache=False, progress=False)
+
+
+# --- options and profiles --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((4, 3), (2, 3), (8, 3)), "min <= opt <= max"),
+        (((1, 3), (9, 3), (8, 3)), "min <= opt <= max"),
+        (((0, 3), (1, 3), (8, 3)), "1 <= min"),
+        (((1, 3), (1, 3, 32), (8, 3)), "differ in rank"),
+    ],
+)
+def test_shape_range_out_of_order(shapes, message):
+    with pytest.raises(ProfileError, match=message):
+        Profile.of(x=shapes)
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        (Profile.batch("z", (3, 32, 32), opt=1, max=2), "ranges for z, but the dynamic inputs are x"),
+        (Profile.from_mapping({}), "ranges for nothing, but the dynamic inputs are x"),
+        (Profile.batch("x", (3, 16, 16), opt=1, max=2), r"doesn't fit the input x of shape \(-1, 3, 32, 32\)"),
+        (Profile.of(x=((1, 3, 32, 32), (2, 3, 32, 32), (2, 3, 64, 32))), "doesn't fit the input x"),
+        (Profile.batch("x", (3, 32), opt=1, max=2), "doesn't fit the input x"),
+        (None, r"x has the dynamic shape \(-1, 3, 32, 32\), and there is no profile"),
+    ],
+    ids=["unknown name", "missing input", "static dimension changed", "static dimension varies", "rank", "none"],
+)
+def test_profile_that_does_not_fit_the_model(profile, message, fp32_model):
+    with pytest.raises(ProfileError, match=message):
+        build_fresh(fp32_model, profiles=[profile] if profile else [])
+
+
+def test_profile_gives_its_ranges_by_name():
+    profile = Profile.of(b=([1], [2], [3]), a=ShapeRange((4,), (5,), (6,)))
+    assert profile["a"] == ShapeRange((4,), (5,), (6,))
+    assert profile["b"].max == (3,)
+    assert "c" not in profile
+
+
+def test_unknown_verbosity():
+    with pytest.raises(BuildError, match=r"'loud'.*detailed, layer_names_only, none"):
+        BuildOptions(verbosity="loud")
+
+
+# --- refused builds --------------------------------------------------------------------------------------------------
+
+
+def test_unknown_target(fp32_model):
+    with pytest.raises(BuildError, match=r"can't build for compute capability 3\.5.*Choose from .*8\.6"):
+        build_fresh(fp32_model, compute_capabilities=["8.6", "3.5"])
+
+
+def test_too_small_workspace(fp32_model):
+    with pytest.raises(BuildError, match=r"workspace limit.*Remedy: Raise workspace_bytes"):
+        build_fresh(fp32_model, workspace_bytes=1 << 10)
+
+
+@pytest.mark.parametrize(("operator", "domain"), [("NonZero", ""), ("Frobnicate", "my.domain")])
+def test_unsupported_operator_is_named(operator, domain, tmp_path):
+    kind = onnx.TensorProto.INT64 if operator == "NonZero" else onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["x"], ["y"], domain=domain)],
+        "odd",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 3])],
+        [helper.make_tensor_value_info("y", kind, None)],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my.domain", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "odd.onnx")
+    with pytest.raises(UnsupportedOperatorError, match=rf"can't convert {operator} in odd\.onnx"):
+        build_fresh(tmp_path / "odd.onnx", profiles=[])
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "garbage"])
+def test_damaged_model(damage, use_cache, damaged_models, tmp_path):
+    with pytest.raises(ModelFileError, match=damage):
+        build(damaged_models[damage], options(), cache_folder=tmp_path, use_cache=use_cache)
+    assert [path for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_missing_external_weights(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(residual_model(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(ModelFileError, match=r"weights\.bin"):
+        build(path, options(), cache_folder=tmp_path / "cache")
+    with pytest.raises(ModelFileError, match=r"model\.onnx"):
+        build_fresh(path)
+
+
+def test_one_target_may_be_given_as_a_string():
+    assert BuildOptions(compute_capabilities="8.6").compute_capabilities == ("8.6",)
+
+
+def test_a_workspace_must_be_positive():
+    with pytest.raises(BuildError, match="workspace_bytes is -1"):
+        BuildOptions(workspace_bytes=-1)
+
+
+def test_a_profile_needs_three_shapes():
+    with pytest.raises(ProfileError, match="The profile of x has 2 shapes"):
+        Profile.of(x=((1, 3, 32, 32), (8, 3, 32, 32)))

@@ -1,0 +1,214 @@
+"""The TensorRT calls of the package exist: in TensorRT 10.13, by its public stubs, and in the installed TensorRT-RTX.
+
+mypy checks them twice, with `tensorrt` being one and the other. What only one has must stand under ``if IS_RTX``. The
+stubs of TensorRT-RTX are made here from the installed module. Nothing of this needs a GPU.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from mypy import stubgen
+
+trt = pytest.importorskip("tensorrt_rtx")
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [
+    "tutorial_utils/engine",
+    "tutorial_utils/runners/tensorrt.py",
+    "tutorial_utils/runners/by_hand.py",
+]
+PUBLIC_STUBS = Path(sys.prefix) / "tensorrt-stubs"  # the Makefile installs them there
+VERSIONS = ("TensorRT 10.13", "TensorRT-RTX")
+
+# What mypy must say of these lines, by version; where a version isn't named, nothing.
+PROBES = {
+    "builder.no_such_call()": dict.fromkeys(VERSIONS, '"Builder" has no attribute "no_such_call"'),
+    "config.no_such_option = 1": dict.fromkeys(VERSIONS, '"IBuilderConfig" has no attribute "no_such_option"'),
+    "trt.NoSuchClass": dict.fromkeys(VERSIONS, 'Module has no attribute "NoSuchClass"'),
+    "builder.build_serialized_network(network)": dict.fromkeys(VERSIONS, 'Missing positional argument "config"'),
+    "builder.create_network(no_such_argument=1)": dict.fromkeys(VERSIONS, 'keyword argument "no_such_argument"'),
+    "config.set_flag(trt.BuilderFlag.FP16)": {"TensorRT-RTX": 'has no attribute "FP16"'},
+    "config.num_compute_capabilities = 1": {"TensorRT 10.13": 'has no attribute "num_compute_capabilities"'},
+    "if IS_RTX: config.num_compute_capabilities = 2": {},
+    "if not IS_RTX: config.set_flag(trt.BuilderFlag.INT8)": {},
+    "if IS_RTX: builder.no_call_of_rtx()": {"TensorRT-RTX": 'has no attribute "no_call_of_rtx"'},
+    "if not IS_RTX: builder.no_call_of_trt()": {"TensorRT 10.13": 'has no attribute "no_call_of_trt"'},
+}
+PROBE_START = """
+from tutorial_utils.engine.tensorrt import IS_RTX, trt
+builder = trt.Builder(trt.Logger())
+network = builder.create_network()
+config = builder.create_builder_config()
+"""
+
+
+class Finding(NamedTuple):
+    """One error that mypy reports."""
+
+    file: str
+    line: int
+    message: str
+
+
+def valid_syntax(line):
+    """Drop the parameters of a function that Python doesn't allow, such as one named `in`."""
+    function = re.match(r"( *def \w+\().*?(:(?: \.\.\.)?)$", line)
+    if function:
+        try:
+            ast.parse(line.strip() + ("" if line.endswith("...") else " ..."))
+        except SyntaxError:
+            return f"{function[1]}*args, **kwargs){function[2]}"
+    return line
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def version(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def stubs(version, tmp_path_factory):
+    """A folder that holds the type stubs of a version as the module `tensorrt`."""
+    folder = tmp_path_factory.mktemp("stubs")
+    source = PUBLIC_STUBS
+    if version == "TensorRT-RTX":
+        source = tmp_path_factory.mktemp("generated")
+        modules = ["-m", "tensorrt_rtx_bindings", "-m", "tensorrt_rtx_bindings.tensorrt_rtx"]
+        stubgen.main(["--inspect-mode", "--quiet", *modules, "--output", str(source)])
+        (source / "tensorrt").mkdir()
+        names = ("*", "__version__ as __version__")
+        lines = [f"from tensorrt_rtx_bindings import {name}" for name in names]
+        (source / "tensorrt" / "__init__.pyi").write_text("\n".join(lines))
+    elif not source.is_dir():
+        pytest.skip(f"TensorRT's public stubs are not in {source}: any make target installs them")
+    for path in source.rglob("*.pyi"):
+        copy = folder / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text("\n".join(map(valid_syntax, path.read_text().splitlines())))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def findings(version, stubs, tmp_path_factory):
+    """What mypy finds in the sources and, in a file `probe.py`, in the probes."""
+    probe = tmp_path_factory.mktemp("probe") / "probe.py"
+    probe.write_text(PROBE_START + "\n".join(PROBES))
+    constant = "--always-true" if version == "TensorRT-RTX" else "--always-false"
+    options = [constant, "IS_RTX", "--no-error-summary", "--cache-dir", stubs / "cache"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, *SOURCES, probe],
+        cwd=ROOT, env={"MYPYPATH": f"{stubs}:{ROOT}"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    rows = re.findall(r"^(.+?):(\d+): error: (.*)$", done.stdout, re.MULTILINE)
+    return [Finding("probe.py" if file.endswith("probe.py") else file, int(line), text) for file, line, text in rows]
+
+
+def test_calls_exist(findings):
+    wrong = [f"{file}:{line}: {message}" for file, line, message in findings if file != "probe.py"]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_a_call_that_does_not_exist_is_found(probe, version, findings):
+    line = PROBE_START.count("\n") + list(PROBES).index(probe) + 1
+    found = [finding.message for finding in findings if finding[:2] == ("probe.py", line)]
+    expected = PROBES[probe].get(version)
+    assert len(found) == bool(expected), found
+    if expected:
+        assert expected in found[0]
+
+
+# --- how the versions differ -----------------------------------------------------------------------------------------
+
+
+class Difference(NamedTuple):
+    """A name of the API, the versions that have it, and what the package makes of that.
+
+    10 and RTX are checked here, with 10.13 and the installed version. 8.6 and 11 were read in the wheels of
+    tensorrt-bindings 8.6.1 and tensorrt-cu12-bindings 11.4.0.106, and in NVIDIA's guides to migration.
+    """
+
+    name: str
+    in_8_6: bool
+    in_10: bool
+    in_11: bool
+    in_rtx: bool
+    consequence: str
+
+
+YES, NO = True, False
+# fmt: off
+DIFFERENCES = [Difference(*row) for row in (
+    # name                                           8.6  10   11   RTX  what the package does
+    ("NetworkDefinitionCreationFlag.EXPLICIT_BATCH", YES, YES, NO,  NO,  "not set: batches are always explicit"),
+    ("NetworkDefinitionCreationFlag.STRONGLY_TYPED", NO,  YES, YES, YES, "always set: 8.6 is refused"),
+    ("BuilderFlag.FP16",                             YES, YES, NO,  NO,  "the types in the ONNX file decide"),
+    ("BuilderFlag.INT8",                             YES, YES, NO,  NO,  "Q/DQ nodes in the ONNX file decide"),
+    ("IInt8Calibrator",                              YES, YES, NO,  NO,  "ONNX Runtime calibrates"),
+    ("Builder.platform_has_fast_fp16",               YES, YES, NO,  NO,  "not asked"),
+    ("Builder.max_batch_size",                       YES, NO,  NO,  NO,  "the optimization profile bounds the batch"),
+    ("Builder.build_engine",                         YES, NO,  NO,  NO,  "build_serialized_network, which all have"),
+    ("Builder.build_serialized_network",             YES, YES, YES, YES, "used"),
+    ("IBuilderConfig.max_workspace_size",            YES, NO,  NO,  NO,  "set_memory_pool_limit, which all have"),
+    ("IBuilderConfig.set_memory_pool_limit",         YES, YES, YES, YES, "used"),
+    ("IBuilderConfig.progress_monitor",              NO,  YES, YES, YES, "drives the progress bar"),
+    ("ParserError.node_operator",                    NO,  YES, YES, YES, "names the operator that can't be converted"),
+    ("ErrorCode.UNSUPPORTED_NODE_ATTR",              NO,  YES, YES, YES, "tells such an operator from a damaged file"),
+    ("IBuilderConfig.set_compute_capability",        NO,  NO,  NO,  YES, "targets under IS_RTX; TensorRT: this GPU"),
+    ("ComputeCapability",                            NO,  NO,  NO,  YES, "names of the targets, under IS_RTX"),
+    ("ICudaEngine.num_bindings",                     YES, NO,  NO,  NO,  "tensors by name"),
+    ("ICudaEngine.num_io_tensors",                   YES, YES, YES, YES, "used"),
+    ("IExecutionContext.execute_async_v2",           YES, NO,  NO,  NO,  "execute_async_v3, which all have"),
+    ("IExecutionContext.execute_async_v3",           YES, YES, YES, YES, "used"),
+    ("ICudaEngine.create_runtime_config",            NO,  YES, YES, YES, "under IS_RTX: 10.5 doesn't have it yet"),
+    ("CudaGraphStrategy",                            NO,  NO,  NO,  YES, "CUDA graphs, under IS_RTX; else an error"),
+    ("EngineInspector.get_engine_information",       YES, YES, YES, YES, "two forms of JSON, see engine.report"),
+)]
+# fmt: on
+
+
+def names_in_stub(path):
+    """The classes of a stub and, as `Class.name`, what they define."""
+    names = set()
+    for node in ast.parse("\n".join(map(valid_syntax, path.read_text().splitlines()))).body:
+        if isinstance(node, ast.ClassDef):
+            targets = {item.target.id for item in node.body if isinstance(item, ast.AnnAssign)}
+            functions = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+            names |= {node.name, *(f"{node.name}.{name}" for name in targets | functions)}
+    return names
+
+
+@pytest.fixture(scope="module")
+def public_stub():
+    path = PUBLIC_STUBS / "tensorrt_bindings" / "tensorrt.pyi"
+    if not path.is_file():
+        pytest.skip(f"TensorRT's public stubs are not in {PUBLIC_STUBS}: any make target installs them")
+    return path
+
+
+def test_differences_to_tensorrt_10_13(public_stub):
+    names = names_in_stub(public_stub)
+    assert {row.name: row.name in names for row in DIFFERENCES} == {row.name: row.in_10 for row in DIFFERENCES}
+
+
+@pytest.mark.parametrize("row", DIFFERENCES, ids=attrgetter("name"))
+def test_differences_to_tensorrt_rtx(row):
+    try:
+        attrgetter(row.name)(trt)
+        found = True
+    except AttributeError:
+        found = False
+    assert found == row.in_rtx
+
+
+def test_number_of_a_flag_differs(public_stub):
+    """So the code never writes it as a literal: 1 << 1 is another flag in 11 and RTX, where STRONGLY_TYPED is 0."""
+    assert int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) == 0
+    assert "<NetworkDefinitionCreationFlag.STRONGLY_TYPED: 1>" in public_stub.read_text()

@@ -1,0 +1,104 @@
+"""What differs between engines: the same engine with other serial numbers, and one model in several precisions."""
+
+from dataclasses import replace
+
+import pytest
+from inspection.test_engine_layers import drawn, layer, tensor
+from small_models import options
+
+from tutorial_utils.engine import BuildReport, build
+from tutorial_utils.inspection import diff
+from tutorial_utils.lessons.lesson05 import diff_figures
+
+pytest.importorskip("tensorrt_rtx")
+
+
+def engine_with_serials(first, second):
+    return (
+        layer(f"__mye{first}_myl0_0", "signal"),
+        layer("__myl_Move_myl0_1", writes=[tensor(f"__mye{second}_q8")]),
+        layer("fc_myl0_2", "gemm", reads=[tensor(f"__mye{second}_q8")]),
+    )
+
+
+def test_serial_numbers_are_no_difference():
+    assert diff.differences(engine_with_serials(5088, 7), engine_with_serials(5476, 8)) == []
+
+
+def test_serial_numbers_that_name_other_tensors_are_one():
+    one, other = engine_with_serials(1, 2), engine_with_serials(1, 2)
+    crossed = (*other[:2], replace(other[2], inputs=(tensor("__mye3_q8"),)))
+    (line,) = diff.differences(one, crossed)
+    assert line.startswith("layer 2: inputs ")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("type", "kgen"),
+        ("name", "other"),
+        ("onnx_nodes", ("fc",)),
+        ("inputs", (tensor("__mye2_q8", "fp32"),)),
+        ("inputs", (tensor("__mye2_q8", layout="Linear"),)),
+        ("inputs", (tensor("__mye2_q8", shape=(1,)),)),
+    ],
+)
+def test_every_property_is_compared(field, value):
+    one = engine_with_serials(1, 2)
+    other = (*one[:2], replace(one[2], **{field: value}))
+    (line,) = diff.differences(one, other)
+    assert line.startswith(f"layer 2: {field} ")
+
+
+def test_another_number_of_layers():
+    assert diff.differences(engine_with_serials(1, 2), ()) == ["3 layers against 0"]
+
+
+def report(*layers):
+    return BuildReport("TensorRT-RTX", "1.7", layers=layers, activation_bytes=2**20, weights_bytes=2**19)
+
+
+FUSED = report(
+    layer("__myl_Move_myl0_0", writes=[tensor("m", "fp32")]),
+    layer("__myl_CorrRelu_myl0_1", "runtime_fusion", writes=[tensor("a", "fp32")], nodes=["conv", "relu"]),
+    layer("fc_myl0_2", "gemm", writes=[tensor("y", "fp32")], nodes=["fc"]),
+)
+SPLIT = report(
+    layer("conv_myl0_0", "correlation", writes=[tensor("c", "fp32")], nodes=["conv", "q"]),
+    layer("wait", "wait"),
+    layer("__myl_ReluMulMinMaxRounCast_myl0_1", writes=[tensor("a", "int8")], nodes=["q", "relu"]),
+    layer("fc_myl0_2", "gemm", writes=[tensor("y", "fp32")], nodes=["fc", "q"]),
+)
+
+
+def test_aligned_by_the_nodes_that_the_first_model_has_too():
+    groups = diff.aligned([FUSED, SPLIT])
+    assert [group.nodes for group in groups] == [("conv", "relu"), ("fc",), ()]
+    assert [len(side) for group in groups for side in group.kernels] == [1, 2, 1, 1, 1, 0]
+    assert groups[0].changes == ("kernels", "fusion", "data types")
+    assert groups[1].changes == ()
+
+
+def test_format_of_an_input_is_a_change():
+    one = report(layer("k", reads=[tensor("x")], writes=[tensor("y")], nodes=["n"]))
+    other = report(layer("k", reads=[tensor("x", layout="Linear")], writes=[tensor("y")], nodes=["n"]))
+    (group,) = diff.aligned([one, other])
+    assert group.changes == ("formats",)
+
+
+def test_aligned_of_real_engines_has_every_kernel_once(models):
+    reports = [build(models[name], options()).report for name in ("fp32", "fp16")]
+    groups = diff.aligned(reports)
+    for index, one in enumerate(reports):
+        found = [kernel.name for group in groups for kernel in group.kernels[index]]
+        assert sorted(found) == sorted(kernel.name for kernel in one.kernels)
+    assert any("data types" in group.changes for group in groups)
+
+
+def test_pictures():
+    text = drawn(diff_figures.summary({"fused": FUSED, "split": SPLIT}))
+    assert text.splitlines()[1].startswith("split: 3 kernels (2 convolution/matrix product, 1 pointwise/reduction)")
+    assert "activations 1.00 MiB, weights 0.50 MiB" in text
+    picture = diff_figures.side_by_side(diff.aligned([FUSED, SPLIT]), ["fused", "split"])
+    assert "  fused: CorrRelu writes fp32 | split: conv writes fp32, Relu·Q writes int8" in drawn(picture).splitlines()
+    assert picture.alt.endswith("Kernels by engine: fused 3, split 3.")

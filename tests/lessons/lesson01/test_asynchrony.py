@@ -1,0 +1,95 @@
+"""Lesson 01, asynchrony: the figures and bounds, and what the experiment says where it can't run."""
+
+import numpy as np
+import onnxruntime
+import pytest
+from small_models import images, options
+
+from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError
+from tutorial_utils.engine import build
+from tutorial_utils.lessons.lesson01 import asynchrony
+from tutorial_utils.lessons.lesson01.asynchrony_figures import Span, bound, streams, timeline
+from tutorial_utils.machine import capabilities
+from tutorial_utils.measure import quality
+from tutorial_utils.measure.timing import Measurement
+
+
+def run(ms):
+    return Measurement(((ms,) * 3,) * 10, ms, 11, True, 64).to_dict()
+
+
+@pytest.fixture
+def entry():
+    """Two batches of 8 in a run, with times in milliseconds that are easy to add."""
+    stages = {"copy in": 1.0, "engine": 4.0, "copy out": 0.5, "enqueue": 3.0}
+    return {
+        "batch": 8,
+        "batches_per_run": 2,
+        "stages_ms": stages,
+        "stages_graph_ms": {**stages, "engine": 2.0, "enqueue": 2.5},
+        "runs": {"one by one": run(12.0), "2 streams": run(9.0), "2 streams, CUDA graph": run(6.0),
+                 "2 streams, pageable": run(10.0)},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("one by one", 5.5),
+        ("1 stream", 5.5),
+        ("2 streams", 4.0),
+        ("2 streams, CUDA graph", 2.5),
+        ("one by one, CUDA graph", 3.5),
+        ("2 streams, pageable", None),
+    ],
+)
+def test_bound(entry, name, expected):
+    assert bound(entry, name) == expected
+
+
+def test_streams_figure_tells_time_of_a_batch_and_bound(entry):
+    picture = streams([entry, {**entry, "batch": 32}])
+    lines = [line.split() for line in picture.text.splitlines()]
+    assert len(lines) == 8
+    assert lines[0] == ["batch", "8", "one", "by", "one", "6.000", "ms", "bound", "5.500", "ms"]
+    assert lines[3] == ["batch", "8", "2", "streams,", "pageable", "5.000", "ms"]
+    assert "Fastest at batch 8: 2 streams, CUDA graph, 3.00 ms, one by one 6.00 ms; batch 32" in picture.alt
+    assert picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+
+
+def test_timeline_counts_from_the_start_of_each_order():
+    first = [Span("decode", 1, 5.0, 5.01), Span("infer", 1, 5.01, 5.03)]
+    second = [Span("decode", 1, 9.0, 9.02), Span("infer", 1, 9.01, 9.025)]
+    picture = timeline({"serial": first, "overlapped": second})
+    assert picture.text == (
+        "serial: 30.0 ms for 1 batches (decode 10.0 ms, infer 20.0 ms)\n"
+        "overlapped: 25.0 ms for 1 batches (decode 20.0 ms, infer 15.0 ms)"
+    )
+    assert "serial 30 ms, overlapped 25 ms" in picture.alt
+    assert picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+
+
+def test_experiment_says_what_it_lacks(tmp_path):
+    missing = ModelFileError if capabilities.probe().tensorrt_run.available else BackendUnavailableError
+    with pytest.raises(missing):
+        asynchrony.record(tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_lanes_compute_what_onnx_runtime_computes(fp32_model, cuda_graph):
+    from tutorial_utils.lessons.lesson01.lanes import Lanes  # imports PyCUDA
+
+    batch = images(16)
+    session = onnxruntime.InferenceSession(fp32_model, providers=["CPUExecutionProvider"])
+    plan = build(fp32_model, options(), use_cache=False).plan
+    with Lanes(plan, batch, 3, cuda_graph=cuda_graph) as lanes:
+        for size in (16, 8):
+            lanes.use(size)
+            lanes.one_by_one(2)
+            lanes.on_streams(3, 7)
+            lanes.on_streams(2, 4, pinned=False)
+            expected = session.run(None, {"x": batch[:size]})[0]
+            for lane in lanes.lanes:
+                assert quality.relative_error(lane.logits(), expected) < 2e-3
+        assert all(np.isfinite(ms) and ms >= 0 for ms in lanes.stage_times(3).values())

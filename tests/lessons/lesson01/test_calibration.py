@@ -1,0 +1,149 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from small_models import images, options
+
+from tutorial_utils import engine
+from tutorial_utils.base.errors import InputError, PrecisionError
+from tutorial_utils.lessons.lesson01 import calibration_figures as figures
+from tutorial_utils.lessons.lesson01 import precision
+from tutorial_utils.lessons.lesson01.calibration import Calibrated, CalibrationTrial
+from tutorial_utils.measure import quality
+from tutorial_utils.model import tensors
+from tutorial_utils.model.data import Dataset
+from tutorial_utils.model.fp8 import to_fp8
+from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
+
+
+def test_activations_are_those_inside_the_model(fp32_model):
+    batch = images(2)
+    inside = tensors.activations(fp32_model, batch)
+    with OnnxRuntimeRunner(fp32_model) as runner:
+        np.testing.assert_allclose(inside["y"], runner.infer({"x": batch})["y"], rtol=1e-4, atol=1e-5)
+    names = {name for node in onnx.load(fp32_model).graph.node for name in node.output}
+    assert inside.keys() == names
+
+
+def test_activations_by_name_may_include_the_input(fp32_model):
+    batch = images(2)
+    found = tensors.activations(fp32_model, batch, ["y", "x"])
+    assert list(found) == ["y", "x"]
+    assert found["x"] is batch
+
+
+def test_an_unknown_tensor_is_refused(fp32_model):
+    with pytest.raises(InputError, match="no tensor nowhere"):
+        tensors.activations(fp32_model, images(1), ["nowhere"])
+
+
+def test_scales_of_activations_cover_the_calibration_images(models):
+    scales = tensors.activation_scales(models["int8"])
+    assert scales["x"] * 127 == pytest.approx(np.abs(images(32)).max(), rel=1e-5)
+
+
+def test_weights_have_a_scale_for_each_channel(models):
+    scales = tensors.weight_scales(models["int8"])
+    assert any(one.size > 1 for one in scales.values())
+    largest = {name: np.abs(weight).max() for name, weight in tensors.weights(models["fp32"]).items()}
+    unfolded = scales.keys() & largest.keys()  # weights whose batch norm was folded have another name
+    assert unfolded
+    for name in unfolded:
+        assert scales[name].max() * 127 == pytest.approx(largest[name], rel=1e-2)
+
+
+@pytest.fixture(scope="module")
+def fp8_model(models, tmp_path_factory):
+    return to_fp8(models["fp32"], models["int8"], tmp_path_factory.mktemp("fp8") / "fp8.onnx")
+
+
+def test_fp8_is_close_to_fp32(models, fp8_model):
+    batch = images(16)
+    with OnnxRuntimeRunner(models["fp32"]) as runner:
+        expected = runner.infer({"x": batch})["y"]
+    with OnnxRuntimeRunner(fp8_model, optimize=False) as runner:
+        assert quality.sqnr_db(runner.infer({"x": batch})["y"], expected) > 15
+
+
+def test_fp8_has_the_int8_files_ranges(models, fp8_model):
+    int8, fp8 = tensors.activation_scales(models["int8"]), tensors.activation_scales(fp8_model)
+    assert fp8 == pytest.approx({name: scale * 127 / 448 for name, scale in int8.items()})
+    assert all(scale.size == 1 for scale in tensors.weight_scales(fp8_model).values())
+
+
+def test_fp8_builds_for_a_gpu_that_has_it(fp8_model):
+    report = engine.build(fp8_model, options(compute_capabilities=["8.9"]), use_cache=False).report
+    assert "fp8" in report.kernel_dtypes
+
+
+def test_fp8_needs_the_int8_variant_of_the_same_model(models, tmp_path):
+    model = onnx.load(models["fp32"])
+    for tensor in model.graph.initializer:
+        tensor.name += "_other"
+    for node in model.graph.node:
+        weights = {tensor.name.removesuffix("_other") for tensor in model.graph.initializer}
+        node.input[:] = [f"{name}_other" if name in weights else name for name in node.input]
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(PrecisionError, match="not the INT8 variant"):
+        to_fp8(tmp_path / "other.onnx", models["int8"], tmp_path / "fp8.onnx")
+    assert not (tmp_path / "fp8.onnx").exists()
+
+
+@pytest.fixture(scope="module")
+def trial(fp32_model):
+    batch = images(64, seed=2)
+    with OnnxRuntimeRunner(fp32_model) as runner:
+        labels = runner.infer({"x": batch})["y"].argmax(axis=1)
+    return CalibrationTrial(fp32_model, Dataset("random", batch, labels, tuple("0123456789")))
+
+
+def test_trial_judges_by_the_fp32_model(trial):
+    assert trial.reference_accuracy == 1
+    good = trial.run(images(32))
+    assert good.sqnr_db > 20
+    assert good.accuracy > 0.8
+
+
+def test_trial_shows_wrong_images(trial):
+    good, wrong = trial.run(images(32)), trial.run(127.5 * images(32))
+    assert wrong.sqnr_db < good.sqnr_db - 10
+    assert wrong.thresholds()["x"] == pytest.approx(127.5 * good.thresholds()["x"], rel=1e-4)
+
+
+def test_trial_passes_method_and_granularity_on(trial):
+    assert trial.run(images(32), "percentile").thresholds()["x"] < trial.run(images(32)).thresholds()["x"]
+    assert trial.run(images(32), per_channel=False).sqnr_db != trial.run(images(32)).sqnr_db
+
+
+def test_threshold_figure_says_how_much_is_cut_off():
+    picture = figures.thresholds({"t": np.array([1.0, -3.0, 2.0, 0.0])}, {"minmax": {"t": 3.0}, "entropy": {"t": 1.5}})
+    assert picture.text.splitlines()[0].endswith("minmax      cuts off at   3.00: 0.000 % of the values")
+    assert picture.text.splitlines()[1].endswith("entropy     cuts off at   1.50: 50.000 % of the values")
+
+
+def test_quality_figure_has_a_line_for_each_model():
+    one = Calibrated(0.5, 12.3, {})
+    picture = figures.quality([("methods", {"a": one}), ("images", {"b": one})], (0.4, 0.6))
+    assert picture.text == "a    12.3 dB  accuracy  50.0 %\nb    12.3 dB  accuracy  50.0 %"
+
+
+@pytest.mark.parametrize("save", [precision.save_gemm, precision.save_convolution])
+def test_tf32_models_compute_their_reference(save, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "_GEMM_SIZE", 64)
+    monkeypatch.setattr(precision, "_CONV", (2, 8, 6, 6))
+    path, x, reference = save(tmp_path / "model.onnx")
+    with OnnxRuntimeRunner(path) as runner:
+        assert precision.rms_error(runner.infer({"x": x})["y"], reference) < 1e-5
+    assert numpy_helper.to_array(onnx.load(path).graph.initializer[0]).dtype == np.float32
+
+
+def test_the_tf32_flag_reaches_the_build(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "_GEMM_SIZE", 64)
+    path, _, _ = precision.save_gemm(tmp_path / "model.onnx")
+    plans = {flag: precision.build_with_tf32_flag(path, flag) for flag in (True, False)}
+    assert plans[True] != plans[False]
+    assert b"tf32=0" in plans[False]
+
+
+def test_rms_error_is_a_fraction_of_the_reference():
+    assert precision.rms_error(np.array([1.01, -1.01]), np.array([1.0, -1.0])) == pytest.approx(0.01)

@@ -1,0 +1,73 @@
+"""The figures of lesson 03: their text twins hold every number, and their descriptions name what matters."""
+
+import pytest
+
+from tutorial_utils.lessons.lesson03 import figures
+from tutorial_utils.measure.deployment import Row
+from tutorial_utils.measure.quality import Metrics
+from tutorial_utils.measure.timing import Measurement
+
+
+def timed(ms, batch=64):
+    return Measurement(((ms, ms), (ms, 2 * ms)), 10 * ms, 11, True, batch)
+
+
+def row(backend, precision, accuracy, ms):
+    return Row(backend, precision, Metrics(accuracy, accuracy, accuracy), 1.0, 0.0, timed(ms), None, 1000, None, None)
+
+
+def test_latency_and_accuracy():
+    here = [row("Paddle CPU", "fp32", 0.99, 8.0), row("ONNX Runtime CPU", "int8", 0.985, 40.0)]
+    picture = figures.latency_accuracy(
+        [("here", here), ("a GPU, recorded", [row("TensorRT", "fp16", 0.99, 0.25)])], 600
+    )
+    lines = [line.split() for line in picture.text.splitlines()]
+    assert lines[1] == ["ONNX", "Runtime", "CPU", "INT8", "40.000", "ms", "98.50", "%", "here"]
+    assert len(lines) == 3
+    assert "3 rows: medians from 0.25 to 40 ms, accuracies from 98.50 to 99.00 %" in picture.alt
+    assert picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def resnet_rows():
+    return [
+        {
+            "library": library,
+            "precision": "FP16",
+            "variant": variant,
+            "batch": batch,
+            "call": timed(ms, batch).to_dict(),
+            "gpu": timed(ms / 2, batch).to_dict(),
+            "ready_ms": 1200.4,
+            "relative_error": 5e-4,
+        }
+        for batch in (1, 64)
+        for library, variant, ms in (("TensorRT", "", 0.5), ("TensorRT", "CUDA graph", 0.4), ("PyTorch eager", "", 4.0))
+    ]
+
+
+def test_resnet50(resnet_rows):
+    picture = figures.resnet50(resnet_rows)
+    lines = [line.split() for line in picture.text.splitlines()]
+    assert len(lines) == 6
+    assert lines[1] == [
+        "batch",
+        "1",
+        "TensorRT",
+        "FP16",
+        "CUDA",
+        "graph",
+        "median",
+        "0.400",
+        "ms",
+        "p99",
+        "0.788",
+        "ms",
+    ]
+    assert "batch 1: TensorRT FP16 CUDA graph with 0.40 ms; at batch 64: TensorRT FP16 CUDA graph" in picture.alt
+    assert picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+
+
+def test_resnet50_table(resnet_rows):
+    row = figures.resnet50_table(resnet_rows).loc[(64, "TensorRT FP16 CUDA graph")]
+    assert row.tolist() == ["1200", "4.0", "0.400", "0.788", "0.200", "0.394", "160,000", "5e-04"]

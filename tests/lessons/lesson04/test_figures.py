@@ -1,0 +1,49 @@
+"""The figures of lesson 04, sections 1 to 4: their text twins hold what the pictures say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tutorial_utils.debug import tensor_errors
+from tutorial_utils.lessons.lesson04 import detection_figures, errors_figures
+
+
+def is_png(picture):
+    return picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_detections_count_boxes_and_lost_pixels(count):
+    plane = np.zeros((1, 1, 32, 64), np.float32)
+    plane[0, 0, 4:8, 4:20] = plane[0, 0, 20:24, 4:20] = 0.9
+    broken = plane.copy()
+    broken[0, 0, :, :16] = np.nan
+    runs = {"sound": plane, "broken": broken, "empty": np.zeros_like(plane)}
+    picture = detection_figures.detections(np.zeros((32, 64, 3), np.uint8), dict(list(runs.items())[:count]))
+    expected = ["sound: 2 boxes", "broken: 2 boxes, 25.0 % of the pixels NaN", "empty: 0 boxes"]
+    assert picture.text.splitlines() == expected[:count]
+    assert expected[0] in picture.alt
+    assert is_png(picture)
+
+
+def test_magnitudes_name_the_largest_and_count_what_fp16_cannot_hold():
+    tables = {
+        "one": pd.DataFrame({"peak_ref": [1.0, 70_000.0, 65_504.0]}, index=["a", "b", "c"]),
+        "two": pd.DataFrame({"peak_ref": [1.0, 7.0, 3.0]}, index=["a", "b", "c"]),
+    }
+    picture = errors_figures.magnitudes(tables)
+    assert picture.text.splitlines() == [
+        "one: largest 70,000 in b; 1 tensors above the limit",
+        "two: largest 7 in b; 0 tensors above the limit",
+    ]
+    assert is_png(picture)
+
+
+def test_error_growth_says_whether_all_tensors_are_within_tolerance():
+    depths = {"a": 1, "b": 100}
+    allowed = [tensor_errors.tolerance("fp16", depth) for depth in depths.values()]
+    for factor, within in ((0.9, True), (1.1, False)):
+        table = pd.DataFrame({"rel_l2": [0.0, factor * allowed[1]]}, index=list(depths))
+        picture = errors_figures.error_growth({"fp16": table, "bf16": table}, depths)
+        assert picture.text.splitlines()[0].endswith(f"all 2 tensors within tolerance: {within}")
+        assert is_png(picture)

@@ -1,0 +1,94 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tutorial_utils.base.errors import ModelFileError
+from tutorial_utils.debug import polygraphy_cli
+from tutorial_utils.lessons.lesson04 import gpu_commands as experiment
+from tutorial_utils.machine import capabilities
+from tutorial_utils.measure import recordings
+
+COMPARED = """
+[I]     simple | Comparing Output: 'b' (dtype=float16, shape=(4,)) with 'b' (dtype=float32, shape=(4,))
+[I]         Error Metrics: b
+[I]             Minimum Required Tolerance: elemwise error | [abs=nan] OR [rel=nan] (requirements may be lower)
+[E]         FAILED | Output: 'b' | Difference exceeds tolerance (rel=0.0001, abs=0.001)
+[I]     simple | Comparing Output: 'a' (dtype=float16, shape=(4,)) with 'a' (dtype=float32, shape=(4,))
+[I]         Error Metrics: a
+[I]             Minimum Required Tolerance: elemwise error | [abs=0.5] OR [rel=2e-05] (requirements may be lower)
+[E]         FAILED | Output: 'a' | Difference exceeds tolerance (rel=0.0001, abs=0.001)
+[I]         PASSED | Output: 'c' | Difference is within tolerance (rel=0.0001, abs=0.001)
+[I]     trt-runner-N0: b | Stats: mean=nan, std-dev=nan, median=6, min=-inf at (0,), max=3 at (1,), avg-magnitude=inf
+[I]     onnxrt-runner-N0: a | Stats: mean=nan, std-dev=nan, median=6, min=nan at (0,), max=nan at (1,)
+[I]     trt-runner-N0: a | Stats: mean=1, std-dev=1, median=6, min=1e-05 at (0,), max=3 at (1,), avg-magnitude=inf
+[E] FAILED
+"""
+
+
+@pytest.fixture
+def growing(tmp_path):
+    """Four factors, the second of which leaves FP16's range."""
+    nodes = [helper.make_node("Mul", [f"t{i}", f"w{i}"], [f"t{i + 1}"]) for i in range(4)]
+    factors = [1, 2e5, 1, 1]
+    weights = [numpy_helper.from_array(np.float32([factor]), f"w{i}") for i, factor in enumerate(factors)]
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("t0", "t4")]
+    graph = helper.make_graph(nodes, "growing", info[:1], info[1:], weights)
+    for precision, kind in (("fp32", TensorProto.FLOAT), ("fp16", TensorProto.FLOAT16)):
+        for weight, factor in zip(graph.initializer, factors, strict=True):
+            dtype = helper.tensor_dtype_to_np_dtype(kind)
+            with np.errstate(over="ignore"):
+                weight.CopyFrom(numpy_helper.from_array(np.array([factor]).astype(dtype), weight.name))
+        for value in (*graph.input, *graph.output):
+            value.type.tensor_type.elem_type = kind
+        opset = helper.make_opsetid("", 17)
+        onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), tmp_path / f"{precision}.onnx")
+    return tmp_path
+
+
+def test_outcome_of_real_runs(growing):
+    names = [f"t{i}" for i in range(1, 5)]
+    run = "--onnxrt --onnx-outputs mark all"
+    good, bad, same = polygraphy_cli.run_all(
+        [
+            f"polygraphy run fp32.onnx {run} --validate",
+            f"polygraphy run fp16.onnx {run} --validate",
+            f"polygraphy run fp32.onnx --onnxrt {run}",
+        ],
+        growing,
+    )
+    good, bad, same = (experiment.outcome(one, names) for one in (good, bad, same))
+    assert (good["passed"], good["checked"], good["first_not_finite"]) == (True, 4, None)
+    assert (bad["passed"], bad["returncode"], bad["first_not_finite"], bad["first_failed"]) == (False, 1, "t2", "t2")
+    assert "[E] Inf Detected | One or more non-finite values were encountered in this output" in bad["text"]
+    assert (same["passed"], same["failed"], same["last_error"]) == (True, 0, ["t4", 0.0, 0.0])
+
+
+def test_outcome_takes_the_order_of_the_model_and_tensorrts_values():
+    found = experiment.outcome(polygraphy_cli.Result("polygraphy run", COMPARED, 1), ["a", "b", "c"])
+    assert (found["failed"], found["checked"], found["first_failed"]) == (2, 3, "a")
+    assert (found["not_finite"], found["first_not_finite"]) == (1, "b")
+    assert found["last_error"] is None  # b, the last one that was compared, is NaN
+    first = experiment.outcome(polygraphy_cli.Result("polygraphy run", COMPARED, 1), ["b", "c", "a"])
+    assert first["first_failed"] == "b"
+    assert first["last_error"] == ["a", 0.5, 2e-5]
+    assert found["text"][-1] == "[E] FAILED"
+
+
+def test_commands_name_files_that_are_there():
+    rows = experiment.commands(["one", "two"])
+    assert len({(row["model"], row["what"]) for row in rows}) == len(rows) == 18
+    saved = {command.split()[-1] for command in experiment.references()}
+    for row in rows:
+        words = row["command"].split()
+        assert words[2] in experiment.FILES + experiment.FP8_FILES
+        assert words[words.index("--load-inputs") + 1] in experiment.FILES + experiment.FP8_FILES
+        if "--load-outputs" in words:
+            assert words[words.index("--load-outputs") + 1] in saved
+
+
+def test_record_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(capabilities, "require_tensorrt_run", lambda: None)
+    monkeypatch.setattr(recordings, "FOLDER", tmp_path)
+    with pytest.raises(ModelFileError, match=r"lacks det-sound-fp32\.onnx"):
+        experiment.record(tmp_path)

@@ -1,0 +1,104 @@
+import json
+
+import pytest
+
+from tutorial_utils.base.errors import RecordingError
+from tutorial_utils.measure import recordings
+from tutorial_utils.measure.recordings import Origin, Recording
+
+MACHINE = {"gpu": "NVIDIA H200", "cpu": "Some CPU", "libraries": {"tensorrt_rtx": "1.6.1.120"}}
+
+
+@pytest.fixture
+def recording():
+    data = {"times_ms": [0.5, 1.25e-3, -2], "nested": {"names": ["a", "b"]}, "text": "100 µs < 1 ms"}
+    return recordings.new("A title", "median of 100 calls", MACHINE, data)
+
+
+def test_round_trip(recording, tmp_path):
+    path = recordings.save(recording, tmp_path / "new" / "numbers.json")
+    assert recordings.load(path) == recording
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_numbers_take_one_line_for_each_list(recording, tmp_path):
+    lines = recordings.save(recording, tmp_path / "numbers.json").read_text().splitlines()
+    assert any(line.strip() == '"times_ms": [ 0.5, 0.00125, -2 ],' for line in lines)
+
+
+def test_new_recording_is_stamped(recording):
+    assert recording.source == "measured"
+    assert recording.date.endswith("+00:00")
+    for part in ("measured", "NVIDIA H200", recording.date[:10], "tensorrt_rtx 1.6.1.120"):
+        assert part in recording.stamp
+
+
+def test_stamp_of_a_machine_without_gpu():
+    assert "Some CPU" in recordings.new("t", "m", {"cpu": "Some CPU"}, {}).stamp
+
+
+def test_missing_recording_names_those_that_exist(recording, tmp_path, monkeypatch):
+    monkeypatch.setattr(recordings, "FOLDER", tmp_path)
+    with pytest.raises(RecordingError, match=r"no recording fast\. .*Shipped with the course: none"):
+        recordings.load("fast")
+    for name in ("two", "one"):
+        recordings.save(recording, tmp_path / f"{name}.json")
+    with pytest.raises(RecordingError, match="Shipped with the course: one, two"):
+        recordings.load("fast")
+    assert recordings.load("one") == recording
+
+
+def test_every_shipped_recording_loads():
+    for path in recordings.FOLDER.glob("*.json"):
+        assert recordings.load(path.stem).stamp
+
+
+@pytest.mark.parametrize("field", ["title", "method", "date", "source", "machine", "data"])
+def test_recording_without_a_field_is_refused(field, recording, tmp_path):
+    path = recordings.save(recording, tmp_path / "numbers.json")
+    values = json.loads(path.read_text())
+    del values[field]
+    path.write_text(json.dumps(values))
+    with pytest.raises(RecordingError, match=r"numbers\.json is damaged or lacks part of its stamp"):
+        recordings.load(path)
+
+
+@pytest.mark.parametrize("field", ["method", "date", "machine"])
+def test_empty_stamp_is_refused(field, recording, tmp_path):
+    values = {**recording.__dict__, field: type(getattr(recording, field))()}
+    path = recordings.save(Recording(**values), tmp_path / "numbers.json")
+    with pytest.raises(RecordingError, match="empty stamp"):
+        recordings.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"title": "cut', b"[]", b"\xff\xfe\x00", b'{"another": "form"}'])
+def test_damaged_file_is_refused(content, tmp_path):
+    (tmp_path / "numbers.json").write_bytes(content)
+    with pytest.raises(RecordingError, match="damaged"):
+        recordings.load(tmp_path / "numbers.json")
+
+
+def test_origin_of_a_live_result():
+    bundle = recordings.live("engine built")._repr_mimebundle_()
+    assert bundle["text/plain"] == "LIVE: engine built, this machine."
+    assert "<b>LIVE</b> engine built" in bundle["text/html"]
+    assert bundle[recordings.ORIGIN_MIME_TYPE]["origin"] == "live"
+
+
+def test_origin_of_a_recording(recording):
+    bundle = recordings.recorded("engine timed", recording, "no GPU here")._repr_mimebundle_()
+    assert bundle["text/plain"] == f"RECORDING: engine timed, {recording.stamp}. Why not live: no GPU here"
+    assert json.loads(json.dumps(bundle))[recordings.ORIGIN_MIME_TYPE] == {
+        "origin": "recording",
+        "what": "engine timed",
+        "machine": recording.stamp,
+        "reason": "no GPU here",
+    }
+
+
+def test_html_is_escaped():
+    html = Origin("recording", "a < b", "<script>", "R&D: 'no'")._repr_mimebundle_()["text/html"]
+    assert "<script>" not in html
+    for part in ("a &lt; b", "&lt;script&gt;", "R&amp;D"):
+        assert part in html
+    assert Origin("live", "a < b")._repr_mimebundle_()["text/plain"] == "LIVE: a < b, this machine."

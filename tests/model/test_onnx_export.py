@@ -1,0 +1,397 @@
+import logging
+import subprocess
+from unittest import mock
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+from small_models import images, residual_model, save_paddle
+
+from tutorial_utils.base.errors import (
+    CalibrationError,
+    ExportError,
+    ModelFileError,
+    PrecisionError,
+    UnsupportedOperatorError,
+)
+from tutorial_utils.model import onnx_export
+
+
+@pytest.fixture(scope="module")
+def exported(paddle_model, tmp_path_factory):
+    return onnx_export.export(*paddle_model, tmp_path_factory.mktemp("exported") / "new" / "net.onnx")
+
+
+@pytest.fixture
+def target(tmp_path):
+    """A path for a model that is not to appear: afterwards, its folder must be empty."""
+    folder = tmp_path / "target"
+    folder.mkdir()
+    yield folder / "model.onnx"
+    assert list(folder.iterdir()) == []
+
+
+def run(path, batch):
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": batch})[0]
+
+
+def shape_of(value):
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def producers(model):
+    return {name: node for node in model.graph.node for name in node.output}
+
+
+def weights(model):
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+# --- export ----------------------------------------------------------------------------------------------------------
+
+
+def test_export_keeps_names_and_the_dynamic_batch(exported):
+    model = onnx.load(exported)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(value.name, shape_of(value)) for value in model.graph.input] == [("x", ["batch", 3, 32, 32])]
+    assert [shape_of(value) for value in model.graph.output] == [["batch", 10]]
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+    assert not any(node.op_type == "Constant" for node in model.graph.node), "constants should be folded"
+
+
+def test_export_equals_paddle(exported, paddle_model):
+    import paddle
+
+    net = paddle.jit.load(str(paddle_model[0].with_suffix("")))
+    for batch in (images(1), images(5)):
+        np.testing.assert_allclose(run(exported, batch), net(paddle.to_tensor(batch)).numpy(), atol=1e-5)
+
+
+def test_paddle2onnx_is_kept_from_installing_packages(monkeypatch, tmp_path):
+    """Its default optimizer runs pip: the worker's one call of paddle2onnx must switch it off."""
+    paddle2onnx = pytest.importorskip("paddle2onnx")
+    paddle = pytest.importorskip("paddle")
+    from tutorial_utils.model import paddle2onnx_worker
+
+    calls = []
+    monkeypatch.setattr(
+        paddle2onnx, "export", lambda *args, **named: calls.append(named) or residual_model().SerializeToString()
+    )
+    monkeypatch.setattr(paddle.inference, "Config", mock.Mock())
+    monkeypatch.setattr(paddle.inference, "create_predictor", lambda config: None)
+    paddle2onnx_worker.main("model.json", "model.pdiparams", str(tmp_path / "out.onnx"), "17")
+    assert [call["optimize_tool"] for call in calls] == ["None"]
+
+
+def test_unsupported_operator_aborts_only_the_worker(tmp_path, target):
+    paddle = pytest.importorskip("paddle")
+
+    class Net(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.fc = paddle.nn.Linear(4, 4)
+
+        def forward(self, x):
+            return paddle.linalg.svd(self.fc(x))[1]
+
+    files = save_paddle(Net(), [4, 4], tmp_path / "svd")
+    with pytest.raises(UnsupportedOperatorError, match=r"operator of svd\.json"):
+        onnx_export.export(*files, target)
+
+
+@pytest.mark.parametrize("which", ["program", "weights"])
+@pytest.mark.parametrize("content", [None, b""], ids=["missing", "empty"])
+def test_missing_or_empty_paddle_file(which, content, paddle_model, tmp_path, target):
+    bad = tmp_path / "bad"
+    if content is not None:
+        bad.write_bytes(content)
+    files = (bad, paddle_model[1]) if which == "program" else (paddle_model[0], bad)
+    with pytest.raises(ModelFileError, match="missing or empty"):
+        onnx_export.export(*files, target)
+
+
+@pytest.mark.parametrize("damage", ["garbage program", "truncated weights"])
+def test_damaged_paddle_file(damage, paddle_model, tmp_path, target):
+    program, params = paddle_model
+    bad = tmp_path / "bad.json"
+    if damage == "garbage program":
+        bad.write_text("{ not a program")
+        files = (bad, params)
+    else:
+        bad.write_bytes(params.read_bytes()[:1000])
+        files = (program, bad)
+    with pytest.raises(ModelFileError, match="Paddle can't load"):
+        onnx_export.export(*files, target, verify=False)
+
+
+def test_any_other_failure_of_the_worker(paddle_model, target, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, stdout="", stderr="first line\nIt broke.\n")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **named: failed)
+    with pytest.raises(ExportError, match=r"exit status 1\): It broke\. Remedy"):
+        onnx_export.export(*paddle_model, target)
+
+
+def fake_worker(samples_changed_by):
+    """Stand in for paddle2onnx: write the residual model, and what it computes as if Paddle had."""
+
+    def run_worker(command, **_):
+        onnx_path, samples_path = command[-3], command[-1]
+        onnx.save(residual_model(), onnx_path)
+        batch = images(2)
+        outputs = run(onnx_path, batch)
+        np.savez(samples_path, **{"in:x": batch, "out:0": samples_changed_by(outputs)})
+        return subprocess.CompletedProcess(command, 0, stdout="", stderr="")
+
+    return run_worker
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda out: out + 1e-3 * np.abs(out).max(), lambda out: out[:, ::-1], lambda out: out * np.nan],
+    ids=["off by 1e-3", "classes reversed", "nan"],
+)
+def test_verify_refuses_a_model_that_differs_from_paddle(change, paddle_model, target, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", fake_worker(change))
+    with pytest.raises(ExportError, match="differs from Paddle's"):
+        onnx_export.export(*paddle_model, target)
+
+
+def test_verify_accepts_rounding(paddle_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", fake_worker(lambda out: out + 1e-6))
+    assert onnx_export.export(*paddle_model, tmp_path / "model.onnx").is_file()
+
+
+# --- precisions ------------------------------------------------------------------------------------------------------
+
+
+def test_fp16_has_fp16_weights_and_fp32_ends(models):
+    model = onnx.load(models["fp16"])
+    ends = [value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)]
+    assert ends == [onnx.TensorProto.FLOAT] * 2
+    assert {value.dtype for name, value in weights(model).items() if name.startswith("w")} == {np.dtype(np.float16)}
+
+
+def test_fp16_is_close_to_fp32_and_is_not_fp32(models):
+    batch = images(8, seed=2)
+    exact, half = run(models["fp32"], batch), run(models["fp16"], batch)
+    error = np.abs(half - exact).max() / np.abs(exact).max()
+    assert 1e-6 < error < 1e-2
+
+
+def test_int8_is_close_to_fp32_and_is_not_fp32(models):
+    batch = images(8, seed=2)
+    exact, quantized = run(models["fp32"], batch), run(models["int8"], batch)
+    error = np.abs(quantized - exact).max() / np.abs(exact).max()
+    assert 1e-4 < error < 0.1
+
+
+def test_int8_quantizes_the_inputs_of_convolutions_and_matrix_products_only(models):
+    model = onnx.load(models["int8"])
+    by_output = producers(model)
+    dequantized = [name for name, node in by_output.items() if node.op_type == "DequantizeLinear"]
+    consumers = [node for node in model.graph.node if set(node.input) & set(dequantized)]
+    wide = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    assert len(wide) == 3
+    for node in wide:
+        assert [by_output[name].op_type for name in node.input[:2]] == ["DequantizeLinear"] * 2
+        assert not any(name in dequantized for name in node.input[2:]), "biases stay FP32"
+    # The residual sum may read the tensor that feeds the second convolution, but no layer has a Q/DQ pair of its own.
+    assert {node.op_type for node in consumers} <= {"Conv", "Gemm", "MatMul", "Add"}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert by_output.get(node.input[0], node).op_type not in ("Conv", "Gemm"), "Q/DQ after a layer"
+
+
+def test_int8_has_the_form_that_tensorrt_accepts(models):
+    model = onnx.load(models["int8"])
+    values = weights(model)
+    quantizers = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert quantizers
+    for node in quantizers:
+        zero_point = values[node.input[2]]
+        assert zero_point.dtype == np.int8, "an INT32 DequantizeLinear is refused"
+        assert not zero_point.any(), "a zero point other than 0 is refused"
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+
+
+@pytest.mark.parametrize(("per_channel", "sizes"), [(True, {16, 10}), (False, {1})])
+def test_int8_scales_of_weights(per_channel, sizes, fp32_model, tmp_path):
+    path = onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(8), per_channel=per_channel)
+    model = onnx.load(path)
+    values = weights(model)
+    stored = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in values]
+    assert {values[node.input[1]].size for node in stored} == sizes
+    assert len(stored) == 3
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy"])
+def test_range_that_minmax_keeps_is_cut(method, fp32_model, models, tmp_path):
+    path = onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(32), method=method)
+    scale = weights(onnx.load(path))["relu0_scale"]
+    assert scale < weights(onnx.load(models["int8"]))["relu0_scale"]
+
+
+def test_calibration_prints_nothing(fp32_model, tmp_path, capfd):
+    onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(32), method="entropy")
+    assert capfd.readouterr().out == ""
+
+
+def test_int8_calibrates_with_all_images(fp32_model, tmp_path):
+    """The widest image is in the last, incomplete batch: its range must count."""
+    batch = images(10)
+    batch[-1] *= 100
+    path = onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", batch, batch_size=4)
+    assert weights(onnx.load(path))["x_scale"] == pytest.approx(np.abs(batch).max() / 127, rel=0.02)
+
+
+BAD_IMAGES = {
+    "none": (None, "got none"),
+    "no images": (images(0), "got none"),
+    "one channel": (images(2)[:, :1], r"shape \(2, 1, 32, 32\)"),
+    "one image without batch": (images(1)[0], r"shape \(3, 32, 32\)"),
+    "float64": (images(2).astype(np.float64), "float64"),
+    "bytes": (images(2).astype(np.uint8), "uint8"),
+    "nan": (images(2) * np.nan, "finite float32"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_bad_calibration_images(case, fp32_model, target):
+    given, message = BAD_IMAGES[case]
+    with pytest.raises(CalibrationError, match=message):
+        onnx_export.to_int8(fp32_model, target, given)
+
+
+def test_unknown_calibration_method(fp32_model, target):
+    with pytest.raises(CalibrationError, match=r"'kl'.*minmax, entropy, percentile"):
+        onnx_export.to_int8(fp32_model, target, images(2), method="kl")
+
+
+def test_unknown_precision(fp32_model, target):
+    with pytest.raises(PrecisionError, match=r"'fp8'.*fp32, fp16, int8"):
+        onnx_export.to_precision(fp32_model, "fp8", target)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_to_precision_gives_what_the_name_says(precision, models, tmp_path):
+    path = onnx_export.to_precision(models["fp32"], precision, tmp_path / "model.onnx", images(32))
+    assert onnx.load(path).graph == onnx.load(models[precision]).graph
+
+
+@pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
+def test_a_number_of_images_that_no_batch_divides(method, fp32_model, tmp_path):
+    path = onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(7), method=method, batch_size=4)
+    assert path.exists()
+
+
+def test_a_static_batch_is_calibrated_in_its_own_size(fp32_model, tmp_path):
+    model = onnx.load(fp32_model)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    static = onnx_export.save(model, tmp_path / "static.onnx")
+    assert onnx_export.to_int8(static, tmp_path / "int8.onnx", images(8)).exists()
+    with pytest.raises(CalibrationError, match="batches of exactly 4, and 6 images"):
+        onnx_export.to_int8(static, tmp_path / "int8.onnx", images(6))
+
+
+def test_int8_leaves_logging_as_it_was(fp32_model, tmp_path):
+    logging.disable(logging.INFO)
+    try:
+        onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(2))
+        assert logging.root.manager.disable == logging.INFO
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def test_int8_of_fp16_is_refused(models, target):
+    with pytest.raises(PrecisionError, match="converted to FP16 already"):
+        onnx_export.to_int8(models["fp16"], target, images(2))
+
+
+def test_a_folder_that_cannot_be_written(fp32_model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="can't be written"):
+        onnx_export.save(onnx.load(fp32_model), tmp_path / "file" / "model.onnx")
+
+
+def test_int8_twice_is_refused(models, target):
+    with pytest.raises(PrecisionError, match="is quantized already"):
+        onnx_export.to_int8(models["int8"], target, images(2))
+
+
+def test_fp16_keeps_named_nodes_in_fp32(fp32_model, tmp_path):
+    model = onnx.load(onnx_export.to_fp16(fp32_model, tmp_path / "mixed.onnx", keep_fp32=["conv1"]))
+    assert weights(model)["w1"].dtype == np.float32
+    assert weights(model)["w0"].dtype == np.float16
+    assert producers(model)[{node.name: node for node in model.graph.node}["conv1"].input[0]].op_type == "Cast"
+    batch = images(8, seed=2)
+    np.testing.assert_allclose(run(tmp_path / "mixed.onnx", batch), run(fp32_model, batch), rtol=0.05, atol=0.01)
+
+
+def test_fp16_hands_fp32_between_neighbours_that_stay_in_it(fp32_model, tmp_path):
+    """The converter casts to FP16 and back between them, where a large value would overflow."""
+    kept = ["conv0", "relu0", "conv1", "fc"]  # relu0 has two readers, fc writes the output
+    model = onnx.load(onnx_export.to_fp16(fp32_model, tmp_path / "mixed.onnx", keep_fp32=kept))
+    nodes = {node.name: node for node in model.graph.node}
+    assert nodes["relu0"].input[0] == nodes["conv0"].output[0]
+    assert nodes["conv1"].input[0] == nodes["relu0"].output[0]
+    assert nodes["conv0"].input[0] == "x"
+    assert producers(model)[nodes["sum"].input[1]].op_type == "Cast", "sum is in FP16"
+    assert nodes["fc"].output[0] == "y" or producers(model)["y"].input[0] == nodes["fc"].output[0]
+
+
+def test_fp16_refuses_to_keep_what_the_model_does_not_have(fp32_model, target):
+    with pytest.raises(PrecisionError, match="no node relu0_tensor"):
+        onnx_export.to_fp16(fp32_model, target, keep_fp32=["conv1", "relu0_tensor"])
+
+
+def test_fp16_keeps_weights_up_to_its_largest_number(tmp_path):
+    model = residual_model()
+    changed = next(weight for weight in model.graph.initializer if weight.name == "scale")
+    changed.CopyFrom(numpy_helper.from_array(np.full(16, 60000, np.float32), "scale"))
+    onnx_export.save(model, tmp_path / "large.onnx")
+    half = onnx.load(onnx_export.to_fp16(tmp_path / "large.onnx", tmp_path / "half.onnx"))
+    assert np.allclose(weights(half)["scale"].astype(np.float32), 60000)
+
+
+def test_fp16_of_a_weight_beyond_its_range_is_refused(target, tmp_path):
+    model = residual_model()
+    weight = next(one for one in model.graph.initializer if one.dims)
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[0] = -1e6
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    onnx.save(model, tmp_path / "large.onnx")
+    with pytest.raises(PrecisionError, match=r"reaches 1,000,000, and FP16 ends at 65,504"):
+        onnx_export.to_fp16(tmp_path / "large.onnx", target)
+    users = [node.name for node in model.graph.node if weight.name in node.input]
+    onnx_export.to_fp16(tmp_path / "large.onnx", tmp_path / "mixed.onnx", keep_fp32=users)
+    model.graph.initializer.remove(weight)  # the same as a node, as paddle2onnx writes weights
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [weight.name], value=weight))
+    onnx.save(model, tmp_path / "constant.onnx")
+    with pytest.raises(PrecisionError, match="reaches 1,000,000"):
+        onnx_export.to_fp16(tmp_path / "constant.onnx", target)
+
+
+def test_fp16_twice_is_refused(models, target):
+    with pytest.raises(PrecisionError, match="converted to FP16 already"):
+        onnx_export.to_fp16(models["fp16"], target)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "garbage"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_damaged_onnx_file(precision, damage, damaged_models, target):
+    with pytest.raises(ModelFileError, match=damage):
+        onnx_export.to_precision(damaged_models[damage], precision, target, images(2))
+
+
+def test_invalid_model_leaves_the_older_file(tmp_path):
+    path = onnx_export.save(residual_model(), tmp_path / "model.onnx")
+    before = path.read_bytes()
+    invalid = residual_model()
+    invalid.graph.node[0].input[0] = "nowhere"
+    with pytest.raises(ExportError, match="would not be valid ONNX"):
+        onnx_export.save(invalid, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

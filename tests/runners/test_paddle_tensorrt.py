@@ -1,0 +1,301 @@
+"""Paddle-TRT without a GPU: each call fits the recorded signatures of Paddle 3.3.1, and a CPU build explains itself."""
+
+import inspect
+import re
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import runners.paddle_signatures as recorded
+from small_models import images
+
+from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError, PrecisionError, ProfileError
+
+paddle = pytest.importorskip("paddle")
+from tutorial_utils.model import paddle_program  # noqa: E402 - they need Paddle
+from tutorial_utils.runners import legacy_program, paddle_tensorrt  # noqa: E402
+from tutorial_utils.runners.paddle import PaddleRunner  # noqa: E402
+
+SHAPES = {"x": ((1, 3, 32, 32), (8, 3, 32, 32), (64, 3, 32, 32))}
+TUNED = "ranges.pbtxt"
+
+without_tensorrt = pytest.mark.skipif(
+    paddle.inference.get_trt_compile_version() != (0, 0, 0), reason="this Paddle has TensorRT"
+)
+
+
+@pytest.fixture(scope="module")
+def legacy(tmp_path_factory):
+    """The untrained quick network as .pdmodel, and the network itself."""
+    from tutorial_utils.model import classifier
+
+    model = classifier.build("quick")
+    return legacy_program.save(model, "quick", tmp_path_factory.mktemp("legacy") / "net"), model
+
+
+@pytest.fixture
+def gpu_paddle(monkeypatch):
+    """A Paddle whose Config and paddle.tensorrt have the recorded signatures and build nothing."""
+    package, export = ModuleType("paddle.tensorrt"), ModuleType("paddle.tensorrt.export")
+    for name in ("Input", "PrecisionMode", "TensorRTConfig", "convert"):
+        setattr(export, name, getattr(recorded, name))
+    monkeypatch.setitem(sys.modules, "paddle.tensorrt", package)
+    monkeypatch.setitem(sys.modules, "paddle.tensorrt.export", export)
+    monkeypatch.setattr(paddle.inference, "Config", recorded.Config)
+    monkeypatch.setattr(paddle.inference, "get_trt_compile_version", lambda: (10, 5, 0))
+    monkeypatch.setattr(paddle.inference, "get_trt_runtime_version", lambda: (10, 5, 0))
+    monkeypatch.setattr(recorded.convert, "calls", [])
+
+
+# --- the contract ----------------------------------------------------------------------------------------------------
+
+
+def test_recorded_signatures_are_those_of_the_installed_config():
+    """The CPU build has every method of Config, if only to say that it can't."""
+    methods = [name for name in vars(recorded.Config) if not name.startswith("_")]
+    assert len(methods) >= 10
+    for name in methods:
+        first_line = getattr(paddle.inference.Config, name).__doc__.strip().splitlines()[0]
+        installed = re.findall(r"(\w+): [^=,]*?(?:\[[^=]*?\])?(?: = [^,]*)?(?=, \w+: |\) ->)", first_line)
+        assert installed == list(inspect.signature(getattr(recorded.Config, name)).parameters), first_line
+
+
+def test_defaults_that_the_code_must_not_rely_on():
+    """use_calib_mode is True unless told otherwise, also for FP32 and FP16."""
+    assert "use_calib_mode: bool = True" in paddle.inference.Config.enable_tensorrt_engine.__doc__
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_legacy_calls(precision, gpu_paddle):
+    config = paddle_tensorrt.legacy_config("n.pdmodel", "n.pdiparams", "cache", shapes=SHAPES, precision=precision)
+    asked = config.calls["enable_tensorrt_engine"]
+    types = paddle.inference.PrecisionType
+    assert asked["precision_mode"] == {"fp32": types.Float32, "fp16": types.Half, "int8": types.Int8}[precision]
+    assert asked["use_calib_mode"] is (precision == "int8")
+    assert asked["use_static"] is (precision != "int8")
+    assert asked["workspace_size"] == 2**30
+    assert config.calls["enable_use_gpu"]["memory_pool_init_size_mb"] == 256
+    assert config.calls["set_trt_dynamic_shape_info"] == {
+        "min_input_shape": {"x": [1, 3, 32, 32]},
+        "max_input_shape": {"x": [64, 3, 32, 32]},
+        "optim_input_shape": {"x": [8, 3, 32, 32]},
+        "disable_trt_plugin_fp16": False,
+    }
+    assert list(config.calls).index("set_optim_cache_dir") < list(config.calls).index("enable_tensorrt_engine")
+
+
+def test_legacy_calls_with_tuned_shapes_and_operators_kept_out(gpu_paddle):
+    config = paddle_tensorrt.legacy_config("n.pdmodel", "n.pdiparams", "c", shape_ranges=TUNED, keep_out=("softmax",))
+    tuned = config.calls["enable_tuned_tensorrt_dynamic_shape"]
+    assert tuned == {"shape_range_info_path": TUNED, "allow_build_at_runtime": True}
+    assert config.calls["exp_disable_tensorrt_ops"] == {"arg0": ["softmax"]}
+    assert "set_trt_dynamic_shape_info" not in config.calls
+
+
+def test_pir_calls(gpu_paddle, tmp_path):
+    converted = paddle_tensorrt.convert(
+        tmp_path / "net.json",
+        tmp_path / "trt",
+        SHAPES,
+        precision="fp16",
+        keep_fp32=("pd_op.softmax",),
+        keep_out=("pd_op.flip",),
+    )
+    ((model_path, config),) = recorded.convert.calls
+    assert model_path == str(tmp_path / "net.json")
+    given = config.given
+    assert given["precision_mode"] is recorded.PrecisionMode.FP16
+    assert (given["ops_run_float"], given["disable_ops"]) == (["pd_op.softmax"], ["pd_op.flip"])
+    assert given["save_model_dir"] == str(tmp_path / "trt")
+    assert given["inputs"][0].given["max_input_shape"] == (64, 3, 32, 32)
+    assert given["inputs"][0].given["optim_input_shape"] == (8, 3, 32, 32)
+    calls = paddle_tensorrt.converted_config(converted).calls
+    assert calls["exp_disable_mixed_precision_ops"] == {"arg0": {"feed", "fetch"}}
+
+
+def test_pir_keeps_an_absolute_path(gpu_paddle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paddle_tensorrt.convert("net.json", "trt", SHAPES)
+    ((_, config),) = recorded.convert.calls
+    assert config.given["save_model_dir"] == str(tmp_path / "trt")
+    assert config.given["ops_run_float"] is None
+
+
+def test_config_calls_of_the_installed_paddle(legacy, tmp_path, monkeypatch):
+    """All that the CPU build can execute of the legacy way is executed: everything but enable_tensorrt_engine."""
+    monkeypatch.setattr(paddle_tensorrt, "require_tensorrt", lambda: None)
+    monkeypatch.setattr(paddle.inference.Config, "enable_tensorrt_engine", lambda self, **_: None)
+    for ways in ({"shapes": SHAPES}, {"shape_ranges": tmp_path / TUNED}):
+        config = paddle_tensorrt.legacy_config(
+            legacy[0].model_path, legacy[0].params_path, tmp_path, keep_out=("softmax",), **ways
+        )
+        assert config.tensorrt_dynamic_shape_enabled() is ("shapes" in ways)
+        assert config.tuned_tensorrt_dynamic_shape() is ("shape_ranges" in ways)
+    paddle_tensorrt.converted_config(legacy[0])
+
+
+# --- what explains itself --------------------------------------------------------------------------------------------
+
+
+@without_tensorrt
+@pytest.mark.parametrize("way", ["legacy", "pir"])
+def test_cpu_build_explains_itself(way, tmp_path):
+    calls = {
+        "legacy": lambda: paddle_tensorrt.legacy_config("net.pdmodel", "net.pdiparams", tmp_path, shapes=SHAPES),
+        "pir": lambda: paddle_tensorrt.convert("net.json", tmp_path / "trt", SHAPES),
+    }
+    with pytest.raises(BackendUnavailableError, match=r"built without TensorRT.*environment\.yml") as caught:
+        calls[way]()
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_library(gpu_paddle, monkeypatch):
+    def fail():
+        raise RuntimeError("Load tensorrt api getInferLibVersion failed")
+
+    monkeypatch.setattr(paddle.inference, "get_trt_runtime_version", fail)
+    with pytest.raises(BackendUnavailableError, match=r"can't load TensorRT's library.*LD_LIBRARY_PATH"):
+        paddle_tensorrt.require_tensorrt()
+
+
+def test_library_of_another_major_version(gpu_paddle, monkeypatch):
+    monkeypatch.setattr(paddle.inference, "get_trt_runtime_version", lambda: (11, 4, 0))
+    with pytest.raises(BackendUnavailableError, match=r"compiled for TensorRT 10\.5\.0, but 11\.4\.0 is loaded"):
+        paddle_tensorrt.require_tensorrt()
+
+
+def test_json_is_refused_where_paddle_would_ignore_the_engine(gpu_paddle, tmp_path):
+    with pytest.raises(ModelFileError, match=r"net\.json is no \.pdmodel.*ignores.*legacy_program"):
+        paddle_tensorrt.legacy_config("net.json", "net.pdiparams", tmp_path, shapes=SHAPES)
+    with pytest.raises(ModelFileError, match=r"no \.pdmodel"):
+        paddle_tensorrt.collect_shape_ranges("net.json", "net.pdiparams", [], tmp_path / TUNED)
+
+
+BAD = {
+    "both": ({"shapes": SHAPES, "shape_ranges": TUNED}, ProfileError, "given once"),
+    "none": ({}, ProfileError, "given once"),
+    "order": ({"shapes": {"x": ((8,), (4,), (16,))}}, ProfileError, "range of x is not ordered"),
+    "rank": ({"shapes": {"x": ((1, 3), (4, 3), (8,))}}, ProfileError, "range of x is not ordered"),
+    "bf16": ({"shapes": SHAPES, "precision": "bf16"}, PrecisionError, "no precision 'bf16'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_options(case, gpu_paddle):
+    options, error, message = BAD[case]
+    with pytest.raises(error, match=message):
+        paddle_tensorrt.legacy_config("net.pdmodel", "net.pdiparams", "cache", **options)
+
+
+def test_pir_has_no_calibration(gpu_paddle, tmp_path):
+    with pytest.raises(PrecisionError, match=r"no calibration.*Q/DQ"):
+        paddle_tensorrt.convert("net.json", tmp_path / "trt", SHAPES, precision="int8")
+
+
+# --- what runs on any machine ----------------------------------------------------------------------------------------
+
+
+def test_shape_ranges_are_collected(legacy, tmp_path):
+    files, _ = legacy
+    batches = [{"x": images(count)} for count in (1, 8, 8, 5)]
+    text = paddle_tensorrt.collect_shape_ranges(
+        files.model_path, files.params_path, batches, tmp_path / TUNED
+    ).read_text()
+    entry = re.search(r'name: "x"(.*?)\n}', text, re.DOTALL)[1]
+    numbers = {key: re.findall(rf"{key}_shape: (\d+)", entry) for key in ("min", "opt", "max")}
+    assert numbers == {
+        "min": ["1", "3", "32", "32"],
+        "opt": ["8", "3", "32", "32"],
+        "max": ["8", "3", "32", "32"],
+    }
+
+
+def test_shape_ranges_of_nothing(legacy, tmp_path):
+    (files, _), output = legacy, tmp_path / TUNED
+    output.write_text("of an earlier run")
+    with pytest.raises(ModelFileError, match="wrote no ranges"):
+        paddle_tensorrt.collect_shape_ranges(files.model_path, files.params_path, [], output)
+    assert not output.exists()
+
+
+def test_legacy_program_computes_the_same(legacy):
+    from tutorial_utils.model import classifier
+
+    files, model = legacy
+    with PaddleRunner(files.model_path, files.params_path) as runner:
+        assert runner.inputs["x"].shape == (-1, 3, 32, 32)
+        (actual,) = runner.infer({"x": images(5)}).values()
+    np.testing.assert_allclose(actual, classifier.predict(model, images(5)), atol=1e-4)
+    assert not list(files.model_path.parent.glob(".save-*"))
+
+
+def test_legacy_program_of_another_network(legacy, tmp_path):
+    from tutorial_utils.base.errors import ExportError
+
+    with pytest.raises(ExportError, match=r"could not save resnet50.*belong to another network") as caught:
+        legacy_program.save(legacy[1], "resnet50", tmp_path / "net")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_runner_of_a_config_checks_the_range(legacy):
+    from tutorial_utils.base.errors import InputError
+
+    files, _ = legacy
+    config = paddle.inference.Config(str(files.model_path), str(files.params_path))
+    config.disable_glog_info()
+    with PaddleRunner.from_config(
+        config, "Paddle-TRT", {"x": ((2, 3, 32, 32), (4, 3, 32, 32), (8, 3, 32, 32))}
+    ) as runner:
+        assert runner.backend == "Paddle-TRT"
+        runner.infer({"x": images(8)})
+        with pytest.raises(InputError, match=r"\(9, 3, 32, 32\), but the model takes \(2, 3, 32, 32\) to"):
+            runner.infer({"x": images(9)})
+
+
+# --- programs --------------------------------------------------------------------------------------------------------
+
+
+def test_operators_are_those_that_paddle_reads(paddle_model):
+    program = paddle.jit.load(str(paddle_model[0].with_suffix(""))).program()
+    loaded = [operation.name() for operation in program.global_block().ops]
+    written = paddle_program.operators(paddle_model[0])
+    # jit.load gives outputs a name where the file has a fetch
+    assert [name for name in written if name != "pd_op.fetch"] == [n for n in loaded if n != "builtin.shadow_output"]
+
+
+def test_both_forms_hold_the_same_network(legacy, tmp_path):
+    from tutorial_utils.model import classifier
+
+    files, model = legacy
+    old = paddle_program.tensorrt_use(paddle_program.operators(files.model_path))
+    new = paddle_program.tensorrt_use(paddle_program.operators(classifier.save(model, tmp_path / "net").model_path))
+    assert old.engines == new.engines == 0
+    assert sum(old.fell_back.values()) == sum(new.fell_back.values()) == 32
+    assert old.fell_back["conv2d"] == new.fell_back["pd_op.conv2d"] == 9
+
+
+@pytest.mark.parametrize("engine", paddle_program.ENGINES)
+def test_engines_are_counted_and_what_fell_back_is_listed(engine):
+    names = ["builtin.parameter", "pd_op.data", "feed", engine, "pd_op.flip", engine, "pd_op.flip", "pd_op.fetch"]
+    use = paddle_program.tensorrt_use(names)
+    assert (use.engines, use.fell_back) == (2, {"pd_op.flip": 2})
+    assert str(use) == "2 TensorRT engines; left to Paddle: 2 pd_op.flip"
+    assert str(paddle_program.tensorrt_use([engine])) == "1 TensorRT engine; left to Paddle: nothing"
+
+
+@pytest.mark.parametrize("ending", [".json", ".pdmodel"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "half", "garbage"])
+def test_damaged_programs(ending, damage, legacy, paddle_model, tmp_path):
+    """A damaged .pdmodel that reaches Paddle ends the process."""
+    whole = (legacy[0].model_path if ending == ".pdmodel" else paddle_model[0]).read_bytes()
+    path = tmp_path / f"net{ending}"
+    if damage != "missing":
+        path.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "garbage": b"garbage " * 100}[damage])
+    with pytest.raises(ModelFileError, match=r"can't be read|can't load") as caught:
+        paddle_program.operators(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelFileError):
+        PaddleRunner(path, legacy[0].params_path)

@@ -1,0 +1,229 @@
+import importlib
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from small_models import images
+
+from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
+from tutorial_utils.model import onnx_export
+from tutorial_utils.runners import Runner, TensorSpec
+from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
+
+
+@pytest.fixture(scope="module")
+def exported(paddle_model, tmp_path_factory):
+    return onnx_export.export(*paddle_model, tmp_path_factory.mktemp("runners") / "net.onnx")
+
+
+@pytest.fixture(scope="module")
+def paddle_runner(paddle_model):
+    from tutorial_utils.runners.paddle import PaddleRunner
+
+    with PaddleRunner(*paddle_model) as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def onnx_runner(exported):
+    with OnnxRuntimeRunner(exported) as runner:
+        yield runner
+
+
+@pytest.fixture(params=["paddle", "onnx runtime"])
+def runner(request):
+    """Each runner that works on every machine, on the same model."""
+    return request.getfixturevalue({"paddle": "paddle_runner", "onnx runtime": "onnx_runner"}[request.param])
+
+
+# --- one calling convention ------------------------------------------------------------------------------------------
+
+
+def test_runner_knows_its_inputs_and_outputs(runner):
+    assert isinstance(runner, Runner)
+    assert runner.inputs == {"x": TensorSpec("x", np.dtype("float32"), (-1, 3, 32, 32))}
+    assert [spec.dtype for spec in runner.outputs.values()] == [np.float32]
+    assert runner.backend in ("Paddle CPU", "ONNX Runtime CPU")
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_runners_agree(batch, paddle_runner, onnx_runner):
+    feeds = {"x": images(batch)}
+    one, other = paddle_runner.infer(feeds), onnx_runner.infer(feeds)
+    assert one.keys() == other.keys() == paddle_runner.outputs.keys() == onnx_runner.outputs.keys()
+    for name in one:
+        assert one[name].shape == (batch, 10)
+        np.testing.assert_allclose(one[name], other[name], atol=1e-4)
+
+
+def test_memory_layout_of_an_input_does_not_matter(runner):
+    batch = images(4)
+    channels_last = np.ascontiguousarray(batch.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    every_other = np.repeat(batch, 2, axis=0)[::2]
+    (expected,) = runner.infer({"x": batch}).values()
+    for view in (channels_last, every_other):
+        assert not view.flags.c_contiguous
+        (actual,) = runner.infer({"x": view}).values()
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_outputs_are_arrays_of_their_own(runner):
+    (first,) = runner.infer({"x": images(4, seed=1)}).values()
+    kept = first.copy()
+    runner.infer({"x": images(4, seed=2)})
+    np.testing.assert_array_equal(first, kept)
+
+
+BAD_FEEDS = {
+    "other name": ({"images": images(1)}, "inputs given are images, but the model takes x"),
+    "missing": ({}, "inputs given are none, but the model takes x"),
+    "one too many": ({"x": images(1), "y": images(1)}, "inputs given are x, y, but the model takes x"),
+    "float64": ({"x": images(1).astype(np.float64)}, "x is float64, but the model takes float32"),
+    "list": ({"x": images(1).tolist()}, "x is list, but the model takes float32"),
+    "rank": ({"x": images(1)[0]}, r"shape \(3, 32, 32\), but the model takes \(any, 3, 32, 32\)"),
+    "size": ({"x": images(1)[..., :16]}, r"shape \(1, 3, 32, 16\), but the model takes \(any, 3, 32, 32\)"),
+    "empty batch": ({"x": images(0)}, r"shape \(0, 3, 32, 32\), but the model takes \(any, 3, 32, 32\)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FEEDS)
+def test_bad_feeds(case, runner):
+    feeds, message = BAD_FEEDS[case]
+    with pytest.raises(InputError, match=message) as caught:
+        runner.infer(feeds)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("batch", [1, 8, 16])
+def test_shape_inside_a_profile(batch):
+    spec = TensorSpec("x", np.dtype("float32"), (-1, 3, 32, 32), (1, 3, 32, 32), (16, 3, 32, 32))
+    spec.check(images(batch))
+
+
+@pytest.mark.parametrize(
+    ("batch", "allowed"),
+    [(1, r"\(2, 3, 32, 32\) to \(16, 3, 32, 32\)"), (17, r"\(2, 3, 32, 32\) to \(16, 3, 32, 32\)")],
+)
+def test_shape_outside_a_profile(batch, allowed):
+    spec = TensorSpec("x", np.dtype("float32"), (-1, 3, 32, 32), (2, 3, 32, 32), (16, 3, 32, 32))
+    with pytest.raises(
+        InputError, match=rf"shape \({batch}, 3, 32, 32\), but the model takes {allowed}.*wider profile"
+    ):
+        spec.check(images(batch))
+
+
+# --- Paddle ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("choices", [{"onednn": True}, {"optimize": False}, {"threads": 1}])
+def test_paddle_choices_change_no_result(choices, paddle_model, paddle_runner):
+    from tutorial_utils.runners.paddle import PaddleRunner
+
+    feeds = {"x": images(4)}
+    (expected,) = paddle_runner.infer(feeds).values()
+    with PaddleRunner(*paddle_model, **choices) as other:
+        (actual,) = other.infer(feeds).values()
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["program", "weights"])
+@pytest.mark.parametrize("content", [None, b"", b"garbage " * 100], ids=["missing", "empty", "garbage"])
+def test_paddle_damaged_files(which, content, paddle_model, tmp_path):
+    from tutorial_utils.runners.paddle import PaddleRunner
+
+    bad = tmp_path / ("bad.json" if which == "program" else "bad.pdiparams")
+    if content is not None:
+        bad.write_bytes(content)
+    files = (bad, paddle_model[1]) if which == "program" else (paddle_model[0], bad)
+    with pytest.raises(ModelFileError, match=r"can't load|missing or empty") as caught:
+        PaddleRunner(*files)
+    assert "\n" not in str(caught.value)
+
+
+def test_paddle_without_cuda(paddle_model):
+    import paddle
+
+    from tutorial_utils.runners.paddle import PaddleRunner
+
+    if paddle.device.is_compiled_with_cuda():
+        pytest.skip("this Paddle has CUDA")
+    with pytest.raises(BackendUnavailableError, match=r"built without CUDA.*paddlepaddle-gpu"):
+        PaddleRunner(*paddle_model, device="gpu")
+
+
+def test_paddle_has_other_names_of_devices_than_onnx_runtime(paddle_model):
+    from tutorial_utils.runners.paddle import PaddleRunner
+
+    with pytest.raises(InputError, match=r"no device 'cuda' here.*cpu, gpu"):
+        PaddleRunner(*paddle_model, device="cuda")
+
+
+# --- ONNX Runtime ----------------------------------------------------------------------------------------------------
+
+
+def test_onnx_runtime_reads_types_from_the_model(models):
+    with OnnxRuntimeRunner(models["fp16"], optimize=False, threads=1) as half:
+        assert half.inputs["x"].dtype == np.float32
+        assert half.infer({"x": images(2)})["y"].dtype == np.float32
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "garbage"])
+def test_onnx_runtime_damaged_files(damage, damaged_models):
+    with pytest.raises(ModelFileError, match=rf"ONNX Runtime can't load {damage}\.onnx") as caught:
+        OnnxRuntimeRunner(damaged_models[damage])
+    assert "\n" not in str(caught.value)
+    assert ".." not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_onnx_runtime_without_cuda(fp32_model):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    with pytest.raises(BackendUnavailableError, match=r"can't use CUDA.*onnxruntime-gpu"):
+        OnnxRuntimeRunner(fp32_model, device="cuda")
+
+
+# --- TensorRT, where it can't run (where it can: test_tensorrt_runner) -----------------------------------------------
+
+
+@pytest.fixture
+def fresh_import(monkeypatch):
+    """Import the TensorRT runner anew, and forget it afterwards: what it found of PyCUDA is not what there is."""
+    pytest.importorskip("tensorrt_rtx")
+    name = "tutorial_utils.runners.tensorrt"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    yield lambda: importlib.import_module(name)
+    sys.modules.pop(name, None)
+
+
+def test_tensorrt_without_pycuda(fresh_import, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    with pytest.raises(BackendUnavailableError, match=r"PyCUDA can't be imported.*doctor"):
+        fresh_import()
+
+
+def test_tensorrt_without_gpu(fresh_import, monkeypatch):
+    """PyCUDA is there and finds no GPU."""
+    package, driver = ModuleType("pycuda"), ModuleType("pycuda.driver")
+
+    class CudaError(Exception):
+        pass
+
+    def init():
+        raise CudaError("cuInit failed: no CUDA-capable device is detected")
+
+    driver.Error, driver.init, package.driver = CudaError, init, driver
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    runner = fresh_import()
+    with pytest.raises(BackendUnavailableError, match="no CUDA-capable device"):
+        runner.TensorRTRunner(b"plan")
+
+
+def test_unknown_device_of_onnx_runtime(fp32_model):
+    with pytest.raises(InputError, match="no device 'tpu'"):
+        OnnxRuntimeRunner(fp32_model, device="tpu")

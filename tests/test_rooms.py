@@ -1,0 +1,78 @@
+"""The walls of the house: which room of the package may import which. Imports inside functions count, too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "tutorial_utils"
+ROAD = ("model", "engine", "runners", "measure")
+LESSONS = sorted(path.name for path in (PACKAGE / "lessons").glob("lesson[0-9][0-9]"))
+
+
+def imports(path: Path) -> set[tuple[str, ...]]:
+    """Return what a module imports of the package, as parts of a dotted name without the package's own."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full, so that this test can read them"
+            found |= {(*(node.module or "").split("."), alias.name) for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {tuple(alias.name.split(".")) for alias in node.names}
+    return {name[1:] for name in found if name[0] == PACKAGE.name and len(name) > 1}
+
+
+def arrows(room: str) -> dict[str, set[tuple[str, ...]]]:
+    """Return what each module of a room imports, by its path."""
+    paths = (PACKAGE / room).rglob("*.py") if (PACKAGE / room).is_dir() else [PACKAGE / f"{room}.py"]
+    return {str(path.relative_to(PACKAGE)): imports(path) for path in paths}
+
+
+def offenders(room: str, forbidden) -> list[str]:
+    return [
+        f"{path} imports {'.'.join(name)}" for path, names in arrows(room).items() for name in names if forbidden(name)
+    ]
+
+
+def rooms() -> list[str]:
+    return sorted(path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
+
+
+def test_the_scan_sees_imports():
+    assert ("engine", "options", "BuildOptions") in arrows("engine")["engine/builder.py"]
+    assert any(name[0] == "measure" for names in arrows("lessons/lesson01").values() for name in names)
+
+
+def test_base_imports_no_room():
+    assert offenders("base", lambda name: name[0] != "base") == []
+
+
+@pytest.mark.parametrize("room", [room for room in rooms() if room != "lessons"])
+def test_nothing_outside_lessons_imports_a_lesson(room):
+    """The exercise checker and the doctor find lessons by name."""
+    assert offenders(room, lambda name: name[0] == "lessons") == []
+
+
+def test_the_exercise_checker_imports_no_lesson():
+    for module in ("lessons/__init__", "lessons/checking"):
+        assert offenders(module, lambda name: name[0] == "lessons" and name[1] in LESSONS) == []
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_no_lesson_imports_another(lesson):
+    assert (
+        offenders(f"lessons/{lesson}", lambda name: name[0] == "lessons" and name[1] in LESSONS and name[1] != lesson)
+        == []
+    )
+
+
+@pytest.mark.parametrize("position", range(len(ROAD)), ids=ROAD)
+def test_the_road_runs_one_way(position):
+    later = ROAD[position + 1 :]
+    assert offenders(ROAD[position], lambda name: name[0] in (*later, "inspection", "debug", "authoring")) == []
+
+
+@pytest.mark.parametrize("room", ["model", "engine", "runners"])
+def test_the_road_up_to_the_runners_asks_no_machine(room):
+    """What a GPU is called, the driver says: see `base`. Only a measurement is stamped with the whole machine."""
+    assert offenders(room, lambda name: name[0] == "machine") == []

@@ -1,0 +1,164 @@
+"""Write the exercise cells of a lesson from its solution notebook, so that the two can't drift apart.
+
+``python -m tutorial_utils.authoring.derive [--check] [SOLUTIONS ...]`` replaces what stands in a lesson between the
+heading ``## Exercises`` and the next one by the cells below the same heading of its solution notebook. In a cell with
+the tag ``solution``, the lines from ``# solution`` on become ``raise NotImplementedError``. With ``--check`` nothing is
+written, and a lesson that differs is named.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from tutorial_utils.authoring import notebook_form
+from tutorial_utils.base.errors import LessonError
+
+SOLUTIONS = Path("notebooks/solutions")
+HEADING = "## Exercises"
+MARKER = "# solution"
+TAG = "solution"
+_MARKER_LINE = re.compile(rf"^( *){re.escape(MARKER)}$", re.MULTILINE)
+_TASK = re.compile(r"^### Exercise (\d\d\.\d) \((easy|medium|hard)\): \S")
+_CHECK = re.compile(r"""^check\(["'](\d\d\.\d)["']""", re.MULTILINE)
+
+
+def lesson_of(solutions: Path) -> Path:
+    """Return the lesson that a solution notebook belongs to: the file of the same name, one folder up."""
+    return solutions.parent.parent / solutions.name
+
+
+def derived_cells(solutions: Path) -> list[NotebookNode]:
+    """Return the exercise cells of a lesson, not executed, from its solution notebook.
+
+    Raises:
+        LessonError: The solution notebook lacks the section, or an exercise in it lacks one of its parts.
+    """
+    notebook = notebook_form.read(solutions)
+    begin, end = _section(notebook, solutions)
+    cells = notebook.cells[begin:end]
+    _check_parts(cells, solutions)
+    return [_derived(cell, solutions) for cell in cells]
+
+
+def updated(lesson: Path, solutions: Path) -> NotebookNode:
+    """Return the lesson with the exercise cells that its solution notebook asks for.
+
+    Cells that are there already keep their outputs.
+    """
+    notebook = notebook_form.read(lesson)
+    begin, end = _section(notebook, lesson)
+    present = {_content(cell): cell for cell in notebook.cells[begin:end]}
+    wanted = [present.get(_content(cell), cell) for cell in derived_cells(solutions)]
+    notebook.cells[begin:end] = wanted
+    return notebook_form.canonical(notebook)
+
+
+def has_drifted(lesson: Path, solutions: Path) -> bool:
+    """Return whether the exercise cells of a lesson differ from those that its solution notebook asks for."""
+    notebook = notebook_form.read(lesson)
+    begin, end = _section(notebook, lesson)
+    return list(map(_content, notebook.cells[begin:end])) != list(map(_content, derived_cells(solutions)))
+
+
+def exercises_in(cells: Sequence[NotebookNode]) -> list[str]:
+    """Return the ids of the exercises in a section, in order."""
+    return [found[1] for cell in cells if cell.cell_type == "markdown" and (found := _TASK.match(cell.source))]
+
+
+def _section(notebook: NotebookNode, path: Path) -> tuple[int, int]:
+    """Return where the exercise cells begin and end: from the cell with the heading to before the next heading."""
+    headings = [
+        (index, cell.source.partition("\n")[0].strip())
+        for index, cell in enumerate(notebook.cells)
+        if cell.cell_type == "markdown" and cell.source.startswith("## ")
+    ]
+    begins = [index for index, heading in headings if heading == HEADING]
+    if len(begins) != 1:
+        raise LessonError(
+            f"{path} has {len(begins)} cells that begin with the heading `{HEADING}`.",
+            "Give it exactly one; the exercises go there.",
+        )
+    later = (index for index, _ in headings if index > begins[0])
+    return begins[0], next(later, len(notebook.cells))
+
+
+def _check_parts(cells: Sequence[NotebookNode], path: Path) -> None:
+    """Each exercise is a task with a level and a hint, a solution, and a check."""
+    tasks = exercises_in(cells)
+    checks = [name for cell in cells if cell.cell_type == "code" for name in _CHECK.findall(cell.source)]
+    hints = sum("<details>" in cell.source for cell in cells if cell.cell_type == "markdown")
+    solved = sum(TAG in notebook_form.tags(cell) for cell in cells)
+    if not tasks or tasks != checks or not len(tasks) == hints == solved:
+        raise LessonError(
+            f"{path} has the tasks {', '.join(tasks) or 'none'}, the checks {', '.join(checks) or 'none'}, "
+            f"{hints} hints and {solved} cells tagged {TAG}.",
+            "Give each exercise a heading `### Exercise 01.1 (easy): ...` with its hint in <details> in the same cell, "
+            "one tagged cell, and one check.",
+        )
+
+
+def _derived(cell: NotebookNode, solutions: Path) -> NotebookNode:
+    kept_tags = [tag for tag in notebook_form.tags(cell) if tag != TAG]
+    if cell.cell_type == "markdown":
+        source = cell.source
+        if _TASK.match(source):
+            source += f"\n\nWhen you are done, compare with the [solution](solutions/{solutions.name})."
+        new = nbformat.v4.new_markdown_cell(source)
+    else:
+        new = nbformat.v4.new_code_cell(_stub(cell, solutions))
+    del new["id"]  # the lesson has ids of its own: `canonical` gives one that is free
+    new.metadata = {"tags": kept_tags} if kept_tags else {}
+    return new
+
+
+def _stub(cell: NotebookNode, path: Path) -> str:
+    """Return the source of a code cell without its solution, if it has one."""
+    markers = list(_MARKER_LINE.finditer(cell.source))
+    if len(markers) != (TAG in notebook_form.tags(cell)):
+        raise LessonError(
+            f"A code cell of {path} has {len(markers)} lines `{MARKER}`: {cell.source.partition(chr(10))[0]}",
+            f"Give a cell with the tag {TAG} exactly one such line, where the solution begins, and others none.",
+        )
+    if not markers:
+        return cell.source
+    kept = cell.source[: markers[0].start()].rstrip()  # without the empty line that comes before an inner function
+    return f"{kept}\n{markers[0][1]}raise NotImplementedError"
+
+
+def _content(cell: NotebookNode) -> tuple[str, str, tuple[str, ...]]:
+    return cell.cell_type, cell.source, tuple(notebook_form.tags(cell))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write, or check, the exercises of the lessons whose solutions are named, or of all; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tutorial_utils.authoring.derive", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("solutions", nargs="*", type=Path, metavar="SOLUTIONS", help=f"default: {SOLUTIONS}/*.ipynb")
+    parser.add_argument("--check", action="store_true", help="write nothing, and name the lessons that differ")
+    options = parser.parse_args(arguments)
+    drifted = 0
+    for solutions in options.solutions or sorted(SOLUTIONS.glob("*.ipynb")):
+        lesson = lesson_of(solutions)
+        try:
+            if not has_drifted(lesson, solutions):
+                continue
+            drifted += 1
+            if options.check:
+                print(f"{lesson}: its exercises differ from {solutions}.")
+            else:
+                notebook_form.write(updated(lesson, solutions), lesson)
+                print(f"{lesson}: exercises written anew. Execute it now, with `make notebooks`.")
+        except LessonError as error:
+            print(error, file=sys.stderr)
+            return 1
+    return 1 if drifted and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Which TensorRT this process uses: `tensorrt_rtx` (TensorRT-RTX 1.x) or `tensorrt` (10.x, 11.x), under one name.
+
+Both flavours share the API that the course uses. Everything that differs between them is in `engine.builder`.
+"""
+
+import functools
+import importlib
+import os
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from types import ModuleType
+
+from tutorial_utils.base.errors import BackendUnavailableError
+
+FLAVOUR_VARIABLE = "TUTORIAL_UTILS_TENSORRT"
+FLAVOURS = {"tensorrt_rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
+
+
+def installed_flavour() -> str | None:
+    """Return the module name of the TensorRT flavour to use, without importing it.
+
+    Returns:
+        ``$TUTORIAL_UTILS_TENSORRT`` if it is set to a known flavour, else ``"tensorrt_rtx"`` if that is installed
+        (it builds engines on every machine), else ``"tensorrt"``, else None.
+    """
+    wanted = os.environ.get(FLAVOUR_VARIABLE)
+    if wanted in FLAVOURS:
+        return wanted
+    return next((name for name in FLAVOURS if is_installed(name)), None)
+
+
+def is_installed(module: str) -> bool:
+    """Whether a top-level module can be found, without importing it."""
+    try:
+        spec = find_spec(module)
+    except ValueError:  # a module of that name was put into sys.modules by hand
+        return False
+    return spec is not None and spec.origin is not None  # no origin: an empty folder that an uninstall left behind
+
+
+def installed_version(flavour: str) -> str | None:
+    """Return the version of a flavour's package, without importing it; None where the package says none."""
+    try:
+        return version(flavour)
+    except PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def load() -> ModuleType:
+    """Import the TensorRT flavour of this process.
+
+    Returns:
+        The module `tensorrt_rtx` or `tensorrt`.
+
+    Raises:
+        BackendUnavailableError: None is installed, the import fails, or the version is older than 10.
+    """
+    name = installed_flavour()
+    if name is None:
+        raise BackendUnavailableError(
+            "No TensorRT is installed.",
+            "Run `python -m pip install tensorrt-rtx`: it builds engines on any x86-64 Linux machine.",
+        )
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # a broken native library raises whatever it likes
+        raise BackendUnavailableError(
+            f"{FLAVOURS[name]} is installed but can't be imported: {error}.",
+            f"Reinstall it with `python -m pip install --force-reinstall {name.replace('_', '-')}`.",
+        ) from error
+    if name == "tensorrt" and int(module.__version__.split(".")[0]) < 10:
+        raise BackendUnavailableError(
+            f"TensorRT {module.__version__} is too old: networks can't be strongly typed before 10.0.",
+            "Install TensorRT 10 or 11, or TensorRT-RTX.",
+        )
+    return module

@@ -1,0 +1,62 @@
+"""Where the package keeps what it makes (models, engines, datasets) and finds what it ships (recordings)."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tutorial_utils.base.errors import CacheError
+
+CACHE_VARIABLE = "TUTORIAL_UTILS_CACHE"
+
+
+def cache_root() -> Path:
+    """Return the folder of all generated files, whether it exists or not.
+
+    It is ``$TUTORIAL_UTILS_CACHE`` or, where that is unset, the user's cache folder.
+    """
+    if root := os.environ.get(CACHE_VARIABLE):
+        return Path(root).absolute()
+    from platformdirs import user_cache_path  # here, so that the doctor works where nothing is installed
+
+    return user_cache_path("tutorial_utils").absolute()
+
+
+def cache_dir(*parts: str) -> Path:
+    """Return a folder for generated files, created if it is missing.
+
+    Args:
+        parts: Sub-folders, for example ``"engines"``.
+
+    Returns:
+        The folder ``parts`` below `cache_root`.
+
+    Raises:
+        CacheError: The folder can't be created or written to.
+    """
+    folder = cache_root().joinpath(*parts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise CacheError(
+            f"The cache folder {folder} can't be written to.",
+            f"Give yourself write access, or set {CACHE_VARIABLE} to a folder that you can write to.",
+        )
+    return folder
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to, and rename it to ``path`` when the block ends without an error.
+
+    The name keeps its ending, since some writers look at it. After an error, or if the process dies, ``path`` is as it
+    was before: absent or old, never half-written.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        os.replace(temporary, path)

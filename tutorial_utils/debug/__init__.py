@@ -1,0 +1,1 @@
+"""Where results go wrong first, by how much, and what helps."""

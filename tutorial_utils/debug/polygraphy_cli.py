@@ -1,0 +1,129 @@
+"""Polygraphy commands as one types them, run with this Python, and their output without what differs at every run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutorial_utils.base import flavour
+from tutorial_utils.base.errors import BackendUnavailableError, InputError
+
+# The console script `polygraphy` does the same, but it may belong to another Python than the one that runs the lesson.
+_MAIN = "import sys; from polygraphy.tools import main; sys.argv[0] = 'polygraphy'; sys.exit(main())"
+
+# What is left out of the output: (pattern, replacement).
+_NOISE = (
+    (r"\x1b\[[0-9;]*m", ""),  # colours
+    (r"(?m)^\[W\] 'colored' module is not installed.*\n", ""),
+    (r"(?m)^\[I\] RUNNING \| Command: .*\n", ""),
+    (r"(PASSED|FAILED) +\| Runtime: [\d.]+s \| Command: .*", r"\1"),
+    (r"(runner-N\d+)-\d\d/\d\d/\d\d-\d\d:\d\d:\d\d", r"\1"),  # a runner's name ends with the time of day
+    (r" +\| Duration [\d.]+s", ""),
+    (r"\b(in|Time:|Time =) *[\d.]+ *(ms|s|seconds)\b", r"\1 ..."),
+    (r"[ \t]+(?=\n|$)", ""),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a Polygraphy command printed, and how it ended.
+
+    Attributes:
+        command: The command as it was given.
+        text: Its output, stdout and stderr together, without colours, times and the paths of this machine.
+        returncode: 0 if it succeeded. Comparisons and validations that fail end with 1.
+    """
+
+    command: str
+    text: str
+    returncode: int
+
+    def lines(self, *patterns: str) -> list[str]:
+        """Return the lines of the output in which any of the regular expressions is found, all lines if none is given.
+
+        Blanks are squeezed, and each line is given once.
+        """
+        found = (" ".join(line.split()) for line in self.text.splitlines() if line.strip())
+        return list(dict.fromkeys(line for line in found if not patterns or any(re.search(p, line) for p in patterns)))
+
+    def show(self, *patterns: str, width: int = 118) -> None:
+        """Print the command, the `lines` in which a pattern is found, cut to the width, and how the command ended."""
+        print(
+            " \\\n    ".join(textwrap.wrap(f"$ {self.command}", width, break_long_words=False, break_on_hyphens=False))
+        )
+        for line in self.lines(*patterns):
+            print("  " + textwrap.shorten(line, width, placeholder=" ..."))
+        print(f"  (return code {self.returncode})")
+
+
+def run(command: str, folder: str | Path) -> Result:
+    """Run a Polygraphy command. It never installs anything, and uses TensorRT-RTX where the course does.
+
+    Args:
+        command: As typed in a shell, such as ``"polygraphy run model.onnx --onnxrt"``. Assignments before it hold for
+            this command alone, as in a shell; ``PYTHONPATH=folder`` is put before the rest of that path.
+        folder: Where to run it; the files that it names are relative to it.
+
+    Raises:
+        BackendUnavailableError: Polygraphy isn't installed.
+        InputError: The command is another program's, or the folder is missing.
+    """
+    assigned = {}
+    program, *arguments = shlex.split(command)
+    while re.fullmatch(r"[A-Z_]+=.*", program) and arguments:
+        name, _, value = program.partition("=")
+        assigned[name] = value
+        program, *arguments = arguments
+    if program != "polygraphy":
+        raise InputError(f"`{command}` is no command of Polygraphy.", "Begin it with `polygraphy`.")
+    if not flavour.is_installed("polygraphy"):
+        raise BackendUnavailableError("Polygraphy is not installed.", "Run `python -m pip install polygraphy`.")
+    folder = Path(folder).absolute()
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}.", "Name the folder in which the command's files are.")
+    done = subprocess.run(
+        [sys.executable, "-c", _MAIN, *arguments],
+        cwd=folder,
+        env=_environment(assigned),
+        stdin=subprocess.DEVNULL,  # `debug` would wait for an answer
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    return Result(command, _clean(done.stdout, folder), done.returncode)
+
+
+def run_all(commands: Sequence[str], folder: str | Path, at_once: int = 2) -> list[Result]:
+    """Run commands that don't need each other, some at once: most of their time is that of starting up."""
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(lambda command: run(command, folder), commands))
+
+
+def _environment(assigned: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for Polygraphy and for the commands that it starts itself (`debug ... --check python`)."""
+    return {
+        **os.environ,
+        "POLYGRAPHY_AUTOINSTALL_DEPS": "0",
+        "POLYGRAPHY_USE_TENSORRT_RTX": "1" if flavour.installed_flavour() == "tensorrt_rtx" else "0",
+        **assigned,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        # The whole path of this process, so that a check finds this package in whatever folder it runs.
+        "PYTHONPATH": os.pathsep.join(filter(None, [assigned.get("PYTHONPATH"), *sys.path])),
+    }
+
+
+def _clean(output: str, folder: Path) -> str:
+    for path in (f"{folder.resolve()}/", f"{folder}/"):
+        output = output.replace(path, "")
+    for python in (sys.prefix, sys.base_prefix):  # in tracebacks
+        output = re.sub(rf"{re.escape(python)}/lib/[^/]*/(site-packages/)?", "", output)
+    for pattern, replacement in _NOISE:
+        output = re.sub(pattern, replacement, output)
+    return output.strip()

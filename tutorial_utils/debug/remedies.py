@@ -1,0 +1,155 @@
+"""Remedies for an FP16 overflow that need no training, and what each of them does to answers and engine.
+
+Three of them change the model file: keep nodes in FP32 (`touching` says which, `onnx_export.to_fp16` keeps them), clip
+the tensors that overflow, or scale them back with `overflow.move_scale` (`scale_for_headroom` says how far).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from tutorial_utils import engine
+from tutorial_utils.base.errors import InputError
+from tutorial_utils.debug import tensor_errors
+from tutorial_utils.model import onnx_export, text_detection
+
+FP16_LARGEST = 65504.0
+Box = tuple[int, int, int, int]
+
+
+def too_large(values: Mapping[str, np.ndarray], limit: float = FP16_LARGEST) -> dict[str, float]:
+    """Return the largest magnitude of each tensor that exceeds a limit.
+
+    Args:
+        values: Every tensor of an FP32 run, from `accuracy.all_outputs`.
+        limit: FP16's largest number unless given.
+    """
+    peaks = {name: float(np.abs(array).max(initial=0)) for name, array in values.items()}
+    return {name: peak for name, peak in peaks.items() if not peak <= limit}  # NaN exceeds every limit
+
+
+def touching(model: onnx.ModelProto, tensors: Iterable[str]) -> list[str]:
+    """Return the names of the nodes that write or read one of these tensors.
+
+    A tensor is stored in FP32 only if the node that writes it and those that read it all work in FP32.
+    """
+    wanted = set(tensors)
+    return [node.name for node in model.graph.node if wanted & {*node.input, *node.output}]
+
+
+def clip(model: onnx.ModelProto, tensors: Iterable[str], limit: float = FP16_LARGEST) -> onnx.ModelProto:
+    """Return a model with a Clip node after each of these tensors: from -limit to limit.
+
+    Args:
+        model: The FP32 model; it is not changed.
+        tensors: Names of tensors between two nodes.
+        limit: FP16's largest number unless given.
+
+    Raises:
+        InputError: The model computes no tensor of such a name, or it is an output of the model.
+    """
+    wanted = set(tensors)
+    inside = {name for node in model.graph.node for name in node.output} - {out.name for out in model.graph.output}
+    if not wanted <= inside:
+        raise InputError(
+            f"{', '.join(sorted(wanted - inside))} can't be clipped: no tensor between two nodes has that name.",
+            "Give names of tensors, such as remedies.too_large returns.",
+        )
+    clipped = onnx.ModelProto()
+    clipped.CopyFrom(model)
+    del clipped.graph.node[:]
+    bounds = ("clip/min", "clip/max")
+    clipped.graph.initializer.extend(
+        helper.make_tensor(name, onnx.TensorProto.FLOAT, [], [value])
+        for name, value in zip(bounds, (-limit, limit), strict=True)
+    )
+    for node in model.graph.node:
+        added = clipped.graph.node.add()
+        added.CopyFrom(node)
+        added.input[:] = [f"{name}/clipped" if name in wanted else name for name in node.input]
+        clipped.graph.node.extend(
+            helper.make_node("Clip", [name, *bounds], [f"{name}/clipped"], f"{name}/clip")
+            for name in node.output
+            if name in wanted
+        )
+    return clipped
+
+
+def scale_for_headroom(peak: float, headroom: float = 8, limit: float = FP16_LARGEST) -> float:
+    """Return the largest power of two, 1 at most, by which a tensor must be multiplied to stay below a limit.
+
+    Args:
+        peak: The largest magnitude seen.
+        headroom: By how much other inputs may exceed it.
+        limit: FP16's largest number unless given.
+
+    Raises:
+        InputError: The peak is not a positive number, or the headroom is below 1.
+    """
+    if not 0 < peak < np.inf or headroom < 1:
+        raise InputError(
+            f"A scale was asked for with a peak of {peak} and a headroom of {headroom}.",
+            "Give a positive peak and a headroom of 1 or more.",
+        )
+    return min(1.0, float(2.0 ** np.floor(np.log2(limit / (headroom * peak)))))
+
+
+def same_boxes(found: Sequence[Box], expected: Sequence[Box], pixels: int = 1) -> bool:
+    """Return whether two lists of boxes have the same length, and no edge is more than some pixels off."""
+    return len(found) == len(expected) and bool(np.all(np.abs(np.subtract(found, expected)) <= pixels))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a variant of the text detection network answers.
+
+    Attributes:
+        finite: Whether every number of the output is finite.
+        rel_l2: Relative L2 error of the output against the sound FP32 network; infinite if it isn't finite.
+        boxes: How many text boxes were found.
+        boxes_kept: Whether they are those of the sound FP32 network, to within a pixel.
+    """
+
+    finite: bool
+    rel_l2: float
+    boxes: int
+    boxes_kept: bool
+
+
+def judge(
+    onnx_path: str | Path,
+    feeds: Mapping[str, np.ndarray],
+    expected: np.ndarray,
+    stored_as: Literal["fp16", "bf16"] | None = None,
+) -> Outcome:
+    """Run a variant as a GPU rounds it (`accuracy.with_rounding`) and compare its answer with the sound one.
+
+    Args:
+        onnx_path: The variant.
+        feeds: Its input.
+        expected: What the sound network computes in FP32, ``[1, 1, height, width]``.
+        stored_as: Store all tensors of an FP32 file in this format; otherwise in those that the file says.
+
+    Raises:
+        ModelFileError: The variant is missing or damaged.
+    """
+    output = onnx_export.load(onnx_path).graph.output[0].name
+    values = tensor_errors.all_outputs(onnx_path, feeds, stored_as)[output]
+    row = tensor_errors.compare({output: expected}, {output: values}).loc[output]
+    boxes = text_detection.boxes(values)
+    return Outcome(
+        finite=bool(np.isfinite(values).all()),
+        rel_l2=float(row["rel_l2"]),
+        boxes=len(boxes),
+        boxes_kept=same_boxes(boxes, text_detection.boxes(expected)),
+    )
+
+
+def fp32_kernels(report: engine.BuildReport) -> int:
+    """Return how many kernels of an engine write FP32: in an FP16 engine, those of nodes that were kept in FP32."""
+    return sum(any(tensor.dtype == "fp32" for tensor in kernel.outputs) for kernel in report.kernels)

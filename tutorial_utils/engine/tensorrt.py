@@ -1,0 +1,63 @@
+"""TensorRT reports trouble by logging it and returning None, False or -1: keep the log, and check what is returned."""
+
+from typing import TYPE_CHECKING, TypeVar
+
+from tutorial_utils.base import flavour
+from tutorial_utils.base.errors import CourseError
+
+if TYPE_CHECKING:
+    import tensorrt as trt  # tests/engine/test_tensorrt_api.py lets this be TensorRT 10 and TensorRT-RTX in turn
+else:
+    trt = flavour.load()
+
+IS_RTX: bool = trt.__name__ == "tensorrt_rtx"  # guards what only one of the two has; the type checker knows its value
+T = TypeVar("T")
+
+
+class MessageLog(trt.ILogger):
+    """A TensorRT logger that keeps every message instead of printing it.
+
+    TensorRT may log from several threads; appending to a list is safe in Python.
+    """
+
+    def __init__(self):
+        trt.ILogger.__init__(self)
+        self.messages: list[tuple[int, str]] = []
+
+    def log(self, severity: trt.ILogger.Severity, message: str) -> None:
+        """Keep one message (called by TensorRT)."""
+        self.messages.append((int(severity), message))
+
+    def texts(self) -> list[str]:
+        """Return all messages in order, without their severity."""
+        return [text for _, text in self.messages]
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return the warnings, each once."""
+        wanted = int(trt.ILogger.Severity.WARNING)
+        return tuple(dict.fromkeys(text for severity, text in self.messages if severity == wanted))
+
+    def last_errors(self, count: int = 3) -> str:
+        """Return TensorRT's last error messages in one line, or its last warnings where it logged no error."""
+        limit = int(trt.ILogger.Severity.ERROR)  # INTERNAL_ERROR is 0, ERROR 1, WARNING 2
+        errors = [text for severity, text in self.messages if severity <= limit]
+        texts = list(dict.fromkeys(errors or self.warnings()))[-count:]
+        return "; ".join(" ".join(text.split()) for text in texts) or "TensorRT gave no message"
+
+
+def checked(result: T | None, log: MessageLog, error: type[CourseError], what: str, remedy: str) -> T:
+    """Return what a TensorRT call returned, unless that means failure.
+
+    Args:
+        result: Result of the call: None, False and negative numbers mean failure, anything else success.
+        log: The log that the call wrote to.
+        error: Exception to raise.
+        what: What failed, as the beginning of a sentence.
+        remedy: What the user can do about it.
+
+    Raises:
+        CourseError: As ``error``, with TensorRT's own last messages.
+    """
+    if result is None or result is False or (isinstance(result, int) and result < 0):
+        raise error(f"{what}: {log.last_errors()}.", remedy)
+    return result

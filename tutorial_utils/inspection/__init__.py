@@ -1,0 +1,1 @@
+"""A look inside a model or an engine, without a GPU."""

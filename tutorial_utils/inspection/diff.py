@@ -1,0 +1,106 @@
+"""What differs between two engines: the same engine read twice, or one model built in two precisions."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tutorial_utils.engine import BuildReport, EngineLayer, EngineTensor
+from tutorial_utils.inspection import engine_layers
+
+_SERIAL = re.compile(r"__mye\d+")
+
+
+def renumbered(layers: Sequence[EngineLayer]) -> tuple[EngineLayer, ...]:
+    """Return layers with TensorRT's serial numbers counted anew: ``__mye5088_myl0_3`` becomes ``__mye0_myl0_3``.
+
+    The builder numbers what it makes, and the same engine has other numbers in the next build. Everything else that a
+    layer says stays as it is.
+    """
+    numbers: dict[str, str] = {}
+
+    def name(text: str) -> str:
+        return _SERIAL.sub(lambda found: numbers.setdefault(found[0], f"__mye{len(numbers)}"), text)
+
+    def tensors(side: tuple[EngineTensor, ...]) -> tuple[EngineTensor, ...]:
+        return tuple(replace(tensor, name=name(tensor.name)) for tensor in side)
+
+    return tuple(
+        replace(layer, name=name(layer.name), inputs=tensors(layer.inputs), outputs=tensors(layer.outputs))
+        for layer in layers
+    )
+
+
+def differences(first: Sequence[EngineLayer], second: Sequence[EngineLayer]) -> list[str]:
+    """Compare two reports of one engine layer by layer, apart from TensorRT's serial numbers.
+
+    Returns:
+        A line for each layer and each of its properties that differs; empty for equal reports.
+    """
+    if len(first) != len(second):
+        return [f"{len(first)} layers against {len(second)}"]
+    return [
+        f"layer {position}: {field} {getattr(one, field)} against {getattr(other, field)}"
+        for position, (one, other) in enumerate(zip(renumbered(first), renumbered(second), strict=True))
+        for field in ("name", "type", "inputs", "outputs", "onnx_nodes")
+        if getattr(one, field) != getattr(other, field)
+    ]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The kernels of several engines that compute the same ONNX nodes.
+
+    Attributes:
+        nodes: The nodes, as the first model has them. Empty for a kernel without any of them.
+        kernels: For each engine, its kernels.
+    """
+
+    nodes: tuple[str, ...]
+    kernels: tuple[tuple[EngineLayer, ...], ...]
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What is not the same in all engines, in this order: "kernels" (number), "fusion", "data types", "formats"."""
+        views = {
+            "kernels": len,
+            "fusion": lambda side: sorted(map(engine_layers.operations, side)),
+            "data types": lambda side: {dtype for layer in side for dtype in layer.dtypes},
+            "formats": lambda side: {tensor.format for layer in side for tensor in layer.inputs + layer.outputs},
+        }
+        first, *others = self.kernels
+        return tuple(what for what, view in views.items() if any(view(side) != view(first) for side in others))
+
+
+def aligned(reports: Sequence[BuildReport]) -> tuple[Group, ...]:
+    """Group the kernels of several engines by their ONNX nodes, which have the same names in all models.
+
+    Kernels that share a node belong together, also where one engine fuses nodes that another keeps apart. Nodes that
+    the first model doesn't have, such as casts and Q/DQ, join nothing.
+
+    Args:
+        reports: Reports of engines of one model, for example in several precisions.
+
+    Returns:
+        The groups, in the order of the first engine. Kernels without a node of the first model follow, one in each.
+    """
+    order = list(dict.fromkeys(node for kernel in reports[0].kernels for node in kernel.onnx_nodes))
+    groups: list[set[str]] = []  # sets of nodes whose kernels belong together
+    for report in reports:
+        for kernel in report.kernels:
+            nodes = {node for node in kernel.onnx_nodes if node in order}
+            touched = [group for group in groups if group & nodes]
+            groups = [group for group in groups if not group & nodes]
+            if nodes:
+                groups.append(nodes.union(*touched))
+    found = []
+    for group in sorted(groups, key=lambda group: min(map(order.index, group))):
+        members = (
+            tuple(kernel for kernel in report.kernels if group.intersection(kernel.onnx_nodes)) for report in reports
+        )
+        found.append(Group(tuple(sorted(group, key=order.index)), tuple(members)))
+    for index, report in enumerate(reports):
+        alone = [kernel for kernel in report.kernels if not set(order).intersection(kernel.onnx_nodes)]
+        found += [
+            Group((), tuple((kernel,) if index == one else () for one in range(len(reports)))) for kernel in alone
+        ]
+    return tuple(found)

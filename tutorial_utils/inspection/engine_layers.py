@@ -1,0 +1,166 @@
+"""What the layers of a built engine are: their kind, the tensors between them, and where each ONNX node went."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from tutorial_utils.engine import EngineLayer, EngineTensor
+from tutorial_utils.inspection.dataflow import VIEWS
+
+MATRIX = "convolution/matrix product"
+POINTWISE = "pointwise/reduction"
+POOLING = "pooling"
+MOVE = "reformat/cast/copy"
+CONTROL = "signal/wait/shapes"
+KINDS = (MATRIX, POINTWISE, POOLING, MOVE, CONTROL)
+
+# Kernels that TensorRT generates are called after what they compute: __myl_CorrMulAddRelu_myl0_4.
+_GENERATED = re.compile(r"__myl_([A-Za-z]+)_myl\d+_\d+$")
+_MATRIX_OPERATIONS = {"Corr", "Deco", "Fc"}
+_MATRIX_TYPES = ("correlation", "conv", "gemm", "matrixmultiply")
+_MOVE_OPERATIONS = {"Move", "Cast", "Conc", "Repl", "Resh", "Slic", "Tran"}
+_MOVE_TYPES = ("reformat", "cast", "shuffle", "noop")
+
+
+def operations(layer: EngineLayer) -> tuple[str, ...]:
+    """Return what a generated kernel computes, by TensorRT's abbreviations in its name; empty for other layers."""
+    generated = _GENERATED.match(layer.name)
+    return tuple(re.findall("[A-Z][a-z]*", generated[1])) if generated else ()
+
+
+def short_name(layer: EngineLayer) -> str:
+    """Return the name of a layer without what TensorRT puts around it: "CorrMulAddRelu", or "Conv.7"."""
+    return re.sub(r"_myl\d+_\d+$", "", layer.name).removeprefix("__myl_")
+
+
+def kind(layer: EngineLayer) -> str:
+    """Return which of `KINDS` a layer is, from its type and, for generated kernels, from its name.
+
+    A kernel that also computes counts as what it computes: MOVE is one that only moves or converts data.
+    """
+    words, layer_type = set(operations(layer)), layer.type.lower()
+    if not layer.is_kernel:
+        return CONTROL
+    if words & _MATRIX_OPERATIONS or any(name in layer_type for name in _MATRIX_TYPES):
+        return MATRIX
+    if "pool" in layer_type:
+        return POOLING
+    if (words and words <= _MOVE_OPERATIONS) or layer_type in _MOVE_TYPES:
+        return MOVE
+    return POINTWISE
+
+
+def conversion(layer: EngineLayer) -> str:
+    """Say what a layer changes between its first input and its first output: data type, memory format, or neither."""
+    if not (layer.inputs and layer.outputs):
+        return "nothing to convert"
+    source, target = layer.inputs[0], layer.outputs[0]
+    changes = [
+        f"{before} to {after}"
+        for before, after in ((source.dtype, target.dtype), (source.format, target.format))
+        if before != after
+    ]
+    return ", ".join(changes) or "same type and format"
+
+
+def describe(tensor: EngineTensor) -> str:
+    """Return a tensor as "fp16 NHWC 1x64x56x56"."""
+    return f"{tensor.dtype} {tensor.format} {'x'.join(map(str, tensor.shape))}"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A tensor on its way from one layer to another, both by their position in the engine.
+
+    The source is None for an input of the engine. The tensor is as the target reads it: the same bytes may have had
+    another shape where they were written.
+    """
+
+    source: int | None
+    target: int
+    tensor: EngineTensor
+
+
+def edges(layers: Sequence[EngineLayer]) -> tuple[Edge, ...]:
+    """Return the tensors between layers, in the order in which they are read."""
+    writer: dict[str, int] = {}
+    found = []
+    for position, layer in enumerate(layers):
+        found += [Edge(writer.get(tensor.name), position, tensor) for tensor in layer.inputs]
+        writer.update({tensor.name: position for tensor in layer.outputs})
+    return tuple(found)
+
+
+FOLDED = "computed while building, from weights and shapes"
+VIEW = "changes no bytes"
+UNUSED = "no output depends on it"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """Where an ONNX node went.
+
+    Attributes:
+        node: Name of the node; for one without a name, the one that TensorRT gives it.
+        operator: Its ONNX operator.
+        layers: Positions of the engine's layers that name it; several where its work is split.
+        reason: Why no layer names it; empty otherwise.
+    """
+
+    node: str
+    operator: str
+    layers: tuple[int, ...]
+    reason: str = ""
+
+
+def fates(graph: onnx.GraphProto, layers: Sequence[EngineLayer]) -> tuple[Fate, ...]:
+    """Find for each ONNX node the layers that it was fused into, by what the engine says about itself.
+
+    The engine doesn't name all nodes that a layer computes. For those, the reason names the layer of the node before:
+    an inference from the ONNX graph, not TensorRT's word.
+
+    Args:
+        graph: The ONNX graph, nodes in topological order.
+        layers: The layers of its engine.
+    """
+    homes: dict[str, list[int]] = {}
+    for position, layer in enumerate(layers):
+        for node in layer.onnx_nodes:
+            homes.setdefault(node, []).append(position)
+    known = {weight.name for weight in graph.initializer}  # tensors whose values don't depend on the engine's inputs
+    used = _used(graph)
+    behind: dict[str, int] = {}  # for each tensor, the layer of the last named node on its way
+    found = []
+    for node in graph.node:
+        name = node.name or f"node_of_{node.output[0]}"
+        folded = node.op_type in ("Constant", "Shape", "Size") or all(not one or one in known for one in node.input)
+        before = max((behind[one] for one in node.input if one in behind), default=None)
+        positions = tuple(homes.get(name, ()))
+        if folded:
+            known.update(node.output)
+        last = positions[-1] if positions else before
+        if last is not None:
+            behind.update(dict.fromkeys(node.output, last))
+        if positions:
+            reason = ""
+        elif folded:
+            reason = FOLDED
+        elif not used.intersection(node.output):
+            reason = UNUSED
+        elif node.op_type in VIEWS:
+            reason = VIEW
+        else:
+            reason = "not named" if before is None else f"not named; the node before it is in layer {before}"
+        found.append(Fate(name, node.op_type, positions, reason))
+    return tuple(found)
+
+
+def _used(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of all tensors that an output of the graph depends on."""
+    used = {value.name for value in graph.output}
+    for node in reversed(graph.node):
+        if used.intersection(node.output):
+            used.update(node.input)
+    return used

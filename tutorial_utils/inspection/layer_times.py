@@ -1,0 +1,153 @@
+"""What each layer of a network takes, beside what the whole network takes: the two don't agree, and both are needed.
+
+On the CPU, ONNX Runtime's profiler is asked here (`on_cpu`). For an engine, TensorRT's profiler runs on a GPU
+(`experiments.lesson05_layers`), and `of_engine` brings its numbers into the same form.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutorial_utils.base.errors import InputError, ModelFileError
+from tutorial_utils.engine.report import EngineLayer
+
+_WARM_UP = 3  # calls; the first one also allocates
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """Time of one node or engine layer.
+
+    Attributes:
+        name: The node's name, or the ONNX nodes inside an engine layer.
+        operation: ONNX operator, or the layer's type in the engine; empty where it isn't known.
+        ms: Milliseconds.
+    """
+
+    name: str
+    operation: str
+    ms: float
+
+
+@dataclass(frozen=True)
+class TimedLayers:
+    """The layers of a network with their times, and the time of the network itself.
+
+    Attributes:
+        layers: In the order of execution.
+        profiled_ms: The call whose layers these are, timed from outside.
+        network_ms: A call without the profiler: the only number that a user of the network meets.
+    """
+
+    layers: tuple[LayerTime, ...]
+    profiled_ms: float
+    network_ms: float
+
+    @property
+    def sum_ms(self) -> float:
+        """The layers together."""
+        return sum(layer.ms for layer in self.layers)
+
+    def slowest(self, count: int) -> tuple[LayerTime, ...]:
+        """Return the slowest layers, the slowest first."""
+        return tuple(sorted(self.layers, key=lambda layer: -layer.ms)[:count])
+
+
+def on_cpu(onnx_path: str | Path, feeds: Mapping[str, np.ndarray], calls: int = 20) -> TimedLayers:
+    """Time the nodes of a model with ONNX Runtime's profiler, on this machine's CPU.
+
+    A session with the profiler and one without take turns. Of each, the fastest call counts, which was disturbed least:
+    a disturbance hits other nodes in every call, so that medians of nodes would not add up to the median of the call.
+
+    Args:
+        onnx_path: The model.
+        feeds: Its inputs by name.
+        calls: Calls to time each way, after a warm-up.
+
+    Returns:
+        The nodes that ran, which are those of ONNX Runtime's optimized graph.
+
+    Raises:
+        InputError: No calls are asked for.
+        ModelFileError: The model is missing or ONNX Runtime can't load it.
+    """
+    if calls < 1:
+        raise InputError(f"{calls} calls were asked for.", "Ask for 1 or more.")
+    with tempfile.TemporaryDirectory() as folder:
+        plain, profiling = _session(onnx_path), _session(onnx_path, profile_prefix=Path(folder) / "profile")
+        alone, profiled = [], []
+        for _ in range(_WARM_UP + calls):
+            alone.append(_timed(plain, feeds))
+            profiled.append(_timed(profiling, feeds))
+        events = json.loads(Path(profiling.end_profiling()).read_text(encoding="utf-8"))
+    each_call = list(zip(profiled, calls_in(events), strict=True))[_WARM_UP:]
+    call_ms, layers = min(each_call, key=lambda call: call[0])
+    return TimedLayers(tuple(layers), call_ms, min(alone[_WARM_UP:]))
+
+
+def _session(onnx_path: str | Path, profile_prefix: Path | None = None):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: warnings name graph details that a learner can't act on
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
+    try:
+        return onnxruntime.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ModelFileError(
+            f"ONNX Runtime can't load {Path(onnx_path).name}: {reason}.", "Check the path, or export the model again."
+        ) from error
+
+
+def _timed(session: Any, feeds: Mapping[str, np.ndarray]) -> float:
+    begin = time.perf_counter()
+    session.run(None, dict(feeds))
+    return 1000 * (time.perf_counter() - begin)
+
+
+def calls_in(events: Sequence[Mapping[str, Any]]) -> list[list[LayerTime]]:
+    """Return the nodes of each call in a profile of ONNX Runtime, in the order in which they ran.
+
+    Args:
+        events: The profile's content: events of the Chrome trace format, times in microseconds. The nodes of a call
+            stand before the call's own event, ``model_run``. Nodes inside ``If`` or ``Loop`` count twice: for
+            themselves, and within the node that holds them.
+    """
+    calls: list[list[LayerTime]] = []
+    running: list[LayerTime] = []
+    for event in events:
+        name = event.get("name", "")
+        if event.get("cat") == "Node" and name.endswith("_kernel_time"):
+            operation = event["args"]["op_name"]
+            running.append(LayerTime(name.removesuffix("_kernel_time"), operation, event["dur"] / 1000))
+        elif name == "model_run":
+            calls.append(running)
+            running = []
+    return calls
+
+
+def of_engine(profile: Mapping[str, Any], layers: Sequence[EngineLayer] = ()) -> TimedLayers:
+    """Bring what TensorRT's profiler said about an engine into the same form.
+
+    Args:
+        profile: What `experiments.lesson05_layers.profile` returns: "layers", "profiled_ms" and "engine_ms".
+        layers: The engine's layers, so that ONNX nodes can stand for the layers' own names.
+    """
+    known = {layer.name: layer for layer in layers}
+    times = tuple(_layer_time(name, ms, known.get(name)) for name, ms in profile["layers"].items())
+    return TimedLayers(times, profile["profiled_ms"], profile["engine_ms"])
+
+
+def _layer_time(name: str, ms: float, layer: EngineLayer | None) -> LayerTime:
+    if layer is None:
+        return LayerTime(name, "", ms)
+    return LayerTime(", ".join(layer.onnx_nodes) or name, layer.type, ms)

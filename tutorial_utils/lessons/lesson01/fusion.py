@@ -1,0 +1,97 @@
+"""Lesson 01, layer fusion: the time of an engine on a GPU as it is, and with its fusions broken by marked outputs."""
+
+import functools
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutorial_utils import engine
+from tutorial_utils.inspection import dataflow
+from tutorial_utils.machine import capabilities
+from tutorial_utils.measure import recordings, timing
+from tutorial_utils.measure.timing import Measurement
+
+METHOD = (
+    "CUDA events around each call of an engine on its own stream, copies left out, input copied to the GPU once; "
+    "warm-up until the time is steady, then 10 rounds in which the fused engine and the one with all tensors marked as "
+    "outputs take turns"
+)
+# ONNX file, shape of one image and batch.
+CASES = (("quick-fp32", (3, 32, 32), 64), ("resnet50-fp16", (3, 224, 224), 8))
+
+
+def device_times(
+    onnx_path: Path, sample: tuple[int, ...], batch: int, seconds: float = 1.0
+) -> dict[str, tuple[int, Measurement]]:
+    """Time a model's engine on this machine's GPU, fused and with every tensor marked as an output.
+
+    Args:
+        onnx_path: The model. Its one input is called x.
+        sample: Shape of one image.
+        batch: Images in one call.
+        seconds: About how long to time each engine.
+
+    Returns:
+        Number of kernels and times, under "fused" and "marked".
+
+    Raises:
+        BackendUnavailableError: TensorRT engines can't run here.
+        ModelFileError: The model is missing.
+    """
+    from tutorial_utils.runners.tensorrt import TensorRTRunner
+
+    options = engine.BuildOptions(profiles=(engine.Profile.batch("x", sample, opt=batch, max=batch),))
+    images = np.random.default_rng(0).standard_normal((batch, *sample), dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        marked = dataflow.mark_all_outputs(onnx_path, Path(folder) / f"{onnx_path.stem}-marked.onnx")
+        engines = {name: engine.build(path, options) for name, path in (("fused", onnx_path), ("marked", marked))}
+    with ExitStack() as stack:
+        runners = {name: stack.enter_context(TensorRTRunner(built)) for name, built in engines.items()}
+        calls = {name: functools.partial(runner.device_times, {"x": images}) for name, runner in runners.items()}
+        times = timing.measure_on_device_in_turn(calls, batch=batch, seconds=seconds)
+    return {name: (len(built.report.kernels), times[name]) for name, built in engines.items()}
+
+
+def rows(cases: Sequence[tuple[Path, tuple[int, ...], int]]) -> list[dict[str, Any]]:
+    """Time the engines of several models, see `device_times`.
+
+    Args:
+        cases: ONNX file, shape of one image and batch of each model.
+
+    Returns:
+        Two rows for each model, fused and marked: "model", "engine", "kernels" and "times", a `Measurement`.
+    """
+    return [
+        {"model": path.stem, "engine": kind, "kernels": kernels, "times": times}
+        for path, sample, batch in cases
+        for kind, (kernels, times) in device_times(path, sample, batch).items()
+    ]
+
+
+def rows_of(recording: recordings.Recording) -> list[dict[str, Any]]:
+    """Return the rows of the recording in the form of `rows`."""
+    return [{**row, "times": Measurement.from_dict(row["times"])} for row in recording.data["rows"]]
+
+
+def record(models: Path) -> Path:
+    """Measure on this machine's GPU and keep the result as the recording "lesson01_fusion".
+
+    Args:
+        models: A folder with ``quick-fp32.onnx`` and ``resnet50-fp16.onnx``.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        BackendUnavailableError: TensorRT engines can't run here.
+        ModelFileError: A model is missing.
+    """
+    machine = capabilities.require_tensorrt_run()
+    measured = rows([(Path(models) / f"{name}.onnx", sample, batch) for name, sample, batch in CASES])
+    data = {"rows": [{**row, "times": row["times"].to_dict()} for row in measured]}
+    recording = recordings.new("Engines with and without layer fusion", METHOD, machine.machine(), data)
+    return recordings.save(recording, recordings.FOLDER / "lesson01_fusion.json")

@@ -1,0 +1,178 @@
+"""Lesson 01, serialization and memory: loading plans on a GPU, the memory an engine asks for, and what is refused."""
+
+import itertools
+import statistics
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tutorial_utils import engine
+from tutorial_utils.base import child_process
+from tutorial_utils.machine import capabilities
+from tutorial_utils.measure import recordings
+from tutorial_utils.model import onnx_export
+
+METHOD = (
+    "Each load in a process of its own, with the host clock: reading the plan from the cache (key and checksum "
+    "included), deserializing it, creating an execution context, in which TensorRT-RTX compiles the kernels; "
+    "medians of 3. Device memory: what the engine asks for. Damaged plans: the runtime's own messages"
+)
+# ONNX file, shape of one image and largest batch.
+CASES = (("quick-fp32", (3, 32, 32), 64), ("resnet50-fp16", (3, 224, 224), 64))
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load of a cached engine on a GPU.
+
+    Attributes:
+        read_ms: Milliseconds to find the plan in the cache, read it and compare its checksum.
+        deserialize_ms: Milliseconds to deserialize it.
+        context_ms: Milliseconds to create an execution context.
+        reported_bytes: Activation memory that the build reported.
+        asked_bytes: Device memory that the deserialized engine asks for.
+    """
+
+    read_ms: float
+    deserialize_ms: float
+    context_ms: float
+    reported_bytes: int
+    asked_bytes: int
+
+
+def load(onnx_path: Path, options: engine.BuildOptions) -> Load:
+    """Load a cached engine once, from the file to a context that can run. Call it in a fresh process.
+
+    Raises:
+        PlanError: The runtime refuses the plan.
+        BuildError: There is no memory for a context.
+    """
+    import pycuda.driver as cuda
+
+    from tutorial_utils.base.errors import BuildError, PlanError
+    from tutorial_utils.engine.tensorrt import MessageLog, checked, trt
+
+    cuda.init()
+    context = cuda.Device(0).retain_primary_context()
+    context.push()
+    try:
+        log = MessageLog()
+        runtime = trt.Runtime(log)
+        times = [time.perf_counter()]
+        built = engine.build(onnx_path, options, progress=False)
+        times.append(time.perf_counter())
+        loaded = runtime.deserialize_cuda_engine(built.plan)
+        checked(loaded, log, PlanError, "TensorRT can't load the engine", "Build it again.")
+        times.append(time.perf_counter())
+        execution = loaded.create_execution_context()
+        checked(execution, log, BuildError, "TensorRT can't create a context", "Free GPU memory.")
+        times.append(time.perf_counter())
+        asked = loaded.device_memory_size_v2
+        del execution, loaded, runtime
+    finally:
+        context.pop()
+        context.detach()
+    read, deserialize, create = (1000 * (after - before) for before, after in itertools.pairwise(times))
+    return Load(read, deserialize, create, built.report.activation_bytes, asked)
+
+
+def refusal(plan: bytes) -> str:
+    """Return why this machine's runtime refuses a plan, or "loads". Call it in a fresh process.
+
+    The context isn't created: what is asked is whether deserialization notices the damage.
+    """
+    import pycuda.driver as cuda
+
+    from tutorial_utils.engine.tensorrt import MessageLog, trt
+
+    cuda.init()
+    context = cuda.Device(0).retain_primary_context()
+    context.push()
+    try:
+        log = MessageLog()
+        loaded = trt.Runtime(log).deserialize_cuda_engine(plan)
+        answer = "loads" if loaded is not None else log.last_errors()
+        del loaded
+    finally:
+        context.pop()
+        context.detach()
+    return answer
+
+
+def damaged(plan: bytes) -> dict[str, bytes]:
+    """Return copies of a plan of TensorRT-RTX, each damaged in one way, by what was done to it."""
+    return {
+        "untouched": plan,
+        "cut to half": plan[: len(plan) // 2],
+        "another version in the header": plan[:26] + bytes([plan[26] ^ 0xFF]) + plan[27:],
+        "one byte of the middle altered": _flipped(plan, len(plan) // 2),
+        "another magic number": b"ftrt" + plan[4:],
+        "empty": b"",
+    }
+
+
+def _flipped(plan: bytes, position: int) -> bytes:
+    return plan[:position] + bytes([plan[position] ^ 0xFF]) + plan[position + 1 :]
+
+
+def loads(onnx_path: Path, sample: tuple[int, ...], batch: int) -> dict[str, float]:
+    """Build a model's engine, load it a few times, each in a fresh process, and return medians by the names of `Load`.
+
+    Args:
+        onnx_path: The model. Its one input is called x.
+        sample: Shape of one image.
+        batch: Largest batch of the profile.
+    """
+    options = engine.BuildOptions(profiles=(engine.Profile.batch("x", sample, opt=batch, max=batch),))
+    built = engine.build(onnx_path, options)
+    results = [asdict(child_process.run(load, onnx_path, options)) for _ in range(_REPEATS)]
+    medians = {name: round(statistics.median(one[name] for one in results), 3) for name in results[0]}
+    return {
+        "parse_ms": round(1000 * built.report.parse_seconds, 3),
+        "build_ms": round(1000 * built.report.build_seconds, 3),
+        **medians,
+    }
+
+
+def refusals(plan: bytes) -> dict[str, str]:
+    """Return what this machine's runtime says to each damaged copy of a plan."""
+    answers = {}
+    for what, copy in damaged(plan).items():
+        try:
+            answers[what] = child_process.run(refusal, copy)
+        except subprocess.CalledProcessError:
+            answers[what] = "the process died"
+    return answers
+
+
+def record(models: Path) -> Path:
+    """Measure on this machine's GPU and keep the result as the recording "lesson01_plans".
+
+    Args:
+        models: A folder with ``quick-fp32.onnx`` and ``resnet50-fp16.onnx``.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        BackendUnavailableError: TensorRT engines can't run here.
+        ModelFileError: A model is missing.
+    """
+    machine = capabilities.require_tensorrt_run()
+    measured = {}
+    for name, sample, batch in CASES:
+        path = Path(models) / f"{name}.onnx"
+        onnx_export.load(path)
+        measured[name] = loads(path, sample, batch)
+    first, sample, batch = CASES[0]
+    options = engine.BuildOptions(profiles=(engine.Profile.batch("x", sample, opt=batch, max=batch),))
+    plan = engine.build(Path(models) / f"{first}.onnx", options).plan
+    recording = recordings.new(
+        "Loading plans, their memory, and plans that are refused",
+        METHOD,
+        machine.machine(),
+        {"loads": measured, "refusals": refusals(plan)},
+    )
+    return recordings.save(recording, recordings.FOLDER / "lesson01_plans.json")

@@ -1,0 +1,84 @@
+"""Lesson 02: apparent speed-ups by one cold call beside those of warm calls, and how wide accuracies are."""
+
+from collections.abc import Mapping, Sequence
+
+from tutorial_utils import plotting
+from tutorial_utils.lessons.lesson02.cold_calls import SpeedUp
+from tutorial_utils.measure import quality
+from tutorial_utils.plotting import BLUE, GREY, ORANGE, Picture
+
+
+def apparent_speed_ups(rows: Sequence[SpeedUp], baseline: str) -> Picture:
+    """Draw speed-ups by first calls and by warm medians, on a logarithmic axis.
+
+    Args:
+        rows: What is compared with the baseline.
+        baseline: Its name.
+    """
+    figure, axes = plotting.new_figure(1.5 + 0.55 * len(rows))
+    positions = range(len(rows))
+    for position, one in enumerate(rows):
+        axes.plot([one.cold, one.warm.speedup], [position] * 2, color=GREY, linewidth=1)
+        axes.plot([one.warm.low, one.warm.high], [position] * 2, color=BLUE, linewidth=4, solid_capstyle="butt")
+        for value, height in ((one.cold, 11), (one.warm.speedup, -17)):
+            axes.annotate(
+                f"{value:.2f}x",
+                (value, position),
+                xytext=(0, height),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+            )
+    axes.plot([one.cold for one in rows], positions, "D", color=ORANGE, markersize=9, label="one cold call (above)")
+    axes.plot(
+        [one.warm.speedup for one in rows],
+        positions,
+        "o",
+        color=BLUE,
+        markersize=9,
+        label="median of warm calls, 95 % interval (below)",
+    )
+    axes.axvline(1, color=GREY, linewidth=1.5, linestyle="--")
+    axes.set_yticks(positions, [one.name for one in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low / 1.2, high * 1.2)
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low / 1.2 <= tick <= high * 1.2]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel(f"times as fast as {baseline} (dashed line: no difference)")
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    lines = [
+        f"{one.name}: {one.cold:.2f}x by one cold call, "
+        f"{one.warm.speedup:.2f}x by warm calls ({one.warm.low:.2f} to {one.warm.high:.2f})"
+        for one in rows
+    ]
+    return Picture(figure, f"Speed-ups over {baseline} by two ways of timing. {'; '.join(lines)}.", "\n".join(lines))
+
+
+def accuracy_intervals(results: Mapping[str, tuple[int, int]]) -> Picture:
+    """Draw accuracies with their 95 % confidence intervals.
+
+    Args:
+        results: Right answers and number of images, by name.
+    """
+    figure, axes = plotting.new_figure(1.1 + 0.42 * len(results))
+    lines = []
+    for position, (name, (right, total)) in enumerate(results.items()):
+        low, high = (100 * bound for bound in quality.accuracy_interval(right, total))
+        axes.plot([low, high], [position] * 2, color=BLUE, linewidth=3, solid_capstyle="butt")
+        axes.plot(100 * right / total, position, "o", color=ORANGE, markersize=8)
+        lines.append(
+            f"{name}: {right} of {total}, {100 * right / total:.1f} %, interval {low:.1f} % to {high:.1f} %, "
+            f"{high - low:.1f} points wide"
+        )
+        axes.annotate(
+            f"{high - low:.1f} points", (low, position), xytext=(-6, 0), textcoords="offset points",
+            ha="right", va="center", fontsize=9,
+        )  # fmt: skip
+    axes.set_yticks(range(len(results)), list(results))
+    axes.set_ylim(len(results) - 0.5, -0.5)
+    axes.set_xlim(left=axes.get_xlim()[0] - 8)
+    axes.set_xlabel("accuracy in % (dot) and its 95 % interval (line, with its width)")
+    return Picture(figure, f"Accuracies and their intervals. {'; '.join(lines)}.", "\n".join(lines))

@@ -1,0 +1,119 @@
+"""Lesson 03: latency against accuracy, and ResNet-50 in three libraries."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tutorial_utils import plotting
+from tutorial_utils.measure import quality
+from tutorial_utils.measure.deployment import Row
+from tutorial_utils.measure.timing import Measurement
+
+if TYPE_CHECKING:
+    import pandas
+
+_BACKEND_COLOURS = (plotting.GREY, plotting.RED, plotting.BLUE, plotting.ORANGE, plotting.GREEN)
+_MARKERS = {"fp32": "o", "fp16": "s", "int8": "^"}
+_COLOURS = {"TensorRT": plotting.GREEN, "ONNX Runtime": plotting.BLUE, "PyTorch eager": plotting.ORANGE}
+
+
+def latency_accuracy(groups: Sequence[tuple[str, Sequence[Row]]], images: int) -> plotting.Picture:
+    """Draw every row's median latency against its accuracy, with the accuracy's 95 % interval.
+
+    Args:
+        groups: Rows by where they were measured: the first is drawn filled, the others hollow.
+        images: How many images the accuracy is from.
+    """
+    figure, axes = plotting.new_figure(4.6)
+    backends = list(dict.fromkeys(row.backend for _, rows in groups for row in rows))
+    colours = dict(zip(backends, (*_BACKEND_COLOURS, *_BACKEND_COLOURS), strict=False))
+    lines = []
+    for where, rows in groups:
+        for row in rows:
+            accuracy, median = row.quality.accuracy, row.latency.median_ms
+            low, high = quality.accuracy_interval(round(accuracy * images), images)
+            colour = colours[row.backend]
+            axes.plot([median] * 2, [100 * low, 100 * high], color=colour, linewidth=1, alpha=0.5)
+            axes.plot(median, 100 * accuracy, _MARKERS[row.precision], color=colour, markersize=9,
+                      markerfacecolor=colour if where == groups[0][0] else "#fafafa", markeredgewidth=1.8)  # fmt: skip
+            lines.append(f"{row.label:28} {median:9.3f} ms {100 * accuracy:6.2f} %  {where}")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel(f"median milliseconds for a batch of {groups[0][1][0].latency.batch}, copies included")
+    axes.set_ylabel("accuracy in %, with its 95 % interval")
+    for backend, colour in colours.items():
+        axes.plot([], [], "o", color=colour, label=backend)
+    for precision, marker in _MARKERS.items():
+        axes.plot([], [], marker, color=plotting.GREY, label=precision.upper())
+    for position, (where, _) in enumerate(groups):
+        face = "#fafafa" if position else plotting.GREY
+        axes.plot([], [], "o", color=plotting.GREY, markerfacecolor=face, label=where)
+    figure.legend(loc="outside upper left", ncols=5, frameon=False)
+    every = [row for _, rows in groups for row in rows]
+    accuracies = [100 * row.quality.accuracy for row in every]
+    medians = [row.latency.median_ms for row in every]
+    alt = (
+        f"{len(every)} rows: medians from {min(medians):.3g} to {max(medians):.3g} ms, accuracies from "
+        f"{min(accuracies):.2f} to {max(accuracies):.2f} %. Text with every row stands beside the picture."
+    )
+    return plotting.Picture(figure, alt, "\n".join(lines))
+
+
+def resnet50(rows: Sequence[dict[str, Any]]) -> plotting.Picture:
+    """Draw the call times of ResNet-50: a bar to the median, a line to the 99th percentile, one panel for each batch.
+
+    Args:
+        rows: What `experiments.lesson03_resnet50.measure` returns.
+    """
+    batches = sorted({row["batch"] for row in rows})
+    figure, axes = plotting.new_figure(0.9 + 0.34 * len(rows) / len(batches), ncols=len(batches), sharey=True)
+    lines, fastest = [], []
+    for panel, batch in zip(axes, batches, strict=True):
+        shown = [row for row in rows if row["batch"] == batch]
+        times = [Measurement.from_dict(row["call"]) for row in shown]
+        for position, (row, time) in enumerate(zip(shown, times, strict=True)):
+            panel.barh(position, time.median_ms, color=_COLOURS[row["library"]], height=0.7)
+            panel.plot([time.median_ms, time.p99_ms], [position] * 2, color="black", linewidth=1)
+            panel.annotate(f"{time.median_ms:.2f}", (time.p99_ms, position), xytext=(4, 0),
+                           textcoords="offset points", va="center", fontsize=9)  # fmt: skip
+            lines.append(f"batch {batch:2}  {label(row):27} median {time.median_ms:7.3f} ms  p99 {time.p99_ms:7.3f} ms")
+        panel.set_yticks(range(len(shown)), [label(row) for row in shown])
+        panel.set_ylim(len(shown) - 0.4, -0.6)
+        panel.set_xlim(right=1.18 * max(time.p99_ms for time in times))
+        panel.set_xlabel(f"milliseconds per call, {batch}x3x224x224")
+        best = min(zip(shown, times, strict=True), key=lambda pair: pair[1].median_ms)
+        fastest.append(f"batch {batch}: {label(best[0])} with {best[1].median_ms:.2f} ms")
+    alt = f"ResNet-50 in three libraries, median times of a call. Fastest at {'; at '.join(fastest)}."
+    return plotting.Picture(figure, alt, "\n".join(lines))
+
+
+def resnet50_table(rows: Sequence[dict[str, Any]]) -> "pandas.DataFrame":
+    """Return the times of ResNet-50 as a table for display.
+
+    Args:
+        rows: What `experiments.lesson03_resnet50.measure` returns.
+    """
+    import pandas
+
+    lines = []
+    for row in rows:
+        call, gpu = (Measurement.from_dict(row[clock]) for clock in ("call", "gpu"))
+        lines.append(
+            {
+                "batch": row["batch"],
+                "library": label(row),
+                "loading ms": f"{row['ready_ms']:.0f}",
+                "first call ms": f"{call.first_call_ms:.1f}",
+                "median ms": f"{call.median_ms:.3f}",
+                "p99 ms": f"{call.p99_ms:.3f}",
+                "GPU median ms": f"{gpu.median_ms:.3f}",
+                "GPU p99 ms": f"{gpu.p99_ms:.3f}",
+                "images/s": f"{call.images_per_second:,.0f}",
+                "error": f"{row['relative_error']:.0e}",
+            }
+        )
+    return pandas.DataFrame(lines).set_index(["batch", "library"])
+
+
+def label(row: dict[str, Any]) -> str:
+    """Return library, precision and variant of a row."""
+    return " ".join(filter(None, (row["library"], row["precision"], row["variant"])))

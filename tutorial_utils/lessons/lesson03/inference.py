@@ -1,0 +1,330 @@
+"""Lesson 03, inference on a GPU: what `lesson03_by_hand` costs, and what TensorRT says to mistakes."""
+
+import functools
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from tutorial_utils import engine
+from tutorial_utils.base.errors import CourseError
+from tutorial_utils.engine.tensorrt import MessageLog, trt
+from tutorial_utils.machine import capabilities
+from tutorial_utils.measure import quality, recordings, timing
+from tutorial_utils.model import data, onnx_export
+from tutorial_utils.runners import by_hand
+
+BATCH, LARGEST = 64, 64
+QUICK_PROFILE = engine.Profile.batch("x", data.IMAGE_SHAPE, opt=BATCH, max=LARGEST)
+RESNET_PROFILE = engine.Profile.batch("x", (3, 224, 224), opt=8, max=LARGEST)
+LANES = 3
+MODELS = ("quick-fp32", "quick-fp16", "resnet50-fp16")
+METHOD = (
+    "the functions of tutorial_utils/runners/by_hand.py; quick classifier on 64 test images, ResNet-50 "
+    "FP16 with random weights at 224x224 for clocks and capture; warm-up until steady, then 10 rounds in which the "
+    "candidates take turns; host clock, copies included, unless named otherwise"
+)
+_CLOCK_CALLS = 50
+_TOP_K_SHAPE = (4, 100)
+
+
+def measure(models: Mapping[str, Path], seconds: float = 0.3) -> dict[str, Any]:
+    """Run the experiment on this machine's GPU.
+
+    Args:
+        models: ONNX files by name: `MODELS`.
+        seconds: About how long to time each candidate.
+
+    Returns:
+        Plain values for a recording::
+
+            {"tensors": {"x": ["INPUT", "FLOAT", [-1, 3, 32, 32]], ...},
+             "agreement": {"fp32": {"runner": relative error, "onnxruntime": relative error, "lanes": ...,
+                           "cuda_graph": ..., "allocator": ...}, "fp16": {the same}},
+             "mistakes": [{"what": ..., "returned": "False", "message": TensorRT's words}, ...],
+             "top_k": {"k": 3, "shapes": {"values": [4, 3], "indices": [4, 3]}, "right": True},
+             "once": {"load": ms, "context": ms, "first call": ms},
+             "per_call": {"made once": Measurement, "TensorRTRunner": ..., "made in every call": ...},
+             "graph": {"calls": Measurement, "graph": Measurement},
+             "lanes": {"1 stream": Measurement of `LANES` batches, "3 streams": ...},
+             "clocks": {"enqueue only": ms, "enqueue and wait": ms, "CUDA events": ms},
+             "capture": {"status": "captured" or why not, "relative_error": ..., "times": {"calls": ..., "graph": ...}}}
+
+    Raises:
+        BackendUnavailableError: TensorRT engines can't run here.
+    """
+    images = data.load("digits", "test").images[:BATCH]
+    quick = {name: _build(models[f"quick-{name}"], QUICK_PROFILE) for name in ("fp32", "fp16")}
+    resnet = _build(models["resnet50-fp16"], RESNET_PROFILE)
+    with by_hand.primary_context():
+        return {
+            "tensors": _tensors(quick["fp32"]),
+            "agreement": {name: _agreement(built, models["quick-fp32"], images) for name, built in quick.items()},
+            "mistakes": _mistakes(quick["fp32"].plan),
+            "top_k": _top_k(),
+            **_costs(quick["fp16"], images, seconds),
+            "clocks": _clocks(resnet),
+            "capture": _capture(resnet, seconds),  # last: a failed capture may leave the context in error
+        }
+
+
+def _build(path: Path, profile: engine.Profile) -> engine.Engine:
+    return engine.build(path, engine.BuildOptions(profiles=(profile,)))
+
+
+def _tensors(built: engine.Engine) -> dict[str, list]:
+    found = by_hand.tensors(by_hand.load(built.plan, MessageLog()))
+    return {name: [mode, dtype, list(shape)] for name, (mode, dtype, shape) in found.items()}
+
+
+def _agreement(built: engine.Engine, reference: Path, images: np.ndarray) -> dict[str, float]:
+    """Compare every way to run an engine with the runner and with ONNX Runtime's FP32 on the CPU."""
+    from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
+    from tutorial_utils.runners.tensorrt import TensorRTRunner
+
+    feeds = {"x": images}
+    with OnnxRuntimeRunner(reference) as runner:
+        (wanted,) = runner.infer(feeds).values()
+    with TensorRTRunner(built) as runner:
+        (expected,) = runner.infer(feeds).values()
+    log = MessageLog()
+    loaded = by_hand.load(built.plan, log)
+    lanes = [by_hand.make_lane(loaded, {"x": images.shape}, log) for _ in range(LANES)]
+    graph_lane = by_hand.make_lane(loaded, {"x": images.shape}, log, cuda_graph=True)
+    ways = {
+        "by hand": [by_hand.infer(lanes[0], feeds)],
+        "lanes": by_hand.infer_on_lanes(lanes, feeds),
+        "cuda_graph": [by_hand.infer(graph_lane, feeds) for _ in range(3)],  # the first calls capture
+        "allocator": [by_hand.infer_with_allocator(loaded, feeds, log)],
+    }
+    for lane in (*lanes, graph_lane):
+        by_hand.close(lane)
+    errors = {
+        f"{name} against TensorRTRunner": max(
+            quality.relative_error(next(iter(outputs.values())), expected) for outputs in results
+        )
+        for name, results in ways.items()
+    }
+    return {**errors, "TensorRTRunner against ONNX Runtime FP32": quality.relative_error(expected, wanted)}
+
+
+def _mistakes(plan: bytes) -> list[dict[str, str]]:
+    """Make mistakes on purpose, each with an engine and a context of its own, and keep what TensorRT answers."""
+    stream = by_hand.cuda.Stream()
+    good, too_large = (BATCH, *data.IMAGE_SHAPE), (LARGEST + 1, *data.IMAGE_SHAPE)
+    attempts: dict[str, Callable[[Any], Any]] = {
+        "shape outside the profile": lambda context: context.set_input_shape("x", too_large),
+        "shape of another rank": lambda context: context.set_input_shape("x", good[1:]),
+        "shape of an unknown input": lambda context: context.set_input_shape("image", good),
+        "address of an unknown tensor": lambda context: context.set_tensor_address("image", 0),
+        "output shape before the input's": lambda context: tuple(context.get_tensor_shape("fetch_name_0")),
+        "inputs without a shape": lambda context: list(context.infer_shapes()),
+        "run without a shape": lambda context: context.execute_async_v3(stream.handle),
+        "run without addresses": lambda context: (
+            context.set_input_shape("x", good) and context.execute_async_v3(stream.handle)
+        ),
+    }
+    rows = [_attempt(what, plan, call) for what, call in attempts.items()]
+    log = MessageLog()
+    cut = trt.Runtime(log).deserialize_cuda_engine(plan[: len(plan) // 2])
+    return [*rows, {"what": "half a plan", "returned": repr(cut), "message": log.last_errors()}]
+
+
+def _attempt(what: str, plan: bytes, call: Callable[[Any], Any]) -> dict[str, str]:
+    log = MessageLog()
+    context = by_hand.new_context(by_hand.load(plan, log), log)
+    seen = len(log.messages)
+    returned = repr(call(context))
+    fresh = MessageLog()
+    fresh.messages = log.messages[seen:]
+    return {"what": what, "returned": returned, "message": fresh.last_errors()}
+
+
+def save_top_k(path: Path) -> Path:
+    """Write a model whose output shape follows the value of an input: the k largest numbers of each row."""
+    node = helper.make_node("TopK", ["x", "k"], ["values", "indices"], "TopK.0", axis=1)
+    info = helper.make_tensor_value_info
+    rows, _ = _TOP_K_SHAPE
+    graph = helper.make_graph(
+        [node],
+        "top_k",
+        [info("x", TensorProto.FLOAT, _TOP_K_SHAPE), info("k", TensorProto.INT64, [1])],
+        [info("values", TensorProto.FLOAT, [rows, "k"]), info("indices", TensorProto.INT64, [rows, "k"])],
+    )
+    opset = helper.make_opsetid("", onnx_export.OPSET)
+    return onnx_export.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+
+
+def build_top_k(path: Path) -> bytes:
+    """Build the model of `save_top_k` for 1 to 10 numbers. The profile ranges over values of k, not over its shape.
+
+    Raises:
+        PlanError: TensorRT refuses a call.
+    """
+    log = MessageLog()
+    builder = trt.Builder(log)
+    network = by_hand.must(builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)), log)
+    by_hand.must(trt.OnnxParser(network, log).parse_from_file(str(path)), log)
+    profile, config = builder.create_optimization_profile(), builder.create_builder_config()
+    profile.set_shape_input("k", [1], [5], [10])
+    by_hand.must(config.add_optimization_profile(profile), log)
+    return bytes(by_hand.must(builder.build_serialized_network(network, config), log))
+
+
+def _top_k() -> dict[str, Any]:
+    x = np.random.default_rng(0).permutation(np.prod(_TOP_K_SHAPE)).reshape(_TOP_K_SHAPE).astype(np.float32)
+    k = np.array([3], np.int64)
+    with tempfile.TemporaryDirectory() as folder:
+        plan = build_top_k(save_top_k(Path(folder) / "top_k.onnx"))
+    log = MessageLog()
+    try:
+        outputs = by_hand.infer_with_allocator(by_hand.load(plan, log), {"x": x, "k": k}, log)
+    except CourseError as error:
+        return {"k": int(k[0]), "right": False, "message": error.cause}
+    wanted = -np.sort(-x, axis=1)[:, : k[0]]
+    return {
+        "k": int(k[0]),
+        "shapes": {name: list(array.shape) for name, array in outputs.items()},
+        "right": bool(np.array_equal(outputs["values"], wanted)),
+    }
+
+
+def _costs(built: engine.Engine, images: np.ndarray, seconds: float) -> dict[str, Any]:
+    """Time what is paid once, what is paid when it is paid in every call, CUDA graphs, and several streams."""
+    from tutorial_utils.runners.tensorrt import TensorRTRunner
+
+    feeds, shapes, log = {"x": images}, {"x": images.shape}, MessageLog()
+    started = time.perf_counter()
+    loaded = by_hand.load(built.plan, log)
+    after_load = time.perf_counter()
+    lane = by_hand.make_lane(loaded, shapes, log)
+    after_context = time.perf_counter()
+    by_hand.infer(lane, feeds)
+    after_call = time.perf_counter()
+    once = np.diff([started, after_load, after_context, after_call]) * 1000
+    lanes = [lane, *(by_hand.make_lane(loaded, shapes, log) for _ in range(LANES - 1))]
+    graph_lane = by_hand.make_lane(loaded, shapes, log, cuda_graph=True)
+    with TensorRTRunner(built) as runner:
+        per_call = timing.measure_in_turn(
+            {
+                "made once": functools.partial(by_hand.infer, lane, feeds),
+                "TensorRTRunner": functools.partial(runner.infer, feeds),
+                "made in every call": functools.partial(by_hand.infer_from_scratch, loaded, feeds, log),
+            },
+            batch=len(images), seconds=seconds, max_calls=200,
+        )  # fmt: skip
+    graph = timing.measure_in_turn(
+        {name: functools.partial(by_hand.infer, one, feeds) for name, one in (("calls", lane), ("graph", graph_lane))},
+        batch=len(images), seconds=seconds, max_calls=200,
+    )  # fmt: skip
+    streams = timing.measure_in_turn(
+        {
+            "1 stream": lambda: [by_hand.infer(lane, feeds) for _ in range(LANES)],
+            f"{LANES} streams": functools.partial(by_hand.infer_on_lanes, lanes, feeds),
+        },
+        batch=LANES * len(images), seconds=seconds, max_calls=200,
+    )  # fmt: skip
+    for one in (*lanes, graph_lane):
+        by_hand.close(one)
+    return {
+        "once": {name: round(ms, 2) for name, ms in zip(("load", "context", "first call"), once.tolist(), strict=True)},
+        "per_call": _plain(per_call),
+        "graph": _plain(graph),
+        "lanes": _plain(streams),
+    }
+
+
+def _resnet_lane(built: engine.Engine, batch: int) -> by_hand.Lane:
+    log = MessageLog()
+    lane = by_hand.make_lane(by_hand.load(built.plan, log), {"x": (batch, 3, 224, 224)}, log)
+    images = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=np.float32)
+    by_hand.infer(lane, {"x": images})
+    return lane
+
+
+def _clocks(built: engine.Engine) -> dict[str, float]:
+    """Time the same engine call with three clocks: medians in milliseconds, copies excluded."""
+    lane = _resnet_lane(built, BATCH)
+    by_hand.event_times(lane, 10)
+    enqueued, waited = [], []
+    for _ in range(_CLOCK_CALLS):
+        begin = time.perf_counter()
+        by_hand.must(lane.context.execute_async_v3(lane.stream.handle), lane.log)
+        enqueued.append(time.perf_counter() - begin)
+        lane.stream.synchronize()
+        waited.append(time.perf_counter() - begin)
+    events = float(np.median(by_hand.event_times(lane, _CLOCK_CALLS)))
+    by_hand.close(lane)
+    times = {"enqueue only": 1000 * np.median(enqueued), "enqueue and wait": 1000 * np.median(waited)}
+    return {**{name: round(float(ms), 4) for name, ms in times.items()}, "CUDA events": round(events, 4)}
+
+
+def _capture(built: engine.Engine, seconds: float) -> dict[str, Any]:
+    """Capture a call with cuda-python, where that is installed, and compare outputs and times with plain calls."""
+    if find_spec("cuda") is None or find_spec("cuda.bindings") is None:
+        return {"status": "cuda-python is not installed"}
+    lane = _resnet_lane(built, 1)
+    expected = _output(lane, lambda: by_hand.must(lane.context.execute_async_v3(lane.stream.handle), lane.log))
+    try:
+        graph = by_hand.capture(lane)
+        captured = _output(lane, functools.partial(by_hand.launch, graph, lane))
+        times = timing.measure_in_turn(
+            {
+                "calls": lambda: (lane.context.execute_async_v3(lane.stream.handle), lane.stream.synchronize()),
+                "graph": lambda: (by_hand.launch(graph, lane), lane.stream.synchronize()),
+            },
+            seconds=seconds, max_calls=200,
+        )  # fmt: skip
+    except Exception as error:  # whatever CUDA or its binding raise: the recording says so
+        return {"status": f"{type(error).__name__}: {getattr(error, 'cause', error)}"}
+    by_hand.close(lane)
+    return {
+        "status": "captured",
+        "relative_error": quality.relative_error(captured, expected),
+        "times": _plain(times),
+    }
+
+
+def _output(lane: by_hand.Lane, run: Callable[[], Any]) -> np.ndarray:
+    """Clear the output on the GPU, run, and return it: an output left from an earlier call would prove nothing."""
+    (buffer,) = (buffer for name, buffer in lane.buffers.items() if name != "x")
+    by_hand.cuda.memset_d8_async(buffer.device, 0, buffer.host.nbytes, lane.stream)
+    run()
+    by_hand.cuda.memcpy_dtoh_async(buffer.host, buffer.device, lane.stream)
+    lane.stream.synchronize()
+    return buffer.host.copy()
+
+
+def _plain(measured: dict[str, timing.Measurement]) -> dict[str, Any]:
+    return {name: measurement.to_dict() for name, measurement in measured.items()}
+
+
+def record(models: Path) -> Path:
+    """Run the experiment on this machine's GPU and keep the result as a recording.
+
+    Args:
+        models: A folder with ``quick-{fp32,fp16}.onnx`` and ``resnet50-fp16.onnx``.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        BackendUnavailableError: TensorRT engines can't run here.
+        ModelFileError: A model is missing.
+    """
+    machine = capabilities.require_tensorrt_run()
+    files = {name: Path(models) / f"{name}.onnx" for name in MODELS}
+    for path in files.values():
+        onnx_export.load(path)
+    recording = recordings.new(
+        title="TensorRT inference by hand with PyCUDA: mistakes, costs, streams, CUDA graphs and clocks",
+        method=METHOD,
+        machine=machine.machine(),
+        data=measure(files),
+    )
+    return recordings.save(recording, recordings.FOLDER / "lesson03_inference.json")

@@ -1,0 +1,266 @@
+"""The migration card: calls written for TensorRT 8.6, and what to write instead for TensorRT 10, 11 and RTX.
+
+The right-hand side is code that runs: `execute` runs what needs only a builder, anywhere; what needs a loaded engine
+runs where there is a GPU. `missing_names` looks every name of some code up in the installed TensorRT.
+"""
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tutorial_utils.base.flavour import FLAVOURS
+from tutorial_utils.engine.tensorrt import MessageLog, trt
+from tutorial_utils.model import onnx_export
+
+# What the variables of the code on the card are.
+CLASSES = {
+    "builder": "Builder",
+    "config": "IBuilderConfig",
+    "context": "IExecutionContext",
+    "engine": "ICudaEngine",
+    "layer": "ILayer",
+    "network": "INetworkDefinition",
+    "profile": "IOptimizationProfile",
+    "tensor": "ITensor",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the card.
+
+    Attributes:
+        topic: What the code is for.
+        old: Code as it was written for TensorRT 8.6.
+        new: What to write now.
+        old_in_10: Whether TensorRT 10 (10.13) still has the old names. Most are deprecated there.
+        old_in_11: Whether TensorRT 11 still has them.
+        needs: What must exist before: only a builder, or an engine on a GPU.
+    """
+
+    topic: str
+    old: str
+    new: str
+    old_in_10: bool
+    old_in_11: bool
+    needs: Literal["builder", "engine"] = "builder"
+
+
+# 10 was checked against the type stubs of 10.13, 11 was read in the wheel of tensorrt-cu12-bindings 11.4.0.106.
+CARD = (
+    Change(
+        "network",
+        "network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))",
+        "network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))",
+        old_in_10=True,
+        old_in_11=False,
+    ),
+    Change(
+        "batch size",
+        "builder.max_batch_size = 64",
+        "profile.set_shape('x', (1, 3, 32, 32), (32, 3, 32, 32), (64, 3, 32, 32))",
+        old_in_10=False,
+        old_in_11=False,
+    ),
+    Change(
+        "workspace",
+        "config.max_workspace_size = 1 << 30",
+        "config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 1 << 30)",
+        old_in_10=False,
+        old_in_11=False,
+    ),
+    Change(
+        "FP16",
+        "config.set_flag(trt.BuilderFlag.FP16)",
+        "onnx_path = to_fp16(onnx_path, fp16_path)",
+        old_in_10=True,
+        old_in_11=False,
+    ),
+    Change(
+        "INT8",
+        "config.int8_calibrator = calibrator",
+        "onnx_path = to_int8(onnx_path, int8_path, images)",
+        old_in_10=True,
+        old_in_11=False,
+    ),
+    Change(
+        "precision of a layer",
+        "layer.precision = trt.float16",
+        "half = network.add_cast(tensor, trt.float16).get_output(0)",
+        old_in_10=True,
+        old_in_11=False,
+    ),
+    Change(
+        "range of a tensor",
+        "tensor.dynamic_range = (-1, 1)",
+        "quantized = network.add_quantize(tensor, scale, trt.int8).get_output(0)",
+        old_in_10=True,
+        old_in_11=False,
+    ),
+    Change(
+        "pooling",
+        "layer = network.add_pooling(tensor, trt.PoolingType.MAX, (2, 2))",
+        "layer = network.add_pooling_nd(tensor, trt.PoolingType.MAX, (2, 2))",
+        old_in_10=False,
+        old_in_11=False,
+    ),
+    Change(
+        "build",
+        "engine = builder.build_engine(network, config)",
+        "plan = builder.build_serialized_network(network, config)",
+        old_in_10=False,
+        old_in_11=False,
+    ),
+    Change(
+        "number of tensors",
+        "count = engine.num_bindings",
+        "count = engine.num_io_tensors",
+        old_in_10=False,
+        old_in_11=False,
+        needs="engine",
+    ),
+    Change(
+        "input or output",
+        "is_input = engine.binding_is_input(0)",
+        "is_input = engine.get_tensor_mode('x') == trt.TensorIOMode.INPUT",
+        old_in_10=False,
+        old_in_11=False,
+        needs="engine",
+    ),
+    Change(
+        "limits of a profile",
+        "limits = engine.get_profile_shape(0, 'x')",
+        "limits = engine.get_tensor_profile_shape('x', 0)",
+        old_in_10=False,
+        old_in_11=False,
+        needs="engine",
+    ),
+    Change(
+        "memory of a context",
+        "size = engine.device_memory_size",
+        "size = engine.device_memory_size_v2",
+        old_in_10=True,
+        old_in_11=False,
+        needs="engine",
+    ),
+    Change(
+        "input shape",
+        "context.set_binding_shape(0, (8, 3, 32, 32))",
+        "context.set_input_shape('x', (8, 3, 32, 32))",
+        old_in_10=False,
+        old_in_11=False,
+        needs="engine",
+    ),
+    Change(
+        "are all shapes known?",
+        "ready = context.all_shape_inputs_specified",
+        "ready = not context.infer_shapes()",
+        old_in_10=True,
+        old_in_11=False,
+        needs="engine",
+    ),
+    Change(
+        "run",
+        "context.execute_async_v2(list(addresses.values()), stream)",
+        "for name, address in addresses.items(): context.set_tensor_address(name, address)\n"
+        "context.execute_async_v3(stream)",
+        old_in_10=False,
+        old_in_11=False,
+        needs="engine",
+    ),
+)
+
+
+def missing_names(code: str) -> list[str]:
+    """Return the names of TensorRT's API in some code that the installed TensorRT lacks.
+
+    Args:
+        code: Python that uses the variables of `CLASSES`, and ``trt``.
+    """
+    chains = {ast.unparse(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute)}
+    found = {_api_name(chain) for chain in chains}
+    return sorted(name for name in found if name and not _exists(name))
+
+
+def _api_name(chain: str) -> str | None:
+    """Return "Builder.create_network" for "builder.create_network"; None for what is not TensorRT's."""
+    variable, _, rest = chain.partition(".")
+    if variable == "trt":
+        return rest
+    if variable in CLASSES and "(" not in rest:
+        return f"{CLASSES[variable]}.{rest}"
+    return None
+
+
+def _exists(name: str) -> bool:
+    owner: Any = trt
+    for part in name.split("."):
+        if not hasattr(owner, part):
+            return False
+        owner = getattr(owner, part)
+    return True
+
+
+def build_variables(onnx_path: Path, folder: Path, images: np.ndarray) -> dict[str, Any]:
+    """Return the variables that the card's code for builders uses: a small network, a profile, a configuration.
+
+    Args:
+        onnx_path: The quick classifier in FP32, with the input x.
+        folder: Where the FP16 and INT8 variants are written.
+        images: Calibration images for the INT8 variant.
+    """
+    log = MessageLog()
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    tensor = network.add_input("x", trt.float32, (8, 3, 32, 32))
+    scale = network.add_constant((), trt.Weights(np.ones((), np.float32))).get_output(0)
+    layer = network.add_identity(tensor)
+    network.mark_output(layer.get_output(0))
+    return {
+        "trt": trt, "log": log, "builder": builder, "network": network, "tensor": tensor, "layer": layer,
+        "scale": scale, "config": builder.create_builder_config(), "profile": builder.create_optimization_profile(),
+        "onnx_path": onnx_path, "fp16_path": folder / "card-fp16.onnx", "int8_path": folder / "card-int8.onnx",
+        "images": images, "to_fp16": onnx_export.to_fp16, "to_int8": onnx_export.to_int8,
+    }  # fmt: skip
+
+
+def execute(change: Change, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the right-hand side of a line.
+
+    Args:
+        change: A line of the card.
+        variables: What its code uses, for example from `build_variables`.
+
+    Returns:
+        The variables that the code assigned.
+
+    Raises:
+        Exception: Whatever the code raises.
+    """
+    assigned: dict[str, Any] = {}
+    exec(change.new, dict(variables), assigned)
+    return assigned
+
+
+def markdown(card: Sequence[Change] = CARD) -> str:
+    """Return the card as a table. Whether the installed TensorRT has the old names is looked up, not typed."""
+    still = {True: "yes", False: "no"}
+    lines = [
+        f"| for | written for 8.6 → write instead | old in 10 | in 11 | in this {FLAVOURS[trt.__name__]} |",
+        "|:--|:--|:--|:--|:--|",
+    ]
+    for change in card:
+        here = not missing_names(change.old)
+        code = f"{_code(change.old)}<br>→ {_code(change.new)}"
+        lines.append(
+            f"| {change.topic} | {code} | {still[change.old_in_10]} | {still[change.old_in_11]} | {still[here]} |"
+        )
+    return "\n".join(lines)
+
+
+def _code(text: str) -> str:
+    return "<br>".join(f"`{line}`" for line in text.splitlines())

@@ -1,0 +1,245 @@
+"""Lesson 03: ResNet-50 in TensorRT, ONNX Runtime and PyTorch eager on one GPU, on one stream, by the same clocks."""
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tutorial_utils import engine
+from tutorial_utils.base.errors import BackendUnavailableError, PlanError
+from tutorial_utils.machine import capabilities
+from tutorial_utils.measure import quality, recordings, timing
+from tutorial_utils.model import onnx_export
+
+BATCHES = (1, 64)
+METHOD = (
+    "ResNet-50 with 10 classes at 3x224x224, random weights (PyTorch's are torchvision's own); inputs and outputs stay "
+    "on the GPU and are FP32, so that FP16 includes two casts; all candidates on one stream. Call: host clock until "
+    "the stream is idle, warm-up until steady, then 10 rounds in which the candidates take turns. GPU: CUDA events "
+    "around the call on the stream. TensorRT: a static profile for each batch. ONNX Runtime: I/O binding, default "
+    "convolution search. PyTorch: eager, NCHW, cudnn.benchmark off, inference_mode, FP16 by model.half()"
+)
+_SHAPE = (3, 224, 224)
+_MAX_CALLS = 200
+
+
+def measure(models: dict[str, Path], seconds: float = 0.4) -> list[dict[str, Any]]:
+    """Time every candidate at every batch size.
+
+    Args:
+        models: ResNet-50 with the input ``x``, dynamic in its first dimension, and one output: "fp32" and "fp16".
+        seconds: About how long to time each candidate with each of the two clocks.
+
+    Returns:
+        One row for each candidate and batch: ``library``, ``precision`` ("FP32", "TF32", "FP16"), ``variant`` ("" or
+        "CUDA graph"), ``batch``, ``ready_ms`` (from model file or built engine to before the first call), ``call`` and
+        ``gpu`` (each a `Measurement`; ``call`` holds the first call), ``relative_error`` against FP32 with the same
+        weights: ONNX Runtime's for the ONNX models, PyTorch's for its own.
+
+    Raises:
+        BackendUnavailableError: There is no PyTorch with a GPU, or no TensorRT that runs engines.
+    """
+    torch = _torch()
+    stream = torch.cuda.Stream()
+    rows = []
+    with torch.inference_mode(), torch.cuda.stream(stream):
+        for batch in BATCHES:
+            rows += _measure_batch(torch, stream, models, batch, seconds)
+    return rows
+
+
+def _measure_batch(
+    torch: ModuleType, stream: Any, models: dict[str, Path], batch: int, seconds: float
+) -> list[dict[str, Any]]:
+    images = torch.from_numpy(np.random.default_rng(0).standard_normal((batch, *_SHAPE), dtype=np.float32)).cuda()
+    makers: dict[tuple[str, str, str], Callable[[], Callable[[], Any]]] = {}
+    profile = engine.Profile.batch("x", _SHAPE, min=batch, opt=batch, max=batch)
+    for precision, name in (("fp32", "TF32"), ("fp16", "FP16")):  # TensorRT-RTX computes FP32 as TF32
+        built = engine.build(models[precision], engine.BuildOptions(profiles=(profile,)))
+        for variant in ("", "CUDA graph"):
+            makers["TensorRT", name, variant] = functools.partial(
+                tensorrt_call, torch, stream, built, images, bool(variant)
+            )
+    for precision, name in (("fp32", "FP32"), ("fp32", "TF32"), ("fp16", "FP16")):
+        make = functools.partial(onnxruntime_call, torch, stream, models[precision], images, name == "TF32")
+        makers["ONNX Runtime", name, ""] = make
+    for name in ("FP32", "TF32", "FP16"):
+        makers["PyTorch eager", name, ""] = functools.partial(pytorch_call, torch, images, name)
+
+    calls, ready_ms = {}, {}
+    for candidate, make in makers.items():
+        started = time.perf_counter()
+        calls[candidate] = make()
+        stream.synchronize()
+        ready_ms[candidate] = round(1000 * (time.perf_counter() - started), 1)
+    waiting = {candidate: functools.partial(_and_wait, call, stream) for candidate, call in calls.items()}
+    on_host = timing.measure_in_turn(waiting, batch=batch, seconds=seconds, max_calls=_MAX_CALLS)
+    references = {
+        "TensorRT": _result(calls["ONNX Runtime", "FP32", ""], stream),
+        "ONNX Runtime": _result(calls["ONNX Runtime", "FP32", ""], stream),
+        "PyTorch eager": _result(calls["PyTorch eager", "FP32", ""], stream),
+    }
+    return [
+        {
+            "library": library,
+            "precision": precision,
+            "variant": variant,
+            "batch": batch,
+            "ready_ms": ready_ms[library, precision, variant],
+            "call": on_host[library, precision, variant].to_dict(),
+            "gpu": timing.measure_on_device(
+                functools.partial(_event_times, torch, stream, call), batch=batch, seconds=seconds, max_calls=_MAX_CALLS
+            ).to_dict(),
+            "relative_error": quality.relative_error(_result(call, stream), references[library]),
+        }
+        for (library, precision, variant), call in calls.items()
+    ]
+
+
+def tensorrt_call(
+    torch: ModuleType, stream: Any, built: engine.Engine, images: Any, cuda_graph: bool
+) -> Callable[[], Any]:
+    """Return a call of a TensorRT engine on PyTorch's stream. PyTorch's tensors are its buffers: no PyCUDA needed.
+
+    Raises:
+        PlanError: TensorRT refuses a call.
+    """
+    from tutorial_utils.engine.tensorrt import MessageLog, checked
+    from tutorial_utils.runners.by_hand import load, must, new_context
+
+    log = MessageLog()
+    context = new_context(load(built.plan, log), log, cuda_graph=cuda_graph)
+    must(context.set_input_shape("x", tuple(images.shape)), log)
+    (output,) = (name for name in _names(context.engine) if name != "x")
+    logits = torch.empty(tuple(context.get_tensor_shape(output)), dtype=torch.float32, device="cuda")
+    must(context.set_tensor_address("x", images.data_ptr()), log)
+    must(context.set_tensor_address(output, logits.data_ptr()), log)
+
+    def call() -> Any:
+        checked(context.execute_async_v3(stream.cuda_stream), log, PlanError, "TensorRT can't run", "Build it again.")
+        return logits
+
+    return call
+
+
+def _names(loaded: Any) -> list[str]:
+    return [loaded.get_tensor_name(i) for i in range(loaded.num_io_tensors)]
+
+
+def onnxruntime_call(torch: ModuleType, stream: Any, onnx_path: Path, images: Any, tf32: bool) -> Callable[[], Any]:
+    """Return a call of ONNX Runtime on PyTorch's stream and tensors.
+
+    Raises:
+        BackendUnavailableError: ONNX Runtime can't use CUDA here.
+    """
+    import onnxruntime
+
+    if hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    provider = {"device_id": "0", "user_compute_stream": str(stream.cuda_stream), "use_tf32": str(int(tf32))}
+    session = onnxruntime.InferenceSession(str(onnx_path), options, providers=[("CUDAExecutionProvider", provider)])
+    if session.get_providers()[0] != "CUDAExecutionProvider":
+        raise BackendUnavailableError("ONNX Runtime can't use CUDA here.", "Install onnxruntime-gpu for this CUDA.")
+    (output,) = session.get_outputs()
+    logits = torch.empty((len(images), output.shape[1]), dtype=torch.float32, device="cuda")
+    binding = session.io_binding()
+    binding.bind_input("x", "cuda", 0, np.float32, tuple(images.shape), images.data_ptr())
+    binding.bind_output(output.name, "cuda", 0, np.float32, tuple(logits.shape), logits.data_ptr())
+    run_options = onnxruntime.RunOptions()  # the caller waits for the stream, as with the others
+    run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def call() -> Any:
+        session.run_with_iobinding(binding, run_options)
+        return logits
+
+    return call
+
+
+def pytorch_call(torch: ModuleType, images: Any, precision: str) -> Callable[[], Any]:
+    """Return a call of torchvision's ResNet-50 as PyTorch runs it without compilation."""
+    import torchvision
+
+    torch.manual_seed(0)
+    model = torchvision.models.resnet50(weights=None, num_classes=10).eval().cuda()
+    for name, weight in model.named_parameters():
+        if name.endswith("bn3.weight"):
+            weight.fill_(0.2)  # untrained batch norms normalize nothing, and 16 residual sums would overflow FP16
+    tf32 = precision == "TF32"
+    if precision == "FP16":
+        model.half()
+
+    def call() -> Any:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32  # global: set for every call
+        return model(images.half()).float() if precision == "FP16" else model(images)
+
+    return call
+
+
+def _and_wait(call: Callable[[], Any], stream: Any) -> None:
+    call()
+    stream.synchronize()
+
+
+def _result(call: Callable[[], Any], stream: Any) -> np.ndarray:
+    logits = call()
+    stream.synchronize()
+    return logits.cpu().numpy()
+
+
+def _event_times(torch: ModuleType, stream: Any, call: Callable[[], Any], calls: int) -> np.ndarray:
+    """Return milliseconds between CUDA events before and after each call, where the GPU may wait for the host."""
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
+    for begin, end in events:
+        begin.record(stream)
+        call()
+        end.record(stream)
+        stream.synchronize()  # otherwise the queue runs ahead, and hides how long the host takes
+    return np.array([begin.elapsed_time(end) for begin, end in events])
+
+
+def _torch() -> ModuleType:
+    try:
+        import torch
+        import torchvision  # noqa: F401 - needed later: better missed before the first minute than after it
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"PyTorch and torchvision are not installed: {error}.", "Install both where the recording is made."
+        ) from error
+    if not torch.cuda.is_available():
+        raise BackendUnavailableError("PyTorch finds no GPU.", "Run this on a machine with an NVIDIA GPU.")
+    return torch
+
+
+def record(models: Path) -> Path:
+    """Run the experiment on this machine's GPU and keep the result as a recording.
+
+    Args:
+        models: A folder with ``resnet50-fp32.onnx`` and ``resnet50-fp16.onnx``.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        BackendUnavailableError: TensorRT engines can't run here, or PyTorch is missing.
+        ModelFileError: A model is missing.
+    """
+    machine = capabilities.require_tensorrt_run()
+    torch = _torch()
+    files = {precision: Path(models) / f"resnet50-{precision}.onnx" for precision in ("fp32", "fp16")}
+    for path in files.values():
+        onnx_export.load(path)
+    stamp = machine.machine()
+    stamp["libraries"] = {**stamp["libraries"], "PyTorch": torch.__version__}
+    recording = recordings.new(
+        title="ResNet-50 in TensorRT, ONNX Runtime and PyTorch eager on one GPU",
+        method=METHOD,
+        machine=stamp,
+        data={"rows": measure(files)},
+    )
+    return recordings.save(recording, recordings.FOLDER / "lesson03_resnet50.json")

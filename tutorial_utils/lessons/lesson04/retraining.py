@@ -1,0 +1,448 @@
+"""Lesson 04: remedies that change the weights of the quick classifier, each by a training of seconds.
+
+- `decay_scale` for `scale_moved`: the classifier with one tensor that overflows FP16. It answers in FP32 as before,
+  since a batch norm is multiplied by a power of two and the convolution after it divided by the same.
+- `train_quantized` for weights on so few levels that rounding the trained ones (`round_weights`) ruins the classifier.
+- `prune` sets weights to 0.
+
+What is trained here is kept in the cache.
+"""
+
+import gzip
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from blake3 import blake3
+from filelock import FileLock
+from onnx import numpy_helper
+
+from tutorial_utils.base import paths
+from tutorial_utils.base.errors import BuildError, ExportError, InputError, ModelFileError
+from tutorial_utils.debug import tensor_errors
+from tutorial_utils.model import classifier, data, networks, onnx_export
+from tutorial_utils.model.quiet_paddle import paddle
+
+nn, functional = paddle.nn, paddle.nn.functional
+
+FP16_SMALLEST_NORMAL = 2.0**-14  # below it, FP16 loses a bit of resolution with each halving
+SCALE = 2.0**14
+EPOCHS = 2
+BATCH = 64
+Pattern = Literal["magnitude", "2:4"]
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A network after a training.
+
+    Attributes:
+        model: The network, in evaluation mode.
+        seconds: Time that the training took, also when it was read from the cache.
+    """
+
+    model: nn.Layer
+    seconds: float
+
+
+def network() -> nn.Layer:
+    """Return a new copy of the trained quick classifier."""
+    return classifier.load_or_train("quick", "digits").model
+
+
+def scale_moved(factor: float = SCALE) -> nn.Layer:
+    """Return the classifier with the tensor between the two convolutions of its second block larger by a factor."""
+    model = network()
+    block = model.blocks[1]
+    with paddle.no_grad():
+        for parameter in (block.norm1.weight, block.norm1.bias):
+            parameter.set_value(parameter * factor)
+        block.conv2.weight.set_value(block.conv2.weight / factor)
+    return model
+
+
+def round_weights(model: nn.Layer, bits: int) -> nn.Layer:
+    """Round the weights of convolutions and linear layers in place, each layer with one scale, and return the network.
+
+    Args:
+        model: The network.
+        bits: 2 or more: 3 leave the seven levels -3 to 3.
+    """
+    levels = 2 ** (bits - 1) - 1
+    with paddle.no_grad():
+        for layer in _layers(model, (nn.Conv2D, nn.Linear)):
+            weight = layer.weight.numpy()
+            scale = np.abs(weight).max() / levels
+            layer.weight.set_value(np.rint(weight / scale) * scale)
+    return model
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def decay_scale(decay: float, seed: int = 0) -> Retrained:
+    """Train `scale_moved` on, with weight decay on the batch norm that sets the range of the large tensor.
+
+    The loss doesn't resist: the batch norm after the next convolution takes every scale out again.
+
+    Args:
+        decay: Coefficient of the decay; a step multiplies the parameters by 1 minus learning rate times decay.
+        seed: Seed of the order of the images.
+    """
+
+    def train() -> nn.Layer:
+        model = scale_moved()
+        decayed = {parameter.name for parameter in model.blocks[1].norm1.parameters()}
+        _fit(model, 1e-2, seed, weight_decay=decay, apply_decay_param_fun=lambda name: name in decayed)
+        return model
+
+    return _cached(f"decay-{decay}-{seed}", train)
+
+
+def train_quantized(bits: int, quantized: bool = True, seed: int = 0) -> Retrained:
+    """Train the classifier on with the rounding in every step (quantization-aware training), and round its weights.
+
+    `paddle.quantization.QAT` rounds in the forward pass the weights of convolutions and linear layers, as
+    `round_weights` does, and their inputs to 8 bits. The gradient passes the rounding as if it weren't there
+    (straight-through estimator, https://arxiv.org/abs/1308.3432). The weights go into ONNX by `write_onnx` and
+    `onnx_export.to_int8`, since `QAT.convert` of Paddle 3.3.1 fails, see `paddle_conversion`.
+
+    Args:
+        bits: Bits of the weights.
+        quantized: False for the same training without rounding, for comparison. The weights are rounded after it, too.
+        seed: Seed of the order of the images.
+    """
+
+    def train() -> nn.Layer:
+        model = network()
+        rounding = _with_rounding(model, bits) if quantized else model
+        _fit(rounding, 1e-3, seed)
+        trained = rounding.state_dict()  # holds the quantizers' state, too
+        model.set_state_dict({name: trained[name] for name in model.state_dict()})
+        return round_weights(model, bits)
+
+    return _cached(f"rounded-{bits}-{quantized}-{seed}", train)
+
+
+def _with_rounding(model: nn.Layer, bits: int) -> nn.Layer:
+    from paddle.quantization import QAT, QuantConfig
+    from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
+
+    config = QuantConfig(activation=None, weight=None)
+    config.add_type_config(
+        [nn.Conv2D, nn.Linear],
+        activation=FakeQuanterWithAbsMaxObserver(moving_rate=0.9),
+        weight=FakeQuanterWithAbsMaxObserver(moving_rate=0.9, bit_length=bits),
+    )
+    model.train()  # QAT refuses networks in evaluation mode
+    return QAT(config).quantize(model)
+
+
+def paddle_conversion() -> str:
+    """Let Paddle make the network for deployment from one that was trained with rounding; return what came of it."""
+    from paddle.quantization import QAT, QuantConfig
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Paddle's remarks about its own calls
+            QAT(QuantConfig(activation=None, weight=None)).convert(_with_rounding(network(), bits=8))
+    except Exception as error:  # whatever Paddle raises is the answer
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return "converted"
+
+
+def prune(pattern: Pattern, sparsity: float = 0.5, retrain: bool = True, seed: int = 0) -> Retrained:
+    """Set weights of the convolutions to 0, and train the others on.
+
+    The first convolution is left alone: it has 3 input channels, too few for 2:4.
+
+    Args:
+        pattern: "magnitude": the smallest weights of each layer. "2:4": the two smallest of every four neighbours
+            along the input channels, which is the pattern that sparse tensor cores compute with.
+        sparsity: The fraction to set to 0; 2:4 is always a half.
+        retrain: Train after pruning.
+        seed: Seed of the order of the images.
+
+    Raises:
+        InputError: The pattern is unknown, or the sparsity isn't within 0 to 1.
+    """
+    if pattern not in ("magnitude", "2:4") or not 0 < sparsity < 1:
+        raise InputError(
+            f"Pruning by {pattern!r} to {sparsity} was asked for.", "Choose 'magnitude' or '2:4', and a part of 1."
+        )
+
+    def train() -> nn.Layer:
+        model = network()
+        masks = {}
+        for layer in _layers(model, nn.Conv2D):
+            if layer.weight.shape[1] % 4 == 0:
+                weight = layer.weight.numpy()
+                mask = two_of_four(weight) if pattern == "2:4" else largest(weight, 1 - sparsity)
+                masks[layer.weight.name] = mask.astype(np.float32)
+        _apply(model, masks)
+        if retrain:
+            _fit(model, 1e-3, seed, after_step=lambda: _apply(model, masks))
+        return model
+
+    return _cached(f"pruned-{pattern.replace(':', '')}-{sparsity}-{retrain}-{seed}", train)
+
+
+def largest(weight: np.ndarray, part: float) -> np.ndarray:
+    """Return a mask of the largest magnitudes: bool, of the weight's shape, a part of it (0 to 1) true."""
+    order = np.argsort(np.abs(weight), axis=None, kind="stable")
+    mask = np.zeros(weight.size, bool)
+    mask[order[weight.size - round(part * weight.size) :]] = True
+    return mask.reshape(weight.shape)
+
+
+def two_of_four(weight: np.ndarray) -> np.ndarray:
+    """Return a mask of the two largest magnitudes of each four input channels: bool, ``[out, in, height, width]``."""
+    fours = np.moveaxis(np.abs(weight), 1, -1)
+    rows = fours.reshape(-1, 4)
+    mask = np.ones(rows.shape, bool)
+    np.put_along_axis(mask, np.argsort(rows, axis=1, kind="stable")[:, :2], False, axis=1)
+    return np.moveaxis(mask.reshape(fours.shape), -1, 1)
+
+
+def _apply(model: nn.Layer, masks: Mapping[str, np.ndarray]) -> None:
+    with paddle.no_grad():
+        for parameter in model.parameters():
+            if parameter.name in masks:
+                parameter.set_value(parameter.numpy() * masks[parameter.name])
+
+
+def _layers(model: nn.Layer, kind: type | tuple[type, ...]) -> list[nn.Layer]:
+    return [layer for layer in model.sublayers() if isinstance(layer, kind)]
+
+
+def _fit(
+    model: nn.Layer,
+    learning_rate: float,
+    seed: int,
+    after_step: Callable[[], None] = lambda: None,
+    **optimizer_options: object,
+) -> None:
+    """Train in place, with a learning rate that rises and falls, and leave the network in evaluation mode."""
+    dataset = data.load("digits", "train")
+    starts = range(0, len(dataset), BATCH)
+    paddle.seed(seed)
+    random = np.random.default_rng(seed)
+    schedule = paddle.optimizer.lr.OneCycleLR(
+        learning_rate, total_steps=EPOCHS * len(starts), end_learning_rate=learning_rate / 1000
+    )
+    optimizer = paddle.optimizer.AdamW(schedule, parameters=model.parameters(), **optimizer_options)
+    model.train()
+    for _ in range(EPOCHS):
+        order = random.permutation(len(dataset))
+        for start in starts:
+            batch = order[start : start + BATCH]
+            logits = model(paddle.to_tensor(dataset.images[batch]))
+            functional.cross_entropy(logits, paddle.to_tensor(dataset.labels[batch])).backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            schedule.step()
+            after_step()
+    _measure_statistics(model, dataset.images)
+    model.eval()
+
+
+def _measure_statistics(model: nn.Layer, images: np.ndarray) -> None:
+    """Give the batch norms the mean statistics of all batches: a running mean is still far off after so few steps."""
+    norms = _layers(model, nn.BatchNorm2D)
+    usual = [norm._momentum for norm in norms]  # Paddle has no public access to it after construction
+    with paddle.no_grad():
+        for index, start in enumerate(range(0, len(images), BATCH)):
+            for norm in norms:
+                norm._momentum = index / (index + 1)
+            model(paddle.to_tensor(images[start : start + BATCH]))
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm._momentum = momentum
+
+
+def _cached(name: str, train: Callable[[], nn.Layer]) -> Retrained:
+    """Return what an earlier call trained with today's code from today's network, or train."""
+    start = network()
+    hasher = blake3(Path(__file__).read_bytes() + Path(classifier.__file__).read_bytes())
+    for value in start.state_dict().values():
+        hasher.update(value.numpy().tobytes())
+    path = paths.cache_dir("lesson04") / f"{name}-{hasher.hexdigest(length=8)}.npz"
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            began = time.perf_counter()
+            trained = train()
+            seconds = time.perf_counter() - began
+            arrays = {key: value.numpy() for key, value in trained.state_dict().items()}
+            with paths.replacing(path) as temporary:
+                np.savez(temporary, seconds=seconds, **arrays)
+        with np.load(path) as stored:
+            start.set_state_dict({key: stored[key] for key in stored.files if key != "seconds"})
+            return Retrained(start, float(stored["seconds"]))
+
+
+# --- from the weights to a file, and what the file is worth ----------------------------------------------------------
+
+_PARAMETER = re.compile(r"(conv2d|batch_norm2d|linear)_(\d+)\.([wb]_\d)")
+
+
+def write_onnx(model: nn.Layer, onnx_path: str | Path) -> Path:
+    """Write a quick classifier as FP32 ONNX: the exported file of the trained one, with this network's weights.
+
+    An export takes seconds, this doesn't. Paddle numbers the layers of a process, so the names in the file and those of
+    the network have the same order and other numbers. Batch norms are folded into the convolutions, as TensorRT does
+    too, so that the file's weights are those that an engine stores.
+
+    Args:
+        model: A network of the quick classifier's structure.
+        onnx_path: Where to write the model.
+
+    Raises:
+        ExportError: The network has other weights than the file.
+    """
+    exported = onnx_export.load(networks.quick()["fp32"])
+    tensors = {tensor.name: tensor for tensor in exported.graph.initializer}
+    arrays = {value.name: value.numpy() for value in model.state_dict().values()}
+    in_file, in_network = _numbered_from_0(tensors), _numbered_from_0(arrays)
+    shapes = {key: tuple(tensors[name].dims) for key, name in in_file.items()}
+    if shapes != {key: arrays[name].shape for key, name in in_network.items()}:
+        raise ExportError("The network isn't a quick classifier.", "Export it with onnx_export.export.")
+    for key, name in in_file.items():
+        tensors[name].CopyFrom(numpy_helper.from_array(arrays[in_network[key]], name))
+    return onnx_export.save(_folded(exported), onnx_path)
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Let ONNX Runtime fold the batch norms: the basic level of its optimizer, which writes ONNX operators only."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = f"{folder}/folded.onnx"
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        folded = onnx.load(options.optimized_model_filepath)
+    unused = [entry for entry in folded.opset_import if entry.domain]  # ONNX Runtime's own, which it always adds
+    for entry in unused:
+        folded.opset_import.remove(entry)
+    return folded
+
+
+def _numbered_from_0(names: Iterable[str]) -> dict[tuple[str, int, str], str]:
+    parts = {name: found for name in names if (found := _PARAMETER.fullmatch(name))}
+    first: dict[str, int] = {}
+    for found in parts.values():
+        first[found[1]] = min(int(found[2]), first.get(found[1], int(found[2])))
+    return {(found[1], int(found[2]) - first[found[1]], found[3]): name for name, found in parts.items()}
+
+
+@dataclass(frozen=True)
+class Health:
+    """What FP16 does to a classifier, and its range.
+
+    Attributes:
+        subnormal: How many weights FP16 can store only with fewer bits than its 11: below 2**-14, and not 0.
+        largest_weight: Their largest magnitude.
+        largest_activation: Largest magnitude of a tensor inside, on the test images in FP32.
+        finite: Whether all logits are finite with weights and tensors stored in FP16.
+        accuracy: Fraction of right answers in FP32.
+        accuracy_fp16: The same in FP16. NaN is no answer.
+    """
+
+    subnormal: int
+    largest_weight: float
+    largest_activation: float
+    finite: bool
+    accuracy: float
+    accuracy_fp16: float
+
+
+def examine(onnx_path: str | Path, test_set: data.Dataset) -> Health:
+    """Run a classifier in FP32, and in FP16 as a GPU rounds it, on all test images.
+
+    Args:
+        onnx_path: The FP32 model. It has one input.
+        test_set: Test images and labels.
+
+    Raises:
+        ModelFileError: The model is missing or damaged.
+    """
+    graph = onnx_export.load(onnx_path).graph
+    weights = np.abs(np.concatenate([numpy_helper.to_array(one).ravel() for one in graph.initializer if _is_fp32(one)]))
+    feeds, logits = {graph.input[0].name: test_set.images}, graph.output[0].name
+    exact = tensor_errors.all_outputs(onnx_path, feeds)
+    half = tensor_errors.all_outputs(onnx_path, feeds, stored_as="fp16")[logits]
+    finite = np.isfinite(half).all(axis=1)
+    return Health(
+        subnormal=int(np.count_nonzero((weights > 0) & (weights < FP16_SMALLEST_NORMAL))),
+        largest_weight=float(weights.max()),
+        largest_activation=max(float(np.abs(values).max()) for values in exact.values()),
+        finite=bool(finite.all()),
+        accuracy=float(np.mean(exact[logits].argmax(axis=1) == test_set.labels)),
+        accuracy_fp16=float(np.mean(finite & (half.argmax(axis=1) == test_set.labels))),
+    )
+
+
+def _is_fp32(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type == onnx.TensorProto.FLOAT
+
+
+def accuracy_of(onnx_path: str | Path, test_set: data.Dataset) -> float:
+    """Return the fraction of right answers that ONNX Runtime gives with a classifier's file, as the file is."""
+    from tutorial_utils.measure import deployment, quality
+    from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
+
+    with OnnxRuntimeRunner(onnx_path) as runner:
+        logits = deployment.predict(runner, test_set.images, BATCH)
+    return quality.classification_metrics(test_set.labels, logits).accuracy
+
+
+def sparsity_of(onnx_path: str | Path) -> float:
+    """Return the fraction of 0 among the weights of a model's convolutions."""
+    graph = onnx_export.load(onnx_path).graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    weights = [numpy_helper.to_array(tensors[node.input[1]]) for node in graph.node if node.op_type == "Conv"]
+    return float(np.mean(np.concatenate([weight.ravel() for weight in weights]) == 0))
+
+
+def packed_bytes(onnx_path: str | Path) -> int:
+    """Return the size of a file after gzip, in bytes: what a download of it takes."""
+    return len(gzip.compress(Path(onnx_path).read_bytes(), mtime=0))
+
+
+def plans_with_sparse_flag(onnx_path: Path) -> tuple[bytes, bytes]:
+    """Build a quick classifier without and with `BuilderFlag.SPARSE_WEIGHTS`, which lets TensorRT look for 2:4.
+
+    Plans can differ in some bytes from build to build, also with the same flag: compare sizes.
+
+    Raises:
+        ModelFileError: TensorRT's parser refuses the file.
+        BuildError: TensorRT refuses the build.
+    """
+    return _plan(onnx_path, sparse=False), _plan(onnx_path, sparse=True)
+
+
+def _plan(onnx_path: Path, sparse: bool) -> bytes:
+    from tutorial_utils.engine.tensorrt import MessageLog, checked, trt
+
+    log = MessageLog()
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    checked(
+        parser.parse_from_file(str(onnx_path)),
+        log, ModelFileError, f"TensorRT can't read {onnx_path.name}", "Write the model again.",
+    )  # fmt: skip
+    config = builder.create_builder_config()
+    if sparse:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    profile = builder.create_optimization_profile()
+    profile.set_shape("x", (1, *data.IMAGE_SHAPE), (BATCH, *data.IMAGE_SHAPE), (BATCH, *data.IMAGE_SHAPE))
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    return bytes(checked(plan, log, BuildError, f"TensorRT can't build {onnx_path.name}", "Read its message."))

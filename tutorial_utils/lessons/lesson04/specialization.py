@@ -1,0 +1,89 @@
+"""Lesson 04: results that move while an engine runs, because TensorRT-RTX replaces kernels in the background.
+
+An engine for dynamic shapes starts with kernels for any shape. With the strategy LAZY, the default, kernels for the
+shape in use are compiled meanwhile and take over when they are ready; EAGER waits for them, NONE does without.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from tutorial_utils import engine
+from tutorial_utils.engine.tensorrt import MessageLog, trt
+from tutorial_utils.machine import capabilities
+from tutorial_utils.measure import recordings
+
+STRATEGIES = ("LAZY", "EAGER", "NONE")
+SECONDS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+SHAPE, BATCH = (3, 32, 32), 64
+METHOD = (
+    "Quick classifier FP32 with a dynamic batch up to 64, a new context for each strategy, the same 64 random "
+    "images in one call after the other; error: largest absolute difference from ONNX Runtime on the CPU, over the "
+    "largest output, of the first call that ends so many seconds after the first one began"
+)
+
+
+def measure(onnx_path: Path) -> list[dict[str, Any]]:
+    """Call one engine many times with each strategy.
+
+    Args:
+        onnx_path: The quick classifier. Its one input is called x.
+
+    Returns:
+        A row for each strategy: "strategy", "errors" and "calls" made by then, one for each of `SECONDS`.
+
+    Raises:
+        BackendUnavailableError: PyCUDA can't be imported.
+        ModelFileError: The model is missing.
+    """
+    from tutorial_utils.runners import by_hand
+
+    images = np.random.default_rng(0).standard_normal((BATCH, *SHAPE), dtype=np.float32)
+    options = engine.BuildOptions(profiles=(engine.Profile.batch("x", SHAPE, opt=BATCH, max=BATCH),))
+    plan = engine.build(onnx_path, options, progress=False).plan
+    session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": images})
+    rows = []
+    for strategy in STRATEGIES:
+        log = MessageLog()
+        with by_hand.primary_context():
+            loaded = by_hand.load(plan, log)
+            config = by_hand.must(loaded.create_runtime_config(), log)
+            kind = trt.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = getattr(kind, strategy)
+            context = by_hand.must(loaded.create_execution_context(config), log)
+            lane = by_hand.Lane(
+                context, by_hand.cuda.Stream(), by_hand.allocate(loaded, context, {"x": images.shape}, log), log
+            )
+            errors, calls, made, start = [], [], 0, time.perf_counter()
+            while len(errors) < len(SECONDS):
+                (outputs,) = by_hand.infer(lane, {"x": images}).values()
+                made += 1
+                if time.perf_counter() - start >= SECONDS[len(errors)]:
+                    errors.append(float(np.abs(outputs - expected).max() / np.abs(expected).max()))
+                    calls.append(made)
+            by_hand.close(lane)
+        rows.append({"strategy": strategy, "errors": errors, "calls": calls})
+    return rows
+
+
+def record(models: Path) -> Path:
+    """Measure on this machine's GPU and keep the result as the recording "lesson04_specialization".
+
+    Args:
+        models: A folder with ``quick-fp32.onnx``.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        BackendUnavailableError: TensorRT engines can't run here.
+        ModelFileError: The model is missing.
+    """
+    machine = capabilities.require_tensorrt_run()
+    data = {"seconds": list(SECONDS), "rows": measure(Path(models) / "quick-fp32.onnx")}
+    recording = recordings.new("An engine whose kernels are replaced while it runs", METHOD, machine.machine(), data)
+    return recordings.save(recording, recordings.FOLDER / "lesson04_specialization.json")

@@ -1,0 +1,274 @@
+"""What the exercises of lesson 05 are checked with: small models that are really built, and typical wrong answers."""
+
+import functools
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tutorial_utils import engine
+from tutorial_utils.inspection.dataflow import Dataflow, Step
+from tutorial_utils.lessons.checking import Case, Mistake
+
+_SIZE = 32  # channels, height and width alike, so that a transposed tensor keeps its shape
+_TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
+
+
+def served_model() -> onnx.ModelProto:
+    """Return the model of exercise 05.2: four convolutions with a ReLU each, two of which run apart.
+
+    Someone made the output of the second convolution an output of the model, to look at it, and left it so. The third
+    ReLU comes from a framework with channels last: its export transposes before and after it.
+    """
+    return _model(
+        _conv("x", "a0", 0), _relu("a0", "b0", 0),
+        _conv("b0", "a1", 1), _relu("a1", "b1", 1),
+        _conv("b1", "a2", 2), _transpose("a2", "t2", "to_nhwc", _TO_NHWC), _relu("t2", "r2", 2),
+        _transpose("r2", "b2", "to_nchw", _TO_NCHW),
+        _conv("b2", "a3", 3), _relu("a3", "y", 3),
+        outputs=("y", "a1"),
+    )  # fmt: skip
+
+
+def time_with() -> list[Case]:
+    """Return the cases of 05.1, ``time_with(layers, network_ms, name, factor)``: what one faster layer is worth."""
+    layers = {"conv": 6.0, "reformat": 3.0, "gemm": 3.0}
+    return [
+        Case(
+            (layers, 9.0, "conv", 3),
+            6.0,
+            "a layer with half of the layers' time, three times as fast",
+            [
+                Mistake(5.0, "You mix two clocks: milliseconds under the profiler and milliseconds without it. Of the "
+                             "profiler, take only which share of the layers a layer has."),
+                Mistake(8.0, "That is the sum of the layers afterwards. What is asked for is the network."),
+                Mistake(3.0, "You make the whole network faster. Only one layer becomes so."),
+                Mistake(4.5, "You let the layer vanish. It becomes faster, and some of its time remains."),
+                Mistake(1.5, "You return how many times as fast the network becomes. Return its milliseconds."),
+            ],
+        ),
+        Case(
+            (layers, 9.0, "reformat", math.inf),
+            6.75,
+            "a layer that becomes free",
+            [Mistake(9.0, "For an infinite factor, the layer takes no time at all.")],
+        ),
+        Case((layers, 9.0, "gemm", 0.5), 11.25, "a layer that becomes slower"),
+    ]  # fmt: skip
+
+
+def kept_apart() -> list[Case]:
+    """Return the cases of 05.2, ``kept_apart(model, report)``: which ReLU runs without its convolution, and why."""
+    plain = [_conv("x", "a", 0), _relu("a", "b", 0), _conv("b", "y", 1)]
+    casts = [
+        _conv("x", "a", 0),
+        helper.make_node("Cast", ["a"], ["half"], "to_fp16", to=TensorProto.FLOAT16),
+        helper.make_node("Cast", ["half"], ["full"], "to_fp32", to=TensorProto.FLOAT),
+        _relu("full", "b", 0), _conv("b", "y", 1),
+    ]  # fmt: skip
+
+    def case(model: onnx.ModelProto, answer: dict[str, str], what: str, *mistakes: Mistake) -> Case:
+        return Case((model, _report(model.SerializeToString())), answer, what, mistakes)
+
+    return [
+        case(
+            _model(*plain), {}, "a model in which everything is fused",
+            Mistake({"relu0": "Conv"}, "You name a ReLU that runs in the kernel of its convolution. Look into the "
+                                       "report for the kernel that holds both."),
+        ),
+        case(
+            _model(*plain, outputs=("y", "a")), {"relu0": "output"},
+            "a model with an output in the middle",
+            Mistake({}, "You find nothing, and one ReLU has a kernel of its own. In the ONNX graph it stands right "
+                        "behind its convolution: only the engine's report tells."),
+            Mistake({"relu0": "Conv"}, "The node in front of this ReLU is a convolution, with which it could run. Who "
+                                       "else wants the tensor between the two?"),
+        ),
+        case(
+            _model(*_transposed(_TO_NCHW)), {"relu0": "Transpose"},
+            "a model that transposes around a ReLU",
+            Mistake({}, "You look for kernels of a single node. This ReLU shares its kernel with others, and none of "
+                        "them is a convolution."),
+        ),
+        case(
+            _model(*casts), {}, "a model with casts between convolution and ReLU",
+            Mistake({"relu0": "Cast"}, "You judge by the ONNX graph. Here the engine took the casts and the ReLU into "
+                                       "the kernel of the convolution."),
+        ),
+        case(
+            served_model(), {"relu1": "output", "relu2": "Transpose"}, "a model with one of each",
+            Mistake({"relu1": "output"}, "You stop at the first one."),
+        ),
+    ]  # fmt: skip
+
+
+def without_transposes() -> list[Case]:
+    """Return the cases of 05.3, ``without_transposes(model)``: remove the pairs that only cost a kernel."""
+
+    def case(model: onnx.ModelProto, best: onnx.ModelProto, what: str, *mistakes: Mistake) -> Case:
+        judged = functools.partial(_compared, model.SerializeToString(), best.SerializeToString())
+        return Case((model,), _GOOD, what, mistakes, judged=judged)
+
+    plain = [_conv("x", "a", 0), _relu("a", "b", 0), _conv("b", "c", 1)]
+    different, inner = _model(*_transposed(_TO_NHWC)), _model(*_transposed(_TO_NCHW), outputs=("y", "r"))
+    return [
+        case(
+            _model(*_transposed(_TO_NCHW)),
+            _model(*plain, outputs=("c",)),
+            "a pair that undoes itself around a ReLU",
+            Mistake(_SLOW, "The engine has as many kernels as before: the pair is still there."),
+            Mistake(_OTHER, "One of the two is gone and the other is still there, so the outputs are wrong now."),
+            Mistake(_INVALID, "What remains isn't a valid model: a node reads a tensor that nobody writes any more. "
+                              "Connect what stays past the nodes that go."),
+        ),
+        case(
+            different, different, "two transposes that don't undo each other",
+            Mistake(_OTHER, "Here the second transpose doesn't undo the first, although the shapes fit: compare perm."),
+        ),
+        case(
+            inner, inner, "a pair whose inner tensor is an output of the model",
+            Mistake(_INVALID, "Somebody else reads the tensor between the two: it is an output of the model. Then both "
+                              "have to stay."),
+            Mistake(_OTHER, "The tensor between the two is an output of the model, and yours has another layout."),
+        ),
+        case(
+            _model(*_transposed(_TO_NCHW), _relu("y", "z", 1), *_transposed(_TO_NCHW, "z", "end", 2), outputs=("end",)),
+            _model(*plain, _relu("c", "z", 1), _conv("z", "d", 2), _relu("d", "e", 2), _conv("e", "f", 3),
+                   outputs=("f",)),
+            "two pairs, one after the other",
+            Mistake(_SLOW, "One pair is gone, and another is still there."),
+        ),
+    ]  # fmt: skip
+
+
+def saved_without_skip() -> list[Case]:
+    """Return the cases of 05.4, ``saved_without_skip(flow, tensor)``: what a skip connection costs in memory."""
+    one = _flow({"x": 1, "a": 20, "b": 40, "c": 10, "d": 15, "y": 1}, "x>a a>b b>c ca>d d>y")
+    two = _flow(
+        {"x": 1, "a": 20, "b": 40, "c": 10, "d": 20, "e": 40, "f": 10, "g": 15, "y": 1},
+        "x>a a>b b>c ca>d d>e e>f fd>g g>y",
+    )
+    return [
+        Case(
+            (one, "a"),
+            10,
+            "a network with one skip connection",
+            [
+                Mistake(20, "You return the size of the tensor. Without its wait, another step is the fullest."),
+                Mistake(60, "That is what the fullest step holds afterwards. How much less is that than before?"),
+                Mistake(70, "That is what the fullest step holds before. How much less is it afterwards?"),
+                Mistake(25, "You look at the step that was the fullest only, or at the step of the addition. Take the "
+                            "fullest step of each network."),
+                Mistake(0, "You compare what doesn't depend on lifetimes, or drop another reader than the last ones."),
+            ],
+        ),
+        Case(
+            (two, "a"), 0, "a network of two equal blocks, and the skip connection of the first",
+            [Mistake(10, "The second block has a fullest step of its own, as full as that of the first.")],
+        ),
+        Case((one, "b"), 0, "a tensor with a single reader, which is no skip connection"),
+    ]  # fmt: skip
+
+
+EXERCISES = {
+    "05.1": time_with, "05.2": kept_apart, "05.3": without_transposes, "05.4": saved_without_skip,
+}  # fmt: skip
+
+
+# --- small models ----------------------------------------------------------------------------------------------------
+
+
+def _conv(source: str, target: str, number: int) -> onnx.NodeProto:
+    return helper.make_node("Conv", [source, f"w{number}"], [target], f"conv{number}", pads=[1] * 4)
+
+
+def _relu(source: str, target: str, number: int) -> onnx.NodeProto:
+    return helper.make_node("Relu", [source], [target], f"relu{number}")
+
+
+def _transpose(source: str, target: str, name: str, perm: list[int]) -> onnx.NodeProto:
+    return helper.make_node("Transpose", [source], [target], name, perm=perm)
+
+
+def _transposed(second: list[int], source: str = "x", target: str = "y", number: int = 0) -> list[onnx.NodeProto]:
+    """Return a convolution, a ReLU between two transposes, of which the second is given, and a convolution."""
+    prefix = source if number else ""
+    a, t, r, b = (f"{prefix}{name}" for name in "atrb")
+    return [
+        _conv(source, a, number), _transpose(a, t, f"to_nhwc{number}", _TO_NHWC), _relu(t, r, number),
+        _transpose(r, b, f"back{number}", second), _conv(b, target, number + 1),
+    ]  # fmt: skip
+
+
+def _model(*nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("y",)) -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    weights = sorted({name for node in nodes for name in node.input if name.startswith("w")})
+    shape = (1, _SIZE, _SIZE, _SIZE)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", *outputs)]
+    scale = np.sqrt(9 * _SIZE)
+    graph = helper.make_graph(
+        list(nodes), "small", values[:1], values[1:],
+        [numpy_helper.from_array((rng.standard_normal((_SIZE, _SIZE, 3, 3)) / scale).astype(np.float32), name)
+         for name in weights],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _flow(sizes: dict[str, int], steps: str) -> Dataflow:
+    """Return a dataflow whose steps are written as "ab>c": reads a and b, writes c."""
+    sides = [step.split(">") for step in steps.split()]
+    return Dataflow(
+        tuple(Step(f"step{i}", "", tuple(reads), tuple(writes)) for i, (reads, writes) in enumerate(sides)),
+        sizes, ("x",), ("y",),
+    )  # fmt: skip
+
+
+# --- what becomes of a model -----------------------------------------------------------------------------------------
+
+_GOOD = "a model with the same outputs and as few kernels as it takes"
+_SLOW = "a model with the same outputs and more kernels than it takes"
+_OTHER = "a model with other outputs"
+_INVALID = "a model that isn't valid"
+
+
+def _compared(original: bytes, best: bytes, returned: object) -> str:
+    """Say what a model is like beside the one it was made from, and beside one that has no kernel too many."""
+    if not isinstance(returned, onnx.ModelProto):
+        return f"{type(returned).__name__}, where an onnx.ModelProto is right"
+    try:
+        onnx.checker.check_model(returned, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+        return _INVALID
+    model = returned.SerializeToString()
+    wanted, found = _outputs(original), _outputs(model)
+    same = wanted.keys() == found.keys() and all(
+        wanted[name].shape == found[name].shape and np.allclose(wanted[name], found[name], rtol=1e-3, atol=1e-4)
+        for name in wanted
+    )
+    if not same:
+        return _OTHER
+    return _GOOD if len(_report(model).kernels) <= len(_report(best).kernels) else _SLOW
+
+
+@functools.lru_cache
+def _report(model: bytes) -> engine.BuildReport:
+    """Build an engine: twice the same model is common here, since every check makes its cases anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model)
+        return engine.build(path, use_cache=False, progress=False).report
+
+
+@functools.lru_cache
+def _outputs(model: bytes) -> dict[str, np.ndarray]:
+    """Run a model with ONNX Runtime on the CPU, on random numbers."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(1).standard_normal((1, _SIZE, _SIZE, _SIZE), dtype=np.float32)
+    return dict(zip([value.name for value in session.get_outputs()], session.run(None, {"x": image}), strict=True))

@@ -1,0 +1,118 @@
+"""Lesson 05, time: what each layer of an engine takes by TensorRT's profiler, beside what the whole engine takes.
+
+The same run keeps the engine inspector's JSON, so that the report read from the build log can be compared with it on a
+machine without a GPU.
+"""
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutorial_utils import engine
+from tutorial_utils.engine.tensorrt import MessageLog, trt
+from tutorial_utils.machine import capabilities
+from tutorial_utils.measure import recordings
+
+METHOD = (
+    "Each engine runs on one stream, input copied once. Engine: CUDA events around a call, median of the calls without "
+    "profiler. Layers: IProfiler, median of each layer over as many calls of the same engine with the profiler attached"
+)
+# Name, ONNX file, shape of one image, batch.
+CASES = (
+    ("quick FP32, batch 64", "quick-fp32", (3, 32, 32), 64),
+    ("ResNet-50 FP32, batch 1", "resnet50-fp32", (3, 224, 224), 1),
+    ("ResNet-50 FP16, batch 1", "resnet50-fp16", (3, 224, 224), 1),
+    ("ResNet-50 FP16, batch 64", "resnet50-fp16", (3, 224, 224), 64),
+)
+# The engine whose inspector text is kept: lesson and tests build the same one without a GPU.
+INSPECTED = "ResNet-50 FP16, batch 1"
+
+
+def options(sample: tuple[int, ...], batch: int) -> engine.BuildOptions:
+    """Return how the engines of this experiment are built: for one batch, for the targets that TensorRT chooses."""
+    return engine.BuildOptions(profiles=(engine.Profile.batch("x", sample, opt=batch, max=batch),))
+
+
+class LayerTimes(trt.IProfiler):
+    """Collects what TensorRT reports after each call: a name and milliseconds for every layer."""
+
+    def __init__(self):
+        trt.IProfiler.__init__(self)
+        self.milliseconds: dict[str, list[float]] = defaultdict(list)
+
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        """Take the time of one layer in one call (called by TensorRT)."""
+        self.milliseconds[layer_name].append(ms)
+
+
+def profile(onnx_path: Path, sample: tuple[int, ...], batch: int, calls: int = 100) -> dict[str, Any]:
+    """Run an engine on this machine's GPU with and without TensorRT's profiler.
+
+    Args:
+        onnx_path: The model. Its one input is called x.
+        sample: Shape of one image.
+        batch: Images in one call.
+        calls: Calls that are measured each way, after a tenth as many to warm up.
+
+    Returns:
+        "engine_ms" without and "profiled_ms" with the profiler, medians by CUDA events; "layers", the median
+        milliseconds of each layer by name, in order of execution; "inspector", the engine inspector's JSON.
+
+    Raises:
+        BackendUnavailableError: PyCUDA can't be imported.
+        BuildError: TensorRT refuses the model.
+    """
+    from tutorial_utils.runners import by_hand
+
+    built = engine.build(onnx_path, options(sample, batch), progress=False)
+    images = np.random.default_rng(0).standard_normal((batch, *sample), dtype=np.float32)
+    log = MessageLog()
+    with by_hand.primary_context():
+        loaded = by_hand.load(built.plan, log)
+        lane = by_hand.make_lane(loaded, {"x": images.shape}, log)
+        by_hand.infer(lane, {"x": images})
+        by_hand.event_times(lane, calls // 10)
+        alone = by_hand.event_times(lane, calls)
+        times = LayerTimes()
+        lane.context.profiler = times
+        by_hand.event_times(lane, calls // 10)
+        times.milliseconds.clear()
+        profiled = np.concatenate([by_hand.event_times(lane, 1) for _ in range(calls)])
+        inspector = by_hand.must(loaded.create_engine_inspector(), log)
+        inspector.execution_context = lane.context
+        text = by_hand.must(inspector.get_engine_information(trt.LayerInformationFormat.JSON), log)
+        by_hand.close(lane)
+    return {
+        "engine_ms": float(np.median(alone)),
+        "profiled_ms": float(np.median(profiled)),
+        "layers": {name: statistics.median(values) for name, values in times.milliseconds.items()},
+        "calls": {name: len(values) for name, values in times.milliseconds.items()},
+        "inspector": json.loads(text),
+    }
+
+
+def record(models: Path) -> Path:
+    """Profile the engines on this machine's GPU and keep the result as the recording "lesson05_layers".
+
+    Args:
+        models: A folder with ``quick-fp32.onnx``, ``resnet50-fp32.onnx`` and ``resnet50-fp16.onnx``.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        BackendUnavailableError: TensorRT engines can't run here.
+        ModelFileError: A model is missing.
+    """
+    machine = capabilities.require_tensorrt_run()
+    engines = {}
+    for name, stem, sample, batch in CASES:
+        engines[name] = profile(Path(models) / f"{stem}.onnx", sample, batch)
+        if name != INSPECTED:
+            del engines[name]["inspector"]
+    recording = recordings.new("Time of each layer of an engine", METHOD, machine.machine(), {"engines": engines})
+    return recordings.save(recording, recordings.FOLDER / "lesson05_layers.json")

@@ -1,0 +1,261 @@
+"""Examine this machine, say what to mend in which order, and mend what is safe: `python -m tutorial_utils doctor`.
+
+The rules about GPUs and libraries are those of `capabilities`, which lessons show too. The checks beyond them are in
+`doctor_checks`. Here they are put in the order in which a person would mend them.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tutorial_utils.base.flavour import installed_flavour, is_installed
+from tutorial_utils.machine import checks
+from tutorial_utils.machine.capabilities import (
+    Capabilities,
+    Capability,
+    Library,
+    assess,
+    find_gpu,
+    find_libraries,
+    installed_versions,
+    text_table,
+)
+from tutorial_utils.machine.checks import Check, ask
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a lesson uses, as names of fields of `Capabilities`.
+
+    Attributes:
+        live: It can't run without these.
+        recorded: Where one of these is missing, that part is shown from a recording, or left out with the reason.
+    """
+
+    live: tuple[str, ...]
+    recorded: tuple[str, ...] = ()
+
+
+LESSONS = {
+    "00": Needs(
+        live=("paddle", "onnx_export", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_int8", "tensorrt_run")
+    ),
+    "01": Needs(live=("onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run", "onnxruntime_cuda")),
+    "02": Needs(live=("paddle",), recorded=("paddle_gpu", "paddle_tensorrt")),
+    "03": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
+    "04": Needs(live=("polygraphy", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
+    "05": Needs(live=("tensorrt_build",)),
+}
+
+# Fields of `Capabilities` that a library's own row depends on: a library that was too slow to be tried is a warning.
+_LIBRARY_OF = {
+    "paddle": "paddle",
+    "onnx_export": "paddle2onnx",
+    "onnxruntime_cpu": "onnxruntime",
+    "onnxruntime_cuda": "onnxruntime",
+    "pycuda": "pycuda",
+    "polygraphy": "polygraphy",
+}
+
+
+@dataclass(frozen=True)
+class LessonOutlook:
+    """How one lesson will run on this machine.
+
+    Attributes:
+        lesson: Name of its notebook, without the ending.
+        runs: "live", "in part" (the rest is shown from recordings) or "no".
+        reason: One sentence.
+    """
+
+    lesson: str
+    runs: Literal["live", "in part", "no"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that the doctor found.
+
+    Attributes:
+        checks: In the order in which a person would mend them.
+        lessons: Those whose notebooks are there.
+        machine: Hardware and versions, as in the stamp of a recording.
+    """
+
+    checks: Sequence[Check]
+    lessons: Sequence[LessonOutlook]
+    machine: Mapping[str, Any]
+
+    @property
+    def first_to_mend(self) -> Check | None:
+        """The first check that keeps the lessons from running, or None."""
+        return next((check for check in self.checks if check.needed and check.status == "no"), None)
+
+    def to_json(self) -> str:
+        """Return everything as a JSON object with the keys "ready", "checks", "lessons" and "machine"."""
+        rows = [
+            {field.name: getattr(check, field.name) for field in dataclasses.fields(check)}
+            | {"fix": check.fix.what if check.fix else None}
+            for check in self.checks
+        ]
+        lessons = [dataclasses.asdict(lesson) for lesson in self.lessons]
+        found = {"ready": self.first_to_mend is None, "checks": rows, "lessons": lessons, "machine": self.machine}
+        return json.dumps(found, indent=2)
+
+    def __str__(self) -> str:
+        rows = [{"what": c.name, "here": c.status, "why": c.reason, "remedy": c.remedy} for c in self.checks]
+        parts = [text_table(rows)]
+        if self.lessons:
+            lessons = [{"what": x.lesson, "here": x.runs, "why": x.reason, "remedy": ""} for x in self.lessons]
+            parts.append(text_table(lessons))
+        first = self.first_to_mend
+        if first:
+            parts.append(f"Not ready. Mend this first: {first.name}. {first.remedy}")
+        else:
+            parts.append("Ready: the lessons run here. What can't run live is shown from recordings.")
+        return "\n\n".join(parts)
+
+
+def examine() -> Diagnosis:
+    """Look at this machine, in at most 3 s. Nothing that is broken here makes it raise."""
+    # Each question starts a process of its own, at once with those of `find_libraries`.
+    with ThreadPoolExecutor() as pool:
+        asked = {}
+        if is_installed("jupyter_client"):
+            asked["kernel"] = pool.submit(ask, "kernel")
+        if is_installed("pycuda"):
+            asked["context"] = pool.submit(ask, "context")
+        if "paddlepaddle-gpu" in installed_versions("paddle"):
+            asked["libraries"] = pool.submit(ask, "libraries", checks.loader_environment())
+        imports = pool.submit(find_libraries)
+        gpu, driver = find_gpu()
+        libraries = imports.result()
+        answers = {question: answer.result() for question, answer in asked.items()}
+    found = assess(gpu, driver, libraries, installed_flavour())
+
+    context = checks.pycuda_context(found.pycuda, answers.get("context"))
+    if context and context.status == "no" and found.tensorrt_run.available:
+        run = Capability(found.tensorrt_run.name, False, context.reason, context.remedy)
+        found = dataclasses.replace(found, tensorrt_run=run)
+    loader = answers.get("libraries")
+    rows = [
+        checks.python(),
+        checks.packages(libraries),
+        checks.disk(not found.missing_for_default()),
+        checks.memory(),
+        *_rows(found, libraries, "driver", "tensorrt_build", "tensorrt_int8", "paddle", "onnx_export", "paddle_gpu"),
+        checks.paddle_libraries(loader),
+        checks.paddle_tensorrt_version(libraries.get("paddle"), loader),
+        *_rows(found, libraries, "paddle_tensorrt", "pycuda"),
+        context,
+        *_rows(found, libraries, "tensorrt_run", "onnxruntime_cpu", "onnxruntime_cuda", "polygraphy"),
+        checks.polygraphy_switch(libraries),
+        checks.text_detection(),
+        checks.kernel(answers.get("kernel")),
+        checks.cache(),
+    ]
+    lessons = [outlook(path.stem, LESSONS[path.name[:2]], found) for path in notebooks() if path.name[:2] in LESSONS]
+    return Diagnosis([row for row in rows if row], lessons, found.machine())
+
+
+def notebooks(folder: Path = NOTEBOOKS) -> list[Path]:
+    """Return the notebooks of the lessons that exist, in order."""
+    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+
+
+def outlook(lesson: str, needs: Needs, found: Capabilities) -> LessonOutlook:
+    """Say how a lesson will run."""
+
+    def missing(fields: Sequence[str]) -> str:
+        return ", ".join(getattr(found, field).name for field in fields if not getattr(found, field).available)
+
+    if missing(needs.live):
+        return LessonOutlook(lesson, "no", f"It can't run without: {missing(needs.live)}.")
+    if missing(needs.recorded):
+        return LessonOutlook(lesson, "in part", f"From recordings, or left out: {missing(needs.recorded)}.")
+    return LessonOutlook(lesson, "live", "Everything runs on this machine.")
+
+
+def _rows(found: Capabilities, libraries: Mapping[str, Library], *fields: str) -> list[Check]:
+    """Turn capabilities into rows of the doctor's table."""
+    needed = found.needed_for_default()
+    rows = []
+    for field in fields:
+        capability = getattr(found, field)
+        library = libraries.get(_LIBRARY_OF.get(field, ""))
+        status, remedy = "yes" if capability.available else "no", capability.remedy
+        if capability.available and library and library.slow:
+            status, remedy = "warning", "Run this again: a second import is faster."
+        rows.append(Check(capability.name, status, capability.reason, remedy, needed=capability in needed))
+    return rows
+
+
+def mend(diagnosis: Diagnosis, accept_all: bool = False) -> int:
+    """Offer each safe change, make those that are accepted, and print what became of them.
+
+    Args:
+        diagnosis: What was found.
+        accept_all: Ask nothing. Without it, and where stdin is no terminal, nothing is changed.
+
+    Returns:
+        How many changes were made.
+    """
+    fixable = [check for check in diagnosis.checks if check.fix]
+    if not fixable:
+        print("There is nothing that --fix could mend.")
+    made = 0
+    for check in fixable:
+        if not accept_all and not _agreed(f"{check.name}: shall I {check.fix.what}? [y/N] "):
+            print("Left as it is.")
+            continue
+        try:
+            check.fix.apply()
+        except subprocess.CalledProcessError as error:
+            lines = (error.stderr or "").strip().splitlines() or [str(error)]
+            print(f"{check.name}: that failed: {lines[-1]}")
+        except Exception as error:  # one that fails must not keep the others from being tried
+            print(f"{check.name}: that failed: {error}")
+        else:
+            print(f"{check.name}: done ({check.fix.what}).")
+            made += 1
+    return made
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin or not sys.stdin.isatty():
+        print(f"{question}\nstdin is no terminal, so that is a no; --yes accepts all.")
+        return False
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def run(*, as_json: bool = False, fix: bool = False, accept_all: bool = False) -> int:
+    """Examine and print.
+
+    Args:
+        as_json: Print JSON instead of a table.
+        fix: Offer to mend what can be mended safely, then examine again.
+        accept_all: Accept every change without asking.
+
+    Returns:
+        The exit status: 0 where the lessons run, else 1.
+    """
+    diagnosis = examine()
+    print(diagnosis.to_json() if as_json else diagnosis)
+    if fix:
+        print()
+        if mend(diagnosis, accept_all):
+            diagnosis = examine()
+            print(f"\n{diagnosis}")
+    return 1 if diagnosis.first_to_mend else 0

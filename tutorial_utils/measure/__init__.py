@@ -1,0 +1,1 @@
+"""Honest numbers: time, quality, the deployment table, and recordings of other machines."""

@@ -1,0 +1,275 @@
+"""The deployment table: each variant of a model on each backend of this machine, with its quality and honest times.
+
+`python -m tutorial_utils record` and the lessons use the same code, so a recording and a live table mean the same.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tutorial_utils.engine import Engine
+from tutorial_utils.machine.capabilities import Capabilities
+from tutorial_utils.measure import quality, timing
+from tutorial_utils.measure.timing import Measurement
+from tutorial_utils.model.data import Dataset
+from tutorial_utils.runners import Runner
+
+if TYPE_CHECKING:
+    import paddle
+    import pandas
+
+    from tutorial_utils.model.classifier import SavedModel
+
+# How the numbers of a row come about: part of the stamp of every recording of them.
+METHOD = (
+    "warm-up until steady, then 10 rounds in which the candidates take turns, the first call of a round not counted; "
+    "host clock around each call, copies of inputs and outputs included; GPU time by CUDA events, copies excluded; "
+    "quality on all test images"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant on one backend.
+
+    Attributes:
+        backend: Library and device.
+        precision: "fp32", "fp16" or "int8".
+        quality: Accuracy, macro precision and macro recall on the whole dataset.
+        agreement: Fraction of test images with the same answer as the reference, which is the first row.
+        relative_error: Largest difference of a logit from the reference, as a fraction of the largest logit.
+        latency: Time of a call on the host, copies included.
+        device_latency: Time of the engine alone by CUDA events; only for TensorRT.
+        model_bytes: Size of the model file, weights included.
+        engine_bytes: Size of the serialized engine; only for TensorRT.
+        activation_bytes: Device memory for activations; only for TensorRT.
+        first_result_ms: Time of loading the model and of the first call, in milliseconds; the library was imported
+            before. None in recordings that were made before this was measured.
+    """
+
+    backend: str
+    precision: str
+    quality: quality.Metrics
+    agreement: float
+    relative_error: float
+    latency: Measurement
+    device_latency: Measurement | None
+    model_bytes: int
+    engine_bytes: int | None
+    activation_bytes: int | None
+    first_result_ms: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Backend and precision, as figures name the row."""
+        return f"{self.backend} {self.precision.upper()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain values for a recording."""
+        timings = {name: m and m.to_dict() for name, m in self._timings().items()}
+        return {**asdict(self), **timings}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Row":
+        """Read a row back from `to_dict`."""
+        timings = {name: values[name] and Measurement.from_dict(values[name]) for name in ("latency", "device_latency")}
+        return cls(**{**values, **timings, "quality": quality.Metrics(**values["quality"])})
+
+    def _timings(self) -> dict[str, Measurement | None]:
+        return {"latency": self.latency, "device_latency": self.device_latency}
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A row that this machine can't have, and why."""
+
+    what: str
+    reason: str
+
+
+def run(
+    machine: Capabilities,
+    dataset: Dataset,
+    onnx_models: Mapping[str, Path],
+    *,
+    engines: Mapping[str, Engine] | None = None,
+    paddle_model: "SavedModel | None" = None,
+    dynamic_graph: "paddle.nn.Layer | None" = None,
+    batch: int = 64,
+    seconds: float = 1.0,
+) -> tuple[list[Row], list[Skipped]]:
+    """Run every variant on every backend that this machine has.
+
+    Args:
+        machine: What this machine can run, from `capabilities.probe`.
+        dataset: Test images and labels. The models have one input and one output.
+        onnx_models: ONNX file of each precision.
+        engines: TensorRT engine of each precision.
+        paddle_model: The static Paddle model that the ONNX files come from. The first row, which is Paddle's where
+            Paddle runs, else the first ONNX file's, is the reference of agreement and error.
+        dynamic_graph: The same model as Python code, which Paddle runs operator by operator. It is no candidate for
+            deployment, but what one starts from; where it is given, it is the first row.
+        batch: Images in one timed call.
+        seconds: About how long to time each row.
+
+    Returns:
+        The rows, and what had to be left out.
+    """
+    candidates, skipped = _candidates(machine, onnx_models, engines or {}, paddle_model)
+    if dynamic_graph is not None:
+        candidates.insert(0, _dynamic_graph(dynamic_graph, dataset))
+    with ExitStack() as open_runners:
+        started = [_start(candidate, open_runners, dataset.images[:batch]) for candidate in candidates]
+        runners, first_results = ([one[i] for one in started] for i in range(2))
+        logits = [predict(runner, dataset.images, batch) for runner in runners]
+        broken = [i for i, values in enumerate(logits) if not np.isfinite(values).all()]
+        for i in reversed(broken):  # an overflow of one row, in FP16 say, is no reason to lose the table
+            skipped.append(Skipped(f"{runners[i].backend} {candidates[i].precision.upper()}", "It returns NaN or Inf."))
+            del candidates[i], runners[i], first_results[i], logits[i]
+        images = dataset.images[:batch]
+        calls = [functools.partial(runner.infer, {next(iter(runner.inputs)): images}) for runner in runners]
+        latencies = timing.measure_in_turn(dict(enumerate(calls)), batch=len(images), seconds=seconds)
+        rows = [
+            Row(
+                backend=runner.backend,
+                precision=candidate.precision,
+                quality=quality.classification_metrics(dataset.labels, logits[i]),
+                agreement=quality.agreement(logits[i], logits[0]),
+                relative_error=quality.relative_error(logits[i], logits[0]),
+                latency=latencies[i],
+                device_latency=_device_latency(runner, images, seconds),
+                model_bytes=candidate.model_bytes,
+                engine_bytes=candidate.engine.report.plan_bytes if candidate.engine else None,
+                activation_bytes=candidate.engine.report.activation_bytes if candidate.engine else None,
+                first_result_ms=first_results[i],
+            )
+            for i, (candidate, runner) in enumerate(zip(candidates, runners, strict=True))
+        ]
+    return rows, skipped
+
+
+def predict(runner: Runner, images: np.ndarray, batch: int) -> np.ndarray:
+    """Run all images through a runner with one input and one output; return the logits, float32 ``[N, classes]``."""
+    name = next(iter(runner.inputs))
+    parts = [next(iter(runner.infer({name: images[i : i + batch]}).values())) for i in range(0, len(images), batch)]
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    precision: str
+    make_runner: Callable[[], Runner]
+    model_bytes: int
+    engine: Engine | None = None
+
+
+def _candidates(
+    machine: Capabilities,
+    onnx_models: Mapping[str, Path],
+    engines: Mapping[str, Engine],
+    paddle_model: "SavedModel | None",
+) -> tuple[list[_Candidate], list[Skipped]]:
+    """List what this machine can run, and what it can't. Runners are imported here, where their library is there."""
+    candidates: list[_Candidate] = []
+    skipped: list[Skipped] = []
+    if paddle_model is not None and machine.paddle.available:
+        from tutorial_utils.runners.paddle import PaddleRunner
+
+        files = (paddle_model.model_path, paddle_model.params_path)
+        size = sum(path.stat().st_size for path in files)
+        candidates.append(_Candidate("fp32", functools.partial(PaddleRunner, *files), size))
+        if machine.paddle_gpu.available:
+            candidates.append(_Candidate("fp32", functools.partial(PaddleRunner, *files, device="gpu"), size))
+        else:
+            skipped.append(Skipped("Paddle GPU", machine.paddle_gpu.reason))
+    elif paddle_model is not None:
+        skipped.append(Skipped("Paddle", machine.paddle.reason))
+    for device, capability in (("cpu", machine.onnxruntime_cpu), ("cuda", machine.onnxruntime_cuda)):
+        if not capability.available:
+            skipped.append(Skipped(f"ONNX Runtime {device.upper()}", capability.reason))
+            continue
+        from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
+
+        for precision, path in onnx_models.items():
+            make_runner = functools.partial(OnnxRuntimeRunner, path, device=device)
+            candidates.append(_Candidate(precision, make_runner, path.stat().st_size))
+    if not machine.tensorrt_run.available:
+        skipped.append(Skipped("TensorRT", machine.tensorrt_run.reason))
+        return candidates, skipped
+    from tutorial_utils.runners.tensorrt import TensorRTRunner
+
+    for precision, path in onnx_models.items():
+        engine = engines.get(precision)
+        if engine is None:
+            known = precision == "int8" and not machine.tensorrt_int8.available
+            reason = machine.tensorrt_int8.reason if known else "No engine was built."
+            skipped.append(Skipped(f"TensorRT {precision.upper()}", reason))
+            continue
+        model_bytes = path.stat().st_size
+        candidates.append(_Candidate(precision, functools.partial(TensorRTRunner, engine), model_bytes, engine))
+    return candidates, skipped
+
+
+def _dynamic_graph(model: "paddle.nn.Layer", dataset: Dataset) -> _Candidate:
+    from tutorial_utils.runners.paddle import DynamicGraphRunner
+
+    size = sum(parameter.numpy().nbytes for parameter in model.state_dict().values())
+    make_runner = functools.partial(DynamicGraphRunner, model, dataset.images.shape[1:])
+    return _Candidate("fp32", make_runner, size)
+
+
+def _start(candidate: _Candidate, open_runners: ExitStack, images: np.ndarray) -> tuple[Runner, float]:
+    """Load a candidate and call it once; return it, and how many milliseconds both took."""
+    begin = time.perf_counter()
+    runner = open_runners.enter_context(candidate.make_runner())
+    runner.infer({next(iter(runner.inputs)): images})
+    return runner, round(1000 * (time.perf_counter() - begin), 3)
+
+
+def _device_latency(runner: Runner, images: np.ndarray, seconds: float) -> Measurement | None:
+    device_times = getattr(runner, "device_times", None)  # of a TensorRTRunner
+    if device_times is None:
+        return None
+    feeds = {next(iter(runner.inputs)): images}
+    return timing.measure_on_device(functools.partial(device_times, feeds), batch=len(images), seconds=seconds)
+
+
+def table(groups: Sequence[tuple[str, Sequence[Row]]], *, details: bool = False) -> "pandas.DataFrame":
+    """Return rows as a table for display, each number with as many digits as it deserves.
+
+    Args:
+        groups: Rows by where they were measured, such as ``[("here", rows), ("H200, recorded", others)]``.
+        details: Add how many answers agree with the reference, and the time that loading and the first call take.
+    """
+    import pandas
+
+    lines = [
+        {
+            "where": where,
+            "backend": row.backend,
+            "type": row.precision.upper(),
+            "accuracy %": f"{100 * row.quality.accuracy:.2f}",
+            "macro prec. %": f"{100 * row.quality.precision:.2f}",
+            "macro recall %": f"{100 * row.quality.recall:.2f}",
+            "agreement %": f"{100 * row.agreement:.2f}",
+            "first result ms": f"{row.first_result_ms:.1f}" if row.first_result_ms else "",
+            "median ms": f"{row.latency.median_ms:.3f}",
+            "p99 ms": f"{row.latency.p99_ms:.3f}",
+            "calls": f"{row.latency.calls}{'' if row.latency.stable else ' (not steady)'}",
+            "GPU only ms": f"{row.device_latency.median_ms:.3f}" if row.device_latency else "",
+            "images/s": f"{row.latency.images_per_second:,.0f}",
+            "model KB": f"{row.model_bytes / 1000:,.0f}",
+            "engine KB": f"{row.engine_bytes / 1000:,.0f}" if row.engine_bytes else "",
+            "activ. MB": f"{row.activation_bytes / 1e6:.1f}" if row.activation_bytes else "",
+        }
+        for where, rows in groups
+        for row in rows
+    ]
+    shown = pandas.DataFrame(lines).set_index(["where", "backend", "type"])
+    return shown if details else shown.drop(columns=["agreement %", "first result ms"])

@@ -1,0 +1,173 @@
+"""How good a model is, and how close an optimized model stays to its reference."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tutorial_utils.base.errors import InputError
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Quality of a classifier; precision and recall are unweighted means over the classes (macro average).
+
+    Attributes:
+        accuracy: Fraction of right answers, 0 to 1.
+        precision: Of the images given a class, the fraction that belongs to it, 0 to 1.
+        recall: Of the images of a class, the fraction that was given it, 0 to 1.
+    """
+
+    accuracy: float
+    precision: float
+    recall: float
+
+
+def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> Metrics:
+    """Compare a classifier's outputs with the true labels.
+
+    Args:
+        labels: Integers ``[N]`` in 0 to C-1.
+        logits: Numbers ``[N, C]``; the class with the highest is the answer.
+
+    Returns:
+        Accuracy, precision and recall. A class that was never predicted counts with precision 0.
+
+    Raises:
+        InputError: The shapes don't fit, a label is no class, or a logit is NaN or infinite.
+    """
+    from sklearn.metrics import accuracy_score, precision_score, recall_score
+
+    labels = np.asarray(labels)
+    logits = _logits("logits", logits)
+    if labels.ndim != 1 or len(labels) != len(logits) or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"labels have shape {list(labels.shape)} and type {labels.dtype}, logits have shape {list(logits.shape)}.",
+            f"Give one integer label per row of the logits: [{len(logits)}].",
+        )
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise InputError(
+            f"labels go from {labels.min()} to {labels.max()}, but the logits have {logits.shape[1]} classes.",
+            f"Give labels from 0 to {logits.shape[1] - 1}.",
+        )
+    predicted = logits.argmax(axis=1)
+    return Metrics(
+        accuracy=float(accuracy_score(labels, predicted)),
+        precision=float(precision_score(labels, predicted, average="macro", zero_division=0)),
+        recall=float(recall_score(labels, predicted, average="macro", zero_division=0)),
+    )
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the fraction of images for which two models choose the same class.
+
+    Args:
+        a: Logits ``[N, C]`` of one model.
+        b: Logits ``[N, C]`` of the other, for the same images.
+
+    Raises:
+        InputError: The shapes differ or aren't ``[N, C]``, or a logit is NaN or infinite.
+    """
+    a, b = _logits("a", a), _logits("b", b)
+    _require_same_shape(a, b)
+    return float(np.mean(a.argmax(axis=1) == b.argmax(axis=1)))
+
+
+def relative_error(actual: np.ndarray, reference: np.ndarray) -> float:
+    """Return the largest difference, as a fraction of the largest magnitude of the reference.
+
+    Dividing by one number for the whole array, unlike an element-wise relative error, doesn't blow up where the
+    reference passes through zero.
+
+    Args:
+        actual: Outputs of the optimized model, any shape.
+        reference: Outputs of the reference, same shape.
+
+    Raises:
+        InputError: The shapes differ, a value is NaN or infinite, or the reference is zero everywhere.
+    """
+    actual, reference = _comparable(actual, reference)
+    return float(np.abs(actual - reference).max() / np.abs(reference).max())
+
+
+def sqnr_db(actual: np.ndarray, reference: np.ndarray) -> float:
+    """Return the signal-to-quantization-noise ratio: power of the reference over power of the difference.
+
+    Args:
+        actual: Outputs of the optimized model, any shape.
+        reference: Outputs of the reference, same shape.
+
+    Returns:
+        Decibels: 20 dB is a noise of one tenth of the signal, 40 dB of one hundredth; infinite for equal arrays.
+
+    Raises:
+        InputError: The shapes differ, a value is NaN or infinite, or the reference is zero everywhere.
+    """
+    actual, reference = _comparable(actual, reference)
+    noise = np.sum((actual - reference) ** 2)
+    return float(10 * np.log10(np.sum(reference**2) / noise)) if noise else float("inf")
+
+
+def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the confidence interval of an accuracy: how far it would move with other test images.
+
+    Args:
+        correct: Number of right answers.
+        total: Number of test images.
+        confidence: Probability that the interval covers the true accuracy, between 0 and 1.
+
+    Returns:
+        Lower and upper bound, 0 to 1, by Wilson's method, which also holds near 100 %
+        (https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval#Wilson_score_interval).
+
+    Raises:
+        InputError: ``correct`` isn't within 0 to ``total``, ``total`` is 0, or ``confidence`` isn't within 0 to 1.
+    """
+    from scipy.stats import binomtest
+
+    if total < 1 or not 0 <= correct <= total:
+        raise InputError(
+            f"{correct} right answers of {total} were given.", "Give 0 to total right answers of at least one image."
+        )
+    if not 0 < confidence < 1:
+        raise InputError(f"The confidence is {confidence}.", "Give a number between 0 and 1, such as 0.95.")
+    interval = binomtest(int(correct), int(total)).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _logits(name: str, values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim != 2 or values.size == 0:
+        raise InputError(f"{name} has shape {list(values.shape)}.", "Give logits [N, C] of at least one image.")
+    _require_finite(name, values)
+    return values
+
+
+def _comparable(actual: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # float64: in FP16 the squares and the differences would overflow or vanish
+    actual, reference = np.asarray(actual, np.float64), np.asarray(reference, np.float64)
+    _require_same_shape(actual, reference)
+    _require_finite("actual", actual)
+    _require_finite("reference", reference)
+    if not reference.any():
+        raise InputError(
+            "The reference is empty or zero everywhere: an error relative to it has no meaning.",
+            "Check the input and the output name of the reference run.",
+        )
+    return actual, reference
+
+
+def _require_same_shape(a: np.ndarray, b: np.ndarray) -> None:
+    if a.shape != b.shape:
+        raise InputError(
+            f"The two arrays have the shapes {list(a.shape)} and {list(b.shape)}.",
+            "Compare outputs of the same images and the same output tensor.",
+        )
+
+
+def _require_finite(name: str, values: np.ndarray) -> None:
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        raise InputError(
+            f"{name} holds {bad} values that are NaN or infinite, of {values.size}.",
+            "Look for an overflow: an FP16 layer beyond 65,504, or an engine that was given wrong input.",
+        )

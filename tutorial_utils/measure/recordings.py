@@ -1,0 +1,128 @@
+"""Stamped measurements from other machines, and the label that says whether a result is live or recorded.
+
+A recording is a JSON file: the numbers, and the stamp without which they would be worth nothing - machine, software,
+method and date. Learners without a GPU see these numbers where a lesson needs one, always with their stamp.
+"""
+
+import html
+import json
+import re
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from tutorial_utils.base import paths
+from tutorial_utils.base.errors import RecordingError
+
+FOLDER = Path(__file__).parents[2] / "notebooks" / "recordings"
+# `course` reads this from executed notebooks to tell on its index page what ran live.
+ORIGIN_MIME_TYPE = "application/vnd.tutorial-origin+json"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Numbers with their stamp.
+
+    Attributes:
+        title: What was measured.
+        method: How: warm-up, calls, clock, copies.
+        date: When, UTC, ISO 8601.
+        source: "measured" by this project, or "published" by somebody else.
+        machine: Name and properties of the machine, and the versions of the software on it.
+        data: The numbers.
+    """
+
+    title: str
+    method: str
+    date: str
+    source: Literal["measured", "published"]
+    machine: dict[str, Any]
+    data: dict[str, Any]
+
+    @property
+    def stamp(self) -> str:
+        """The stamp in one line."""
+        where = self.machine.get("gpu") or self.machine.get("cpu")
+        libraries = self.machine.get("libraries", {})
+        versions = ", ".join(f"{name} {version}" for name, version in libraries.items())
+        return f"{self.source} on {where} on {self.date[:10]}{f' with {versions}' if versions else ''}"
+
+
+def new(title: str, method: str, machine: dict[str, Any], data: dict[str, Any]) -> Recording:
+    """Make a recording of what was measured just now."""
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Recording(title, method, date, "measured", machine, data)
+
+
+def save(recording: Recording, path: str | Path) -> Path:
+    """Write a recording."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with paths.replacing(path) as temporary:
+        text = json.dumps(asdict(recording), indent=1, ensure_ascii=False)
+        # One line for each list of numbers: thousands of times would otherwise take thousands of lines.
+        text = re.sub(r"\[[\s\d.,e+-]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def load(name: str | Path) -> Recording:
+    """Read a recording.
+
+    Args:
+        name: Name of a recording that ships with the course, such as "deployment", or the path of a file.
+
+    Raises:
+        RecordingError: There is none, or it lacks its stamp.
+    """
+    path = Path(name) if Path(name).suffix == ".json" else FOLDER / f"{name}.json"
+    try:
+        recording = Recording(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        shipped = ", ".join(sorted(file.stem for file in FOLDER.glob("*.json"))) or "none"
+        raise RecordingError(f"There is no recording {name}.", f"Shipped with the course: {shipped}.") from None
+    except (ValueError, TypeError) as error:
+        raise RecordingError(
+            f"The recording {path.name} is damaged or lacks part of its stamp.",
+            "Make it again with `python -m tutorial_utils record`.",
+        ) from error
+    if not (recording.date and recording.machine and recording.method):
+        raise RecordingError(f"The recording {path.name} has an empty stamp.", "Numbers without a stamp are not used.")
+    return recording
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a result comes from. As the last value of a cell, it shows itself as a line and marks the notebook."""
+
+    origin: Literal["live", "recording"]
+    what: str
+    machine: str = "this machine"
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.origin == "live":
+            return f"LIVE: {self.what}, {self.machine}."
+        return f"RECORDING: {self.what}, {self.machine}. Why not live: {self.reason}"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        colour = "#1a7f37" if self.origin == "live" else "#9a6700"
+        label, _, text = str(self).partition(": ")
+        return {
+            "text/plain": str(self),
+            "text/html": (
+                f'<p style="border-left: 4px solid {colour}; padding: 2px 10px"><b>{label}</b> {html.escape(text)}</p>'
+            ),
+            ORIGIN_MIME_TYPE: asdict(self),
+        }
+
+
+def live(what: str) -> Origin:
+    """Say that a result was made just now, on this machine."""
+    return Origin("live", what)
+
+
+def recorded(what: str, recording: Recording, reason: str) -> Origin:
+    """Say that a result is a recording, of what machine, and why it is not made live."""
+    return Origin("recording", what, recording.stamp, reason)

@@ -1,0 +1,266 @@
+"""Timing that can be trusted: warm-up until stable, many calls, median and tails, candidates measured in turn.
+
+Three mistakes make most published speed-ups worthless, and this module is built against them: timing the first call
+(it loads, allocates and compiles), timing one call (it is noise), and timing candidates one after the other (the
+machine's clock and load change in between).
+"""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tutorial_utils.base.errors import InputError
+
+# Warm-up ends when the medians of two neighbouring windows of calls differ by less than this.
+STABLE_WITHIN = 0.05
+WINDOW = 5
+# Below this, a difference is of no use even if it is certain.
+SMALLEST_DIFFERENCE = 0.02
+_ROUNDS = 10
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Times of single calls.
+
+    Attributes:
+        rounds_ms: Milliseconds of each call, one tuple for each round: between two rounds, the other candidates ran.
+        first_call_ms: Milliseconds of the very first call, which is not among the rounds.
+        warmup_calls: Calls before the first round, the first call included.
+        stable: Whether the warm-up reached a steady time before its limit.
+        batch: Images in one call.
+        clock: "host" for the wall clock around the call, "CUDA events" for the GPU's own time.
+        includes_copies: Whether copies of inputs and outputs between host and device are included.
+    """
+
+    rounds_ms: tuple[tuple[float, ...], ...]
+    first_call_ms: float
+    warmup_calls: int
+    stable: bool
+    batch: int
+    clock: str = "host"
+    includes_copies: bool = True
+
+    @property
+    def samples_ms(self) -> np.ndarray:
+        """All times in milliseconds, in the order in which they were taken."""
+        return np.concatenate([np.asarray(one) for one in self.rounds_ms])
+
+    @property
+    def calls(self) -> int:
+        """How many calls were timed."""
+        return sum(len(one) for one in self.rounds_ms)
+
+    @property
+    def median_ms(self) -> float:
+        """Half of the calls took less than this."""
+        return float(np.median(self.samples_ms))
+
+    @property
+    def p90_ms(self) -> float:
+        """Nine calls in ten took less than this."""
+        return float(np.percentile(self.samples_ms, 90))
+
+    @property
+    def p99_ms(self) -> float:
+        """All but one in a hundred calls took less than this. Of fewer than 100 calls, it is nearly the maximum."""
+        return float(np.percentile(self.samples_ms, 99))
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput of calls one after the other, at the median."""
+        return 1000 * self.batch / self.median_ms
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the measurement as plain values for JSON, times to the microsecond."""
+        rounds = [[round(ms, 3) for ms in one] for one in self.rounds_ms]
+        return {**asdict(self), "rounds_ms": rounds, "first_call_ms": round(self.first_call_ms, 3)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Measurement":
+        """Read a measurement back from `to_dict`."""
+        return cls(**{**values, "rounds_ms": tuple(tuple(one) for one in values["rounds_ms"])})
+
+    def __str__(self) -> str:
+        copies = "with" if self.includes_copies else "without"
+        return (
+            f"median {self.median_ms:.3f} ms, p90 {self.p90_ms:.3f} ms, p99 {self.p99_ms:.3f} ms, "
+            f"{self.images_per_second:,.0f} images/s ({self.calls} calls of batch {self.batch} after "
+            f"{self.warmup_calls} to warm up{'' if self.stable else ' and not steady then'}, the first of "
+            f"{self.first_call_ms:.1f} ms; {self.clock} clock, {copies} copies)"
+        )
+
+
+def measure(call: Callable[[], Any], *, batch: int = 1, seconds: float = 1.0, max_calls: int = 500) -> Measurement:
+    """Time one callable with the host's clock. See `measure_in_turn`, which also says what is raised."""
+    return measure_in_turn({"call": call}, batch=batch, seconds=seconds, max_calls=max_calls)["call"]
+
+
+def measure_in_turn(
+    calls: Mapping[str, Callable[[], Any]], *, batch: int = 1, seconds: float = 1.0, max_calls: int = 500
+) -> dict[str, Measurement]:
+    """Time several callables with the host's clock, in turn: a few calls of each, round after round.
+
+    The first call of a round is not counted: switching between candidates is no part of what they do in service. Each
+    callable must return only when its result is complete: an asynchronous one must synchronize.
+
+    Args:
+        calls: What to time, by name.
+        batch: Images in one call, for the throughput.
+        seconds: About how long to measure each, after a warm-up of at most as long. A slow callable takes longer: the
+            warm-up is at least 11 calls, and at least 10 calls are timed.
+        max_calls: The most calls to time for each.
+
+    Returns:
+        One measurement for each callable, under its name.
+
+    Raises:
+        InputError: There is nothing to time, or a limit is not positive.
+    """
+    if not calls or seconds <= 0 or max_calls < _ROUNDS or batch < 1:
+        raise InputError(
+            f"Can't time {len(calls)} candidates for {seconds} s, {max_calls} calls and batch {batch}.",
+            f"Give at least one callable, a positive time and batch, and max_calls of at least {_ROUNDS}.",
+        )
+    warm = {name: _warm_up(functools.partial(_time, call), seconds) for name, call in calls.items()}
+    per_round = {name: _calls_per_round(times, seconds, max_calls) for name, (times, _) in warm.items()}
+    rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in calls}
+    for _ in range(_ROUNDS):
+        for name, call in calls.items():
+            call()  # not timed: it finds the caches as the other candidates left them
+            rounds[name].append(tuple(_time(call) for _ in range(per_round[name])))
+    return {
+        name: Measurement(tuple(rounds[name]), times[0], len(times), stable, batch)
+        for name, (times, stable) in warm.items()
+    }
+
+
+def measure_on_device(
+    device_times: Callable[[int], np.ndarray], *, batch: int = 1, seconds: float = 1.0, max_calls: int = 500
+) -> Measurement:
+    """Time work on a GPU with CUDA events, copies left out. See `measure_on_device_in_turn`."""
+    candidates = {"work": device_times}
+    return measure_on_device_in_turn(candidates, batch=batch, seconds=seconds, max_calls=max_calls)["work"]
+
+
+def measure_on_device_in_turn(
+    device_times: Mapping[str, Callable[[int], np.ndarray]],
+    *,
+    batch: int = 1,
+    seconds: float = 1.0,
+    max_calls: int = 500,
+) -> dict[str, Measurement]:
+    """Time several pieces of work on a GPU with CUDA events, copies left out, in turn: round after round.
+
+    Args:
+        device_times: By name, what takes a number of calls and returns the milliseconds of each: a `TensorRTRunner`'s
+            ``functools.partial(runner.device_times, feeds)``.
+        batch: Images in one call.
+        seconds: About how long to measure each.
+        max_calls: The most calls to time for each.
+
+    Returns:
+        One measurement for each, under its name.
+    """
+    warm = {name: _warm_up(lambda times=times: float(times(1)[0]), seconds) for name, times in device_times.items()}
+    per_round = {name: _calls_per_round(times, seconds, max_calls) for name, (times, _) in warm.items()}
+    rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in device_times}
+    for _ in range(_ROUNDS):
+        for name, times in device_times.items():
+            # The first call of a round waits for the copy of the inputs, and is not counted.
+            rounds[name].append(tuple(float(ms) for ms in times(per_round[name] + 1)[1:]))
+    return {
+        name: Measurement(
+            tuple(rounds[name]), times[0], len(times), stable, batch, "CUDA events", includes_copies=False
+        )
+        for name, (times, stable) in warm.items()
+    }
+
+
+def _time(call: Callable[[], Any]) -> float:
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def _warm_up(timed_call: Callable[[], float], limit_seconds: float) -> tuple[list[float], bool]:
+    """Call until the time is steady or the limit is over; return the times and whether they became steady."""
+    times: list[float] = []
+    deadline = time.perf_counter() + limit_seconds
+    while True:
+        times.append(timed_call())
+        if len(times) > 2 * WINDOW:  # the first call is never part of a window
+            before, now = np.median(times[-2 * WINDOW : -WINDOW]), np.median(times[-WINDOW:])
+            if abs(now - before) <= STABLE_WITHIN * before:
+                return times, True
+            if time.perf_counter() > deadline:
+                return times, False
+
+
+def _calls_per_round(warmup_ms: list[float], seconds: float, max_calls: int) -> int:
+    """Return how many calls fill a round. The median of the last calls decides: a single one may be an outlier."""
+    call_ms = max(np.median(warmup_ms[-WINDOW:]), 1e-3)
+    return int(np.clip(seconds * 1000 / call_ms, _ROUNDS, max_calls)) // _ROUNDS
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two measurements side by side.
+
+    Attributes:
+        speedup: Median of the baseline divided by that of the candidate: 2.0 means half the time.
+        low: Lower end of the 95 % interval of the speed-up.
+        high: Upper end of it.
+    """
+
+    speedup: float
+    low: float
+    high: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the difference is not larger than what chance makes, or too small to matter."""
+        return self.low <= 1 <= self.high or abs(self.speedup - 1) < SMALLEST_DIFFERENCE
+
+    @property
+    def verdict(self) -> str:
+        """The comparison in one phrase."""
+        if self.is_noise:
+            return f"no difference larger than noise (95 % interval {self.low:.2f} to {self.high:.2f})"
+        if self.speedup > 1:
+            return f"{self.speedup:.2f} times as fast (95 % interval {self.low:.2f} to {self.high:.2f})"
+        return f"takes {1 / self.speedup:.2f} times as long (95 % interval {1 / self.high:.2f} to {1 / self.low:.2f})"
+
+
+def compare(baseline: Measurement, candidate: Measurement) -> Comparison:
+    """Say how much faster a candidate is than a baseline, and whether the difference is more than noise.
+
+    Neighbouring calls share the state of the machine, so single calls are no independent samples. The interval
+    therefore comes from a bootstrap over rounds: whole rounds are drawn, and the ratio of medians is taken each time.
+    The same rounds of both are drawn: candidates that took turns met the same slow spells, which then cancel out.
+
+    Raises:
+        InputError: The measurements differ in clock, copies or batch, so that they can't be compared.
+    """
+    for field in ("clock", "includes_copies", "batch"):
+        one, other = getattr(baseline, field), getattr(candidate, field)
+        if one != other:
+            raise InputError(
+                f"The measurements can't be compared: {field} is {one!r} in one and {other!r} in the other.",
+                "Measure both in the same way.",
+            )
+    ratios = _resampled_medians(baseline) / _resampled_medians(candidate)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return Comparison(baseline.median_ms / candidate.median_ms, float(low), float(high))
+
+
+def _resampled_medians(measurement: Measurement) -> np.ndarray:
+    """Return the medians of resamples of the rounds, shape ``[_RESAMPLES]``; all rounds have the same length."""
+    rounds = np.array(measurement.rounds_ms)
+    drawn = np.random.default_rng(0).integers(len(rounds), size=(_RESAMPLES, len(rounds)))
+    return np.median(rounds[drawn].reshape(_RESAMPLES, -1), axis=1)

@@ -1,0 +1,1 @@
+"""Images to a Paddle model to ONNX files in each precision."""

@@ -1,0 +1,212 @@
+"""Images and labels: handwritten digits that are always at hand, and CIFAR-10 for those with a network, in one form."""
+
+import gzip
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tutorial_utils.base import paths, progress
+from tutorial_utils.base.errors import CalibrationError, DataError
+
+IMAGE_SHAPE = (3, 32, 32)
+DIGITS_TEST_IMAGES = 600
+DIGITS_SPLIT_SEED = 0
+CIFAR10_RECORD_BYTES = 1 + 3 * 32 * 32
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_MEMBERS = {
+    "train": tuple(f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 6)),
+    "test": ("cifar-10-batches-bin/test_batch.bin",),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file on the network and the checksum that its publisher states.
+
+    Attributes:
+        url: Where the file is.
+        md5: Its MD5 checksum, hexadecimal.
+    """
+
+    url: str
+    md5: str
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the URL: the name under which the file is kept."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+# The binary version: the "python version" is a pickle, which can run code when it is read.
+# URL and checksum: https://www.cs.toronto.edu/~kriz/cifar.html
+CIFAR10 = Source("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images in the form that every later step takes.
+
+    Attributes:
+        name: ``"digits"`` or ``"cifar10"``.
+        images: float32 ``[N, 3, 32, 32]`` in [-1, 1], C-contiguous.
+        labels: int64 ``[N]``, indices into ``class_names``.
+        class_names: One name per class.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load(name: str = "digits", split: Literal["train", "test"] = "train") -> Dataset:
+    """Load one split of a dataset.
+
+    Args:
+        name: ``"digits"``: scikit-learn's 1,797 handwritten digits, shipped with it (1,197 to train, 600 to test).
+            ``"cifar10"``: 60,000 photographs, 170 MB, downloaded once (50,000 to train, 10,000 to test).
+        split: ``"train"`` or ``"test"``.
+
+    Returns:
+        The images and labels, in the same order on every call.
+
+    Raises:
+        DataError: Name or split is unknown, or CIFAR-10 could not be downloaded or read.
+        CacheError: The cache folder can't be written to.
+    """
+    loaders = {"digits": _load_digits, "cifar10": _load_cifar10}
+    if name not in loaders:
+        raise DataError(f"There is no dataset {name!r}.", f"Choose one of {', '.join(map(repr, loaders))}.")
+    if split not in ("train", "test"):
+        raise DataError(f"There is no split {split!r}.", "Choose 'train' or 'test'.")
+    return loaders[name](split)
+
+
+def calibration_images(dataset: Dataset, count: int = 500, seed: int = 0) -> np.ndarray:
+    """Draw a class-balanced random subset for INT8 calibration.
+
+    Args:
+        dataset: Training images: a model calibrated with test images would be judged by images that it has seen.
+        count: Number of images. Where it is no multiple of the number of classes, some classes give one image more.
+        seed: Seed of the draw.
+
+    Returns:
+        float32 ``[count, 3, 32, 32]``, in random order, so that every batch holds a mix of classes.
+
+    Raises:
+        CalibrationError: ``count`` is below 1, or a class has too few images for a balanced subset.
+    """
+    if count < 1:
+        raise CalibrationError(f"{count} calibration images were asked for.", "Ask for at least 1; 500 are usual.")
+    random = np.random.default_rng(seed)
+    classes = len(dataset.class_names)
+    share, extra = divmod(count, classes)
+    chosen = []
+    for position, label in enumerate(random.permutation(classes)):
+        wanted = share + (position < extra)
+        candidates = np.flatnonzero(dataset.labels == label)
+        if len(candidates) < wanted:
+            raise CalibrationError(
+                f"{count} class-balanced images need {wanted} of class {dataset.class_names[label]!r}, "
+                f"but {dataset.name} has {len(candidates)}.",
+                f"Ask for at most {classes * np.bincount(dataset.labels, minlength=classes).min()} images.",
+            )
+        chosen.append(random.choice(candidates, wanted, replace=False))
+    return dataset.images[random.permutation(np.concatenate(chosen))]
+
+
+def fetch(source: Source, folder: Path, alternative: str) -> Path:
+    """Return a file of the network from ``folder``, downloading it first if it isn't there with the right checksum.
+
+    A download goes to a temporary file and gets its name only after its checksum was found right.
+
+    Args:
+        source: The file.
+        folder: Where it is kept.
+        alternative: What to do instead if it can't be had, as the beginning of a sentence.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        DataError: No network, an HTTP error, or a wrong checksum.
+    """
+    import pooch
+
+    def download(url: str, output_file: str, caller: object) -> None:
+        with progress.bar(description=source.file_name, total=1, unit="B") as bar:  # pooch sets the real total
+            bar.unit_scale = True
+            pooch.HTTPDownloader(progressbar=bar)(url, output_file, caller)
+
+    by_hand = f"put {source.file_name} with MD5 {source.md5} into {folder} by hand"
+    was_there = (folder / source.file_name).exists()
+    try:
+        path = pooch.retrieve(
+            source.url, known_hash=f"md5:{source.md5}", fname=source.file_name, path=folder, downloader=download
+        )
+    except OSError as error:  # the base of all exceptions of requests
+        wrong = f", and the {source.file_name} in {folder} has the wrong checksum" if was_there else ""
+        raise DataError(
+            f"{source.url} can't be downloaded ({type(error).__name__}){wrong}.",
+            f"{alternative}, connect to the network, or {by_hand}.",
+        ) from error
+    except ValueError as error:
+        raise DataError(
+            f"The file that came from {source.url} has the wrong checksum: it is cut short, or not the published one.",
+            f"{alternative}, try again later, or {by_hand}.",
+        ) from error
+    return Path(path)
+
+
+def _load_digits(split: str) -> Dataset:
+    from scipy import ndimage
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    train, test = train_test_split(
+        np.arange(len(digits.target)),
+        test_size=DIGITS_TEST_IMAGES,
+        stratify=digits.target,
+        random_state=DIGITS_SPLIT_SEED,
+    )
+    chosen = train if split == "train" else test
+    # 8x8 to 32x32, bilinear with half-pixel centres (what image libraries do by default), then gray to three channels.
+    gray = ndimage.zoom(digits.images[chosen], (1, 4, 4), order=1, mode="nearest", grid_mode=True)
+    images = np.repeat(gray[:, np.newaxis], 3, axis=1).astype(np.float32) / 8 - 1  # 0..16 to -1..1
+    return Dataset("digits", images, digits.target[chosen].astype(np.int64), tuple(map(str, digits.target_names)))
+
+
+def _load_cifar10(split: str) -> Dataset:
+    folder = paths.cache_dir("datasets")
+    archive = fetch(CIFAR10, folder, "Use the dataset 'digits', which needs no network")
+    try:
+        with tarfile.open(archive) as tar:
+            content = b"".join(tar.extractfile(member).read() for member in CIFAR10_MEMBERS[split])
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, KeyError) as error:
+        raise _damaged(archive) from error
+    if not content or len(content) % CIFAR10_RECORD_BYTES:
+        raise _damaged(archive)
+    # One record: the label, then the red, green and blue plane, row by row.
+    records = np.frombuffer(content, np.uint8).reshape(-1, CIFAR10_RECORD_BYTES)
+    labels = records[:, 0].astype(np.int64)
+    if labels.max() >= len(CIFAR10_CLASSES):
+        raise _damaged(archive)
+    images = records[:, 1:].reshape(-1, *IMAGE_SHAPE).astype(np.float32)
+    images /= 127.5  # in place: the training images alone take 0.6 GB
+    images -= 1
+    return Dataset("cifar10", images, labels, CIFAR10_CLASSES)
+
+
+def _damaged(archive: Path) -> DataError:
+    return DataError(
+        f"{archive} doesn't hold the records of CIFAR-10: it is damaged or another file.",
+        "Delete it and load the dataset again, or use the dataset 'digits'.",
+    )

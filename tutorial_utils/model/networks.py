@@ -1,0 +1,67 @@
+"""The course's two networks as ONNX files in each precision, made once and then read from the cache.
+
+Lesson 00 walks this road step by step. The other lessons and the recordings start from its end.
+"""
+
+from pathlib import Path
+
+from blake3 import blake3
+from filelock import FileLock
+
+from tutorial_utils.base import paths
+from tutorial_utils.base.errors import ModelFileError
+from tutorial_utils.model import data, onnx_export
+
+PRECISIONS = ("fp32", "fp16", "int8")
+CALIBRATION_IMAGES = 500
+
+
+def quick() -> dict[str, Path]:
+    """Return the quick classifier, trained on the digits, by precision: "fp32", "fp16" and "int8"."""
+    from tutorial_utils.model import classifier  # imports Paddle
+
+    saved = classifier.load_or_train("quick", "digits").saved
+    folder = _folder("quick", saved.model_path, saved.params_path)
+    files = {precision: folder / f"quick-{precision}.onnx" for precision in PRECISIONS}
+    with FileLock(folder / "lock"):
+        if not all(path.exists() for path in files.values()):
+            images = data.calibration_images(data.load("digits", "train"), CALIBRATION_IMAGES)
+            onnx_export.export(saved.model_path, saved.params_path, files["fp32"])
+            onnx_export.to_fp16(files["fp32"], files["fp16"])
+            onnx_export.to_int8(files["fp32"], files["int8"], images)
+    return files
+
+
+def resnet50(image_size: int = 224) -> dict[str, Path]:
+    """Return ResNet-50 with random weights by precision, "fp32" and "fp16": for what weights don't change.
+
+    Layers, fusion, memory and time are those of a trained ResNet-50 with 10 classes. Accuracy means nothing, and there
+    is no INT8 variant, since random activations give no ranges worth having.
+
+    Args:
+        image_size: Height and width of the images.
+    """
+    from tutorial_utils.model import classifier  # imports Paddle
+
+    code = blake3(Path(classifier.__file__).read_bytes()).hexdigest(length=4)
+    folder = paths.cache_dir("models") / f"resnet50-random-{image_size}-{code}"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        try:
+            saved = classifier.SavedModel.at(folder / "model")
+        except ModelFileError:
+            saved = classifier.save(classifier.build("resnet50"), folder / "model", (None, 3, image_size, image_size))
+        onnx_folder = _folder("resnet50", saved.model_path, saved.params_path)
+        files = {precision: onnx_folder / f"resnet50-{precision}.onnx" for precision in ("fp32", "fp16")}
+        if not all(path.exists() for path in files.values()):
+            onnx_export.export(saved.model_path, saved.params_path, files["fp32"])
+            onnx_export.to_fp16(files["fp32"], files["fp16"])
+    return files
+
+
+def _folder(name: str, *sources: Path) -> Path:
+    """Return the folder for what is exported from these files by today's export code."""
+    hasher = blake3(Path(onnx_export.__file__).read_bytes() + Path(__file__).read_bytes())
+    for source in sources:
+        hasher.update_mmap(source)
+    return paths.cache_dir("onnx", f"{name}-{hasher.hexdigest(length=8)}")

@@ -1,0 +1,94 @@
+"""What a static Paddle program consists of: its operators, and which of them TensorRT has taken over.
+
+Both forms of Paddle 3 are read without running them: ``.json`` (Paddle's intermediate representation, PIR) and the
+older ``.pdmodel``. That an option asked for TensorRT proves nothing; that the program holds an engine does.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutorial_utils.base.errors import ModelFileError
+
+# How Paddle abbreviates the first part of a name in a .json file (paddle/fluid/pir/serialize_deserialize/src/schema.cc)
+_PARAMETER = "p"
+_DIALECTS = {"0": "builtin", "1": "pd_op"}
+ENGINES = ("pd_op.tensorrt_engine", "tensorrt_engine")  # PIR, .pdmodel
+# They move or hold data; none of them computes, so none could have run in TensorRT.
+BOOKKEEPING = (
+    "builtin.parameter", "builtin.shadow_output", "pd_op.data", "pd_op.fetch", "pd_op.full_int_array", "feed", "fetch",
+)  # fmt: skip
+
+
+def operators(program_path: str | Path) -> list[str]:
+    """Return the names of a program's operators as Paddle writes them, in order; those of its main block.
+
+    Args:
+        program_path: ``.json`` or ``.pdmodel``.
+
+    Raises:
+        ModelFileError: The file is missing, cut short or not a Paddle program.
+    """
+    path = Path(program_path)
+    try:
+        names, cause = (_of_json(path) if path.suffix == ".json" else _of_pdmodel(path)), None
+    except OSError as error:
+        raise ModelFileError(f"{path} can't be read: {error.strerror}.", "Check the path.") from error
+    except (ValueError, LookupError, TypeError, RuntimeError) as error:  # whatever a damaged file leads to
+        names, cause = [], error
+    if not names:
+        raise ModelFileError(
+            f"Paddle can't load {path.name}: it is damaged or not a Paddle program.", "Save the model again."
+        ) from cause
+    return names
+
+
+def _of_json(path: Path) -> list[str]:
+    block = json.loads(path.read_text(encoding="utf-8"))["program"]["regions"][0]["blocks"][0]
+    return [_full_name(operation["#"]) for operation in block["ops"]]
+
+
+def _full_name(written: str) -> str:
+    if written == _PARAMETER:
+        return "builtin.parameter"
+    dialect, _, name = written.partition(".")
+    return f"{_DIALECTS.get(dialect, dialect)}.{name}"
+
+
+def _of_pdmodel(path: Path) -> list[str]:
+    from tutorial_utils.model.quiet_paddle import paddle
+
+    program = paddle.base.core.ProgramDesc(path.read_bytes())  # kept in a variable: its blocks die with it
+    if program.num_blocks() == 0:  # as an empty file is read: asking for a block would end the process
+        return []
+    block = program.block(0)
+    return [block.op(index).type() for index in range(block.op_size())]
+
+
+@dataclass(frozen=True)
+class TensorRTUse:
+    """How much of a program runs in TensorRT.
+
+    Attributes:
+        engines: Number of TensorRT engines.
+        fell_back: How often each operator is left to Paddle; those that only move or hold data are not counted.
+    """
+
+    engines: int
+    fell_back: Counter[str]
+
+    def __str__(self) -> str:
+        left = ", ".join(f"{count} {name}" for name, count in sorted(self.fell_back.items()))
+        return f"{self.engines} TensorRT engine{'' if self.engines == 1 else 's'}; left to Paddle: {left or 'nothing'}"
+
+
+def tensorrt_use(names: list[str]) -> TensorRTUse:
+    """Count the engines among a program's operators, and list what fell back to Paddle.
+
+    Args:
+        names: From `operators`, of the program that runs: what ``paddle.tensorrt.convert`` saved, or what a predictor
+            with ``enable_save_optim_model(True)`` saved as ``_optimized.pdmodel``.
+    """
+    fell_back = Counter(name for name in names if name not in ENGINES and name not in BOOKKEEPING)
+    return TensorRTUse(sum(name in ENGINES for name in names), fell_back)

@@ -1,0 +1,241 @@
+"""Paddle-TRT: parts of a Paddle program run as TensorRT engines, in both ways that Paddle 3.3 has.
+
+- PIR-TRT: `convert` a ``.json`` program ahead of time, then run the result with `converted_config`.
+- Legacy: `legacy_config` makes a predictor build engines from a ``.pdmodel`` when it is created.
+
+Each ends in a configuration for `tutorial_utils.runners.paddle.PaddleRunner.from_config`. **No engine was ever built by
+this project with it**: Paddle's GPU builds were out of reach. Every call is bound to the recorded signatures of Paddle
+3.3.1 in tests/runners/test_paddle_tensorrt.py. `collect_shape_ranges` needs no TensorRT and runs in the tests.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError, PrecisionError, ProfileError
+from tutorial_utils.model.classifier import SavedModel
+from tutorial_utils.model.quiet_paddle import paddle
+from tutorial_utils.runners.paddle import PaddleRunner, Shape
+
+Shapes = Mapping[str, tuple[Shape, Shape, Shape]]  # for each input the smallest, best and largest shape
+
+GPU_MEMORY_MB = 256  # of `enable_use_gpu`: megabytes
+WORKSPACE_BYTES = 1 << 30  # of TensorRT: bytes
+MIN_SUBGRAPH_SIZE = 3  # fewer operators than this in a row are not worth an engine
+_LEGACY_PRECISIONS = {
+    "fp32": paddle.inference.PrecisionType.Float32,
+    "fp16": paddle.inference.PrecisionType.Half,
+    "int8": paddle.inference.PrecisionType.Int8,
+}
+
+
+def require_tensorrt() -> None:
+    """Refuse to go on where Paddle can't use TensorRT.
+
+    Raises:
+        BackendUnavailableError: Paddle was built without TensorRT, or finds none, or one of another major version.
+    """
+    compiled = paddle.inference.get_trt_compile_version()
+    if compiled == (0, 0, 0):
+        raise BackendUnavailableError(
+            "This Paddle was built without TensorRT, as every CPU build is.",
+            "Install Paddle's GPU build (see environment.yml), or go through ONNX, which needs no TensorRT in Paddle.",
+        )
+    try:
+        found = paddle.inference.get_trt_runtime_version()
+    except Exception as error:  # Paddle's C++ errors have no common base class
+        raise BackendUnavailableError(
+            "Paddle can't load TensorRT's library libnvinfer.so.",
+            "Put the folder that `python -m tutorial_utils.machine.tensorrt_libraries` prints into LD_LIBRARY_PATH "
+            "before Python starts.",
+        ) from error
+    if found[0] != compiled[0]:
+        wanted, loaded = (".".join(map(str, version)) for version in (compiled, found))
+        raise BackendUnavailableError(
+            f"Paddle was compiled for TensorRT {wanted}, but {loaded} is loaded.",
+            f"Install TensorRT {compiled[0]}.x, not older than {wanted}.",
+        )
+
+
+def convert(
+    model_path: str | Path,
+    output_prefix: str | Path,
+    shapes: Shapes,
+    *,
+    precision: Literal["fp32", "fp16"] = "fp32",
+    keep_fp32: Sequence[str] = (),
+    keep_out: Sequence[str] = (),
+) -> SavedModel:
+    """Build TensorRT engines for a program, by PIR-TRT (never run by this project).
+
+    Args:
+        model_path: The program, ``.json``; its weights lie beside it.
+        output_prefix: Where the new program goes, without endings; a folder of this name gets the engines. The program
+            holds their absolute paths, so the folder must stay where it is.
+        shapes: Range of each input.
+        precision: "fp32" or "fp16".
+        keep_fp32: Operators to compute in FP32 in an FP16 engine, such as "pd_op.softmax".
+        keep_out: Operators to leave to Paddle, such as "pd_op.flip".
+
+    Raises:
+        PrecisionError: INT8, for which PIR-TRT has no calibration.
+        ProfileError: A range is not ordered.
+        BackendUnavailableError: Paddle can't use TensorRT here.
+        ModelFileError: Paddle wrote no program.
+    """
+    if precision not in ("fp32", "fp16"):
+        raise PrecisionError(
+            f"PIR-TRT can't make {precision} of this model: it has no calibration and reads the ranges of INT8 from a "
+            "quantized model.",
+            "Calibrate with the legacy way, or go through ONNX with Q/DQ.",
+        )
+    _check(shapes)
+    require_tensorrt()
+    from paddle.tensorrt.export import Input, PrecisionMode, TensorRTConfig, convert
+
+    prefix = Path(output_prefix).absolute()
+    inputs = [
+        Input(min_input_shape=smallest, optim_input_shape=best, max_input_shape=largest, name=name)
+        for name, (smallest, best, largest) in shapes.items()
+    ]
+    config = TensorRTConfig(
+        inputs=inputs,
+        min_subgraph_size=MIN_SUBGRAPH_SIZE,
+        save_model_dir=str(prefix),
+        disable_ops=list(keep_out) or None,
+        precision_mode=PrecisionMode[precision.upper()],
+        ops_run_float=list(keep_fp32) or None,
+        workspace_size=WORKSPACE_BYTES,
+    )
+    convert(str(model_path), config)
+    return SavedModel.at(prefix)
+
+
+def converted_config(converted: SavedModel) -> "paddle.inference.Config":
+    """Return the configuration that runs what `convert` wrote."""
+    config = paddle.inference.Config(str(converted.model_path), str(converted.params_path))
+    config.disable_glog_info()
+    config.enable_use_gpu(GPU_MEMORY_MB, 0)
+    config.exp_disable_mixed_precision_ops({"feed", "fetch"})
+    return config
+
+
+def collect_shape_ranges(
+    model_path: str | Path,
+    params_path: str | Path,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    output_path: str | Path,
+) -> Path:
+    """Run a model, and have Paddle write down the range of shapes of every tensor in it.
+
+    An engine for a part of the program needs the ranges of that part's inputs, which nobody knows by heart.
+
+    Args:
+        model_path: ``.pdmodel``.
+        params_path: ``.pdiparams``.
+        batches: What the model will meet, the smallest and the largest batch among them.
+        output_path: Where to, ``.pbtxt``: text.
+
+    Raises:
+        ModelFileError: Paddle can't load the files, or wrote no ranges.
+    """
+    _require_pdmodel(model_path)
+    output = Path(output_path)
+    output.unlink(missing_ok=True)
+    config = paddle.inference.Config(str(model_path), str(params_path))
+    config.disable_glog_info()
+    if paddle.device.is_compiled_with_cuda():
+        config.enable_use_gpu(GPU_MEMORY_MB, 0)
+    config.collect_shape_range_info(str(output))
+    with PaddleRunner.from_config(config, "Paddle") as runner:
+        for feeds in batches:
+            runner.infer(feeds)
+    if not output.exists() or output.stat().st_size == 0:  # the predictor writes it when it is destroyed
+        output.unlink(missing_ok=True)
+        raise ModelFileError("Paddle wrote no ranges of shapes.", "Give at least one batch.")
+    return output
+
+
+def legacy_config(
+    model_path: str | Path,
+    params_path: str | Path,
+    cache_folder: str | Path,
+    *,
+    shapes: Shapes | None = None,
+    shape_ranges: str | Path | None = None,
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
+    keep_out: Sequence[str] = (),
+) -> "paddle.inference.Config":
+    """Return the configuration of a predictor that builds TensorRT engines itself (never run by this project).
+
+    For INT8, make two predictors with the same settings: the first collects ranges while it runs real images, and
+    writes them when it is closed; the second uses them.
+
+    Args:
+        model_path: ``.pdmodel``. For a ``.json``, Paddle ignores ``enable_tensorrt_engine`` without a word.
+        params_path: ``.pdiparams``.
+        cache_folder: Where engines, calibration tables and the optimized program go. One for each set of options.
+        shapes: Range of each input of the model. Give this or ``shape_ranges``.
+        shape_ranges: What `collect_shape_ranges` wrote.
+        precision: "fp32", "fp16" or "int8".
+        keep_out: Operators to leave to Paddle, such as "softmax".
+
+    Raises:
+        ModelFileError: The program is no ``.pdmodel``.
+        PrecisionError: The precision is unknown.
+        ProfileError: A range is not ordered, or both or none of the two ways to give ranges were used.
+        BackendUnavailableError: Paddle can't use TensorRT here.
+    """
+    _require_pdmodel(model_path)
+    if precision not in _LEGACY_PRECISIONS:
+        raise PrecisionError(
+            f"Paddle-TRT has no precision {precision!r}.", f"Choose of {', '.join(_LEGACY_PRECISIONS)}."
+        )
+    if (shapes is None) == (shape_ranges is None):
+        raise ProfileError("The engine needs ranges of shapes, given once.", "Give shapes or shape_ranges.")
+    _check(shapes or {})
+    require_tensorrt()
+    config = paddle.inference.Config(str(model_path), str(params_path))
+    config.disable_glog_info()
+    config.enable_use_gpu(GPU_MEMORY_MB, 0)
+    config.set_optim_cache_dir(str(cache_folder))
+    config.enable_save_optim_model(True)  # _optimized.pdmodel: the proof of what became an engine
+    config.enable_tensorrt_engine(
+        workspace_size=WORKSPACE_BYTES,
+        max_batch_size=1,  # ignored from TensorRT 10 on: the ranges decide
+        min_subgraph_size=MIN_SUBGRAPH_SIZE,
+        precision_mode=_LEGACY_PRECISIONS[precision],
+        use_static=precision != "int8",  # keep the engine in the cache folder
+        use_calib_mode=precision == "int8",  # True by default, in every precision
+    )
+    if shapes is not None:
+        smallest, best, largest = ({name: list(shapes[name][i]) for name in shapes} for i in range(3))
+        config.set_trt_dynamic_shape_info(smallest, largest, best)  # in this order
+    else:
+        config.enable_tuned_tensorrt_dynamic_shape(str(shape_ranges), True)
+    if keep_out:
+        config.exp_disable_tensorrt_ops(list(keep_out))
+    return config
+
+
+def _require_pdmodel(model_path: str | Path) -> None:
+    if Path(model_path).suffix != ".pdmodel":
+        raise ModelFileError(
+            f"{Path(model_path).name} is no .pdmodel: for a program in the PIR form, Paddle ignores "
+            "enable_tensorrt_engine without a word.",
+            "Save the legacy form with legacy_program.save(), or convert the .json with paddle_tensorrt.convert().",
+        )
+
+
+def _check(shapes: Shapes) -> None:
+    for name, (smallest, best, largest) in shapes.items():
+        same_rank = len(smallest) == len(best) == len(largest)
+        if not same_rank or any(
+            not 1 <= low <= middle <= high for low, middle, high in zip(smallest, best, largest, strict=True)
+        ):
+            raise ProfileError(
+                f"The range of {name} is not ordered: smallest {smallest}, best {best}, largest {largest}.",
+                "Give 1 <= smallest <= best <= largest in every dimension.",
+            )
