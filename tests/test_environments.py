@@ -14,7 +14,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from tutorial_utils.machine.checks import TEXT_DETECTION
+from tutorial_utils.base.requirements import TEXT_DETECTION
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

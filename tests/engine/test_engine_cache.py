@@ -189,12 +189,9 @@ def test_gpu_is_part_of_the_identity_where_the_plan_depends_on_it(flavour, gpu_c
     class Gpu:
         name, compute_capability = "Some GPU", "8.9"
 
-    class Probe:
-        gpu = Gpu
-
     monkeypatch.setattr(engine.flavour, "installed_flavour", lambda: flavour)
     monkeypatch.setattr(engine.flavour, "installed_version", lambda name: "10.5.0")
-    monkeypatch.setattr(engine.capabilities, "probe", lambda: Probe)
+    monkeypatch.setattr(engine, "find_gpu", lambda: (Gpu, None))
     identity = engine._tensorrt_identity()
     assert identity.startswith(f"{flavour} 10.5.0")
     assert ("Some GPU 8.9" in identity) == gpu_counts

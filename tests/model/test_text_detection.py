@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
-from tutorial_utils.machine.checks import TEXT_DETECTION
+from tutorial_utils.base.requirements import TEXT_DETECTION
 from tutorial_utils.model import onnx_export, text_detection
 
 OUTPUT = "sigmoid_0.tmp_0"

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from tutorial_utils.base import flavour, paths
 from tutorial_utils.base.errors import ModelFileError
+from tutorial_utils.base.gpu import find_gpu
 from tutorial_utils.engine.cache import CacheEntry, cache_key
 from tutorial_utils.engine.options import BuildOptions, Profile, ShapeRange
 from tutorial_utils.engine.report import BuildReport, EngineLayer, EngineTensor
-from tutorial_utils.machine import capabilities
 
 __all__ = ["BuildOptions", "BuildReport", "Engine", "EngineLayer", "EngineTensor", "Profile", "ShapeRange", "build"]
 
@@ -117,5 +117,5 @@ def _tensorrt_identity() -> str:
     version = flavour.installed_version(name) if name else None
     if version is None:
         version = flavour.load().__version__  # raises the fitting error where there is no TensorRT
-    gpu = capabilities.probe().gpu if name == "tensorrt" else None
+    gpu = find_gpu()[0] if name == "tensorrt" else None  # the driver knows; importing every library would take seconds
     return f"{name} {version} {gpu.name} {gpu.compute_capability}" if gpu else f"{name} {version}"

@@ -4,7 +4,6 @@
 `assess()` turns the facts into a yes or a no for each thing that the course does: it is where the rules are.
 """
 
-import ctypes
 import dataclasses
 import functools
 import html
@@ -26,6 +25,7 @@ from typing import Any
 
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.base.flavour import FLAVOUR_VARIABLE, FLAVOURS, installed_flavour, is_installed
+from tutorial_utils.base.gpu import Capability, Gpu, find_gpu
 from tutorial_utils.machine import import_check
 
 # What to install: the versions that the course was tested with. A test compares them with pyproject.toml.
@@ -56,43 +56,6 @@ DISTRIBUTIONS = {
 # One process for each line. paddle2onnx imports Paddle itself, so the two share one: Paddle's import is the slowest.
 _IMPORTS = (("paddle", "paddle2onnx"), ("onnxruntime",), ("polygraphy",), ("tensorrt_rtx",), ("tensorrt",), ("pycuda",))
 _IMPORT_SECONDS = 2.2  # the whole probe stays below 3 s; a library that takes longer counts as working, and says so
-
-_CUDA_ERROR_NO_DEVICE = 100
-_CU_ATTRIBUTE_MAJOR, _CU_ATTRIBUTE_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
-
-
-@dataclass(frozen=True)
-class Capability:
-    """One thing that the course does, and whether this machine can do it.
-
-    Attributes:
-        name: What it is, for a reader.
-        available: Whether it works here.
-        reason: One sentence: what was found, or why it doesn't work.
-        remedy: One sentence or command: what to do about it. Empty when it works.
-    """
-
-    name: str
-    available: bool
-    reason: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """The first NVIDIA GPU that the driver shows.
-
-    Attributes:
-        name: For example "NVIDIA H100 80GB HBM3".
-        compute_capability: For example "9.0".
-        driver_version: The newest CUDA version that the driver supports, for example "13.0".
-        memory_bytes: Total device memory.
-    """
-
-    name: str
-    compute_capability: str
-    driver_version: str
-    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -255,53 +218,6 @@ def require_tensorrt_run() -> Capabilities:
     if not machine.tensorrt_run.available:
         raise BackendUnavailableError(machine.tensorrt_run.reason, machine.tensorrt_run.remedy)
     return machine
-
-
-def find_gpu() -> tuple[Gpu | None, Capability]:
-    """Ask the NVIDIA driver for its first GPU.
-
-    Returns:
-        The GPU or None, and the row of the table that says what was found.
-    """
-    name = "NVIDIA GPU"
-    nothing_broken = "Nothing is broken: without a GPU the lessons build engines, and show recordings of their speed."
-    count = ctypes.c_int(0)
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-        status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
-    except OSError:
-        return None, Capability(name, False, "No NVIDIA driver found (libcuda.so.1).", nothing_broken)
-    except AttributeError as error:
-        reason = f"libcuda.so.1 is not a whole NVIDIA driver: {error}."
-        return None, Capability(name, False, reason, "Reinstall the NVIDIA driver.")
-    if status == _CUDA_ERROR_NO_DEVICE or (status == 0 and count.value == 0):
-        reason = "The NVIDIA driver is installed but shows no GPU."
-        if "CUDA_VISIBLE_DEVICES" in os.environ:
-            reason += f" CUDA_VISIBLE_DEVICES is {os.environ['CUDA_VISIBLE_DEVICES']!r}."
-        return None, Capability(name, False, reason, nothing_broken)
-    if status != 0:
-        reason = f"The NVIDIA driver is installed but doesn't start (CUDA error {status})."
-        return None, Capability(name, False, reason, "Run `nvidia-smi`; after a driver update, restart the machine.")
-
-    device, version, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    memory, text = ctypes.c_size_t(), ctypes.create_string_buffer(256)
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    cuda.cuDeviceGet(ctypes.byref(device), 0)
-    cuda.cuDeviceGetName(text, len(text), device)
-    cuda.cuDeviceGetAttribute(ctypes.byref(major), _CU_ATTRIBUTE_MAJOR, device)
-    cuda.cuDeviceGetAttribute(ctypes.byref(minor), _CU_ATTRIBUTE_MINOR, device)
-    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    gpu = Gpu(
-        name=text.value.decode(errors="replace"),
-        compute_capability=f"{major.value}.{minor.value}",
-        driver_version=f"{version.value // 1000}.{version.value % 1000 // 10}",
-        memory_bytes=memory.value,
-    )
-    reason = (
-        f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory_bytes / 2**30:.0f} GiB; "
-        f"the driver supports CUDA {gpu.driver_version}."
-    )
-    return gpu, Capability(name, True, reason, "")
 
 
 def find_libraries() -> dict[str, Library]:

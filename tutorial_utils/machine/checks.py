@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from tutorial_utils.base import paths
 from tutorial_utils.base.flavour import is_installed
+from tutorial_utils.base.requirements import TEXT_DETECTION
 from tutorial_utils.machine import doctor_probe, tensorrt_libraries
 from tutorial_utils.machine.capabilities import FULL_STACK, Capability, Library, how_it_ended
 
@@ -50,8 +51,6 @@ PACKAGES = {
     "threadpoolctl": "threadpoolctl>=3.5",
     "tqdm": "tqdm>=4.66",
 }
-# Ships the network of lesson 04. Installed without its dependencies, for the reason that the Makefile gives.
-TEXT_DETECTION = "rapidocr-onnxruntime==1.4.4"
 PYTHONS = ((3, 10), (3, 11), (3, 12))  # those that Paddle 3.3.1 and TensorRT-RTX both have wheels for
 GIB = 2**30
 INSTALLED_BYTES = 4 * GIB  # 2.1 measured for the default environment, and pip's own copies of what it downloads

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import BackendUnavailableError, DataError, InputError, ModelFileError
-from tutorial_utils.machine.checks import TEXT_DETECTION
+from tutorial_utils.base.requirements import TEXT_DETECTION
 from tutorial_utils.model import onnx_export
 
 STRIDE = 32  # the backbone halves height and width five times, and the neck doubles them again and adds
