@@ -4,11 +4,11 @@ from unittest import mock
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import numpy_helper
 from small_models import images, residual_model, save_paddle
 
+from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import (
     CalibrationError,
     ExportError,
@@ -34,7 +34,7 @@ def target(tmp_path):
 
 
 def run(path, batch):
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": batch})[0]
+    return onnx_session.new_session(path).run(None, {"x": batch})[0]
 
 
 def shape_of(value):

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from tutorial_utils.base.errors import InputError, ModelFileError
+from tutorial_utils.base import onnx_session
+from tutorial_utils.base.errors import InputError
 from tutorial_utils.engine.report import EngineLayer
 
 _WARM_UP = 3  # calls; the first one also allocates
@@ -80,7 +81,8 @@ def on_cpu(onnx_path: str | Path, feeds: Mapping[str, np.ndarray], calls: int = 
     if calls < 1:
         raise InputError(f"{calls} calls were asked for.", "Ask for 1 or more.")
     with tempfile.TemporaryDirectory() as folder:
-        plain, profiling = _session(onnx_path), _session(onnx_path, profile_prefix=Path(folder) / "profile")
+        plain = onnx_session.open_model(onnx_path)
+        profiling = onnx_session.open_model(onnx_path, profile_prefix=Path(folder) / "profile")
         alone, profiled = [], []
         for _ in range(_WARM_UP + calls):
             alone.append(_timed(plain, feeds))
@@ -89,23 +91,6 @@ def on_cpu(onnx_path: str | Path, feeds: Mapping[str, np.ndarray], calls: int = 
     each_call = list(zip(profiled, calls_in(events), strict=True))[_WARM_UP:]
     call_ms, layers = min(each_call, key=lambda call: call[0])
     return TimedLayers(tuple(layers), call_ms, min(alone[_WARM_UP:]))
-
-
-def _session(onnx_path: str | Path, profile_prefix: Path | None = None):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: warnings name graph details that a learner can't act on
-    if profile_prefix is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile_prefix)
-    try:
-        return onnxruntime.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no common base class
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise ModelFileError(
-            f"ONNX Runtime can't load {Path(onnx_path).name}: {reason}.", "Check the path, or export the model again."
-        ) from error
 
 
 def _timed(session: Any, feeds: Mapping[str, np.ndarray]) -> float:

@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 import onnx
 
-from tutorial_utils.base import errors, paths
+from tutorial_utils.base import errors, onnx_session, paths
 from tutorial_utils.base.errors import (
     CalibrationError,
     ExportError,
@@ -111,9 +111,7 @@ def _run_worker(model: Path, params: Path, onnx_path: Path, opset: int, samples:
 
 
 def _compare_with_paddle(onnx_path: Path, samples_path: Path) -> None:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(onnx_path, providers=["CPUExecutionProvider"])
+    session = onnx_session.new_session(onnx_path)
     with np.load(samples_path) as samples:
         feeds = {key.removeprefix("in:"): samples[key] for key in samples.files if key.startswith("in:")}
         expected = [samples[f"out:{i}"] for i in range(len(samples.files) - len(feeds))]

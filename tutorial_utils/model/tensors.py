@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.model import onnx_export
 
@@ -40,8 +41,6 @@ def activations(onnx_path: str | Path, images: np.ndarray, names: Iterable[str] 
         InputError: The model has no tensor of such a name.
         ModelFileError: The model is missing or damaged.
     """
-    import onnxruntime
-
     model = onnx_export.load(onnx_path)
     inside = [name for node in model.graph.node for name in node.output if name]
     input_name = model.graph.input[0].name
@@ -52,7 +51,7 @@ def activations(onnx_path: str | Path, images: np.ndarray, names: Iterable[str] 
     outputs = [name for name in wanted if name != input_name]
     del model.graph.output[:]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnx_session.new_session(model.SerializeToString())
     arrays = dict(zip(outputs, session.run(outputs, {input_name: images}), strict=True))
     return {name: images if name == input_name else arrays[name] for name in wanted}
 

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 
-from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
+from tutorial_utils.base import onnx_session
+from tutorial_utils.base.errors import BackendUnavailableError, InputError
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 
+if TYPE_CHECKING:
+    import onnxruntime
+
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_QUIET = 3  # errors only: warnings name graph details that a learner can't act on
 
 
 class OnnxRuntimeRunner(Runner):
@@ -41,21 +43,7 @@ class OnnxRuntimeRunner(Runner):
         if device not in _PROVIDERS:
             raise InputError(f"ONNX Runtime has no device {device!r} here.", f"Choose one of {', '.join(_PROVIDERS)}.")
         provider = _PROVIDERS[device]
-        if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip put them
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _QUIET
-        options.intra_op_num_threads = threads or 0
-        if not optimize:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            self._session = onnxruntime.InferenceSession(str(onnx_path), options, providers=[provider])
-        except Exception as error:  # ONNX Runtime's exceptions have no common base class
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise ModelFileError(
-                f"ONNX Runtime can't load {Path(onnx_path).name}: {reason}.",
-                "Check the path, or export the model again.",
-            ) from error
+        self._session = onnx_session.open_model(onnx_path, providers=[provider], threads=threads, optimize=optimize)
         if self._session.get_providers()[0] != provider:  # ONNX Runtime falls back to the CPU with no error
             raise BackendUnavailableError(
                 "ONNX Runtime can't use CUDA on this machine.",
@@ -69,7 +57,7 @@ class OnnxRuntimeRunner(Runner):
         return dict(zip(self.outputs, self._session.run(None, dict(feeds)), strict=True))
 
 
-def _spec(value: onnxruntime.NodeArg) -> TensorSpec:
+def _spec(value: "onnxruntime.NodeArg") -> TensorSpec:
     element = value.type.removeprefix("tensor(").removesuffix(")")  # "tensor(float16)"
     onnx_name = {"float": "FLOAT", "double": "DOUBLE"}.get(element, element.upper())
     dtype = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(onnx_name))

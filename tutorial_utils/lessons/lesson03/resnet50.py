@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils import engine
+from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, PlanError
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import quality, recordings, timing
@@ -138,12 +139,8 @@ def onnxruntime_call(torch: ModuleType, stream: Any, onnx_path: Path, images: An
     """
     import onnxruntime
 
-    if hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     provider = {"device_id": "0", "user_compute_stream": str(stream.cuda_stream), "use_tf32": str(int(tf32))}
-    session = onnxruntime.InferenceSession(str(onnx_path), options, providers=[("CUDAExecutionProvider", provider)])
+    session = onnx_session.new_session(onnx_path, providers=[("CUDAExecutionProvider", provider)])
     if session.get_providers()[0] != "CUDAExecutionProvider":
         raise BackendUnavailableError("ONNX Runtime can't use CUDA here.", "Install onnxruntime-gpu for this CUDA.")
     (output,) = session.get_outputs()

@@ -24,7 +24,7 @@ from blake3 import blake3
 from filelock import FileLock
 from onnx import numpy_helper
 
-from tutorial_utils.base import paths
+from tutorial_utils.base import onnx_session, paths
 from tutorial_utils.base.errors import BuildError, ExportError, InputError, ModelFileError
 from tutorial_utils.debug import tensor_errors
 from tutorial_utils.model import classifier, data, networks, onnx_export
@@ -319,14 +319,10 @@ def write_onnx(model: nn.Layer, onnx_path: str | Path) -> Path:
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     """Let ONNX Runtime fold the batch norms: the basic level of its optimizer, which writes ONNX operators only."""
-    import onnxruntime
-
     with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = f"{folder}/folded.onnx"
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        folded = onnx.load(options.optimized_model_filepath)
+        path = Path(folder) / "folded.onnx"
+        onnx_session.new_session(model.SerializeToString(), optimize="basic", optimized_path=path)
+        folded = onnx.load(path)
     unused = [entry for entry in folded.opset_import if entry.domain]  # ONNX Runtime's own, which it always adds
     for entry in unused:
         folded.opset_import.remove(entry)

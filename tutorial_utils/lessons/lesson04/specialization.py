@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from tutorial_utils import engine
+from tutorial_utils.base import onnx_session
 from tutorial_utils.engine.tensorrt import MessageLog, trt
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import recordings
@@ -44,7 +44,7 @@ def measure(onnx_path: Path) -> list[dict[str, Any]]:
     images = np.random.default_rng(0).standard_normal((BATCH, *SHAPE), dtype=np.float32)
     options = engine.BuildOptions(profiles=(engine.Profile.batch("x", SHAPE, opt=BATCH, max=BATCH),))
     plan = engine.build(onnx_path, options, progress=False).plan
-    session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
+    session = onnx_session.new_session(onnx_path)
     (expected,) = session.run(None, {"x": images})
     rows = []
     for strategy in STRATEGIES:

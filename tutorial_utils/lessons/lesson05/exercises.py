@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tutorial_utils import engine
+from tutorial_utils.base import onnx_session
 from tutorial_utils.inspection.dataflow import Dataflow, Step
 from tutorial_utils.lessons.checking import Case, Mistake
 
@@ -267,8 +268,6 @@ def _report(model: bytes) -> engine.BuildReport:
 @functools.lru_cache
 def _outputs(model: bytes) -> dict[str, np.ndarray]:
     """Run a model with ONNX Runtime on the CPU, on random numbers."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = onnx_session.new_session(model)
     image = np.random.default_rng(1).standard_normal((1, _SIZE, _SIZE, _SIZE), dtype=np.float32)
     return dict(zip([value.name for value in session.get_outputs()], session.run(None, {"x": image}), strict=True))

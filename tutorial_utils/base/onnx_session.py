@@ -1,0 +1,96 @@
+"""ONNX Runtime's sessions: every module of the package makes them here, so that all of them give the same numbers.
+
+On a CPU with AVX2 or AVX-512 and no VNNI, ONNX Runtime's fused INT8 operators add pairs of products in 16 bits, which
+saturate. The same file would give another answer there than on a newer CPU, and a reader would blame INT8 or TensorRT,
+whose arithmetic doesn't saturate. A session of this module computes exactly on every CPU.
+
+ONNX Runtime itself is imported when the first session is made: importing this module is quick. It also keeps ONNX
+Runtime from sending usage data, which is why modules that take other parts of ONNX Runtime import this one as well.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tutorial_utils.base.errors import ModelFileError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+# ONNX Runtime reads it once, when it is imported. Child processes inherit it. An own setting of the reader's stays.
+TELEMETRY_VARIABLE = "ORT_DISABLE_TELEMETRY"
+os.environ.setdefault(TELEMETRY_VARIABLE, "1")
+
+CPU: tuple[str, ...] = ("CPUExecutionProvider",)
+# Add products of unsigned integers in 32 bits. Only CPUs whose INT8 instructions saturate become slower by it.
+_EXACT_INT8 = ("session.x64quantprecision", "1")
+_ERRORS_ONLY = 3  # warnings name graph details that a learner can't act on
+
+
+def new_session(
+    model: str | Path | bytes,
+    *,
+    providers: Sequence[str | tuple[str, dict[str, Any]]] = CPU,
+    optimize: bool | Literal["basic"] = True,
+    threads: int | None = None,
+    profile_prefix: str | Path | None = None,
+    optimized_path: str | Path | None = None,
+) -> "onnxruntime.InferenceSession":
+    """Return a session that is exact in INT8 on every CPU, and prints errors only.
+
+    Args:
+        model: The path of an ONNX model, or its bytes.
+        providers: Where it runs, in the order of preference, as ONNX Runtime takes them.
+        optimize: Whether ONNX Runtime fuses nodes before it runs; "basic" for those changes alone that leave a
+            model of ONNX operators.
+        threads: Threads within an operator on the CPU; None for one for each core.
+        profile_prefix: Profile the calls, into a file with such a name. None for no profile.
+        optimized_path: Where to write the model as it was optimized, or None.
+
+    Raises:
+        ImportError: ONNX Runtime isn't installed, or is broken.
+        Exception: Whatever ONNX Runtime raises for a model that it can't load: its exceptions have no common base.
+    """
+    import onnxruntime
+
+    names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+    if "CUDAExecutionProvider" in names and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip put them
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry(*_EXACT_INT8)
+    options.intra_op_num_threads = threads or 0
+    if optimize == "basic":
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    elif not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
+    if optimized_path is not None:
+        options.optimized_model_filepath = str(optimized_path)
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=list(providers))
+
+
+def open_model(onnx_path: str | Path, **options: Any) -> "onnxruntime.InferenceSession":
+    """Return a session for a file that a reader gave, which may be missing or damaged.
+
+    Args:
+        onnx_path: The model.
+        options: As those of `new_session`.
+
+    Raises:
+        ModelFileError: The model is missing or ONNX Runtime can't load it.
+        ImportError: ONNX Runtime isn't installed, or is broken.
+    """
+    try:
+        return new_session(onnx_path, **options)
+    except ImportError:  # no fault of the model
+        raise
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ModelFileError(
+            f"ONNX Runtime can't load {Path(onnx_path).name}: {reason}.", "Check the path, or export the model again."
+        ) from error
