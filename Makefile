@@ -1,8 +1,10 @@
 # `make` alone lists the targets. Each of them first sets up .venv with the tested versions, once.
 
 # Everything that a clone makes stays in it. glog is the logger inside Paddle: warnings of its C++ code are no news to a learner.
+# ONNX Runtime sends usage data from 1.32 on, unless this is set before its import; notebooks and tests import it themselves.
 export TUTORIAL_UTILS_CACHE := $(CURDIR)/build/cache
 export GLOG_minloglevel ?= 2
+export ORT_DISABLE_TELEMETRY ?= 1
 
 # Paddle and TensorRT-RTX ship wheels for these versions. An interpreter counts only if it really runs and can make a venv.
 CHECK := -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'

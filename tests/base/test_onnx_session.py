@@ -1,4 +1,9 @@
+import ast
+import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,6 +20,17 @@ PACKAGE = ROOT / "tutorial_utils"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.stem != "onnx_session")
 EXACT = "session.x64quantprecision"
 STEP = 5.0  # between neighbouring outputs of the quantized convolution
+
+
+def takes_onnx_runtime(path: Path) -> bool:
+    """Return whether a module imports ONNX Runtime or a part of it, anywhere in it."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(node.module or "")
+    return any(name.partition(".")[0] == "onnxruntime" for name in names)
 
 
 def quantized_convolution() -> bytes:
@@ -113,3 +129,49 @@ def test_missing_onnx_runtime_is_no_fault_of_the_model(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError):
         onnx_session.open_model("model.onnx")
+
+
+# --- usage data ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unset(monkeypatch):
+    """Return the environment of a reader who never heard of the variable."""
+    monkeypatch.delenv(onnx_session.TELEMETRY_VARIABLE, raising=False)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if takes_onnx_runtime(path)], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_module_that_takes_onnx_runtime_turns_telemetry_off_first(path, unset):
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    code = f"""
+import importlib.abc, os, sys
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *rest):
+        if name == "onnxruntime":
+            assert os.environ.get("{onnx_session.TELEMETRY_VARIABLE}") == "1", "imported with telemetry"
+sys.meta_path.insert(0, Finder())
+import {module}, onnxruntime
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=unset, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_children_send_nothing(unset, tmp_path):
+    assert course.kernel_environment()[onnx_session.TELEMETRY_VARIABLE] == "1"
+    assert polygraphy_cli._environment({})[onnx_session.TELEMETRY_VARIABLE] == "1"
+    # The child that the doctor looks for libraries with.
+    (tmp_path / "onnxruntime.py").write_text(
+        f"import os\n__version__ = os.environ.get({onnx_session.TELEMETRY_VARIABLE!r})\n"
+        "def get_available_providers(): return []"
+    )
+    command = [sys.executable, "-I", import_check.__file__, json.dumps([str(tmp_path), *sys.path]), "onnxruntime"]
+    done = subprocess.run(command, env=unset, capture_output=True, text=True, timeout=60)
+    assert '"version": "1"' in done.stdout
+
+
+def test_setting_of_the_reader_stays(monkeypatch):
+    monkeypatch.setenv(onnx_session.TELEMETRY_VARIABLE, "0")
+    assert course.kernel_environment()[onnx_session.TELEMETRY_VARIABLE] == "0"

@@ -112,7 +112,7 @@ def kernel_environment() -> dict[str, str]:
     """Return the environment of a headless kernel: this package importable from any folder, and no progress bars."""
     root = str(Path(__file__).resolve().parents[2])
     python_path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": python_path, PROGRESS_VARIABLE: "0"}
+    return {TELEMETRY_VARIABLE: "1", **os.environ, "PYTHONPATH": python_path, PROGRESS_VARIABLE: "0"}
 
 
 def title(notebook: NotebookNode, path: Path) -> str:

@@ -109,6 +109,7 @@ def run_all(commands: Sequence[str], folder: str | Path, at_once: int = 2) -> li
 def _environment(assigned: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for Polygraphy and for the commands that it starts itself (`debug ... --check python`)."""
     return {
+        TELEMETRY_VARIABLE: "1",
         **os.environ,
         "POLYGRAPHY_AUTOINSTALL_DEPS": "0",
         "POLYGRAPHY_USE_TENSORRT_RTX": "1" if flavour.installed_flavour() == "tensorrt_rtx" else "0",

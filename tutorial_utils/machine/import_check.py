@@ -26,6 +26,7 @@ def main(search_path: str, *modules: str) -> None:
         modules: Names of the modules.
     """
     sys.path[:] = json.loads(search_path)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or ONNX Runtime sends usage data when it is imported
     gc.disable()  # takes a third off Paddle's import, the longest by far
     for name in modules:
         try:
