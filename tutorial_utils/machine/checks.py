@@ -57,6 +57,9 @@ INSTALLED_BYTES = 4 * GIB  # 2.1 measured for the default environment, and pip's
 WORKING_BYTES = GIB  # room for models and engines
 MEMORY_BYTES = 2 * GIB  # 0.8 measured for the kernel of lesson 00, and JupyterLab beside it
 POLYGRAPHY_SWITCH = "POLYGRAPHY_USE_TENSORRT_RTX"
+# Names in /proc/cpuinfo. Without one of the first, ONNX Runtime adds pairs of INT8 products in 16 bits: `onnx_session`.
+_EXACT_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
+_SATURATING_INSTRUCTIONS = {"avx512bw": "AVX-512", "avx2": "AVX2"}
 SECONDS = 2.2  # for one question: the whole doctor stays below 3 s
 
 _FIX_COMMAND = "Run `python -m tutorial_utils doctor --fix`"
@@ -236,6 +239,32 @@ def _available_memory() -> int:
         except (OSError, ValueError):  # no such file, or "max": no limit
             continue
     return max(available, 0)
+
+
+@never_raises("CPU's INT8 instructions")
+def integer_instructions() -> Check:
+    """What the CPU multiplies INT8 numbers with: on some, ONNX Runtime by itself would give other INT8 results."""
+    name = "CPU's INT8 instructions"
+    flags = _cpu_flags()
+    if not flags:
+        return Check(name, "yes", "This system doesn't name them in /proc/cpuinfo.")
+    exact = [flag for flag in _EXACT_INSTRUCTIONS if flag in flags]
+    if exact:
+        return Check(name, "yes", f"{', '.join(exact)}: INT8 products are added in 32 bits.")
+    saturating = [title for flag, title in _SATURATING_INSTRUCTIONS.items() if flag in flags]
+    if not saturating:
+        return Check(name, "yes", "None for INT8: neither AVX2 nor VNNI.")
+    reason = f"{saturating[0]} only, no VNNI: ONNX Runtime would saturate INT8. The course turns on its exact mode."
+    return Check(name, "yes", reason)
+
+
+def _cpu_flags() -> set[str]:
+    """Return the features of the first processor; none where the system doesn't name them as on x86-64."""
+    try:
+        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return set()
+    return set(found[1].split()) if found else set()
 
 
 @never_raises("TensorRT libraries for Paddle")

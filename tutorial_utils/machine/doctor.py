@@ -152,6 +152,7 @@ def examine() -> Diagnosis:
         checks.packages(libraries),
         checks.disk(not found.missing_for_default()),
         checks.memory(),
+        checks.integer_instructions(),
         *_rows(found, libraries, "driver", "tensorrt_build", "tensorrt_int8", "paddle", "onnx_export", "paddle_gpu"),
         checks.paddle_libraries(loader),
         checks.paddle_tensorrt_version(libraries.get("paddle"), loader),
