@@ -1,3 +1,5 @@
+"""ONNX Runtime's sessions: exact in INT8, quiet, without usage data, and all made in one place."""
+
 import ast
 import json
 import os
@@ -12,8 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from small_models import residual_model
 from test_cli import ROOT
 
+from tutorial_utils.authoring import course
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import ModelFileError
+from tutorial_utils.debug import polygraphy_cli
+from tutorial_utils.machine import import_check
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 PACKAGE = ROOT / "tutorial_utils"

@@ -335,8 +335,8 @@ def test_integer_instructions(tmp_path, monkeypatch, flags, reason):
     cpuinfo.write_text(
         f"processor\t: 0\nvmx flags\t: avx_vnni\nflags\t\t: fpu {flags}\n\nprocessor\t: 1\nflags\t\t: fpu\n"
     )
-    monkeypatch.setattr(doctor_checks, "Path", lambda path: {"/proc/cpuinfo": cpuinfo}[path])
-    found = doctor_checks.integer_instructions()
+    monkeypatch.setattr(checks, "Path", lambda path: {"/proc/cpuinfo": cpuinfo}[path])
+    found = checks.integer_instructions()
     assert found.status == "yes"
     assert found.reason.startswith(reason)
 
@@ -345,15 +345,15 @@ def test_integer_instructions(tmp_path, monkeypatch, flags, reason):
 def test_integer_instructions_that_nothing_is_known_of(tmp_path, monkeypatch, content):
     if content is not None:
         (tmp_path / "cpuinfo").write_bytes(content)
-    monkeypatch.setattr(doctor_checks, "Path", lambda path: tmp_path / "cpuinfo")
-    found = doctor_checks.integer_instructions()
+    monkeypatch.setattr(checks, "Path", lambda path: tmp_path / "cpuinfo")
+    found = checks.integer_instructions()
     assert (found.status, found.reason) == ("yes", "This system doesn't name them in /proc/cpuinfo.")
 
 
 def test_integer_instructions_that_cannot_be_read(tmp_path, monkeypatch):
     (tmp_path / "cpuinfo").write_bytes(b"\xff")
-    monkeypatch.setattr(doctor_checks, "Path", lambda path: tmp_path / "cpuinfo")
-    assert "UnicodeDecodeError" in doctor_checks.integer_instructions().reason
+    monkeypatch.setattr(checks, "Path", lambda path: tmp_path / "cpuinfo")
+    assert "UnicodeDecodeError" in checks.integer_instructions().reason
 
 
 @pytest.mark.parametrize(

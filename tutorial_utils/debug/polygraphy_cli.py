@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tutorial_utils.base import flavour
 from tutorial_utils.base.errors import BackendUnavailableError, InputError
+from tutorial_utils.base.onnx_session import TELEMETRY_VARIABLE
 
 # The console script `polygraphy` does the same, but it may belong to another Python than the one that runs the lesson.
 _MAIN = "import sys; from polygraphy.tools import main; sys.argv[0] = 'polygraphy'; sys.exit(main())"
