@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import onnx
@@ -10,9 +12,12 @@ from onnx import numpy_helper
 
 from tutorial_utils import plotting
 from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError
+from tutorial_utils.engine import BuildReport
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import deployment, quality, record, recordings, timing
 from tutorial_utils.model import data
+from tutorial_utils.runners import Runner
+from tutorial_utils.runners.base import TensorSpec
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +51,133 @@ def test_all_test_images_count_also_those_that_fill_no_batch(test_images, fp32_m
     assert rows[0].relative_error == 0
     assert rows[0].latency.batch == 64
     assert rows[0].model_bytes == fp32_model.stat().st_size
+
+
+# --- each row has its own numbers: runners whose speed and answers are known ------------------------------------------
+
+# Ten images of five classes, each image filled with its own number, so that a runner can look up its answer to it.
+KNOWN = data.Dataset(
+    "known",
+    np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1),
+    np.arange(10) % 5,
+    tuple("abcde"),
+)
+
+
+class Clock:
+    """A clock that stands still but for what a runner adds to it."""
+
+    now_ms = 0.0
+
+    def perf_counter(self):
+        return self.now_ms / 1e3
+
+    def perf_counter_ns(self):
+        return round(self.now_ms * 1e6)
+
+
+class StubRunner(Runner):
+    """Takes the time that it is told to take, and answers a number of images wrongly: with the next class."""
+
+    def __init__(self, backend, clock, *, load_ms, call_ms, wrong, largest=1.0):
+        self.backend, self._clock, self._call_ms = backend, clock, call_ms
+        self.inputs = {"x": TensorSpec("x", np.dtype(np.float32), (-1, 1, 1, 1))}
+        answers = KNOWN.labels.copy()
+        answers[:wrong] = (answers[:wrong] + 1) % 5
+        self._logits = largest * np.eye(5, dtype=np.float32)[answers]
+        clock.now_ms += load_ms
+
+    def _infer(self, feeds):
+        self._clock.now_ms += self._call_ms
+        return {"y": self._logits[feeds["x"].astype(int).ravel()]}
+
+
+class StubEngineRunner(StubRunner):
+    """One that also says what the GPU alone takes: half of a call."""
+
+    def device_times(self, feeds, calls):
+        return np.full(calls, self._call_ms / 2)
+
+
+# What each runner is like. The second returns NaN and is left out: the rows after it must keep their numbers.
+SPEEDS = {
+    ("cpu", "fp32"): {"load_ms": 100, "call_ms": 8, "wrong": 1},
+    ("cpu", "fp16"): {"load_ms": 200, "call_ms": 7, "wrong": 2, "largest": np.nan},
+    ("cpu", "int8"): {"load_ms": 300, "call_ms": 6, "wrong": 3, "largest": 1.5},
+    ("cuda", "fp32"): {"load_ms": 400, "call_ms": 5, "wrong": 4, "largest": 1.25},
+    ("cuda", "fp16"): {"load_ms": 500, "call_ms": 4, "wrong": 5, "largest": 1.75},
+    ("cuda", "int8"): {"load_ms": 600, "call_ms": 3, "wrong": 6, "largest": 2.0},
+    ("tensorrt", "fp32"): {"load_ms": 700, "call_ms": 2, "wrong": 7, "largest": 2.25},
+    ("tensorrt", "fp16"): {"load_ms": 800, "call_ms": 1, "wrong": 8, "largest": 2.5},
+}
+
+
+@pytest.fixture
+def stubs(monkeypatch, tmp_path):
+    """Stubs in place of the runners; returns what `deployment.run` is to be called with."""
+    clock = Clock()
+    monkeypatch.setattr(deployment, "time", clock)
+    monkeypatch.setattr(benchmark, "time", clock)
+    models = {precision: tmp_path / f"{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
+    for size, path in enumerate(models.values(), 1):
+        path.write_bytes(bytes(1000 * size))
+    engines = {
+        precision: SimpleNamespace(
+            precision=precision,
+            report=BuildReport("TensorRT-RTX", "1", plan_bytes=10 * size, activation_bytes=20 * size),
+        )
+        for size, precision in enumerate(("fp32", "fp16"), 1)
+    }
+
+    def onnx_runtime(path, *, device):
+        return StubRunner(f"ONNX Runtime {device.upper()}", clock, **SPEEDS[device, path.stem])
+
+    def tensorrt(engine):
+        return StubEngineRunner("TensorRT", clock, **SPEEDS["tensorrt", engine.precision])
+
+    for name, members in (("onnx_runtime", {"OnnxRuntimeRunner": onnx_runtime}),
+                          ("tensorrt", {"TensorRTRunner": tensorrt})):  # fmt: skip
+        module = ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, f"tutorial_utils.runners.{name}", module)
+    yes = capabilities.Capability("", True, "", "")
+    no = capabilities.Capability("", False, "Not here.", "")
+    machine = dataclasses.replace(
+        capabilities.assess(None, no, {}, None),
+        onnxruntime_cpu=yes, onnxruntime_cuda=yes, tensorrt_run=yes, tensorrt_int8=no,
+    )  # fmt: skip
+    return {"machine": machine, "dataset": KNOWN, "onnx_models": models, "engines": engines, "batch": 4}
+
+
+def test_each_row_has_the_numbers_of_its_own_runner(stubs):
+    rows, skipped = deployment.run(**stubs)
+    expected = {key: about for key, about in SPEEDS.items() if key != ("cpu", "fp16")}
+    names = {"cpu": "ONNX Runtime CPU", "cuda": "ONNX Runtime CUDA", "tensorrt": "TensorRT"}
+    assert [(row.backend, row.precision) for row in rows] == [(names[one], precision) for one, precision in expected]
+    for row, about in zip(rows, expected.values(), strict=True):
+        assert row.latency.median_ms == pytest.approx(about["call_ms"])
+        assert row.first_result_ms == pytest.approx(about["load_ms"] + about["call_ms"])
+        # The reference answers one image wrongly, and the others answer this image in the same wrong way.
+        assert row.agreement == pytest.approx(1 - (about["wrong"] - 1) / 10)
+        assert row.quality.accuracy == pytest.approx(1 - about["wrong"] / 10)
+        # An answer that differs is wrong by its whole logit; no other row agrees with the reference throughout.
+        largest = about.get("largest", 1.0)
+        assert row.relative_error == pytest.approx(largest if about["wrong"] > 1 else 0)
+        assert row.latency.batch == 4
+    assert [row.model_bytes for row in rows] == [1000, 3000, 1000, 2000, 3000, 1000, 2000]
+    assert deployment.Skipped("ONNX Runtime CPU FP16", "It returns NaN or Inf.") in skipped
+
+
+def test_only_rows_of_engines_have_the_numbers_of_engines(stubs):
+    rows, _ = deployment.run(**stubs)
+    others, of_engines = rows[:-2], rows[-2:]
+    assert {(row.device_latency, row.engine_bytes, row.activation_bytes) for row in others} == {(None, None, None)}
+    assert [(row.engine_bytes, row.activation_bytes) for row in of_engines] == [(10, 20), (20, 40)]
+    assert [row.device_latency.median_ms for row in of_engines] == [1.0, 0.5]
+    assert {row.device_latency.batch for row in of_engines} == {4}
+
+
+# --- what is left out ------------------------------------------------------------------------------------------------
 
 
 def test_what_is_left_out_is_said_with_its_reason(test_images, fp32_model):
