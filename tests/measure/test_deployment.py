@@ -117,7 +117,7 @@ def stubs(monkeypatch, tmp_path):
     """Stubs in place of the runners; returns what `deployment.run` is to be called with."""
     clock = Clock()
     monkeypatch.setattr(deployment, "time", clock)
-    monkeypatch.setattr(benchmark, "time", clock)
+    monkeypatch.setattr(timing, "time", clock)
     models = {precision: tmp_path / f"{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
     for size, path in enumerate(models.values(), 1):
         path.write_bytes(bytes(1000 * size))
@@ -196,6 +196,73 @@ def test_a_model_that_overflows_costs_its_own_row_only(test_images, fp32_model, 
     rows, skipped = deployment.run(without_gpu(), test_images, models, seconds=0.05)
     assert [row.precision for row in rows] == ["fp32"]
     assert deployment.Skipped("ONNX Runtime CPU FP16", "It returns NaN or Inf.") in skipped
+
+
+def test_a_model_that_one_backend_refuses_costs_its_own_row_only(test_images, models, tmp_path):
+    """ONNX Runtime's CPU has no convolutions in BF16, and says so when it loads the model."""
+    from tutorial_utils.experiments import lesson01_targets
+
+    bf16 = lesson01_targets.to_bf16(models["fp16"], tmp_path / "refused.onnx")
+    variants = {"bf16": bf16, "fp32": models["fp32"], "fp16": models["fp16"]}
+    rows, skipped = deployment.run(without_gpu(), test_images, variants, seconds=0.05)
+    assert [row.precision for row in rows] == ["fp32", "fp16"]
+    assert rows[0].agreement == 1  # the first that runs is the reference
+    assert rows[0].relative_error == 0
+    (refused,) = [one for one in skipped if one.what == "ONNX Runtime CPU BF16"]
+    assert "ONNX Runtime can't load refused.onnx" in refused.reason
+    assert "Could not find an implementation" in refused.reason
+    assert "Remedy" not in refused.reason  # to export the model again wouldn't help
+
+
+@pytest.mark.parametrize("fails", ["load", "infer"])
+def test_whatever_a_backend_raises_costs_its_own_row_only(fails, stubs, monkeypatch):
+    """Backends have errors of their own, and some come at the first call only."""
+    closed = []
+
+    class Failing(StubRunner):
+        def __init__(self, *arguments, **about):
+            super().__init__(*arguments, **about)
+            if fails == "load":
+                raise RuntimeError("no kernel for this GPU.\nA second line about the stack")
+
+        def _infer(self, feeds):
+            raise RuntimeError("no kernel for this GPU.\nA second line about the stack")
+
+        def close(self):
+            closed.append(self.backend)
+
+    monkeypatch.setattr(sys.modules[__name__], "StubEngineRunner", Failing)
+    rows, skipped = deployment.run(**stubs)
+    assert [row.latency.median_ms for row in rows] == pytest.approx([8, 6, 5, 4, 3])
+    assert [row.first_result_ms for row in rows] == pytest.approx([108, 306, 405, 504, 603])
+    for precision in ("FP32", "FP16"):
+        left_out = deployment.Skipped(f"TensorRT-RTX {precision}", "RuntimeError: no kernel for this GPU.")
+        assert left_out in skipped
+    assert closed == (["TensorRT"] * 2 if fails == "infer" else [])
+
+
+def test_runners_stay_open_until_the_table_is_made(stubs, monkeypatch):
+    is_open = {}
+
+    class Closing(StubRunner):
+        def _infer(self, feeds):
+            assert is_open.setdefault(self, True)
+            return super()._infer(feeds)
+
+        def close(self):
+            is_open[self] = False
+
+    monkeypatch.setattr(sys.modules[__name__], "StubRunner", Closing)
+    stubs["machine"] = dataclasses.replace(stubs["machine"], tensorrt_run=stubs["machine"].tensorrt_int8)
+    rows, _ = deployment.run(**stubs)
+    assert len(rows) == 5
+    assert [*is_open.values()] == [False] * 6  # the one that is left out, too
+
+
+def test_a_table_without_any_row_says_why(test_images, tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    with pytest.raises(BackendUnavailableError, match=r"ONNX Runtime CPU FP32: ONNX Runtime can't load broken\.onnx"):
+        deployment.run(without_gpu(), test_images, {"fp32": tmp_path / "broken.onnx"}, seconds=0.05)
 
 
 def test_row_survives_json(row):

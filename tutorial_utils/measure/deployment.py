@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tutorial_utils.base.errors import BackendUnavailableError, CourseError
 from tutorial_utils.engine import Engine
 from tutorial_utils.machine.capabilities import Capabilities
 from tutorial_utils.measure import quality, timing
@@ -119,14 +120,24 @@ def run(
         seconds: About how long to time each row.
 
     Returns:
-        The rows, and what had to be left out.
+        The rows, and what had to be left out: also a model that one backend can't load, which costs its own row only.
+        Where that is the first, the next row is the reference.
+
+    Raises:
+        BackendUnavailableError: Not one candidate could be started, so that there is no table.
     """
     candidates, skipped = _candidates(machine, onnx_models, engines or {}, paddle_model)
     if dynamic_graph is not None:
         candidates.insert(0, _dynamic_graph(dynamic_graph, dataset))
     with ExitStack() as open_runners:
-        started = [_start(candidate, open_runners, dataset.images[:batch]) for candidate in candidates]
-        runners, first_results = ([one[i] for one in started] for i in range(2))
+        attempts = [(candidate, _start(candidate, open_runners, dataset.images[:batch])) for candidate in candidates]
+        skipped += [started for _, started in attempts if isinstance(started, Skipped)]
+        running = [(candidate, *started) for candidate, started in attempts if not isinstance(started, Skipped)]
+        if not running:
+            reasons = " ".join(f"{one.what}: {one.reason}" for one in skipped)
+            remedy = "`python -m tutorial_utils doctor` says what to mend."
+            raise BackendUnavailableError(f"No model runs on this machine. {reasons}".strip(), remedy)
+        candidates, runners, first_results = ([one[i] for one in running] for i in range(3))
         logits = [predict(runner, dataset.images, batch) for runner in runners]
         broken = [i for i, values in enumerate(logits) if not np.isfinite(values).all()]
         for i in reversed(broken):  # an overflow of one row, in FP16 say, is no reason to lose the table
@@ -163,6 +174,7 @@ def predict(runner: Runner, images: np.ndarray, batch: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Candidate:
+    backend: str  # as the runner will call itself: the name of what is left out where there is no runner
     precision: str
     make_runner: Callable[[], Runner]
     model_bytes: int
@@ -183,22 +195,24 @@ def _candidates(
 
         files = (paddle_model.model_path, paddle_model.params_path)
         size = sum(path.stat().st_size for path in files)
-        candidates.append(_Candidate("fp32", functools.partial(PaddleRunner, *files), size))
+        candidates.append(_Candidate("Paddle CPU", "fp32", functools.partial(PaddleRunner, *files), size))
         if machine.paddle_gpu.available:
-            candidates.append(_Candidate("fp32", functools.partial(PaddleRunner, *files, device="gpu"), size))
+            on_gpu = functools.partial(PaddleRunner, *files, device="gpu")
+            candidates.append(_Candidate("Paddle GPU", "fp32", on_gpu, size))
         else:
             skipped.append(Skipped("Paddle GPU", machine.paddle_gpu.reason))
     elif paddle_model is not None:
         skipped.append(Skipped("Paddle", machine.paddle.reason))
     for device, capability in (("cpu", machine.onnxruntime_cpu), ("cuda", machine.onnxruntime_cuda)):
+        backend = f"ONNX Runtime {device.upper()}"
         if not capability.available:
-            skipped.append(Skipped(f"ONNX Runtime {device.upper()}", capability.reason))
+            skipped.append(Skipped(backend, capability.reason))
             continue
         from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
         for precision, path in onnx_models.items():
             make_runner = functools.partial(OnnxRuntimeRunner, path, device=device)
-            candidates.append(_Candidate(precision, make_runner, path.stat().st_size))
+            candidates.append(_Candidate(backend, precision, make_runner, path.stat().st_size))
     if not machine.tensorrt_run.available:
         skipped.append(Skipped("TensorRT", machine.tensorrt_run.reason))
         return candidates, skipped
@@ -211,8 +225,8 @@ def _candidates(
             reason = machine.tensorrt_int8.reason if known else "No engine was built."
             skipped.append(Skipped(f"TensorRT {precision.upper()}", reason))
             continue
-        model_bytes = path.stat().st_size
-        candidates.append(_Candidate(precision, functools.partial(TensorRTRunner, engine), model_bytes, engine))
+        make_runner, model_bytes = functools.partial(TensorRTRunner, engine), path.stat().st_size
+        candidates.append(_Candidate(engine.report.flavour, precision, make_runner, model_bytes, engine))
     return candidates, skipped
 
 
@@ -221,15 +235,28 @@ def _dynamic_graph(model: "paddle.nn.Layer", dataset: Dataset) -> _Candidate:
 
     size = sum(parameter.numpy().nbytes for parameter in model.state_dict().values())
     make_runner = functools.partial(DynamicGraphRunner, model, dataset.images.shape[1:])
-    return _Candidate("fp32", make_runner, size)
+    return _Candidate("Paddle dynamic", "fp32", make_runner, size)
 
 
-def _start(candidate: _Candidate, open_runners: ExitStack, images: np.ndarray) -> tuple[Runner, float]:
-    """Load a candidate and call it once; return it, and how many milliseconds both took."""
+def _start(candidate: _Candidate, open_runners: ExitStack, images: np.ndarray) -> tuple[Runner, float] | Skipped:
+    """Load a candidate and call it once; return it and how many milliseconds both took, or why it can't be had.
+
+    Backends raise whatever they like, and some only at the first call: no error of one may cost the other rows.
+    """
+    label = f"{candidate.backend} {candidate.precision.upper()}"
     begin = time.perf_counter()
-    runner = open_runners.enter_context(candidate.make_runner())
-    runner.infer({next(iter(runner.inputs)): images})
-    return runner, round(1000 * (time.perf_counter() - begin), 3)
+    try:
+        with ExitStack() as opened:  # a runner that fails is closed at once, so that it holds no memory meanwhile
+            runner = opened.enter_context(candidate.make_runner())
+            runner.infer({next(iter(runner.inputs)): images})
+            first_result_ms = round(1000 * (time.perf_counter() - begin), 3)
+            open_runners.push(opened.pop_all())
+    except CourseError as error:
+        return Skipped(label, error.cause)
+    except Exception as error:
+        first_line = next(iter(str(error).strip().splitlines()), "")
+        return Skipped(label, f"{type(error).__name__}: {first_line.rstrip('.')}.")
+    return runner, first_result_ms
 
 
 def _device_latency(runner: Runner, images: np.ndarray, seconds: float) -> Measurement | None:
