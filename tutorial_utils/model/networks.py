@@ -3,6 +3,8 @@
 Lesson 00 walks this road step by step. The other lessons and the recordings start from its end.
 """
 
+import json
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from blake3 import blake3
@@ -14,6 +16,16 @@ from tutorial_utils.model import data, onnx_export
 
 PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_IMAGES = 500
+
+# Raise this by one whenever the same network comes out as another ONNX file than before: a change in `onnx_export`,
+# `paddle2onnx_worker`, the choice of calibration images or the calls below. Files in a cache are found by it. A hash of
+# the source text would export anew for a comment, and miss what changes in a module that nobody thought of.
+EXPORT_RECIPE = 1
+# What writes the files; another version may write others. Of builds for CPU and GPU, one is installed.
+_EXPORTERS = (
+    "paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxconverter-common",
+    "polygraphy", "onnx-graphsurgeon",
+)  # fmt: skip
 
 
 def quick() -> dict[str, Path]:
@@ -60,8 +72,16 @@ def resnet50(image_size: int = 224) -> dict[str, Path]:
 
 
 def _folder(name: str, *sources: Path) -> Path:
-    """Return the folder for what is exported from these files by today's export code."""
-    hasher = blake3(Path(onnx_export.__file__).read_bytes() + Path(__file__).read_bytes())
+    """Return the folder for what today's recipe and the installed libraries make of these files."""
+    recipe = [EXPORT_RECIPE, onnx_export.OPSET, CALIBRATION_IMAGES, {one: _version(one) for one in _EXPORTERS}]
+    hasher = blake3(json.dumps(recipe).encode())
     for source in sources:
         hasher.update_mmap(source)
     return paths.cache_dir("onnx", f"{name}-{hasher.hexdigest(length=8)}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

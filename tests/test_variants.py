@@ -1,0 +1,78 @@
+"""The cache of exported networks: what is exported anew, and what is read. Neither trains nor needs Paddle."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import tutorial_utils
+from tutorial_utils import onnx_export, paths, variants
+
+
+@pytest.fixture
+def exported(monkeypatch, tmp_path) -> list[str]:
+    """Precisions in the order in which they were exported; the files hold nothing."""
+    monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / "cache"))
+    saved = SimpleNamespace(model_path=tmp_path / "model.json", params_path=tmp_path / "model.pdiparams")
+    saved.model_path.write_text("a program")
+    saved.params_path.write_text("its weights")
+    classifier = SimpleNamespace(load_or_train=lambda *_: SimpleNamespace(saved=saved))
+    monkeypatch.setattr(tutorial_utils, "classifier", classifier, raising=False)
+    done = []
+
+    def write(target: Path) -> None:
+        done.append(target.stem.rpartition("-")[2])
+        target.touch()
+
+    monkeypatch.setattr(onnx_export, "export", lambda model, params, target: write(target))
+    monkeypatch.setattr(onnx_export, "to_fp16", lambda source, target: write(target))
+    monkeypatch.setattr(onnx_export, "to_int8", lambda source, target, images: write(target))
+    return done
+
+
+def test_files_are_made_once(exported):
+    first = variants.quick()
+    assert variants.quick() == first
+    assert exported == [*variants.PRECISIONS]
+
+
+@pytest.mark.parametrize(
+    "package", ["paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx", "onnxruntime", "onnxruntime-gpu",
+                "onnxconverter-common", "polygraphy", "onnx-graphsurgeon"]
+)  # fmt: skip
+def test_another_version_of_a_library_exports_anew(package, exported, monkeypatch):
+    first = variants.quick()
+    installed = variants._version
+    monkeypatch.setattr(variants, "_version", lambda name: "999.0" if name == package else installed(name))
+    second = variants.quick()
+    assert exported == [*variants.PRECISIONS] * 2
+    assert not {*first.values()} & {*second.values()}
+
+
+def test_versions_are_those_of_the_installed_packages():
+    assert variants._version("onnx") == pytest.importorskip("onnx").__version__
+    assert variants._version("no-such-package") is None
+
+
+def test_another_recipe_exports_anew(exported, monkeypatch):
+    variants.quick()
+    monkeypatch.setattr(variants, "EXPORT_RECIPE", variants.EXPORT_RECIPE + 1)
+    variants.quick()
+    assert exported == [*variants.PRECISIONS] * 2
+
+
+def test_another_network_exports_anew(exported, tmp_path):
+    variants.quick()
+    (tmp_path / "model.pdiparams").write_text("other weights")
+    variants.quick()
+    assert exported == [*variants.PRECISIONS] * 2
+
+
+@pytest.mark.parametrize("module", [variants, onnx_export], ids=lambda module: module.__name__)
+def test_a_comment_exports_nothing(module, exported, monkeypatch, tmp_path):
+    variants.quick()
+    commented = tmp_path / "commented.py"
+    commented.write_text(Path(module.__file__).read_text(encoding="utf-8") + "\n# a comment\n", encoding="utf-8")
+    monkeypatch.setattr(module, "__file__", str(commented))
+    variants.quick()
+    assert exported == [*variants.PRECISIONS]
