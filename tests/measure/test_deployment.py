@@ -200,9 +200,9 @@ def test_a_model_that_overflows_costs_its_own_row_only(test_images, fp32_model, 
 
 def test_a_model_that_one_backend_refuses_costs_its_own_row_only(test_images, models, tmp_path):
     """ONNX Runtime's CPU has no convolutions in BF16, and says so when it loads the model."""
-    from tutorial_utils.experiments import lesson01_targets
+    from tutorial_utils.lessons.lesson01 import targets
 
-    bf16 = lesson01_targets.to_bf16(models["fp16"], tmp_path / "refused.onnx")
+    bf16 = targets.to_bf16(models["fp16"], tmp_path / "refused.onnx")
     variants = {"bf16": bf16, "fp32": models["fp32"], "fp16": models["fp16"]}
     rows, skipped = deployment.run(without_gpu(), test_images, variants, seconds=0.05)
     assert [row.precision for row in rows] == ["fp32", "fp16"]

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-import tutorial_utils
-from tutorial_utils import onnx_export, paths, variants
+from tutorial_utils import model
+from tutorial_utils.base import paths
+from tutorial_utils.model import networks, onnx_export
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def exported(monkeypatch, tmp_path) -> list[str]:
     saved.model_path.write_text("a program")
     saved.params_path.write_text("its weights")
     classifier = SimpleNamespace(load_or_train=lambda *_: SimpleNamespace(saved=saved))
-    monkeypatch.setattr(tutorial_utils, "classifier", classifier, raising=False)
+    monkeypatch.setattr(model, "classifier", classifier, raising=False)
     done = []
 
     def write(target: Path) -> None:
@@ -31,9 +32,9 @@ def exported(monkeypatch, tmp_path) -> list[str]:
 
 
 def test_files_are_made_once(exported):
-    first = variants.quick()
-    assert variants.quick() == first
-    assert exported == [*variants.PRECISIONS]
+    first = networks.quick()
+    assert networks.quick() == first
+    assert exported == [*networks.PRECISIONS]
 
 
 @pytest.mark.parametrize(
@@ -41,38 +42,38 @@ def test_files_are_made_once(exported):
                 "onnxconverter-common", "polygraphy", "onnx-graphsurgeon"]
 )  # fmt: skip
 def test_another_version_of_a_library_exports_anew(package, exported, monkeypatch):
-    first = variants.quick()
-    installed = variants._version
-    monkeypatch.setattr(variants, "_version", lambda name: "999.0" if name == package else installed(name))
-    second = variants.quick()
-    assert exported == [*variants.PRECISIONS] * 2
+    first = networks.quick()
+    installed = networks._version
+    monkeypatch.setattr(networks, "_version", lambda name: "999.0" if name == package else installed(name))
+    second = networks.quick()
+    assert exported == [*networks.PRECISIONS] * 2
     assert not {*first.values()} & {*second.values()}
 
 
 def test_versions_are_those_of_the_installed_packages():
-    assert variants._version("onnx") == pytest.importorskip("onnx").__version__
-    assert variants._version("no-such-package") is None
+    assert networks._version("onnx") == pytest.importorskip("onnx").__version__
+    assert networks._version("no-such-package") is None
 
 
 def test_another_recipe_exports_anew(exported, monkeypatch):
-    variants.quick()
-    monkeypatch.setattr(variants, "EXPORT_RECIPE", variants.EXPORT_RECIPE + 1)
-    variants.quick()
-    assert exported == [*variants.PRECISIONS] * 2
+    networks.quick()
+    monkeypatch.setattr(networks, "EXPORT_RECIPE", networks.EXPORT_RECIPE + 1)
+    networks.quick()
+    assert exported == [*networks.PRECISIONS] * 2
 
 
 def test_another_network_exports_anew(exported, tmp_path):
-    variants.quick()
+    networks.quick()
     (tmp_path / "model.pdiparams").write_text("other weights")
-    variants.quick()
-    assert exported == [*variants.PRECISIONS] * 2
+    networks.quick()
+    assert exported == [*networks.PRECISIONS] * 2
 
 
-@pytest.mark.parametrize("module", [variants, onnx_export], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [networks, onnx_export], ids=lambda module: module.__name__)
 def test_a_comment_exports_nothing(module, exported, monkeypatch, tmp_path):
-    variants.quick()
+    networks.quick()
     commented = tmp_path / "commented.py"
     commented.write_text(Path(module.__file__).read_text(encoding="utf-8") + "\n# a comment\n", encoding="utf-8")
     monkeypatch.setattr(module, "__file__", str(commented))
-    variants.quick()
-    assert exported == [*variants.PRECISIONS]
+    networks.quick()
+    assert exported == [*networks.PRECISIONS]
