@@ -26,12 +26,13 @@ def install(monkeypatch, *names):
         ((), None, None),
         (("tensorrt_rtx", "tensorrt"), "tensorrt", "tensorrt"),
         (("tensorrt",), "tensorrt_rtx", "tensorrt_rtx"),
-        (("tensorrt",), "cuda", "tensorrt"),
+        (("tensorrt",), "cuda", "cuda"),  # not the one that is installed: nobody would notice
+        (("tensorrt",), "", "tensorrt"),
     ],
 )
 def test_choice_of_flavour(installed, variable, expected, monkeypatch):
     install(monkeypatch, *installed)
-    if variable:
+    if variable is not None:
         monkeypatch.setenv(flavour.FLAVOUR_VARIABLE, variable)
     assert flavour.installed_flavour() == expected
 
@@ -46,6 +47,22 @@ def test_none_installed(monkeypatch):
     install(monkeypatch)
     with pytest.raises(BackendUnavailableError, match=r"No TensorRT is installed.*pip install tensorrt-rtx"):
         flavour.load()
+
+
+@pytest.mark.parametrize("name", ["tensorrt-rtx", "TensorRT", "tensorrt_rtx ", "pytest"])
+def test_mistyped_name_is_refused_though_a_flavour_is_installed(name, monkeypatch):
+    install(monkeypatch, *flavour.FLAVOURS)
+    for known in flavour.FLAVOURS:
+        monkeypatch.setitem(sys.modules, known, SimpleNamespace(__version__="10.5.0"))
+    monkeypatch.setenv(flavour.FLAVOUR_VARIABLE, name)
+    with pytest.raises(BackendUnavailableError) as caught:
+        flavour.load()
+    assert repr(name) in caught.value.cause
+    assert "Set TUTORIAL_UTILS_TENSORRT to tensorrt_rtx or tensorrt, or unset it" in caught.value.remedy
+
+
+def test_right_names_are_not_mistyped():
+    assert [flavour.mistyped(name) for name in (*flavour.FLAVOURS, None)] == [None] * 3
 
 
 def test_import_fails(monkeypatch):

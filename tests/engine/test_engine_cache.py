@@ -13,7 +13,7 @@ from small_models import options, residual_model
 
 from tutorial_utils import engine
 from tutorial_utils.base import paths
-from tutorial_utils.base.errors import CacheError, ModelFileError
+from tutorial_utils.base.errors import BackendUnavailableError, CacheError, ModelFileError
 from tutorial_utils.engine import BuildReport, Profile, build
 from tutorial_utils.engine.cache import cache_key
 
@@ -182,6 +182,14 @@ def test_missing_external_weights(tmp_path, folder, builds):
     with pytest.raises(ModelFileError, match=r"weights\.bin"):
         build(path, options(), cache_folder=folder)
     assert builds == []
+
+
+def test_mistyped_tensorrt_finds_no_engine_in_the_cache(model, folder, builds, monkeypatch):
+    build(model, options(), cache_folder=folder)
+    monkeypatch.setenv(engine.flavour.FLAVOUR_VARIABLE, "tensorrt-rtx")  # the package's name, not the module's
+    with pytest.raises(BackendUnavailableError, match="which is no TensorRT"):
+        build(model, options(), cache_folder=folder)
+    assert len(builds) == 1
 
 
 @pytest.mark.parametrize(("flavour", "gpu_counts"), [("tensorrt", True), ("tensorrt_rtx", False)])

@@ -352,6 +352,18 @@ def test_flavour_asked_for_but_not_installed(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("name", ["tensorrt-rtx", "onnxruntime"])
+def test_flavour_that_does_not_exist_is_named_wherever_it_matters(name):
+    """Also one that is the name of another library, which must not pass for a TensorRT."""
+    found = on_gpu("8.6", name)
+    for capability in (found.tensorrt_build, found.tensorrt_int8, found.tensorrt_run):
+        assert not capability.available
+        assert capability.reason == f"TUTORIAL_UTILS_TENSORRT is {name!r}, which is no TensorRT."
+        assert "tensorrt_rtx or tensorrt" in capability.remedy
+    assert found.tensorrt_build in found.missing_for_default()
+    assert found.onnxruntime_cpu.available
+
+
 def test_running_engines_needs_pycuda():
     found = assess(gpu("8.6"), DRIVER, DEFAULT, "tensorrt_rtx")
     assert "needs PyCUDA. pycuda is not installed" in found.tensorrt_run.reason

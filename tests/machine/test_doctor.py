@@ -176,6 +176,16 @@ def test_tensorrt_that_does_not_fit_the_gpu(machine, monkeypatch, compute_capabi
     assert reason in found.reason
 
 
+def test_mistyped_tensorrt_is_what_is_to_be_mended_first(machine, monkeypatch):
+    machine(gpu("8.9"), **PYCUDA)
+    monkeypatch.setenv("TUTORIAL_UTILS_TENSORRT", "tensorrt-rtx")
+    found = examine()
+    assert found.first_to_mend == row(found, "TensorRT builds engines")
+    assert found.first_to_mend.reason == "TUTORIAL_UTILS_TENSORRT is 'tensorrt-rtx', which is no TensorRT."
+    assert "Set TUTORIAL_UTILS_TENSORRT to tensorrt_rtx or tensorrt, or unset it" in found.first_to_mend.remedy
+    assert found.lessons[0].runs == "no"
+
+
 def test_context_that_cannot_be_retained(machine):
     machine(gpu("8.9"), **PYCUDA)
     found = examine()

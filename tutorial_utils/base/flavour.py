@@ -20,13 +20,25 @@ def installed_flavour() -> str | None:
     """Return the module name of the TensorRT flavour to use, without importing it.
 
     Returns:
-        ``$TUTORIAL_UTILS_TENSORRT`` if it is set to a known flavour, else ``"tensorrt_rtx"`` if that is installed
-        (it builds engines on every machine), else ``"tensorrt"``, else None.
+        ``$TUTORIAL_UTILS_TENSORRT`` as it is where it is set, else ``"tensorrt_rtx"`` if that is installed (it builds
+        engines on every machine), else ``"tensorrt"``, else None. A mistyped name is returned too: the doctor has to
+        show it. `mistyped` tells.
     """
-    wanted = os.environ.get(FLAVOUR_VARIABLE)
-    if wanted in FLAVOURS:
-        return wanted
-    return next((name for name in FLAVOURS if is_installed(name)), None)
+    return os.environ.get(FLAVOUR_VARIABLE) or next((name for name in FLAVOURS if is_installed(name)), None)
+
+
+def mistyped(flavour: str | None) -> BackendUnavailableError | None:
+    """Return the error for a name that no flavour has, or None for one that is right, or for none at all.
+
+    Who asks for a flavour in the environment must not get the other one without a word.
+    """
+    if flavour is None or flavour in FLAVOURS:
+        return None
+    names = " or ".join(FLAVOURS)
+    return BackendUnavailableError(
+        f"{FLAVOUR_VARIABLE} is {flavour!r}, which is no TensorRT.",
+        f"Set {FLAVOUR_VARIABLE} to {names}, or unset it for the one that is installed.",
+    )
 
 
 def is_installed(module: str) -> bool:
@@ -54,9 +66,13 @@ def load() -> ModuleType:
         The module `tensorrt_rtx` or `tensorrt`.
 
     Raises:
-        BackendUnavailableError: None is installed, the import fails, or the version is older than 10.
+        BackendUnavailableError: None is installed, the import fails, the version is older than 10, or the environment
+            asks for one that doesn't exist.
     """
     name = installed_flavour()
+    wrong = mistyped(name)
+    if wrong:
+        raise wrong
     if name is None:
         raise BackendUnavailableError(
             "No TensorRT is installed.",

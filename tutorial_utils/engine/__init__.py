@@ -80,7 +80,8 @@ def build(
         ProfileError: The profiles don't fit the model's inputs.
         BuildError: TensorRT refused the build; its last messages are in the text.
         CacheError: The cache folder can't be written to.
-        BackendUnavailableError: No TensorRT is installed, or its import fails.
+        BackendUnavailableError: No TensorRT is installed, its import fails, or the environment asks for one that
+            doesn't exist.
     """
     onnx_path = Path(onnx_path)
     options = options or BuildOptions()
@@ -114,6 +115,9 @@ def _build(onnx_path: Path, options: BuildOptions, show_progress: bool) -> tuple
 def _tensorrt_identity() -> str:
     """Name what a plan depends on besides model and options: TensorRT's version and, for `tensorrt`, the GPU."""
     name = flavour.installed_flavour()
+    wrong = flavour.mistyped(name)  # an engine in the cache would be found for a TensorRT that doesn't exist
+    if wrong:
+        raise wrong
     version = flavour.installed_version(name) if name else None
     if version is None:
         version = flavour.load().__version__  # raises the fitting error where there is no TensorRT

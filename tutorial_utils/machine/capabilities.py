@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tutorial_utils.base.errors import BackendUnavailableError
-from tutorial_utils.base.flavour import FLAVOUR_VARIABLE, FLAVOURS, installed_flavour, is_installed
+from tutorial_utils.base.flavour import FLAVOUR_VARIABLE, FLAVOURS, installed_flavour, is_installed, mistyped
 from tutorial_utils.base.gpu import Capability, Gpu, find_gpu
 from tutorial_utils.machine import import_check
 
@@ -296,7 +296,7 @@ def assess(gpu: Gpu | None, driver: Capability, libraries: Mapping[str, Library]
         gpu: The GPU, or None.
         driver: What `find_gpu` says about it.
         libraries: The installed libraries, from `find_libraries`.
-        flavour: The TensorRT to judge: "tensorrt_rtx", "tensorrt" or None.
+        flavour: The TensorRT to judge: "tensorrt_rtx", "tensorrt", None, or what somebody mistyped.
     """
     trt = libraries.get(flavour or "")
     paddle = _works("Paddle on the CPU", "paddle", libraries)
@@ -387,6 +387,9 @@ def _tensorrt_build(gpu: Gpu | None, libraries: Mapping[str, Library], flavour: 
     name = "TensorRT builds engines"
     if flavour is None:
         return Capability(name, False, "No TensorRT is installed.", _run(_rtx_for(gpu)))
+    wrong = mistyped(flavour)
+    if wrong:
+        return Capability(name, False, wrong.cause, wrong.remedy)
     works = _works(name, flavour, libraries)
     if not works.available:
         if flavour not in libraries and FLAVOUR_VARIABLE in os.environ:
