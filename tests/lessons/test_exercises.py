@@ -10,6 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from tutorial_utils.authoring import derive, notebook_form
 from tutorial_utils.base.errors import InputError, LessonError
+from tutorial_utils.base.lesson_names import import_room, part_of
 from tutorial_utils.lessons import check, checking
 from tutorial_utils.lessons.checking import Case, Mistake
 from tutorial_utils.lessons.lesson01 import exercises
@@ -106,10 +107,17 @@ def even_or_odd(number):
     return "zero" if number == 0 else "an odd number" if number % 2 else "an even number"
 
 
-@pytest.mark.parametrize("exercise", ["01.99", "77.1", "nonsense", ""])
+@pytest.mark.parametrize("exercise", ["01.99", "01a.1", "00.1", "77.1", "nonsense", ""])
 def test_unknown_exercise(exercise):
     with pytest.raises(InputError, match="There is no exercise"):
         check(exercise, print)
+
+
+def test_exercises_of_a_part_are_known_by_its_whole_name(doubling, monkeypatch):
+    monkeypatch.setitem(exercises.EXERCISES, "01a.1", exercises.EXERCISES[doubling])
+    assert check("01a.1", lambda x: 2 * x[0]).passed
+    with pytest.raises(InputError, match=r"Part 01a has 01a\.1\."):
+        check("01a.2", print)
 
 
 # --- how a lesson's cells are derived --------------------------------------------------------------------------------
@@ -159,6 +167,12 @@ def test_derived_cells_replace_the_section_and_nothing_else(course):
     cells = notebook_form.read(lesson).cells
     assert not any(notebook_form.tags(cell) or cell.get("outputs") for cell in cells)
     assert len({cell.id for cell in cells}) == len(cells)
+
+
+def test_exercises_of_a_part_are_derived(course):
+    task, checked = TASK.replace("01.1", "01a.1"), CHECK.replace("01.1", "01a.1")
+    _, solutions = course(exercise_cells(task=task, checked=checked))
+    assert derive.exercises_in(derive.derived_cells(solutions)) == ["01a.1"]
 
 
 def test_stub_has_no_empty_line_before_its_body(course):
@@ -245,7 +259,7 @@ each_exercise = pytest.mark.parametrize(("path", "exercise"), REAL, ids=[exercis
 
 
 def wrong_answers(exercise: str) -> list:
-    module = importlib.import_module(f"lessons.lesson{exercise.partition('.')[0]}.wrong_answers")
+    module = importlib.import_module(f"lessons.lesson{exercise[:2]}.wrong_answers")
     return module.WRONG_ANSWERS[exercise]
 
 
@@ -257,9 +271,9 @@ def test_lesson_has_the_exercises_of_its_solution_notebook(path):
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_every_check_has_an_exercise(path):
-    number = path.name[:2]
-    module = importlib.import_module(f"tutorial_utils.lessons.lesson{number}.exercises")
-    assert list(module.EXERCISES) == list(solution_cells(path))
+    part = part_of(path)
+    known = import_room(part, "exercises").EXERCISES
+    assert [exercise for exercise in known if exercise.startswith(f"{part}.")] == list(solution_cells(path))
 
 
 @each_exercise

@@ -10,10 +10,13 @@ import pytest
 from test_cli import ROOT, WORKING
 
 from tutorial_utils.base import paths
+from tutorial_utils.base.lesson_names import part_of
+from tutorial_utils.lessons import lesson02
 from tutorial_utils.machine import checks, doctor
 from tutorial_utils.machine.capabilities import Capabilities, Capability, Gpu, Library
 from tutorial_utils.machine.checks import Answer, Check, Fix
 from tutorial_utils.machine.doctor import Diagnosis, examine
+from tutorial_utils.machine.needs import Needs, needs_of
 
 NO_GPU = (None, Capability("NVIDIA GPU", False, "No NVIDIA driver found.", "Nothing is broken: no GPU."))
 PYCUDA = {"pycuda": "__version__ = '2026.1'", "pycuda/driver": "def init(): raise RuntimeError('a broken CUDA')"}
@@ -476,9 +479,26 @@ def test_packages_are_those_of_the_project():
 
 
 def test_every_lesson_has_its_needs():
-    assert {path.name[:2] for path in doctor.notebooks()} <= set(doctor.LESSONS)
     fields = set(Capabilities.__dataclass_fields__)
-    assert all(set(needs.live + needs.recorded) <= fields for needs in doctor.LESSONS.values())
+    for path in doctor.notebooks():
+        needs = needs_of(part_of(path))
+        assert needs, path
+        assert set(needs.live + needs.recorded) <= fields
+
+
+def test_parts_of_a_lesson_have_needs_of_their_own(machine, monkeypatch, tmp_path):
+    machine()
+    needs = {"02a": Needs(live=("paddle",)), "02b": Needs(live=("paddle_tensorrt",))}
+    monkeypatch.setattr(lesson02, "NEEDS", needs)
+    for name in ("02a_inference.ipynb", "02b_tensorrt.ipynb", "02c_nothing_said.ipynb", "99a_no_room.ipynb", "x.ipynb"):
+        (tmp_path / name).touch()
+    found = [path.name for path in doctor.notebooks(tmp_path)]
+    assert found == ["02a_inference.ipynb", "02b_tensorrt.ipynb", "02c_nothing_said.ipynb", "99a_no_room.ipynb"]
+    monkeypatch.setattr(doctor, "notebooks", lambda: sorted(tmp_path.glob("*.ipynb")))
+    assert [(lesson.lesson, lesson.runs) for lesson in examine().lessons] == [
+        ("02a_inference", "live"),
+        ("02b_tensorrt", "no"),
+    ]
 
 
 def test_lessons_that_are_not_there_are_not_mentioned(machine, monkeypatch, tmp_path):

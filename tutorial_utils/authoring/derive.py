@@ -17,14 +17,15 @@ from nbformat import NotebookNode
 
 from tutorial_utils.authoring import notebook_form
 from tutorial_utils.base.errors import LessonError
+from tutorial_utils.base.lesson_names import PART
 
 SOLUTIONS = Path("notebooks/solutions")
 HEADING = "## Exercises"
 MARKER = "# solution"
 TAG = "solution"
 _MARKER_LINE = re.compile(rf"^( *){re.escape(MARKER)}$", re.MULTILINE)
-_TASK = re.compile(r"^### Exercise (\d\d\.\d) \((easy|medium|hard)\): \S")
-_CHECK = re.compile(r"""^check\(["'](\d\d\.\d)["']""", re.MULTILINE)
+_TASK = re.compile(rf"^### Exercise ({PART}\.\d) \((easy|medium|hard)\): \S")
+_CHECK = re.compile(rf"""^check\(["']({PART}\.\d)["']""", re.MULTILINE)
 
 
 def lesson_of(solutions: Path) -> Path:

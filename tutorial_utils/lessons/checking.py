@@ -6,7 +6,6 @@ answers that typical mistakes lead to.
 
 import copy
 import html
-import importlib
 import math
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tutorial_utils.base.errors import InputError
+from tutorial_utils.base.lesson_names import import_room
 
 _TOLERANCE = 1e-6  # relative: for answers that are computed in another order
 
@@ -131,19 +131,17 @@ def find(exercise: str) -> Callable[[], list[Case]]:
     Raises:
         InputError: There is no such exercise.
     """
-    name = f"{__package__}.lesson{exercise.partition('.')[0]}.exercises"
-    try:
-        known = importlib.import_module(name).EXERCISES
-    except ModuleNotFoundError as error:
-        if not name.startswith(error.name or "?"):  # the lesson is there, and something that it needs isn't
-            raise
-        known = {}
+    part = exercise.partition(".")[0]
+    room = import_room(part, "exercises")
+    known = [known for known in room.EXERCISES if known.startswith(f"{part}.")] if room else []
     if exercise not in known:
         raise InputError(
             f"There is no exercise {exercise!r}.",
-            f"The lesson has {', '.join(known)}." if known else 'Ids look like "01.1": lesson, then exercise.',
+            f"Part {part} has {', '.join(known)}."
+            if known
+            else 'Ids look like "01.1" or "01a.1": part, then exercise.',
         )
-    return known[exercise]
+    return room.EXERCISES[exercise]
 
 
 def _call(exercise: str, answer: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Result | None]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tutorial_utils.base.flavour import installed_flavour, is_installed
+from tutorial_utils.base.lesson_names import part_of
 from tutorial_utils.machine import checks
 from tutorial_utils.machine.capabilities import (
     Capabilities,
@@ -27,33 +28,10 @@ from tutorial_utils.machine.capabilities import (
     text_table,
 )
 from tutorial_utils.machine.checks import Check, ask
+from tutorial_utils.machine.needs import Needs, needs_of
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
-
-@dataclass(frozen=True)
-class Needs:
-    """What a lesson uses, as names of fields of `Capabilities`.
-
-    Attributes:
-        live: It can't run without these.
-        recorded: Where one of these is missing, that part is shown from a recording, or left out with the reason.
-    """
-
-    live: tuple[str, ...]
-    recorded: tuple[str, ...] = ()
-
-
-LESSONS = {
-    "00": Needs(
-        live=("paddle", "onnx_export", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_int8", "tensorrt_run")
-    ),
-    "01": Needs(live=("onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run", "onnxruntime_cuda")),
-    "02": Needs(live=("paddle",), recorded=("paddle_gpu", "paddle_tensorrt")),
-    "03": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
-    "04": Needs(live=("polygraphy", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
-    "05": Needs(live=("tensorrt_build",)),
-}
 
 # Fields of `Capabilities` that a library's own row depends on: a library that was too slow to be tried is a warning.
 _LIBRARY_OF = {
@@ -164,13 +142,13 @@ def examine() -> Diagnosis:
         checks.kernel(answers.get("kernel")),
         checks.cache(),
     ]
-    lessons = [outlook(path.stem, LESSONS[path.name[:2]], found) for path in notebooks() if path.name[:2] in LESSONS]
+    lessons = [outlook(path.stem, needs, found) for path in notebooks() if (needs := needs_of(part_of(path) or ""))]
     return Diagnosis([row for row in rows if row], lessons, found.machine())
 
 
 def notebooks(folder: Path = NOTEBOOKS) -> list[Path]:
     """Return the notebooks of the lessons that exist, in order."""
-    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    return sorted(path for path in folder.glob("*.ipynb") if part_of(path))
 
 
 def outlook(lesson: str, needs: Needs, found: Capabilities) -> LessonOutlook:

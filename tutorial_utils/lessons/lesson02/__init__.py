@@ -1,1 +1,7 @@
 """What lesson 02 alone needs."""
+
+from tutorial_utils.machine.needs import Needs
+
+NEEDS = {
+    "02": Needs(live=("paddle",), recorded=("paddle_gpu", "paddle_tensorrt")),
+}

@@ -1,1 +1,7 @@
 """What lesson 04 alone needs."""
+
+from tutorial_utils.machine.needs import Needs
+
+NEEDS = {
+    "04": Needs(live=("polygraphy", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
+}
