@@ -19,6 +19,6 @@ class Needs:
 
 
 def needs_of(part: str) -> Needs | None:
-    """Return what a part needs: ``NEEDS[part]`` of its lesson's room. None where there is no room, or it doesn't say."""
+    """Return what a part needs: ``NEEDS[part]`` of its lesson's room; None where that isn't said."""
     room = import_room(part)
     return room.NEEDS.get(part) if room else None
