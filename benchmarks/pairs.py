@@ -136,7 +136,7 @@ def export_processes(saved: classifier.SavedModel) -> Iterable[Ratio]:
     if find_spec("sympy") is None and not PADDLE2ONNX_EXTRAS.exists():
         yield Ratio(name, at_most=0.7, not_run="paddle2onnx would install sympy meanwhile; `make bench` provides it")
         return
-    code = "import sys; from tutorial_utils.model import onnx_export; onnx_export.export(*sys.argv[1:], verify=False)"
+    code = "import sys; from tutorial_utils.model import export; export.to_onnx(*sys.argv[1:], verify=False)"
     search_path = os.pathsep.join([str(PADDLE2ONNX_EXTRAS), os.environ.get("PYTHONPATH", "")])
     program, params = saved.model_path, saved.params_path
     with tempfile.TemporaryDirectory() as folder:

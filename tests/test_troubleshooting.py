@@ -32,7 +32,7 @@ from tutorial_utils.authoring import notebook_form
 from tutorial_utils.base import errors, flavour
 from tutorial_utils.base.paths import CACHE_VARIABLE, cache_dir
 from tutorial_utils.measure import recordings
-from tutorial_utils.model import data, onnx_export, text_detection
+from tutorial_utils.model import data, onnx_file, precisions, quantization, text_detection
 
 trt = pytest.importorskip("tensorrt_rtx")
 from tutorial_utils.engine import BuildOptions, Profile, build  # noqa: E402 - these need TensorRT
@@ -536,11 +536,11 @@ def test_nbval(text, nbval_report):
 OWN = {
     errors.BackendUnavailableError: lambda folder: flavour.load.__wrapped__(),
     errors.DataError: lambda folder: data.load("imagenet"),
-    errors.ModelFileError: lambda folder: onnx_export.load(folder / "absent.onnx"),
+    errors.ModelFileError: lambda folder: onnx_file.load(folder / "absent.onnx"),
     errors.UnsupportedOperatorError: lambda folder: build(folder / "odd.onnx", BuildOptions(), use_cache=False),
-    errors.ExportError: lambda folder: onnx_export.save(per_channel_model(opset=12), folder / "invalid.onnx"),
-    errors.PrecisionError: lambda folder: onnx_export.to_precision(folder / "odd.onnx", "fp4", folder / "fp4.onnx"),
-    errors.CalibrationError: lambda folder: onnx_export.to_int8(folder / "odd.onnx", folder / "int8.onnx", None),
+    errors.ExportError: lambda folder: onnx_file.save(per_channel_model(opset=12), folder / "invalid.onnx"),
+    errors.PrecisionError: lambda folder: precisions.to_precision(folder / "odd.onnx", "fp4", folder / "fp4.onnx"),
+    errors.CalibrationError: lambda folder: quantization.to_int8(folder / "odd.onnx", folder / "int8.onnx", None),
     errors.ProfileError: lambda folder: Profile.of(x=((4,), (2,), (8,))),
     errors.BuildError: lambda folder: BuildOptions(verbosity="loud"),
     errors.CacheError: lambda folder: cache_dir("engines"),

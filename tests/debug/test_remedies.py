@@ -8,7 +8,7 @@ from tutorial_utils import engine
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.debug import remedies, scaling, tensor_errors
 from tutorial_utils.lessons.lesson04 import remedies_figures as figures
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import half_precision, onnx_file
 
 FEEDS = {"x": images(2)}
 FACTOR = 2.0**15  # conv0 reaches about 5 in the residual model
@@ -34,12 +34,12 @@ def overflowing(tmp_path_factory):
     )
     sound = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     model = scaling.move_scale(sound, "a", FACTOR)
-    path = onnx_export.save(model, tmp_path_factory.mktemp("overflowing") / "fp32.onnx")
+    path = onnx_file.save(model, tmp_path_factory.mktemp("overflowing") / "fp32.onnx")
     return model, path, tensor_errors.all_outputs(path, FEEDS)
 
 
 def in_fp16(path, target, **options):
-    return tensor_errors.all_outputs(onnx_export.to_fp16(path, target, **options), FEEDS)["y"]
+    return tensor_errors.all_outputs(half_precision.to_fp16(path, target, **options), FEEDS)["y"]
 
 
 def test_the_tensors_that_are_too_large_are_found(overflowing):
@@ -68,7 +68,7 @@ def test_mixed_precision_repairs_and_writers_alone_do_not(overflowing, tmp_path)
 
 def test_clipped_values_are_finite_and_wrong(overflowing, tmp_path):
     model, path, values = overflowing
-    clipped_path = onnx_export.save(remedies.clip(model, ["a", "b"]), tmp_path / "clip.onnx")
+    clipped_path = onnx_file.save(remedies.clip(model, ["a", "b"]), tmp_path / "clip.onnx")
     clipped = tensor_errors.all_outputs(clipped_path, FEEDS)
     np.testing.assert_array_equal(clipped["a/clipped"], np.clip(values["a"], -65504, 65504))
     half = in_fp16(clipped_path, tmp_path / "fp16.onnx")
@@ -100,7 +100,7 @@ def test_scale_needs_a_peak(peak, headroom):
 def test_scaled_back_it_is_as_good_as_ever(overflowing, tmp_path):
     model, _, values = overflowing
     scale = remedies.scale_for_headroom(max(remedies.too_large(values).values()))
-    path = onnx_export.save(scaling.move_scale(model, "a", scale), tmp_path / "back.onnx")
+    path = onnx_file.save(scaling.move_scale(model, "a", scale), tmp_path / "back.onnx")
     np.testing.assert_array_equal(tensor_errors.all_outputs(path, FEEDS)["y"], values["y"])
     half = in_fp16(path, tmp_path / "fp16.onnx")
     np.testing.assert_allclose(half, values["y"], atol=2e-3 * values["y"].max())
@@ -128,7 +128,7 @@ def page_model(path, gain):
         [info("y", onnx.TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(np.float32([gain]), "g")],
     )
-    return onnx_export.save(
+    return onnx_file.save(
         onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path
     )
 

@@ -8,7 +8,7 @@ from small_models import images, residual_model
 
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.debug import scaling, tensor_errors
-from tutorial_utils.model import onnx_export, text_detection
+from tutorial_utils.model import half_precision, onnx_file, text_detection
 
 OUTPUT = "sigmoid_0.tmp_0"
 
@@ -47,7 +47,7 @@ def test_many_tensors_can_be_moved(model):
 def test_moving_changes_no_bit_of_fp32(model, feeds, sound, tmp_path):
     for tensor in scaling.movable(model)[::8]:
         moved = scaling.move_scale(model, tensor, 1024)
-        tensors = tensor_errors.all_outputs(onnx_export.save(moved, tmp_path / "moved.onnx"), feeds)
+        tensors = tensor_errors.all_outputs(onnx_file.save(moved, tmp_path / "moved.onnx"), feeds)
         np.testing.assert_array_equal(tensors[OUTPUT], sound[OUTPUT], err_msg=tensor)
         np.testing.assert_array_equal(tensors[tensor], sound[tensor] * 1024, err_msg=tensor)
 
@@ -56,8 +56,8 @@ def test_batch_norm_takes_the_scale_back(tmp_path):
     """The prepared network has none. In the small model, a residual sum keeps all tensors but conv1 from moving."""
     model, feeds = residual_model(), {"x": images(2)}
     assert scaling.movable(model) == ["conv1"]
-    before = tensor_errors.all_outputs(onnx_export.save(model, tmp_path / "before.onnx"), feeds)
-    moved = onnx_export.save(scaling.move_scale(model, "conv1", 256), tmp_path / "after.onnx")
+    before = tensor_errors.all_outputs(onnx_file.save(model, tmp_path / "before.onnx"), feeds)
+    moved = onnx_file.save(scaling.move_scale(model, "conv1", 256), tmp_path / "after.onnx")
     after = tensor_errors.all_outputs(moved, feeds)
     np.testing.assert_array_equal(after["conv1"], 256 * before["conv1"])
     np.testing.assert_allclose(after["norm"], before["norm"], rtol=1e-5, atol=1e-6)
@@ -73,9 +73,9 @@ def test_given_model_is_left_alone(model):
 @pytest.mark.parametrize("tensor", [scaling.PLANTED[0], "conv2d_472.tmp_0", "p2o.Mul.11", "conv2d_483.tmp_0"])
 def test_method_finds_the_planted_layer(tensor, model, feeds, sound, tmp_path):
     factor = 2.0 ** np.ceil(np.log2(70_000 / np.abs(sound[tensor]).max()))
-    planted = onnx_export.save(scaling.move_scale(model, tensor, factor), tmp_path / "fp32.onnx")
+    planted = onnx_file.save(scaling.move_scale(model, tensor, factor), tmp_path / "fp32.onnx")
     reference = tensor_errors.all_outputs(planted, feeds)
-    in_fp16 = tensor_errors.all_outputs(onnx_export.to_fp16(planted, tmp_path / "fp16.onnx"), feeds)
+    in_fp16 = tensor_errors.all_outputs(half_precision.to_fp16(planted, tmp_path / "fp16.onnx"), feeds)
     assert np.isfinite(reference[OUTPUT]).all()
     first = tensor_errors.first_bad(tensor_errors.compare(reference, in_fp16))
     behind = tensor_errors.layers_behind(onnx.load(planted), first, {**feeds, **reference})
@@ -83,11 +83,11 @@ def test_method_finds_the_planted_layer(tensor, model, feeds, sound, tmp_path):
 
 
 def test_first_bad_tensor_is_not_always_the_planted_one(model, feeds, tmp_path):
-    planted = onnx_export.save(scaling.move_scale(model, *scaling.PLANTED), tmp_path / "fp32.onnx")
+    planted = onnx_file.save(scaling.move_scale(model, *scaling.PLANTED), tmp_path / "fp32.onnx")
     page = {"x": text_detection.preprocess(text_detection.page(), 192, 384)}
     tables = tensor_errors.compare(
         tensor_errors.all_outputs(planted, page),
-        tensor_errors.all_outputs(onnx_export.to_fp16(planted, tmp_path / "fp16.onnx"), page),
+        tensor_errors.all_outputs(half_precision.to_fp16(planted, tmp_path / "fp16.onnx"), page),
     )
     assert tensor_errors.first_bad(tables) == "p2o.Add.271"
     assert producer(model, "p2o.Add.271").op_type == "Add"

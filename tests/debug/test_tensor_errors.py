@@ -9,7 +9,7 @@ from small_models import images
 
 from tutorial_utils.base.errors import InputError, ModelFileError, PrecisionError
 from tutorial_utils.debug import tensor_errors
-from tutorial_utils.model import onnx_export, text_detection
+from tutorial_utils.model import half_precision, onnx_file, text_detection
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def save(nodes, path, *, weight=1.0, size=(4,)):
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy"]
     graph = helper.make_graph(nodes, "small", values[:1], values[1:], initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return onnx_export.save(model, path)
+    return onnx_file.save(model, path)
 
 
 # Running with every tensor marked
@@ -58,7 +58,7 @@ def test_fp16_model_is_computed_as_its_types_say(tmp_path):
     """300 times 300 doesn't fit FP16. ONNX Runtime alone never rounds it, and comes back to 300."""
     nodes = [helper.make_node("Mul", ["x", "w"], ["product"]), helper.make_node("Div", ["product", "w"], ["y"])]
     path = save(nodes, tmp_path / "fp32.onnx", weight=300)
-    fp16 = onnx_export.to_fp16(path, tmp_path / "fp16.onnx")
+    fp16 = half_precision.to_fp16(path, tmp_path / "fp16.onnx")
     feeds = {"x": np.full(4, 300, np.float32)}
     found = tensor_errors.all_outputs(fp16, feeds)
     assert np.isinf(found["product"]).all()
@@ -67,7 +67,7 @@ def test_fp16_model_is_computed_as_its_types_say(tmp_path):
 
 
 def test_node_kept_in_fp32_has_its_fp32_weights(models, feeds, tmp_path):
-    mixed = onnx_export.to_fp16(models["fp32"], tmp_path / "mixed.onnx", keep_fp32=["conv0"])
+    mixed = half_precision.to_fp16(models["fp32"], tmp_path / "mixed.onnx", keep_fp32=["conv0"])
     expected = tensor_errors.all_outputs(models["fp32"], feeds)["conv0"].astype(np.float16)
     np.testing.assert_array_equal(tensor_errors.all_outputs(mixed, feeds)["conv0"], expected)
     assert (tensor_errors.all_outputs(models["fp16"], feeds)["conv0"] != expected).any()
@@ -198,7 +198,7 @@ def test_tolerance_finds_a_weight_that_is_slightly_wrong(tmp_path):
     node = next(node for node in model.graph.node if "conv2d_491.tmp_0" in node.output)
     weight = next(one for one in model.graph.initializer if one.name == node.input[1])
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.05), weight.name))
-    wrong = onnx_export.save(model, tmp_path / "wrong.onnx")
+    wrong = onnx_file.save(model, tmp_path / "wrong.onnx")
     feeds = {"x": text_detection.preprocess(text_detection.page(), 96, 192)}
     table = tensor_errors.compare(
         tensor_errors.all_outputs(path, feeds), tensor_errors.all_outputs(wrong, feeds, "fp16")

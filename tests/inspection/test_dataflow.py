@@ -9,7 +9,7 @@ from tutorial_utils.base.errors import InputError, ModelFileError
 from tutorial_utils.engine import BuildReport, EngineLayer, EngineTensor
 from tutorial_utils.inspection import dataflow
 from tutorial_utils.inspection.dataflow import Dataflow, Lifetime, Step
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import onnx_file
 
 # x -> a -> b -> y, with a shortcut from a to y.
 FLOW = Dataflow(
@@ -72,7 +72,7 @@ def test_weights_do_not_count(tmp_path):
     nodes = [helper.make_node("Relu", ["w"], ["positive"], "r"), helper.make_node("Mul", ["x", "positive"], ["y"], "m")]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "y")]
     made = helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:], [weight]), ir_version=8)
-    flow = dataflow.from_onnx(onnx_export.save(made, tmp_path / "m.onnx"), batch=2)
+    flow = dataflow.from_onnx(onnx_file.save(made, tmp_path / "m.onnx"), batch=2)
     assert [step.name for step in flow.steps] == ["m"]
     assert flow.moved_bytes == 2 * (2 * 4 * 4)
 
@@ -81,7 +81,7 @@ def test_unknown_shape_is_named(tmp_path):
     nodes = [helper.make_node("NonZero", ["x"], ["where"], "n"), helper.make_node("Cast", ["where"], ["y"], "c", to=1)]
     values = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, "found"])]
     values.insert(0, helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4]))
-    path = onnx_export.save(helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:]), ir_version=8),
+    path = onnx_file.save(helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:]), ir_version=8),
                             tmp_path / "m.onnx")  # fmt: skip
     with pytest.raises(ModelFileError, match="where"):
         dataflow.from_onnx(path, batch=2)

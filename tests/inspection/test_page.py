@@ -13,7 +13,7 @@ from small_models import residual_model
 from test_cli import ROOT
 
 from tutorial_utils.__main__ import main
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import onnx_file
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -194,7 +194,7 @@ def test_without_paddle_and_notebook_packages(tmp_path):
         "sklearn",
     )
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({blocked}))\n")
-    onnx_export.save(residual_model(), tmp_path / "m.onnx")
+    onnx_file.save(residual_model(), tmp_path / "m.onnx")
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")]),

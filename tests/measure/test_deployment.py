@@ -15,7 +15,7 @@ from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError
 from tutorial_utils.engine import BuildReport
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import deployment, quality, record, recordings, timing
-from tutorial_utils.model import data
+from tutorial_utils.model import data, half_precision
 from tutorial_utils.runners import Runner
 from tutorial_utils.runners.base import TensorSpec
 
@@ -200,9 +200,8 @@ def test_a_model_that_overflows_costs_its_own_row_only(test_images, fp32_model, 
 
 def test_a_model_that_one_backend_refuses_costs_its_own_row_only(test_images, models, tmp_path):
     """ONNX Runtime's CPU has no convolutions in BF16, and says so when it loads the model."""
-    from tutorial_utils.lessons.lesson01 import targets
 
-    bf16 = targets.to_bf16(models["fp16"], tmp_path / "refused.onnx")
+    bf16 = half_precision.to_bf16(models["fp16"], tmp_path / "refused.onnx")
     variants = {"bf16": bf16, "fp32": models["fp32"], "fp16": models["fp16"]}
     rows, skipped = deployment.run(without_gpu(), test_images, variants, seconds=0.05)
     assert [row.precision for row in rows] == ["fp32", "fp16"]

@@ -7,7 +7,7 @@ import pytest
 
 from tutorial_utils import model
 from tutorial_utils.base import paths
-from tutorial_utils.model import networks, onnx_export
+from tutorial_utils.model import export, half_precision, networks, quantization
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def exported(monkeypatch, tmp_path) -> list[str]:
         done.append(target.stem.rpartition("-")[2])
         target.touch()
 
-    monkeypatch.setattr(onnx_export, "export", lambda model, params, target: write(target))
-    monkeypatch.setattr(onnx_export, "to_fp16", lambda source, target: write(target))
-    monkeypatch.setattr(onnx_export, "to_int8", lambda source, target, images: write(target))
+    monkeypatch.setattr(export, "to_onnx", lambda model, params, target: write(target))
+    monkeypatch.setattr(half_precision, "to_fp16", lambda source, target: write(target))
+    monkeypatch.setattr(quantization, "to_int8", lambda source, target, images: write(target))
     return done
 
 
@@ -69,7 +69,7 @@ def test_another_network_exports_anew(exported, tmp_path):
     assert exported == [*networks.PRECISIONS] * 2
 
 
-@pytest.mark.parametrize("module", [networks, onnx_export], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [networks, export], ids=lambda module: module.__name__)
 def test_a_comment_exports_nothing(module, exported, monkeypatch, tmp_path):
     networks.quick()
     commented = tmp_path / "commented.py"

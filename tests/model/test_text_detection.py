@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
 from tutorial_utils.base.requirements import TEXT_DETECTION
-from tutorial_utils.model import onnx_export, text_detection
+from tutorial_utils.model import half_precision, text_detection
 
 OUTPUT = "sigmoid_0.tmp_0"
 
@@ -82,7 +82,7 @@ def test_boxes_lie_on_the_lines_of_the_page(prepared, feeds):
 
 
 def test_fp16_finds_the_same_boxes(prepared, feeds, tmp_path):
-    fp16 = onnx_export.to_fp16(prepared, tmp_path / "fp16.onnx")
+    fp16 = half_precision.to_fp16(prepared, tmp_path / "fp16.onnx")
     assert text_detection.boxes(run(fp16, feeds)) == text_detection.boxes(run(prepared, feeds))
 
 

@@ -7,14 +7,14 @@ import pytest
 from small_models import images
 
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import export
 from tutorial_utils.runners import Runner, TensorSpec
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 
 @pytest.fixture(scope="module")
 def exported(paddle_model, tmp_path_factory):
-    return onnx_export.export(*paddle_model, tmp_path_factory.mktemp("runners") / "net.onnx")
+    return export.to_onnx(*paddle_model, tmp_path_factory.mktemp("runners") / "net.onnx")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Remedies for an FP16 overflow that need no training, and what each of them does to answers and engine.
 
-Three of them change the model file: keep nodes in FP32 (`touching` says which, `onnx_export.to_fp16` keeps them), clip
-the tensors that overflow, or scale them back with `overflow.move_scale` (`scale_for_headroom` says how far).
+Three of them change the model file: keep nodes in FP32 (`touching` says which, `half_precision.to_fp16` keeps them),
+clip the tensors that overflow, or scale them back with `overflow.move_scale` (`scale_for_headroom` says how far).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from onnx import helper
 from tutorial_utils import engine
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.debug import tensor_errors
-from tutorial_utils.model import onnx_export, text_detection
+from tutorial_utils.model import onnx_file, text_detection
 
 FP16_LARGEST = 65504.0
 Box = tuple[int, int, int, int]
@@ -138,7 +138,7 @@ def judge(
     Raises:
         ModelFileError: The variant is missing or damaged.
     """
-    output = onnx_export.load(onnx_path).graph.output[0].name
+    output = onnx_file.load(onnx_path).graph.output[0].name
     values = tensor_errors.all_outputs(onnx_path, feeds, stored_as)[output]
     row = tensor_errors.compare({output: expected}, {output: values}).loc[output]
     boxes = text_detection.boxes(values)

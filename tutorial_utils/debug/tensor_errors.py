@@ -17,7 +17,7 @@ import pandas as pd
 from onnx import TensorProto, numpy_helper
 
 from tutorial_utils.base.errors import InputError, PrecisionError
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import onnx_file
 
 Format = Literal["fp32", "tf32", "fp16", "bf16"]
 _FRACTION_BITS = {"fp32": 23, "tf32": 10, "fp16": 10, "bf16": 7}
@@ -90,7 +90,7 @@ def all_outputs(
 
     from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
-    model = onnx_export.load(onnx_path)
+    model = onnx_file.load(onnx_path)
     names = [name for node in model.graph.node for name in node.output if name]
     with G_LOGGER.verbosity(G_LOGGER.ERROR):
         marked = modify_outputs(with_rounding(model, stored_as), outputs=names)

@@ -78,7 +78,7 @@ class Profile:
 class BuildOptions:
     """Options of an engine build. Equal options and an equal model give the same cached engine.
 
-    Precision is not among them: networks are strongly typed, so the ONNX file decides (see `onnx_export`).
+    Precision is not among them: networks are strongly typed, so the ONNX file decides (see `model`).
 
     Attributes:
         profiles: One or more optimization profiles; none for a model whose shapes are all static.

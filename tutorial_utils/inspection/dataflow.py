@@ -13,7 +13,7 @@ import onnx
 
 from tutorial_utils.base.errors import InputError, ModelFileError
 from tutorial_utils.engine.report import BuildReport
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import onnx_file
 
 # Operators whose output is the same bytes under another name or shape: running them copies nothing.
 VIEWS = {"Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten"}
@@ -116,7 +116,7 @@ def from_onnx(onnx_path: str | Path, batch: int) -> Dataflow:
     Raises:
         ModelFileError: The model is missing or damaged, or `onnx.shape_inference` can't find the shape of a tensor.
     """
-    model = onnx_export.load(onnx_path)
+    model = onnx_file.load(onnx_path)
     graph = _with_batch(model, batch).graph
     constants = {weight.name for weight in graph.initializer}
     same: dict[str, str] = {}  # a view to the tensor whose bytes it shows
@@ -227,9 +227,9 @@ def mark_all_outputs(onnx_path: str | Path, target_path: str | Path) -> Path:
     Raises:
         ModelFileError: The model is missing or damaged.
     """
-    model = onnx_export.load(onnx_path)
+    model = onnx_file.load(onnx_path)
     values = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
     marked = {value.name for value in model.graph.output}
     written = [name for node in model.graph.node for name in node.output]
     model.graph.output.extend(values[name] for name in written if name in values and name not in marked)
-    return onnx_export.save(model, target_path)
+    return onnx_file.save(model, target_path)

@@ -23,7 +23,7 @@ from tutorial_utils.base.errors import BuildError, InputError
 from tutorial_utils.engine import BuildOptions, BuildReport, Profile
 from tutorial_utils.inspection import dataflow, engine_layers
 from tutorial_utils.inspection.engine_layers import KINDS, Fate
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import onnx_file
 
 Shape = tuple[int, ...]
 
@@ -95,7 +95,7 @@ def inspect(
         BackendUnavailableError: No TensorRT is installed, or its import fails.
     """
     onnx_path = Path(onnx_path)
-    model = onnx_export.load(onnx_path)
+    model = onnx_file.load(onnx_path)
     declared = _declared_shapes(model.graph)
     given = dict(shapes or {})
     if unknown := [name for name in given if name not in declared]:

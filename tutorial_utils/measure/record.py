@@ -6,7 +6,7 @@ from pathlib import Path
 from tutorial_utils import engine
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import deployment, recordings
-from tutorial_utils.model import data, networks, onnx_export
+from tutorial_utils.model import data, networks, onnx_file
 
 # Batches from one image to the largest that the lessons time, with the best kernels for the latter.
 PROFILE = engine.Profile.batch("x", data.IMAGE_SHAPE, opt=64, max=64)
@@ -53,5 +53,5 @@ def models_in(folder: Path) -> dict[str, Path]:
     """
     models = {precision: Path(folder) / f"quick-{precision}.onnx" for precision in networks.PRECISIONS}
     for path in models.values():
-        onnx_export.load(path)
+        onnx_file.load(path)
     return models

@@ -12,14 +12,15 @@ from filelock import FileLock
 
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import ModelFileError
-from tutorial_utils.model import data, onnx_export
+from tutorial_utils.model import data, export, half_precision, quantization
 
 PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_IMAGES = 500
 
-# Raise this by one whenever the same network comes out as another ONNX file than before: a change in `onnx_export`,
-# `paddle2onnx_worker`, the choice of calibration images or the calls below. Files in a cache are found by it. A hash of
-# the source text would export anew for a comment, and miss what changes in a module that nobody thought of.
+# Raise this by one whenever the same network comes out as another ONNX file than before: a change in `export`,
+# `paddle2onnx_worker`, `half_precision`, `quantization`, the choice of calibration images or the calls below. Files in
+# a cache are found by it. A hash of the source text would export anew for a comment, and miss what changes in a module
+# that nobody thought of.
 EXPORT_RECIPE = 1
 # What writes the files; another version may write others. Of builds for CPU and GPU, one is installed.
 _EXPORTERS = (
@@ -38,9 +39,9 @@ def quick() -> dict[str, Path]:
     with FileLock(folder / "lock"):
         if not all(path.exists() for path in files.values()):
             images = data.calibration_images(data.load("digits", "train"), CALIBRATION_IMAGES)
-            onnx_export.export(saved.model_path, saved.params_path, files["fp32"])
-            onnx_export.to_fp16(files["fp32"], files["fp16"])
-            onnx_export.to_int8(files["fp32"], files["int8"], images)
+            export.to_onnx(saved.model_path, saved.params_path, files["fp32"])
+            half_precision.to_fp16(files["fp32"], files["fp16"])
+            quantization.to_int8(files["fp32"], files["int8"], images)
     return files
 
 
@@ -66,14 +67,14 @@ def resnet50(image_size: int = 224) -> dict[str, Path]:
         onnx_folder = _folder("resnet50", saved.model_path, saved.params_path)
         files = {precision: onnx_folder / f"resnet50-{precision}.onnx" for precision in ("fp32", "fp16")}
         if not all(path.exists() for path in files.values()):
-            onnx_export.export(saved.model_path, saved.params_path, files["fp32"])
-            onnx_export.to_fp16(files["fp32"], files["fp16"])
+            export.to_onnx(saved.model_path, saved.params_path, files["fp32"])
+            half_precision.to_fp16(files["fp32"], files["fp16"])
     return files
 
 
 def _folder(name: str, *sources: Path) -> Path:
     """Return the folder for what today's recipe and the installed libraries make of these files."""
-    recipe = [EXPORT_RECIPE, onnx_export.OPSET, CALIBRATION_IMAGES, {one: _version(one) for one in _EXPORTERS}]
+    recipe = [EXPORT_RECIPE, export.OPSET, CALIBRATION_IMAGES, {one: _version(one) for one in _EXPORTERS}]
     hasher = blake3(json.dumps(recipe).encode())
     for source in sources:
         hasher.update_mmap(source)

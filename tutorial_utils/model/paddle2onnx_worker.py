@@ -2,7 +2,7 @@
 
 Usage: ``python -m tutorial_utils.model.paddle2onnx_worker MODEL.json PARAMS.pdiparams OUT.onnx OPSET [SAMPLES.npz]``
 
-With SAMPLES, Paddle's own outputs for a random input are written beside the model, for `onnx_export` to compare.
+With SAMPLES, Paddle's own outputs for a random input are written beside the model, for `export` to compare.
 """
 
 import gc
@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 
 from tutorial_utils.base.errors import CourseError, ModelFileError
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import export, onnx_file
 from tutorial_utils.model.quiet_paddle import paddle
 
 # Sizes for dynamic dimensions of the sample: a batch that is not 1, and an image size that strides of 32 divide.
@@ -39,11 +39,11 @@ def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_
 
     content = paddle2onnx.export(
         model_path, params_path, opset_version=int(opset), auto_upgrade_opset=False,
-        enable_onnx_checker=False,  # `onnx_export.save` checks the model that it writes
+        enable_onnx_checker=False,  # `onnx_file.save` checks the model that it writes
         optimize_tool="None",  # the default would install packages with pip while it runs
     )  # fmt: skip
     model = simplify(onnx.load_from_string(content))
-    onnx_export.save(model, onnx_path)
+    onnx_file.save(model, onnx_path)
     if samples_path is not None:
         np.savez(samples_path, **run_paddle(predictor, model))
 
@@ -123,5 +123,5 @@ if __name__ == "__main__":
         main(*sys.argv[1:])
     except CourseError as error:
         print(json.dumps([type(error).__name__, error.cause, error.remedy]), file=sys.stderr)
-        sys.exit(onnx_export.WORKER_COURSE_ERROR)
+        sys.exit(export.WORKER_COURSE_ERROR)
     os._exit(0)  # all is written, and Paddle would take half a second to take itself apart

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import InputError
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import onnx_file
 
 
 def weights(onnx_path: str | Path) -> dict[str, np.ndarray]:
@@ -18,7 +18,7 @@ def weights(onnx_path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         ModelFileError: The model is missing or damaged.
     """
-    graph = onnx_export.load(onnx_path).graph
+    graph = onnx_file.load(onnx_path).graph
     return {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in graph.initializer
@@ -41,7 +41,7 @@ def activations(onnx_path: str | Path, images: np.ndarray, names: Iterable[str] 
         InputError: The model has no tensor of such a name.
         ModelFileError: The model is missing or damaged.
     """
-    model = onnx_export.load(onnx_path)
+    model = onnx_file.load(onnx_path)
     inside = [name for node in model.graph.node for name in node.output if name]
     input_name = model.graph.input[0].name
     wanted = list(inside if names is None else names)
@@ -62,7 +62,7 @@ def activation_scales(onnx_path: str | Path) -> dict[str, float]:
     Raises:
         ModelFileError: The model is missing or damaged.
     """
-    graph = onnx_export.load(onnx_path).graph
+    graph = onnx_file.load(onnx_path).graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     return {
         node.input[0]: float(numpy_helper.to_array(constants[node.input[1]]))
@@ -77,7 +77,7 @@ def weight_scales(onnx_path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         ModelFileError: The model is missing or damaged.
     """
-    graph = onnx_export.load(onnx_path).graph
+    graph = onnx_file.load(onnx_path).graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     return {
         node.input[0].removesuffix("_quantized"): numpy_helper.to_array(constants[node.input[1]])

@@ -15,7 +15,7 @@ from filelock import FileLock
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import BackendUnavailableError, DataError, InputError, ModelFileError
 from tutorial_utils.base.requirements import TEXT_DETECTION
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import export, onnx_file
 
 STRIDE = 32  # the backbone halves height and width five times, and the neck doubles them again and adds
 # Of the RGB channels in 0..1, as in PaddleOCR's configuration of this network.
@@ -58,11 +58,11 @@ def prepare(target: Path | None = None) -> Path:
     """
     source = shipped_path()
     if target is not None:
-        return onnx_export.save(_prepared(source), target)
+        return onnx_file.save(_prepared(source), target)
     code = blake3(Path(__file__).read_bytes() + source.read_bytes()).hexdigest(length=8)
     path = paths.cache_dir("lesson04") / f"text-detection-{code}.onnx"
     with FileLock(path.with_suffix(".lock")):
-        return path if path.exists() else onnx_export.save(_prepared(source), path)
+        return path if path.exists() else onnx_file.save(_prepared(source), path)
 
 
 def _prepared(source: Path) -> onnx.ModelProto:
@@ -70,8 +70,8 @@ def _prepared(source: Path) -> onnx.ModelProto:
     from polygraphy.logger import G_LOGGER
 
     with G_LOGGER.verbosity(G_LOGGER.ERROR):
-        model = fold_constants(onnx_export.load(source), do_shape_inference=False, num_passes=1)
-        model = onnx.version_converter.convert_version(model, onnx_export.OPSET)
+        model = fold_constants(onnx_file.load(source), do_shape_inference=False, num_passes=1)
+        model = onnx.version_converter.convert_version(model, export.OPSET)
     for value in (*model.graph.input, *model.graph.output):
         for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
             value.type.tensor_type.shape.dim[axis].dim_param = name

@@ -12,7 +12,7 @@ from tutorial_utils.lessons.lesson01.calibration import Calibrated, CalibrationT
 from tutorial_utils.measure import quality
 from tutorial_utils.model import tensors
 from tutorial_utils.model.data import Dataset
-from tutorial_utils.model.fp8 import to_fp8
+from tutorial_utils.model.quantization import to_fp8
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 

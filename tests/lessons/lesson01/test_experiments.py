@@ -14,7 +14,7 @@ from tutorial_utils.lessons.lesson01 import targets_figures as target_figures
 from tutorial_utils.lessons.lesson01.targets import Attempt
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import recordings
-from tutorial_utils.model import fp8
+from tutorial_utils.model import half_precision, quantization
 
 PROFILE = options().profiles[0]
 
@@ -23,8 +23,8 @@ PROFILE = options().profiles[0]
 def typed_models(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("targets")
     return (
-        targets.to_bf16(models["fp16"], folder / "bf16.onnx"),
-        fp8.to_fp8(models["fp32"], models["int8"], folder / "fp8.onnx"),
+        half_precision.to_bf16(models["fp16"], folder / "bf16.onnx"),
+        quantization.to_fp8(models["fp32"], models["int8"], folder / "fp8.onnx"),
     )
 
 

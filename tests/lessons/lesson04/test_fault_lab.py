@@ -10,7 +10,7 @@ from tutorial_utils.lessons.lesson04 import decisions, exercises, fault_lab
 from tutorial_utils.lessons.lesson04.fault_lab import CAUSES, FAULTS
 from tutorial_utils.lessons.lesson04.fault_lab_model import INPUTS
 from tutorial_utils.measure import quality, recordings
-from tutorial_utils.model import networks, onnx_export
+from tutorial_utils.model import networks, onnx_file
 
 SEEDS = range(6)
 FEED_FAULTS = ("layout", "normalization", "memory")
@@ -62,7 +62,7 @@ def test_division_gives_nan_for_the_grey_image_without_any_infinity(seed):
 def test_tolerance_case_is_sound(seed):
     case = fault_lab.serve("tolerance", seed)
     found = table(case)
-    depths = tensor_errors.depths(onnx_export.load(case.reference_model))
+    depths = tensor_errors.depths(onnx_file.load(case.reference_model))
     allowed = found.index.map(lambda name: tensor_errors.tolerance("fp16", depths[name]))
     assert (found["rel_l2"] <= allowed).all()
     assert not np.allclose(case.candidate_output, case.reference_output, rtol=1e-5, atol=1e-5)
@@ -137,7 +137,7 @@ def test_seed_decides_number_place_and_factor():
     epsilons = [
         numpy_helper.to_array(weight).item()
         for case in overflows
-        for weight in onnx_export.load(case.candidate_model).graph.initializer
+        for weight in onnx_file.load(case.candidate_model).graph.initializer
         if weight.name == "joint.epsilon"
     ]
     assert epsilons == [0] * len(overflows)

@@ -6,7 +6,7 @@ from onnx import numpy_helper
 
 from tutorial_utils.base.errors import ExportError, InputError, ModelFileError
 from tutorial_utils.debug import tensor_errors
-from tutorial_utils.model import data, onnx_export
+from tutorial_utils.model import data, half_precision, onnx_file
 
 pytest.importorskip("paddle")
 
@@ -38,7 +38,7 @@ def files(tmp_path_factory):
 
 
 def convolutions(path):
-    graph = onnx_export.load(path).graph
+    graph = onnx_file.load(path).graph
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     return [tensors[node.input[1]] for node in graph.node if node.op_type == "Conv"]
 
@@ -48,7 +48,7 @@ def test_the_file_computes_what_the_network_computes(files, test_set):
     values = tensor_errors.all_outputs(files["moved"], {"x": images})
     expected = classifier.predict(retraining.scale_moved(), images)
     np.testing.assert_allclose(list(values.values())[-1], expected, rtol=1e-3, atol=1e-4)
-    assert all(node.op_type != "BatchNormalization" for node in onnx_export.load(files["moved"]).graph.node)
+    assert all(node.op_type != "BatchNormalization" for node in onnx_file.load(files["moved"]).graph.node)
 
 
 def test_another_network_is_refused(tmp_path):
@@ -162,7 +162,7 @@ def test_paddle_cannot_convert_what_it_trained():
 
 
 def test_the_sparse_flag_is_accepted(files, tmp_path):
-    half = onnx_export.to_fp16(files["healthy"], tmp_path / "fp16.onnx")
+    half = half_precision.to_fp16(files["healthy"], tmp_path / "fp16.onnx")
     assert all(len(plan) > 10_000 for plan in retraining.plans_with_sparse_flag(half))
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     with pytest.raises(ModelFileError, match="can't read"):

@@ -10,7 +10,7 @@ from tutorial_utils import engine
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import quality, recordings, timing
 from tutorial_utils.measure.timing import Measurement
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import onnx_file
 
 PROFILE = engine.Profile.batch("x", (3, 224, 224), opt=8, max=64)
 BATCHES = (8, 32)
@@ -118,7 +118,7 @@ def record(models: Path) -> Path:
     """
     machine = capabilities.require_tensorrt_run()
     path = Path(models) / "resnet50-fp16.onnx"
-    onnx_export.load(path)
+    onnx_file.load(path)
     recording = recordings.new(
         title="Copies and an engine overlapped on CUDA streams, pinned and pageable memory, and CUDA graphs",
         method=METHOD,

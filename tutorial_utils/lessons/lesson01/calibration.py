@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tutorial_utils.measure import deployment, quality
-from tutorial_utils.model import onnx_export, tensors
+from tutorial_utils.model import quantization, tensors
 from tutorial_utils.model.data import Dataset
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
@@ -52,20 +52,20 @@ class CalibrationTrial:
         self.reference_accuracy = quality.classification_metrics(test_set.labels, self._reference).accuracy
 
     def run(
-        self, images: np.ndarray, method: onnx_export.CalibrationMethod = "minmax", per_channel: bool = True
+        self, images: np.ndarray, method: quantization.CalibrationMethod = "minmax", per_channel: bool = True
     ) -> Calibrated:
         """Quantize with these calibration images and measure.
 
         Args:
             images: Calibration images, float32 ``[N, ...]`` as the model's input.
-            method: How ranges are chosen, as for `onnx_export.to_int8`.
+            method: How ranges are chosen, as for `quantization.to_int8`.
             per_channel: One scale for each output channel of a weight.
 
         Raises:
             CalibrationError: The images don't fit the model, or the method is unknown.
         """
         with tempfile.TemporaryDirectory() as folder:
-            path = onnx_export.to_int8(
+            path = quantization.to_int8(
                 self._fp32_path, Path(folder) / "int8.onnx", images, method=method, per_channel=per_channel
             )
             scales = tensors.activation_scales(path)

@@ -11,7 +11,7 @@ from tutorial_utils import engine
 from tutorial_utils.base import child_process
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import recordings
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import onnx_file
 
 METHOD = (
     "Each load in a process of its own, with the host clock: reading the plan from the cache (key and checksum "
@@ -164,7 +164,7 @@ def record(models: Path) -> Path:
     measured = {}
     for name, sample, batch in CASES:
         path = Path(models) / f"{name}.onnx"
-        onnx_export.load(path)
+        onnx_file.load(path)
         measured[name] = loads(path, sample, batch)
     first, sample, batch = CASES[0]
     options = engine.BuildOptions(profiles=(engine.Profile.batch("x", sample, opt=batch, max=batch),))

@@ -14,8 +14,8 @@ from tutorial_utils import engine
 from tutorial_utils.base.errors import BuildError, ModelFileError
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import deployment, quality, recordings, timing
-from tutorial_utils.model import data, onnx_export
-from tutorial_utils.model.fp8 import to_fp8
+from tutorial_utils.model import data, export, onnx_file
+from tutorial_utils.model.quantization import to_fp8
 
 METHOD = (
     "engine time by CUDA events, copies excluded, median of 10 rounds after a warm-up until steady; "
@@ -56,8 +56,8 @@ def _save(path: Path, node: onnx.NodeProto, weight: np.ndarray, shape_in: tuple,
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape_out)],
         [numpy_helper.from_array(weight, "weight")],
     )
-    opset = helper.make_opsetid("", onnx_export.OPSET)
-    onnx_export.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    opset = helper.make_opsetid("", export.OPSET)
+    onnx_file.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
 
 
 def build_with_tf32_flag(onnx_path: Path, allowed: bool) -> bytes:
@@ -183,7 +183,7 @@ def record(models: Path) -> Path:
     resnet = {precision: Path(models) / f"resnet50-{precision}.onnx" for precision in ("fp32", "fp16")}
     quick = {precision: Path(models) / f"quick-{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
     for path in (*resnet.values(), *quick.values()):
-        onnx_export.load(path)
+        onnx_file.load(path)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         on_gpu = {"fp32": quick["fp32"], "fp16": quick["fp16"]}

@@ -6,17 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import ml_dtypes
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-
 from tutorial_utils import engine
 from tutorial_utils.base import child_process
 from tutorial_utils.base.errors import CourseError
-from tutorial_utils.model import onnx_export
 
-_BF16_OPSET = 22  # the first in which ONNX allows BF16 for convolutions
 _AT_ONCE = 2
 
 
@@ -75,26 +68,3 @@ def attempts(cases: Sequence[tuple[Path, tuple[str, ...]]], profile: engine.Prof
     """
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return list(threads.map(lambda case: child_process.run(attempt, case[0], profile, case[1]), cases))
-
-
-def to_bf16(fp16_path: Path, target_path: Path) -> Path:
-    """Write the BF16 variant of a model that `onnx_export.to_fp16` made: the same graph, with the other half type.
-
-    BF16 has the range of FP32 and 8 bits of resolution. A weight that FP16 had rounded is rounded again, which doesn't
-    matter for the question whether an engine can be built.
-    """
-    model = onnx_export.load(fp16_path)
-    del model.graph.value_info[:]  # they name the old type
-    model = onnx.version_converter.convert_version(model, _BF16_OPSET)
-    for weight in model.graph.initializer:
-        if weight.data_type == TensorProto.FLOAT16:
-            values = numpy_helper.to_array(weight).astype(np.float32).astype(ml_dtypes.bfloat16)
-            weight.CopyFrom(
-                helper.make_tensor(weight.name, TensorProto.BFLOAT16, weight.dims, values.tobytes(), raw=True)
-            )
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT16:
-                attribute.i = TensorProto.BFLOAT16
-    del model.graph.value_info[:]
-    return onnx_export.save(model, target_path)

@@ -16,7 +16,7 @@ from tutorial_utils.base.errors import CourseError
 from tutorial_utils.engine.tensorrt import MessageLog, trt
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import quality, recordings, timing
-from tutorial_utils.model import data, onnx_export
+from tutorial_utils.model import data, export, onnx_file
 from tutorial_utils.runners import by_hand
 
 BATCH, LARGEST = 64, 64
@@ -156,8 +156,8 @@ def save_top_k(path: Path) -> Path:
         [info("x", TensorProto.FLOAT, _TOP_K_SHAPE), info("k", TensorProto.INT64, [1])],
         [info("values", TensorProto.FLOAT, [rows, "k"]), info("indices", TensorProto.INT64, [rows, "k"])],
     )
-    opset = helper.make_opsetid("", onnx_export.OPSET)
-    return onnx_export.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    opset = helper.make_opsetid("", export.OPSET)
+    return onnx_file.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
 
 
 def build_top_k(path: Path) -> bytes:
@@ -320,7 +320,7 @@ def record(models: Path) -> Path:
     machine = capabilities.require_tensorrt_run()
     files = {name: Path(models) / f"{name}.onnx" for name in MODELS}
     for path in files.values():
-        onnx_export.load(path)
+        onnx_file.load(path)
     recording = recordings.new(
         title="TensorRT inference by hand with PyCUDA: mistakes, costs, streams, CUDA graphs and clocks",
         method=METHOD,

@@ -14,7 +14,7 @@ import numpy as np
 
 from tutorial_utils.base.flavour import FLAVOURS
 from tutorial_utils.engine.tensorrt import MessageLog, trt
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import half_precision, quantization
 
 # What the variables of the code on the card are.
 CLASSES = {
@@ -224,7 +224,7 @@ def build_variables(onnx_path: Path, folder: Path, images: np.ndarray) -> dict[s
         "trt": trt, "log": log, "builder": builder, "network": network, "tensor": tensor, "layer": layer,
         "scale": scale, "config": builder.create_builder_config(), "profile": builder.create_optimization_profile(),
         "onnx_path": onnx_path, "fp16_path": folder / "card-fp16.onnx", "int8_path": folder / "card-int8.onnx",
-        "images": images, "to_fp16": onnx_export.to_fp16, "to_int8": onnx_export.to_int8,
+        "images": images, "to_fp16": half_precision.to_fp16, "to_int8": quantization.to_int8,
     }  # fmt: skip
 
 

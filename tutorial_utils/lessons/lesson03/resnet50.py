@@ -14,7 +14,7 @@ from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, PlanError
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import quality, recordings, timing
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import onnx_file
 
 BATCHES = (1, 64)
 METHOD = (
@@ -230,7 +230,7 @@ def record(models: Path) -> Path:
     torch = _torch()
     files = {precision: Path(models) / f"resnet50-{precision}.onnx" for precision in ("fp32", "fp16")}
     for path in files.values():
-        onnx_export.load(path)
+        onnx_file.load(path)
     stamp = machine.machine()
     stamp["libraries"] = {**stamp["libraries"], "PyTorch": torch.__version__}
     recording = recordings.new(

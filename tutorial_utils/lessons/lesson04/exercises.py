@@ -11,7 +11,7 @@ from tutorial_utils.base import paths
 from tutorial_utils.lessons.checking import Case, Mistake
 from tutorial_utils.lessons.lesson04 import fault_lab, fault_lab_model
 from tutorial_utils.measure import recordings
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import onnx_file, quantization
 
 _OTHER_SEEDS = (7, 8)  # between them they serve each fault in another place than the default seed, in several forms
 
@@ -41,10 +41,10 @@ def engine_or_file() -> list[Case]:
     folder = paths.cache_dir("fault_lab", "stand-in")
     random = np.random.default_rng(fault_lab.SEED)
     name = "image"
-    fp32 = onnx_export.save(fault_lab_model.network(random, [name]), folder / "fp32.onnx")
+    fp32 = onnx_file.save(fault_lab_model.network(random, [name]), folder / "fp32.onnx")
     size = fault_lab_model.IMAGE_SIZE
     images = random.uniform(-1, 1, (64, 3, size, size)).astype(np.float32)
-    int8 = onnx_export.to_int8(fp32, folder / "int8.onnx", images)
+    int8 = quantization.to_int8(fp32, folder / "int8.onnx", images)
     recording = recordings.load("lesson01_precision")
     right_file = fault_lab.fp8_case(fp32, int8, {name: images[:8]}, recording, folder)
     wrong_file = dataclasses.replace(
@@ -61,12 +61,12 @@ def engine_or_file() -> list[Case]:
 
 def _with_small_scales(fp8_path: Path, target: Path) -> Path:
     """Write an FP8 model whose activations keep only the smallest sixty-fourth of their range."""
-    model = onnx_export.load(fp8_path)
+    model = onnx_file.load(fp8_path)
     scales = {node.input[1] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     for weight in model.graph.initializer:
         if weight.name in scales:
             weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) / np.float32(64), weight.name))
-    return onnx_export.save(model, target)
+    return onnx_file.save(model, target)
 
 
 def _objections(served: fault_lab.Case) -> list[Mistake]:

@@ -20,7 +20,7 @@ from tutorial_utils.lessons.checking import Result
 from tutorial_utils.lessons.lesson04 import fault_lab_model
 from tutorial_utils.lessons.lesson04.fault_lab_model import IMAGE_SIZE, INPUTS
 from tutorial_utils.measure import recordings
-from tutorial_utils.model import data, networks, onnx_export
+from tutorial_utils.model import data, networks, onnx_file
 
 CAUSES = {
     "overflow": "a tensor grows beyond the largest number of its data type",
@@ -92,7 +92,7 @@ class Case:
     @property
     def tensors(self) -> list[str]:
         """Names of the inputs and of all tensors that the reference's nodes write, in order."""
-        graph = onnx_export.load(self.reference_model).graph
+        graph = onnx_file.load(self.reference_model).graph
         return [*(value.name for value in graph.input), *(name for node in graph.node for name in node.output)]
 
 
@@ -153,7 +153,7 @@ def objection(served: Case, cause: str, tensor: str | None = None) -> str | None
         return "The cause is right. In which tensor does one see it first?"
     if tensor not in served.tensors:
         return "The cause is right, but the network has no tensor of that name."
-    if tensor in _reached_from(right_tensor, onnx_export.load(served.reference_model)):
+    if tensor in _reached_from(right_tensor, onnx_file.load(served.reference_model)):
         return "The cause is right. The tensor is wrong because one before it is."
     return "The cause is right, but this tensor is as it should be."
 
@@ -244,7 +244,7 @@ def fp8_case(
         recording: Measurements of the engines, as in the recording ``lesson01_precision``.
         folder: Where to write the FP8 file.
     """
-    from tutorial_utils.model.fp8 import to_fp8
+    from tutorial_utils.model.quantization import to_fp8
 
     return Case(
         complaint="The FP8 engine runs on the GPU without an error, and its answers are no better than guesses.",
@@ -264,8 +264,8 @@ def _fp16_case(
     model: onnx.ModelProto, feeds: dict[str, np.ndarray], answer: tuple[str, str | None], folder: Path
 ) -> Case:
     """Return the case of an FP32 file and its conversion to FP16, on the same feeds."""
-    reference = onnx_export.save(model, folder / f"{answer[0]}-fp32.onnx")
-    candidate = onnx_export.save(_half(model), folder / f"{answer[0]}-fp16.onnx")
+    reference = onnx_file.save(model, folder / f"{answer[0]}-fp32.onnx")
+    candidate = onnx_file.save(_half(model), folder / f"{answer[0]}-fp16.onnx")
     return Case(
         complaint="The FP16 file fails the comparison with the FP32 file, at rtol = atol = 1e-5.",
         reference_model=reference,
@@ -281,7 +281,7 @@ def _fp16_case(
 def _half(model: onnx.ModelProto) -> onnx.ModelProto:
     """Convert to FP16 as a training framework's ``half()`` does: every constant is rounded, and what is too small is 0.
 
-    `onnx_export.to_fp16` would save small constants from that.
+    `half_precision.to_fp16` would save small constants from that.
     """
     from onnxconverter_common import float16
 
@@ -295,7 +295,7 @@ def _feed_case(
     fault: str, faulty: Callable[[np.ndarray], np.ndarray], random: np.random.Generator, folder: Path
 ) -> Case:
     """Return the case of one file in two programs, of which one prepares an input in another way."""
-    reference = onnx_export.save(fault_lab_model.network(random), folder / f"{fault}.onnx")
+    reference = onnx_file.save(fault_lab_model.network(random), folder / f"{fault}.onnx")
     photographs = _photographs(random)
     feeds = _normalized(photographs)
     name = random.choice(INPUTS).item()
@@ -345,7 +345,7 @@ def _normalized(photographs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _every_tensor(model: onnx.ModelProto, feeds: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
-    return tensor_errors.all_outputs(onnx_export.save(model, folder / "unchanged.onnx"), feeds)
+    return tensor_errors.all_outputs(onnx_file.save(model, folder / "unchanged.onnx"), feeds)
 
 
 def _output(path: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:

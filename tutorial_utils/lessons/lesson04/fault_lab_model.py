@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import export
 
 INPUTS = ("before", "after")
 JOINT = "joint"
@@ -91,5 +91,5 @@ def network(random: np.random.Generator, inputs: Sequence[str] = INPUTS) -> onnx
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", _SCORES])],
         graph.weights,
     )
-    opset = helper.make_opsetid("", onnx_export.OPSET)
+    opset = helper.make_opsetid("", export.OPSET)
     return helper.make_model(proto, opset_imports=[opset], ir_version=8)

@@ -16,7 +16,7 @@ from tutorial_utils.base.errors import ModelFileError
 from tutorial_utils.debug import polygraphy_cli
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import recordings
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import half_precision, onnx_file, quantization
 
 INPUT_SHAPE = (1, 3, 192, 384)
 # The ranges that are often copied for this network, with the largest width rounded up to a multiple of 32.
@@ -51,18 +51,18 @@ def prepare(folder: Path) -> Path:
     from polygraphy.json import save_json
 
     from tutorial_utils.debug import scaling
-    from tutorial_utils.model import data, fp8, networks, text_detection
+    from tutorial_utils.model import data, networks, text_detection
 
     folder.mkdir(parents=True, exist_ok=True)
-    sound = onnx_export.load(text_detection.prepare())
+    sound = onnx_file.load(text_detection.prepare())
     models = {"sound": sound, "overflow": scaling.move_scale(sound, *scaling.PLANTED)}
     for name, model in models.items():
-        fp32_path = onnx_export.save(model, folder / f"det-{name}-fp32.onnx")
-        onnx_export.to_fp16(fp32_path, folder / f"det-{name}-fp16.onnx")
+        fp32_path = onnx_file.save(model, folder / f"det-{name}-fp32.onnx")
+        half_precision.to_fp16(fp32_path, folder / f"det-{name}-fp16.onnx")
     page = text_detection.preprocess(text_detection.page(), *INPUT_SHAPE[2:])
     save_json([{"x": page}], str(folder / "page.json"))
     quick = networks.quick()
-    fp8.to_fp8(quick["fp32"], quick["int8"], folder / "quick-fp8.onnx")
+    quantization.to_fp8(quick["fp32"], quick["int8"], folder / "quick-fp8.onnx")
     save_json([{"x": data.load("digits", "test").images[:_FP8_IMAGES]}], str(folder / "digits.json"))
     return folder
 

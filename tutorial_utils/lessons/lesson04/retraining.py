@@ -27,7 +27,7 @@ from onnx import numpy_helper
 from tutorial_utils.base import onnx_session, paths
 from tutorial_utils.base.errors import BuildError, ExportError, InputError, ModelFileError
 from tutorial_utils.debug import tensor_errors
-from tutorial_utils.model import classifier, data, networks, onnx_export
+from tutorial_utils.model import classifier, data, networks, onnx_file
 from tutorial_utils.model.quiet_paddle import paddle
 
 nn, functional = paddle.nn, paddle.nn.functional
@@ -112,7 +112,7 @@ def train_quantized(bits: int, quantized: bool = True, seed: int = 0) -> Retrain
     `paddle.quantization.QAT` rounds in the forward pass the weights of convolutions and linear layers, as
     `round_weights` does, and their inputs to 8 bits. The gradient passes the rounding as if it weren't there
     (straight-through estimator, https://arxiv.org/abs/1308.3432). The weights go into ONNX by `write_onnx` and
-    `onnx_export.to_int8`, since `QAT.convert` of Paddle 3.3.1 fails, see `paddle_conversion`.
+    `quantization.to_int8`, since `QAT.convert` of Paddle 3.3.1 fails, see `paddle_conversion`.
 
     Args:
         bits: Bits of the weights.
@@ -305,16 +305,16 @@ def write_onnx(model: nn.Layer, onnx_path: str | Path) -> Path:
     Raises:
         ExportError: The network has other weights than the file.
     """
-    exported = onnx_export.load(networks.quick()["fp32"])
+    exported = onnx_file.load(networks.quick()["fp32"])
     tensors = {tensor.name: tensor for tensor in exported.graph.initializer}
     arrays = {value.name: value.numpy() for value in model.state_dict().values()}
     in_file, in_network = _numbered_from_0(tensors), _numbered_from_0(arrays)
     shapes = {key: tuple(tensors[name].dims) for key, name in in_file.items()}
     if shapes != {key: arrays[name].shape for key, name in in_network.items()}:
-        raise ExportError("The network isn't a quick classifier.", "Export it with onnx_export.export.")
+        raise ExportError("The network isn't a quick classifier.", "Export it with export.to_onnx.")
     for key, name in in_file.items():
         tensors[name].CopyFrom(numpy_helper.from_array(arrays[in_network[key]], name))
-    return onnx_export.save(_folded(exported), onnx_path)
+    return onnx_file.save(_folded(exported), onnx_path)
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -368,7 +368,7 @@ def examine(onnx_path: str | Path, test_set: data.Dataset) -> Health:
     Raises:
         ModelFileError: The model is missing or damaged.
     """
-    graph = onnx_export.load(onnx_path).graph
+    graph = onnx_file.load(onnx_path).graph
     weights = np.abs(np.concatenate([numpy_helper.to_array(one).ravel() for one in graph.initializer if _is_fp32(one)]))
     feeds, logits = {graph.input[0].name: test_set.images}, graph.output[0].name
     exact = tensor_errors.all_outputs(onnx_path, feeds)
@@ -400,7 +400,7 @@ def accuracy_of(onnx_path: str | Path, test_set: data.Dataset) -> float:
 
 def sparsity_of(onnx_path: str | Path) -> float:
     """Return the fraction of 0 among the weights of a model's convolutions."""
-    graph = onnx_export.load(onnx_path).graph
+    graph = onnx_file.load(onnx_path).graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     weights = [numpy_helper.to_array(tensors[node.input[1]]) for node in graph.node if node.op_type == "Conv"]
     return float(np.mean(np.concatenate([weight.ravel() for weight in weights]) == 0))

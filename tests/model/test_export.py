@@ -16,12 +16,12 @@ from tutorial_utils.base.errors import (
     PrecisionError,
     UnsupportedOperatorError,
 )
-from tutorial_utils.model import onnx_export
+from tutorial_utils.model import export, half_precision, onnx_file, precisions, quantization
 
 
 @pytest.fixture(scope="module")
 def exported(paddle_model, tmp_path_factory):
-    return onnx_export.export(*paddle_model, tmp_path_factory.mktemp("exported") / "new" / "net.onnx")
+    return export.to_onnx(*paddle_model, tmp_path_factory.mktemp("exported") / "new" / "net.onnx")
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_unsupported_operator_aborts_only_the_worker(tmp_path, target):
 
     files = save_paddle(Net(), [4, 4], tmp_path / "svd")
     with pytest.raises(UnsupportedOperatorError, match=r"operator of svd\.json"):
-        onnx_export.export(*files, target)
+        export.to_onnx(*files, target)
 
 
 @pytest.mark.parametrize("which", ["program", "weights"])
@@ -109,7 +109,7 @@ def test_missing_or_empty_paddle_file(which, content, paddle_model, tmp_path, ta
         bad.write_bytes(content)
     files = (bad, paddle_model[1]) if which == "program" else (paddle_model[0], bad)
     with pytest.raises(ModelFileError, match="missing or empty"):
-        onnx_export.export(*files, target)
+        export.to_onnx(*files, target)
 
 
 @pytest.mark.parametrize("damage", ["garbage program", "truncated weights"])
@@ -123,14 +123,14 @@ def test_damaged_paddle_file(damage, paddle_model, tmp_path, target):
         bad.write_bytes(params.read_bytes()[:1000])
         files = (program, bad)
     with pytest.raises(ModelFileError, match="Paddle can't load"):
-        onnx_export.export(*files, target, verify=False)
+        export.to_onnx(*files, target, verify=False)
 
 
 def test_any_other_failure_of_the_worker(paddle_model, target, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, stdout="", stderr="first line\nIt broke.\n")
     monkeypatch.setattr(subprocess, "run", lambda *args, **named: failed)
     with pytest.raises(ExportError, match=r"exit status 1\): It broke\. Remedy"):
-        onnx_export.export(*paddle_model, target)
+        export.to_onnx(*paddle_model, target)
 
 
 def fake_worker(samples_changed_by):
@@ -155,12 +155,12 @@ def fake_worker(samples_changed_by):
 def test_verify_refuses_a_model_that_differs_from_paddle(change, paddle_model, target, monkeypatch):
     monkeypatch.setattr(subprocess, "run", fake_worker(change))
     with pytest.raises(ExportError, match="differs from Paddle's"):
-        onnx_export.export(*paddle_model, target)
+        export.to_onnx(*paddle_model, target)
 
 
 def test_verify_accepts_rounding(paddle_model, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", fake_worker(lambda out: out + 1e-6))
-    assert onnx_export.export(*paddle_model, tmp_path / "model.onnx").is_file()
+    assert export.to_onnx(*paddle_model, tmp_path / "model.onnx").is_file()
 
 
 # --- precisions ------------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_int8_has_the_form_that_tensorrt_accepts(models):
 
 @pytest.mark.parametrize(("per_channel", "sizes"), [(True, {16, 10}), (False, {1})])
 def test_int8_scales_of_weights(per_channel, sizes, fp32_model, tmp_path):
-    path = onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(8), per_channel=per_channel)
+    path = quantization.to_int8(fp32_model, tmp_path / "int8.onnx", images(8), per_channel=per_channel)
     model = onnx.load(path)
     values = weights(model)
     stored = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in values]
@@ -228,13 +228,13 @@ def test_int8_scales_of_weights(per_channel, sizes, fp32_model, tmp_path):
 
 @pytest.mark.parametrize("method", ["percentile", "entropy"])
 def test_range_that_minmax_keeps_is_cut(method, fp32_model, models, tmp_path):
-    path = onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(32), method=method)
+    path = quantization.to_int8(fp32_model, tmp_path / "int8.onnx", images(32), method=method)
     scale = weights(onnx.load(path))["relu0_scale"]
     assert scale < weights(onnx.load(models["int8"]))["relu0_scale"]
 
 
 def test_calibration_prints_nothing(fp32_model, tmp_path, capfd):
-    onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(32), method="entropy")
+    quantization.to_int8(fp32_model, tmp_path / "int8.onnx", images(32), method="entropy")
     assert capfd.readouterr().out == ""
 
 
@@ -242,7 +242,7 @@ def test_int8_calibrates_with_all_images(fp32_model, tmp_path):
     """The widest image is in the last, incomplete batch: its range must count."""
     batch = images(10)
     batch[-1] *= 100
-    path = onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", batch, batch_size=4)
+    path = quantization.to_int8(fp32_model, tmp_path / "int8.onnx", batch, batch_size=4)
     assert weights(onnx.load(path))["x_scale"] == pytest.approx(np.abs(batch).max() / 127, rel=0.02)
 
 
@@ -261,28 +261,28 @@ BAD_IMAGES = {
 def test_bad_calibration_images(case, fp32_model, target):
     given, message = BAD_IMAGES[case]
     with pytest.raises(CalibrationError, match=message):
-        onnx_export.to_int8(fp32_model, target, given)
+        quantization.to_int8(fp32_model, target, given)
 
 
 def test_unknown_calibration_method(fp32_model, target):
     with pytest.raises(CalibrationError, match=r"'kl'.*minmax, entropy, percentile"):
-        onnx_export.to_int8(fp32_model, target, images(2), method="kl")
+        quantization.to_int8(fp32_model, target, images(2), method="kl")
 
 
 def test_unknown_precision(fp32_model, target):
     with pytest.raises(PrecisionError, match=r"'fp8'.*fp32, fp16, int8"):
-        onnx_export.to_precision(fp32_model, "fp8", target)
+        precisions.to_precision(fp32_model, "fp8", target)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_to_precision_gives_what_the_name_says(precision, models, tmp_path):
-    path = onnx_export.to_precision(models["fp32"], precision, tmp_path / "model.onnx", images(32))
+    path = precisions.to_precision(models["fp32"], precision, tmp_path / "model.onnx", images(32))
     assert onnx.load(path).graph == onnx.load(models[precision]).graph
 
 
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
 def test_a_number_of_images_that_no_batch_divides(method, fp32_model, tmp_path):
-    path = onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(7), method=method, batch_size=4)
+    path = quantization.to_int8(fp32_model, tmp_path / "int8.onnx", images(7), method=method, batch_size=4)
     assert path.exists()
 
 
@@ -290,16 +290,16 @@ def test_a_static_batch_is_calibrated_in_its_own_size(fp32_model, tmp_path):
     model = onnx.load(fp32_model)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 4
-    static = onnx_export.save(model, tmp_path / "static.onnx")
-    assert onnx_export.to_int8(static, tmp_path / "int8.onnx", images(8)).exists()
+    static = onnx_file.save(model, tmp_path / "static.onnx")
+    assert quantization.to_int8(static, tmp_path / "int8.onnx", images(8)).exists()
     with pytest.raises(CalibrationError, match="batches of exactly 4, and 6 images"):
-        onnx_export.to_int8(static, tmp_path / "int8.onnx", images(6))
+        quantization.to_int8(static, tmp_path / "int8.onnx", images(6))
 
 
 def test_int8_leaves_logging_as_it_was(fp32_model, tmp_path):
     logging.disable(logging.INFO)
     try:
-        onnx_export.to_int8(fp32_model, tmp_path / "int8.onnx", images(2))
+        quantization.to_int8(fp32_model, tmp_path / "int8.onnx", images(2))
         assert logging.root.manager.disable == logging.INFO
     finally:
         logging.disable(logging.NOTSET)
@@ -307,22 +307,22 @@ def test_int8_leaves_logging_as_it_was(fp32_model, tmp_path):
 
 def test_int8_of_fp16_is_refused(models, target):
     with pytest.raises(PrecisionError, match="converted to FP16 already"):
-        onnx_export.to_int8(models["fp16"], target, images(2))
+        quantization.to_int8(models["fp16"], target, images(2))
 
 
 def test_a_folder_that_cannot_be_written(fp32_model, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ExportError, match="can't be written"):
-        onnx_export.save(onnx.load(fp32_model), tmp_path / "file" / "model.onnx")
+        onnx_file.save(onnx.load(fp32_model), tmp_path / "file" / "model.onnx")
 
 
 def test_int8_twice_is_refused(models, target):
     with pytest.raises(PrecisionError, match="is quantized already"):
-        onnx_export.to_int8(models["int8"], target, images(2))
+        quantization.to_int8(models["int8"], target, images(2))
 
 
 def test_fp16_keeps_named_nodes_in_fp32(fp32_model, tmp_path):
-    model = onnx.load(onnx_export.to_fp16(fp32_model, tmp_path / "mixed.onnx", keep_fp32=["conv1"]))
+    model = onnx.load(half_precision.to_fp16(fp32_model, tmp_path / "mixed.onnx", keep_fp32=["conv1"]))
     assert weights(model)["w1"].dtype == np.float32
     assert weights(model)["w0"].dtype == np.float16
     assert producers(model)[{node.name: node for node in model.graph.node}["conv1"].input[0]].op_type == "Cast"
@@ -333,7 +333,7 @@ def test_fp16_keeps_named_nodes_in_fp32(fp32_model, tmp_path):
 def test_fp16_hands_fp32_between_neighbours_that_stay_in_it(fp32_model, tmp_path):
     """The converter casts to FP16 and back between them, where a large value would overflow."""
     kept = ["conv0", "relu0", "conv1", "fc"]  # relu0 has two readers, fc writes the output
-    model = onnx.load(onnx_export.to_fp16(fp32_model, tmp_path / "mixed.onnx", keep_fp32=kept))
+    model = onnx.load(half_precision.to_fp16(fp32_model, tmp_path / "mixed.onnx", keep_fp32=kept))
     nodes = {node.name: node for node in model.graph.node}
     assert nodes["relu0"].input[0] == nodes["conv0"].output[0]
     assert nodes["conv1"].input[0] == nodes["relu0"].output[0]
@@ -344,15 +344,15 @@ def test_fp16_hands_fp32_between_neighbours_that_stay_in_it(fp32_model, tmp_path
 
 def test_fp16_refuses_to_keep_what_the_model_does_not_have(fp32_model, target):
     with pytest.raises(PrecisionError, match="no node relu0_tensor"):
-        onnx_export.to_fp16(fp32_model, target, keep_fp32=["conv1", "relu0_tensor"])
+        half_precision.to_fp16(fp32_model, target, keep_fp32=["conv1", "relu0_tensor"])
 
 
 def test_fp16_keeps_weights_up_to_its_largest_number(tmp_path):
     model = residual_model()
     changed = next(weight for weight in model.graph.initializer if weight.name == "scale")
     changed.CopyFrom(numpy_helper.from_array(np.full(16, 60000, np.float32), "scale"))
-    onnx_export.save(model, tmp_path / "large.onnx")
-    half = onnx.load(onnx_export.to_fp16(tmp_path / "large.onnx", tmp_path / "half.onnx"))
+    onnx_file.save(model, tmp_path / "large.onnx")
+    half = onnx.load(half_precision.to_fp16(tmp_path / "large.onnx", tmp_path / "half.onnx"))
     assert np.allclose(weights(half)["scale"].astype(np.float32), 60000)
 
 
@@ -364,34 +364,34 @@ def test_fp16_of_a_weight_beyond_its_range_is_refused(target, tmp_path):
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, tmp_path / "large.onnx")
     with pytest.raises(PrecisionError, match=r"reaches 1,000,000, and FP16 ends at 65,504"):
-        onnx_export.to_fp16(tmp_path / "large.onnx", target)
+        half_precision.to_fp16(tmp_path / "large.onnx", target)
     users = [node.name for node in model.graph.node if weight.name in node.input]
-    onnx_export.to_fp16(tmp_path / "large.onnx", tmp_path / "mixed.onnx", keep_fp32=users)
+    half_precision.to_fp16(tmp_path / "large.onnx", tmp_path / "mixed.onnx", keep_fp32=users)
     model.graph.initializer.remove(weight)  # the same as a node, as paddle2onnx writes weights
     model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [weight.name], value=weight))
     onnx.save(model, tmp_path / "constant.onnx")
     with pytest.raises(PrecisionError, match="reaches 1,000,000"):
-        onnx_export.to_fp16(tmp_path / "constant.onnx", target)
+        half_precision.to_fp16(tmp_path / "constant.onnx", target)
 
 
 def test_fp16_twice_is_refused(models, target):
     with pytest.raises(PrecisionError, match="converted to FP16 already"):
-        onnx_export.to_fp16(models["fp16"], target)
+        half_precision.to_fp16(models["fp16"], target)
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "garbage"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_damaged_onnx_file(precision, damage, damaged_models, target):
     with pytest.raises(ModelFileError, match=damage):
-        onnx_export.to_precision(damaged_models[damage], precision, target, images(2))
+        precisions.to_precision(damaged_models[damage], precision, target, images(2))
 
 
 def test_invalid_model_leaves_the_older_file(tmp_path):
-    path = onnx_export.save(residual_model(), tmp_path / "model.onnx")
+    path = onnx_file.save(residual_model(), tmp_path / "model.onnx")
     before = path.read_bytes()
     invalid = residual_model()
     invalid.graph.node[0].input[0] = "nowhere"
     with pytest.raises(ExportError, match="would not be valid ONNX"):
-        onnx_export.save(invalid, path)
+        onnx_file.save(invalid, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
