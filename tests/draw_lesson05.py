@@ -16,7 +16,7 @@ from chromium import Chromium
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tutorial_utils import engine
-from tutorial_utils.inspection import netron_view, polygraphy_viewer
+from tutorial_utils.lessons.lesson05 import netron_view, polygraphy_viewer
 from tutorial_utils.model import networks
 
 IMAGES = Path(__file__).parents[1] / "notebooks" / "images"

@@ -1,7 +1,7 @@
 """Lesson 05, time: the layers of a network end to end, and what they add up to beside the network's own time."""
 
 from tutorial_utils import plotting
-from tutorial_utils.inspection.layer_times import LayerTime, TimedLayers
+from tutorial_utils.lessons.lesson05.layer_times import LayerTime, TimedLayers
 
 _LONGEST_LABEL = 44  # characters
 _MICROSECONDS_BELOW_MS = 5

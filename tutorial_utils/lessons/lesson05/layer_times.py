@@ -1,7 +1,7 @@
 """What each layer of a network takes, beside what the whole network takes: the two don't agree, and both are needed.
 
 On the CPU, ONNX Runtime's profiler is asked here (`on_cpu`). For an engine, TensorRT's profiler runs on a GPU
-(`experiments.lesson05_layers`), and `of_engine` brings its numbers into the same form.
+(`lesson05.profile`), and `of_engine` brings its numbers into the same form.
 """
 
 import json
@@ -124,7 +124,7 @@ def of_engine(profile: Mapping[str, Any], layers: Sequence[EngineLayer] = ()) ->
     """Bring what TensorRT's profiler said about an engine into the same form.
 
     Args:
-        profile: What `experiments.lesson05_layers.profile` returns: "layers", "profiled_ms" and "engine_ms".
+        profile: What `profile.profile` returns: "layers", "profiled_ms" and "engine_ms".
         layers: The engine's layers, so that ONNX nodes can stand for the layers' own names.
     """
     known = {layer.name: layer for layer in layers}

@@ -1,4 +1,4 @@
-"""Netron's server and Polygraphy's page, without a browser; test_lesson05_browser.py looks at them with one."""
+"""Netron's server and Polygraphy's page, without a browser; test_browser.py looks at them with one."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from IPython.display import IFrame, Image
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import InputError, ModelFileError
-from tutorial_utils.inspection import netron_view, polygraphy_viewer
+from tutorial_utils.lessons.lesson05 import netron_view, polygraphy_viewer
 
 PROFILE = engine.Profile.batch("x", (3, 32, 32), opt=8, max=8)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tutorial_utils import engine
 from tutorial_utils.__main__ import main
 from tutorial_utils.debug import polygraphy_cli
-from tutorial_utils.inspection import netron_view, polygraphy_viewer
+from tutorial_utils.lessons.lesson05 import netron_view, polygraphy_viewer
 
 pytestmark = pytest.mark.skipif(chromium.EXECUTABLE is None, reason=chromium.NOT_INSTALLED)
 

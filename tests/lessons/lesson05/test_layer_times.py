@@ -7,9 +7,8 @@ from small_models import images
 
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
 from tutorial_utils.engine import EngineLayer
-from tutorial_utils.inspection import layer_times
-from tutorial_utils.inspection.layer_times import LayerTime, TimedLayers
-from tutorial_utils.lessons.lesson05 import time_figures
+from tutorial_utils.lessons.lesson05 import layer_times, time_figures
+from tutorial_utils.lessons.lesson05.layer_times import LayerTime, TimedLayers
 
 
 def node(name, microseconds, operation="Conv"):
