@@ -31,6 +31,7 @@ from small_models import images, options, residual_model, save_paddle
 from tutorial_utils.authoring import notebook_form
 from tutorial_utils.base import errors, flavour
 from tutorial_utils.base.paths import CACHE_VARIABLE, cache_dir
+from tutorial_utils.inspection import page
 from tutorial_utils.measure import recordings
 from tutorial_utils.model import data, onnx_file, precisions, quantization, text_detection
 
@@ -543,6 +544,7 @@ OWN = {
     errors.CalibrationError: lambda folder: quantization.to_int8(folder / "odd.onnx", folder / "int8.onnx", None),
     errors.ProfileError: lambda folder: Profile.of(x=((4,), (2,), (8,))),
     errors.BuildError: lambda folder: BuildOptions(verbosity="loud"),
+    errors.TargetError: lambda folder: page.inspect(folder / "model.onnx", targets=["7.0"]),
     errors.CacheError: lambda folder: cache_dir("engines"),
     errors.InputError: lambda folder: OnnxRuntimeRunner(folder / "model.onnx").infer({}),
     errors.RecordingError: lambda folder: recordings.load("absent"),

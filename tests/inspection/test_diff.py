@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+import pictures
 import pytest
-from inspection.test_engine_layers import drawn, layer, tensor
+from inspection.test_engine_layers import layer, tensor
 from small_models import options
 
 from tutorial_utils.engine import BuildReport, build
@@ -72,7 +73,7 @@ SPLIT = report(
 
 
 def test_aligned_by_the_nodes_that_the_first_model_has_too():
-    groups = diff.aligned([FUSED, SPLIT])
+    groups = diff.align_kernels([FUSED, SPLIT])
     assert [group.nodes for group in groups] == [("conv", "relu"), ("fc",), ()]
     assert [len(side) for group in groups for side in group.kernels] == [1, 2, 1, 1, 1, 0]
     assert groups[0].changes == ("kernels", "fusion", "data types")
@@ -82,23 +83,35 @@ def test_aligned_by_the_nodes_that_the_first_model_has_too():
 def test_format_of_an_input_is_a_change():
     one = report(layer("k", reads=[tensor("x")], writes=[tensor("y")], nodes=["n"]))
     other = report(layer("k", reads=[tensor("x", layout="Linear")], writes=[tensor("y")], nodes=["n"]))
-    (group,) = diff.aligned([one, other])
+    (group,) = diff.align_kernels([one, other])
     assert group.changes == ("formats",)
 
 
 def test_aligned_of_real_engines_has_every_kernel_once(models):
     reports = [build(models[name], options()).report for name in ("fp32", "fp16")]
-    groups = diff.aligned(reports)
+    groups = diff.align_kernels(reports)
     for index, one in enumerate(reports):
         found = [kernel.name for group in groups for kernel in group.kernels[index]]
         assert sorted(found) == sorted(kernel.name for kernel in one.kernels)
     assert any("data types" in group.changes for group in groups)
 
 
-def test_pictures():
-    text = drawn(diff_figures.summary({"fused": FUSED, "split": SPLIT}))
-    assert text.splitlines()[1].startswith("split: 3 kernels (2 convolution/matrix product, 1 pointwise/reduction)")
-    assert "activations 1.00 MiB, weights 0.50 MiB" in text
-    picture = diff_figures.side_by_side(diff.aligned([FUSED, SPLIT]), ["fused", "split"])
-    assert "  fused: CorrRelu writes fp32 | split: conv writes fp32, Relu·Q writes int8" in drawn(picture).splitlines()
+def test_summary_draws_kernels_and_memory():
+    picture = diff_figures.summary({"fused": FUSED, "split": SPLIT})
+    assert picture.text.splitlines()[1].startswith(
+        "split: 3 kernels (2 convolution/matrix product, 1 pointwise/reduction)"
+    )
+    assert "activations 1.00 MiB, weights 0.50 MiB" in picture.text
+    left, right = pictures.drawn(picture)
+    ends = [(start, round(bottom + 0.4), width) for start, bottom, width, _ in pictures.bars(left)]
+    assert ends == [(0, 0, 2), (2, 0, 1), (0, 1, 2), (2, 1, 1)]
+    for row, memory in enumerate((r"activations ([\d.]+)", r"weights ([\d.]+)")):
+        assert pictures.widths(right)[row::2] == pictures.near(pictures.numbers(picture.text, memory))
+
+
+def test_side_by_side_has_a_box_for_each_kernel():
+    picture = diff_figures.side_by_side(diff.align_kernels([FUSED, SPLIT]), ["fused", "split"])
+    assert "  fused: CorrRelu writes fp32 | split: conv writes fp32, Relu·Q writes int8" in picture.text.splitlines()
     assert picture.alt.endswith("Kernels by engine: fused 3, split 3.")
+    (axes,) = pictures.drawn(picture)
+    assert [left for left, *_ in pictures.bars(axes)] == [0, 0.5, 0.5, 0, 0.5, 0]

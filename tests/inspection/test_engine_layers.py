@@ -1,4 +1,4 @@
-"""What the layers of an engine are, where ONNX nodes went, and the pictures of both."""
+"""What the layers of an engine are, and where ONNX nodes went."""
 
 import onnx
 import pytest
@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 from small_models import options
 
 from tutorial_utils.engine import EngineLayer, EngineTensor
-from tutorial_utils.inspection import drawings, engine_layers
+from tutorial_utils.inspection import engine_layers
 
 pytest.importorskip("tensorrt_rtx")
 from tutorial_utils.engine import build
@@ -73,7 +73,7 @@ def test_edges_lead_from_the_last_layer_that_wrote_a_tensor():
     assert ends == [(None, 0, "x"), (0, 2, "a"), (0, 3, "a"), (2, 4, "b"), (3, 4, "c")]
 
 
-def test_fates():
+def test_node_homes():
     nodes = [
         helper.make_node("Cast", ["x"], ["half"], "cast", to=TensorProto.FLOAT16),
         helper.make_node("Constant", [], ["w"], "weight", value_float=1.0),
@@ -87,99 +87,47 @@ def test_fates():
     ]
     graph = helper.make_graph(nodes, "g", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])])
     named = (*LAYERS[:4], layer("last", nodes=["node_of_y"]))
-    found = {fate.node: (fate.layers, fate.reason) for fate in engine_layers.fates(graph, named)}
+    homes = engine_layers.node_homes(graph, named)
+    found = {home.node: (home.layers, home.reason) for home in homes}
     assert found == {
         "cast": ((0,), ""),
         "weight": ((), engine_layers.FOLDED),
         "same": ((), engine_layers.FOLDED),
         "shape": ((), engine_layers.FOLDED),
         "conv": ((0, 2), ""),
-        "relu": ((), "not named; the node before it is in layer 2"),
+        "relu": ((), engine_layers.UNNAMED),
         "view": ((), engine_layers.VIEW),
         "dead": ((), engine_layers.UNUSED),
         "node_of_y": ((4,), ""),
     }
+    assert {home.node: home.layer_before for home in homes if home.layer_before is not None} == {"relu": 2}
+    assert engine_layers.unnamed(homes) == {
+        engine_layers.FOLDED: ["weight", "same", "shape"],
+        "not named; the node before it is in layer 2": ["relu"],
+        engine_layers.VIEW: ["view"],
+        engine_layers.UNUSED: ["dead"],
+    }
 
 
-def test_every_node_of_a_real_engine_has_a_fate(models):
+def test_node_that_nothing_named_stands_before():
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"], "relu")], "g", [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )  # fmt: skip
+    (home,) = engine_layers.node_homes(graph, LAYERS)
+    assert (home.reason, home.layer_before, home.explanation) == ("not named", None, "not named")
+
+
+def test_a_layer_is_named_by_its_nodes():
+    assert engine_layers.nodes_in(LAYERS[2]) == "conv + norm"
+    assert engine_layers.nodes_in(LAYERS[1]) == "a signal kernel of no ONNX node"
+
+
+def test_every_node_of_a_real_engine_has_a_home(models):
     graph = onnx.load(models["fp16"]).graph
     layers = build(models["fp16"], options()).report.layers
-    fates = engine_layers.fates(graph, layers)
-    assert [fate.node for fate in fates] == [node.name for node in graph.node]
-    assert all(bool(fate.layers) != bool(fate.reason) for fate in fates)
-    assert all(fate.node in layers[position].onnx_nodes for fate in fates for position in fate.layers)
-    assert {fate.node for fate in fates if fate.layers} >= {"conv0", "relu0", "conv1", "sum", "fc"}
-
-
-# --- pictures --------------------------------------------------------------------------------------------------------
-
-
-def drawn(picture):
-    """Return the text of a picture, after making sure that it can be drawn."""
-    assert picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
-    return picture.text
-
-
-def test_overview_names_every_layer():
-    picture = drawings.overview(LAYERS, "an engine")
-    assert "row 0-4: Cast (signal) CorrMulAddRelu pool AddMean" in drawn(picture)
-    assert "The 5 layers of an engine in 1 rows" in picture.alt
-    assert f"1 {engine_layers.MOVE}" in picture.alt
-
-
-def test_overview_breaks_rows_where_the_resolution_changes_and_where_one_is_full():
-    def chain(count, size):
-        return [layer(f"k{size}_{i}", writes=[tensor("t", shape=(1, 8, size, size))]) for i in range(count)]
-
-    rows = [line.split(":")[0] for line in drawn(drawings.overview(chain(4, 8) + chain(20, 4), "it")).split("\n")]
-    assert rows[1:] == ["row 0-3", "row 4-18", "row 19-23"]
-
-
-def test_block_shows_tensors_and_nodes():
-    lines = drawn(drawings.block(LAYERS, 2, 4)).splitlines()
-    assert lines[0] == "2 runtime_fusion CorrMulAddRelu"
-    assert lines[1] == "  nodes: conv, norm"
-    assert lines[2] == "  reads: fp16 NHWC 1x8x4x4 from layer 0"
-    assert lines[-2] == "  reads: fp16 NHWC 1x8x4x4 from layer 2; fp16 NHWC 1x8x4x4 from layer 3"
-
-
-def test_block_with_a_tensor_that_skips_a_layer():
-    skip = (
-        layer("a", reads=[X], writes=[tensor("a")]),
-        layer("b", reads=[tensor("a")], writes=[tensor("b")]),
-        layer("c", reads=[tensor("b"), tensor("a")], writes=[tensor("c")]),
-    )
-    assert "reads: fp16 NHWC 1x8x4x4 from layer 1; fp16 NHWC 1x8x4x4 from layer 0" in drawn(drawings.block(skip, 0, 2))
-
-
-def test_precision_map_lists_runs_of_kernels():
-    picture = drawings.precision_map({"it": LAYERS})
-    assert drawn(picture).splitlines() == [
-        "it, kernels by the type that they write: fp16 3, fp32 1",
-        "  types: 0 fp32 to fp16; 2-3 fp16 to fp16; 4 fp16 to fp32",
-        "  formats: 0-3 NHWC; 4 Linear",
-    ]
-    assert "fp16 3, fp32 1" in picture.alt
-
-
-def test_precision_map_of_a_type_that_has_no_colour():
-    kernel = layer("k", reads=[tensor("a", "fp4")], writes=[tensor("b", "fp4")])
-    assert "0 fp4 to fp4" in drawn(drawings.precision_map({"it": [kernel]}))
-
-
-def test_fusion_map_counts_what_no_layer_names():
-    graph = helper.make_graph(
-        [
-            helper.make_node("Conv", ["x", "w"], ["c"], "conv"),
-            helper.make_node("Relu", ["c"], ["r"], "relu"),
-            helper.make_node("Add", ["r", "r"], ["y"], "add"),
-        ],
-        "g",
-        [],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
-    )
-    picture = drawings.fusion_map(engine_layers.fates(graph, LAYERS), LAYERS)
-    assert "3 ONNX nodes, of which 2 are named by 4 kernels; the others: 1 not named" in picture.alt
-    lines = drawn(picture).splitlines()
-    assert "  2 CorrMulAddRelu: conv" in lines
-    assert lines[-1] == "not named; the node before it is in layer 2: relu"
+    homes = engine_layers.node_homes(graph, layers)
+    assert [home.node for home in homes] == [node.name for node in graph.node]
+    assert all(bool(home.layers) != bool(home.reason) for home in homes)
+    assert all(home.node in layers[position].onnx_nodes for home in homes for position in home.layers)
+    assert {home.node for home in homes if home.layers} >= {"conv0", "relu0", "conv1", "sum", "fc"}

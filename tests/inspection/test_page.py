@@ -61,13 +61,13 @@ def test_text(fp32_model, capsys):
     assert "0.06 MiB fp32 NHWC 1x16x32x32, written by" in out
 
 
-def test_json_holds_layers_fates_and_sizes(models, capsys):
+def test_json_holds_layers_homes_of_nodes_and_sizes(models, capsys):
     found = json.loads(run(capsys, models["fp16"], "--json"))
     kinds = [layer["kind"] for layer in found["report"]["layers"]]
     assert kinds.count("convolution/matrix product") >= 2
     assert found["shapes"] == {"x": [1, 3, 32, 32]}
     assert found["nodes"]["Conv"] == 2
-    assert {fate["node"] for fate in found["fates"]} >= {"conv0", "fc"}
+    assert {home["node"] for home in found["node_homes"]} >= {"conv0", "fc"}
     sizes = [tensor["size"] for tensor in found["largest"]]
     assert sizes[0] == 16 * 32 * 32 * 2
     assert sizes == sorted(sizes, reverse=True)

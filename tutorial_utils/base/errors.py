@@ -54,6 +54,10 @@ class BuildError(CourseError):
     """TensorRT refused to build the engine. The cause ends with TensorRT's own last messages."""
 
 
+class TargetError(BuildError):
+    """A GPU that TensorRT can't build for."""
+
+
 class CacheError(CourseError):
     """The engine cache can't be read or written."""
 

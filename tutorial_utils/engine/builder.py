@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tutorial_utils.base import progress
-from tutorial_utils.base.errors import BuildError, ModelFileError, ProfileError, UnsupportedOperatorError
+from tutorial_utils.base.errors import BuildError, ModelFileError, ProfileError, TargetError, UnsupportedOperatorError
 from tutorial_utils.base.flavour import FLAVOURS
 from tutorial_utils.engine import report as reports
 from tutorial_utils.engine.options import BuildOptions, Profile
@@ -173,7 +173,7 @@ def _check_profiles(inputs: dict[str, tuple[int, ...]], profiles: Sequence[Profi
 
 def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[str]) -> None:
     if not IS_RTX:
-        raise BuildError(
+        raise TargetError(
             "Only TensorRT-RTX builds for other GPUs than the one at hand.",
             "Leave compute_capabilities empty, or install tensorrt-rtx.",
         )
@@ -182,7 +182,7 @@ def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[
     }
     unknown = [target for target in targets if target not in known]
     if unknown:
-        raise BuildError(
+        raise TargetError(
             f"TensorRT-RTX {trt.__version__} can't build for compute capability {', '.join(unknown)}.",
             f"Choose from {', '.join(known)}; leave compute_capabilities empty for TensorRT-RTX's own choice.",
         )
@@ -190,7 +190,7 @@ def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[
     for index, target in enumerate(targets):
         checked(
             config.set_compute_capability(known[target], index),
-            log, BuildError, f"TensorRT-RTX refuses the target {target}", "Choose another target.",
+            log, TargetError, f"TensorRT-RTX refuses the target {target}", "Choose another target.",
         )  # fmt: skip
 
 

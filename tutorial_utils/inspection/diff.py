@@ -71,7 +71,7 @@ class Group:
         return tuple(what for what, view in views.items() if any(view(side) != view(first) for side in others))
 
 
-def aligned(reports: Sequence[BuildReport]) -> tuple[Group, ...]:
+def align_kernels(reports: Sequence[BuildReport]) -> tuple[Group, ...]:
     """Group the kernels of several engines by their ONNX nodes, which have the same names in all models.
 
     Kernels that share a node belong together, also where one engine fuses nodes that another keeps apart. Nodes that
@@ -83,24 +83,23 @@ def aligned(reports: Sequence[BuildReport]) -> tuple[Group, ...]:
     Returns:
         The groups, in the order of the first engine. Kernels without a node of the first model follow, one in each.
     """
-    order = list(dict.fromkeys(node for kernel in reports[0].kernels for node in kernel.onnx_nodes))
-    groups: list[set[str]] = []  # sets of nodes whose kernels belong together
-    for report in reports:
+    names = dict.fromkeys(node for kernel in reports[0].kernels for node in kernel.onnx_nodes)
+    order = {node: place for place, node in enumerate(names)}
+    together: dict[str, frozenset[str]] = {}  # for each node, all nodes whose kernels belong together
+    for kernel in (kernel for report in reports for kernel in report.kernels):
+        nodes = order.keys() & kernel.onnx_nodes
+        joined = frozenset(nodes.union(*(together.get(node, ()) for node in nodes)))
+        together.update(dict.fromkeys(joined, joined))
+    shared = {together[node]: [[] for _ in reports] for node in order}
+    alone = []
+    for column, report in enumerate(reports):
         for kernel in report.kernels:
-            nodes = {node for node in kernel.onnx_nodes if node in order}
-            touched = [group for group in groups if group & nodes]
-            groups = [group for group in groups if not group & nodes]
-            if nodes:
-                groups.append(nodes.union(*touched))
-    found = []
-    for group in sorted(groups, key=lambda group: min(map(order.index, group))):
-        members = (
-            tuple(kernel for kernel in report.kernels if group.intersection(kernel.onnx_nodes)) for report in reports
-        )
-        found.append(Group(tuple(sorted(group, key=order.index)), tuple(members)))
-    for index, report in enumerate(reports):
-        alone = [kernel for kernel in report.kernels if not set(order).intersection(kernel.onnx_nodes)]
-        found += [
-            Group((), tuple((kernel,) if index == one else () for one in range(len(reports)))) for kernel in alone
-        ]
-    return tuple(found)
+            node = next((node for node in kernel.onnx_nodes if node in order), None)
+            if node is None:
+                alone.append(Group((), tuple((kernel,) if column == one else () for one in range(len(reports)))))
+            else:
+                shared[together[node]][column].append(kernel)
+    groups = [
+        Group(tuple(sorted(nodes, key=order.__getitem__)), tuple(map(tuple, sides))) for nodes, sides in shared.items()
+    ]
+    return (*groups, *alone)

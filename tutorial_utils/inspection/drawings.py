@@ -1,19 +1,17 @@
-"""Lesson 05, an engine after fusion: overview, a block in detail, precision by layer, and where ONNX nodes went.
+"""Drawings of an engine after fusion, all its layers and a few in detail, and what other drawings of engines share.
 
-Layers have the numbers of their order of execution in all four, and in their text twins.
+Layers have the numbers of their order of execution, here and in the text twins.
 """
 
-import itertools
-import math
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tutorial_utils import plotting
-from tutorial_utils.engine import EngineLayer, EngineTensor
+from tutorial_utils.engine import EngineLayer
 from tutorial_utils.inspection import engine_layers
-from tutorial_utils.inspection.engine_layers import CONTROL, KINDS, MATRIX, MOVE, POINTWISE, POOLING, Edge, Fate
+from tutorial_utils.inspection.engine_layers import CONTROL, KINDS, MATRIX, MOVE, POINTWISE, POOLING, Edge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +25,8 @@ KIND_STYLES = {
     MOVE: (plotting.RED, "xxx"),
     CONTROL: (plotting.GREY, ""),
 }
-_DTYPES = {
-    "fp32": (plotting.BLUE, ""), "fp16": (plotting.ORANGE, "///"), "bf16": ("#F0E442", "\\\\\\"),
-    "int8": (plotting.GREEN, "xxx"), "fp8": ("#CC79A7", "..."), "int4": ("#56B4E9", "ooo"),
-}  # fmt: skip
-_FORMATS = {"Linear": ("#ffffff", ""), "NHWC": ("#b9c2cb", ""), "Transposed": (plotting.RED, "\\\\\\")}
-_OTHER = (plotting.GREY, "---")
+
+_ARROW = {"arrowstyle": "-|>", "color": "#333333", "shrinkA": 0, "shrinkB": 0}
 
 
 # --- overview --------------------------------------------------------------------------------------------------------
@@ -115,18 +109,13 @@ def _row_label(layers: Sequence[EngineLayer], members: list[int]) -> str:
 
 
 def _draw_kernel(axes: "Axes", left: float, middle: float, position: int, layer: EngineLayer) -> None:
-    from matplotlib.patches import Rectangle
-
-    colour, hatch = KIND_STYLES[engine_layers.kind(layer)]
-    axes.add_patch(Rectangle((left + 0.08, middle - 0.4), 0.84, 0.8, facecolor=colour, edgecolor=colour))
-    axes.add_patch(
-        Rectangle(
-            (left + 0.08, middle - 0.4), 0.84, 0.18, facecolor=colour, edgecolor="white", hatch=hatch, linewidth=0
-        )
-    )
-    ink = "black" if colour == plotting.ORANGE else "white"
-    axes.text(left + 0.5, middle + 0.2, str(position), ha="center", va="center", color=ink, fontsize=8, weight="bold")
-    axes.text(left + 0.5, middle - 0.08, clipped(_label(layer), 8), ha="center", va="center", color=ink, fontsize=6)
+    style = KIND_STYLES[engine_layers.kind(layer)]
+    colour = style[0]
+    filled(axes, left + 0.08, middle - 0.4, 0.84, 0.8, (colour, ""), edgecolor=colour, linewidth=1)
+    filled(axes, left + 0.08, middle - 0.4, 0.84, 0.18, style)
+    text = {"ha": "center", "va": "center", "color": ink(colour)}
+    axes.text(left + 0.5, middle + 0.2, str(position), fontsize=8, weight="bold", **text)
+    axes.text(left + 0.5, middle - 0.08, clipped(_label(layer), 8), fontsize=6, **text)
 
 
 def _label(layer: EngineLayer) -> str:
@@ -146,7 +135,7 @@ def _draw_control(axes: "Axes", left: float, middle: float, layer: EngineLayer) 
 def _draw_tensors(axes: "Axes", layers: Sequence[EngineLayer], places: dict[int, tuple[int, float]]) -> None:
     from matplotlib.patches import FancyArrowPatch
 
-    arrow = {"arrowstyle": "-|>", "mutation_scale": 5, "linewidth": 0.8, "color": "#333333", "shrinkA": 0, "shrinkB": 0}
+    arrow = {**_ARROW, "mutation_scale": 5, "linewidth": 0.8}
     rank = {position: index for index, position in enumerate(p for p, layer in enumerate(layers) if layer.is_kernel)}
     leaving: dict[int, list[int]] = {}
     coming: dict[int, list[int]] = {}
@@ -196,21 +185,11 @@ def block(layers: Sequence[EngineLayer], first: int, last: int) -> plotting.Pict
     centre = {position: (lane[position] + 0.5, -float(level[position])) for position in shown}
     lines = []
     for position in shown:
+        reads = [edge for edge in inside if edge.target == position]
         _draw_box(axes, *centre[position], position, layers[position], lanes)
-        read = [edge for edge in inside if edge.target == position]
-        outside = [edge for edge in read if edge.source not in centre]
-        for edge in read:
-            if edge.source in centre:
-                _draw_edge(axes, centre[edge.source], centre[position], edge, occupied=set(centre.values()))
-        if outside:
-            x, y = centre[position]
-            notes = [f"from {_origin(edge)}: {engine_layers.describe(edge.tensor)}" for edge in outside]
-            axes.text(
-                x - 0.44, y + 0.31, "\n".join(notes), fontsize=7, va="bottom", color=plotting.GREY, style="italic"
-            )
-        lines.append(_detail(position, layers[position], read))
-    kinds = [kind for kind in KINDS if any(engine_layers.kind(layers[position]) == kind for position in shown)]
-    legend(figure, {kind: KIND_STYLES[kind] for kind in kinds})
+        _draw_reads(axes, centre, position, reads)
+        lines.append(_detail(position, layers[position], reads))
+    kind_legend(figure, [layers[position] for position in shown])
     alt = f"Layers {first} to {last} in detail: {len(shown)} kernels on {levels} levels. " + " ".join(
         f"{position} holds {', '.join(layers[position].onnx_nodes) or 'no ONNX node'}." for position in shown
     )
@@ -231,20 +210,27 @@ def _layout(shown: list[int], inside: list[Edge]) -> tuple[dict[int, int], dict[
 
 
 def _draw_box(axes: "Axes", x: float, y: float, position: int, layer: EngineLayer, lanes: int) -> None:
-    from matplotlib.patches import Rectangle
-
-    colour, hatch = KIND_STYLES[engine_layers.kind(layer)]
+    style = KIND_STYLES[engine_layers.kind(layer)]
     strip = 0.0125 * lanes  # as wide for any number of lanes
-    axes.add_patch(Rectangle((x - 0.46, y - 0.27), 0.92, 0.54, facecolor="white", edgecolor=colour, linewidth=1.5))
-    axes.add_patch(
-        Rectangle((x - 0.46, y - 0.27), strip, 0.54, facecolor=colour, edgecolor="white", hatch=hatch, linewidth=0)
-    )
+    filled(axes, x - 0.46, y - 0.27, 0.92, 0.54, ("white", ""), edgecolor=style[0], linewidth=1.5)
+    filled(axes, x - 0.46, y - 0.27, strip, 0.54, style)
     room = 104 // lanes  # characters in a line
     nodes = textwrap.wrap(", ".join(layer.onnx_nodes) or "no ONNX node", room, max_lines=2, placeholder=" …")
     left = x - 0.46 + 1.8 * strip
     axes.text(left, y + 0.15, clipped(f"{position}  {layer.type}", room), va="center", fontsize=8.5, weight="bold")
     axes.text(left, y + 0.03, clipped(layer.name, room), va="center", fontsize=7, color="#333333")
     axes.text(left, y - 0.14, "\n".join(nodes), va="center", fontsize=7.5)
+
+
+def _draw_reads(axes: "Axes", centre: dict[int, tuple[float, float]], position: int, reads: list[Edge]) -> None:
+    """Draw the tensors that a layer reads: as arrows from layers that are drawn, in small print from others."""
+    for edge in reads:
+        if edge.source in centre:
+            _draw_edge(axes, centre[edge.source], centre[position], edge, occupied=set(centre.values()))
+    outside = [edge for edge in reads if edge.source not in centre]
+    notes = "\n".join(f"from {_origin(edge)}: {engine_layers.describe(edge.tensor)}" for edge in outside)
+    x, y = centre[position]
+    axes.text(x - 0.44, y + 0.31, notes, fontsize=7, va="bottom", color=plotting.GREY, style="italic")
 
 
 def _draw_edge(
@@ -258,12 +244,8 @@ def _draw_edge(
     between = {(x, float(level)) for level in range(int(target_y) + 1, int(y))}
     if occupied & between:
         margin, note = x - 0.485, None
-        corners = [
-            (x - 0.46, y - 0.15),
-            (margin, y - 0.15),
-            (margin, target_y + 0.15),
-            (target_x - 0.46, target_y + 0.15),
-        ]
+        above, below = y - 0.15, target_y + 0.15
+        corners = [(x - 0.46, above), (margin, above), (margin, below), (target_x - 0.46, below)]
     elif x == target_x:
         corners = [(x, y - 0.27), (x, target_y + 0.27)]
         note = (x, (y + target_y) / 2)
@@ -271,225 +253,27 @@ def _draw_edge(
         side = 0.3 if x > target_x else -0.3
         corners = [(x - side, y - 0.27), (x - side, target_y + 0.6), (target_x + side, target_y + 0.27)]
         note = (x - side, target_y + 0.66) if between else (target_x + side, target_y + 0.42)
-    axes.add_patch(
-        FancyArrowPatch(
-            path=Path(corners), arrowstyle="-|>", mutation_scale=7, linewidth=1, color="#333333", shrinkA=0, shrinkB=0
-        )
-    )
+    axes.add_patch(FancyArrowPatch(path=Path(corners), **_ARROW, mutation_scale=7, linewidth=1))
     if note:
-        box = {"facecolor": "#fafafa", "edgecolor": "none", "pad": 1}
         axes.annotate(
-            engine_layers.describe(edge.tensor),
-            note,
-            xytext=(5, 0),
-            textcoords="offset points",
-            fontsize=7,
-            va="center",
-            bbox=box,
-        )
+            engine_layers.describe(edge.tensor), note, xytext=(5, 0), textcoords="offset points", fontsize=7,
+            va="center", bbox={"facecolor": "#fafafa", "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
 
 
 def _origin(edge: Edge) -> str:
     return "the engine's input" if edge.source is None else f"layer {edge.source}"
 
 
-def _detail(position: int, layer: EngineLayer, read: list[Edge]) -> str:
-    reads = "; ".join(f"{engine_layers.describe(edge.tensor)} from {_origin(edge)}" for edge in read)
+def _detail(position: int, layer: EngineLayer, reads: list[Edge]) -> str:
+    tensors = "; ".join(f"{engine_layers.describe(edge.tensor)} from {_origin(edge)}" for edge in reads)
     writes = "; ".join(engine_layers.describe(tensor) for tensor in layer.outputs)
     nodes = ", ".join(layer.onnx_nodes) or "none"
     head = f"{position} {layer.type} {engine_layers.short_name(layer)}"
-    return f"{head}\n  nodes: {nodes}\n  reads: {reads}\n  writes: {writes}"
+    return f"{head}\n  nodes: {nodes}\n  reads: {tensors}\n  writes: {writes}"
 
 
-# --- precision -------------------------------------------------------------------------------------------------------
-
-_STRIP = 80  # kernels in a row
-
-
-def precision_map(engines: dict[str, Sequence[EngineLayer]]) -> plotting.Picture:
-    """Draw the data types that each kernel reads and writes, and the memory format that it writes, as strips.
-
-    Args:
-        engines: The layers of one or more engines, by a name for each.
-    """
-    strips = []  # name, and the kernels of one row
-    for name, layers in engines.items():
-        kernels = [(position, layer) for position, layer in enumerate(layers) if layer.is_kernel]
-        strips += [(name, part) for part in _parts(kernels, _STRIP)]
-    figure, axes = plotting.new_figure(0.75 + 0.95 * len(strips), nrows=len(strips), ncols=1, squeeze=False)
-    widest = max(len(kernels) for _, kernels in strips)
-    for one, (name, kernels) in zip(axes.flat, strips, strict=True):
-        _draw_strip(one, name, kernels, widest)
-    tensors = [tensor for layers in engines.values() for layer in layers for tensor in (*layer.inputs, *layer.outputs)]
-    dtypes = Counter(tensor.dtype for tensor in tensors)
-    formats = Counter(tensor.format for tensor in tensors)
-    shown = {dtype: _DTYPES.get(dtype, _OTHER) for dtype in dtypes}
-    legend(figure, shown | {f"format {one}": _FORMATS.get(one, _OTHER) for one in formats})
-    text = [line for name, layers in engines.items() for line in _precision_text(name, layers)]
-    alt = "Data types and formats by kernel. " + " ".join(f"{line}." for line in text if not line.startswith(" "))
-    return plotting.Picture(figure, alt, "\n".join(text))
-
-
-def _draw_strip(axes: "Axes", name: str, kernels: list[tuple[int, EngineLayer]], widest: int) -> None:
-    from matplotlib.patches import Rectangle
-
-    bare(axes, (-0.3, widest + 0.3), (-0.05, 3.45))
-    for column, (_, layer) in enumerate(kernels):
-        bands = ((2.0, _band(layer.inputs)), (1.0, _band(layer.outputs)), (0.0, _band(layer.outputs, "format")))
-        for bottom, styles in bands:
-            for part, (colour, hatch) in enumerate(styles):  # side by side where a kernel reads several types
-                axes.add_patch(
-                    Rectangle(
-                        (column + part / len(styles), bottom + 0.08), 0.94 / len(styles), 0.84, facecolor=colour,
-                        edgecolor="#fafafa" if hatch else colour, hatch=hatch, linewidth=0,
-                    )
-                )  # fmt: skip
-                axes.add_patch(
-                    Rectangle((column, bottom + 0.08), 0.94, 0.84, facecolor="none", edgecolor="#8a949e", linewidth=0.4)
-                )
-        reads, writes = ({tensor.dtype for tensor in side} for side in (layer.inputs, layer.outputs))
-        if reads != writes:
-            axes.plot(column + 0.47, 3.2, "v", color="black", markersize=4)
-    for bottom, label in enumerate(("format", "writes", "reads")):
-        axes.text(-0.6, bottom + 0.5, label, ha="right", va="center", fontsize=8)
-    step = max(1, widest // 16)
-    axes.set_xticks(
-        [c + 0.47 for c in range(0, len(kernels), step)], [kernels[c][0] for c in range(0, len(kernels), step)]
-    )
-    axes.tick_params(labelsize=7, length=0, pad=1)
-    axes.set_title(f"{name}: kernels by number of layer; ▾ where a kernel changes the type", fontsize=9, loc="left")
-
-
-def _band(tensors: Sequence[EngineTensor], attribute: str = "dtype") -> list[tuple[str, str]]:
-    styles = _DTYPES if attribute == "dtype" else _FORMATS
-    values = dict.fromkeys(getattr(tensor, attribute) for tensor in tensors)
-    return [styles.get(value, _OTHER) for value in values] or [("#fafafa", "")]
-
-
-def _precision_text(name: str, layers: Sequence[EngineLayer]) -> list[str]:
-    """Say how many kernels write each type, then which kernels read and write what."""
-    written = Counter(layer.outputs[0].dtype for layer in layers if layer.is_kernel and layer.outputs)
-    lines = [f"{name}, kernels by the type that they write: {_listed(written)}"]
-    kernels = [(position, layer) for position, layer in enumerate(layers) if layer.is_kernel]
-    types = [
-        (position, f"{_each(layer.inputs, 'dtype')} to {_each(layer.outputs, 'dtype')}") for position, layer in kernels
-    ]
-    formats = [(position, _each(layer.outputs, "format")) for position, layer in kernels]
-    return [*lines, f"  types: {_runs(types)}", f"  formats: {_runs(formats)}"]
-
-
-def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def _each(tensors: Sequence[EngineTensor], attribute: str) -> str:
-    return "+".join(dict.fromkeys(getattr(tensor, attribute) for tensor in tensors)) or "nothing"
-
-
-def _runs(values: list[tuple[int, str]]) -> str:
-    """Return numbered values as "0 a; 1-7 b", with one entry for each run of equal values."""
-    runs = [list(run) for _, run in itertools.groupby(values, key=lambda pair: pair[1])]
-    return "; ".join(f"{run[0][0] if len(run) == 1 else f'{run[0][0]}-{run[-1][0]}'} {run[0][1]}" for run in runs)
-
-
-# --- fusion ----------------------------------------------------------------------------------------------------------
-
-_COLUMNS = 72
-
-
-def fusion_map(fates: Sequence[Fate], layers: Sequence[EngineLayer]) -> plotting.Picture:
-    """Draw a matrix: which layer (column) holds nodes of which ONNX operator (row), and how many no layer names.
-
-    Args:
-        fates: Where each node went, see `engine_graph.fates`.
-        layers: The layers of the engine.
-    """
-    kernels = [position for position, layer in enumerate(layers) if layer.is_kernel]
-    operators = [operator for operator, _ in Counter(fate.operator for fate in fates).most_common()]
-    operators = [one for one in operators if any(fate.operator == one and fate.layers for fate in fates)]
-    parts = _parts(kernels, _COLUMNS)
-    height = 0.55 + len(parts) * (0.45 + 0.2 * len(operators))
-    figure, axes = plotting.new_figure(height, nrows=len(parts), ncols=1, squeeze=False)
-    for one, columns in zip(axes.flat, parts, strict=True):
-        _draw_matrix(one, fates, layers, operators, columns, len(parts[0]))
-    missing = Counter(fate.operator for fate in fates if not fate.layers)
-    last = axes.flat[-1]
-    for row, operator in enumerate(operators):
-        if missing[operator]:
-            last.text(len(parts[0]) + 0.6, row, f"{missing[operator]} unnamed", va="center", fontsize=7)
-    present = {engine_layers.kind(layers[position]) for position in kernels}
-    legend(figure, {kind: KIND_STYLES[kind] for kind in KINDS if kind in present})
-    named = sum(bool(fate.layers) for fate in fates)
-    reasons = Counter(fate.reason.partition(";")[0] for fate in fates if fate.reason)
-    gone = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    alt = (
-        f"Fusion map: {len(fates)} ONNX nodes, of which {named} are named by {len(kernels)} kernels"
-        f"{f'; the others: {gone}' if gone else ''}."
-    )
-    return plotting.Picture(figure, alt, "\n".join([alt, *fusion_lines(fates, layers)]))
-
-
-def fusion_lines(fates: Sequence[Fate], layers: Sequence[EngineLayer]) -> list[str]:
-    """Return the fusion map as text: a line for each kernel, then one for each reason why no layer names a node."""
-    inside: dict[int, list[str]] = {}
-    gone: dict[str, list[str]] = {}
-    for fate in fates:
-        for position in fate.layers:
-            inside.setdefault(position, []).append(fate.node)
-        if fate.reason:
-            gone.setdefault(fate.reason, []).append(fate.node)
-    lines = [
-        f"{position:3} {engine_layers.short_name(layer)}: {', '.join(inside.get(position, ['no ONNX node']))}"
-        for position, layer in enumerate(layers)
-        if layer.is_kernel
-    ]
-    return lines + [f"{reason}: {', '.join(nodes)}" for reason, nodes in gone.items()]
-
-
-def _draw_matrix(
-    axes: "Axes",
-    fates: Sequence[Fate],
-    layers: Sequence[EngineLayer],
-    operators: list[str],
-    columns: list[int],
-    width: int,
-) -> None:
-    from matplotlib.patches import Rectangle
-
-    bare(axes, (-0.3, width + 5.5), (len(operators) - 0.4, -0.6))
-    counts = Counter((fate.operator, position) for fate in fates for position in fate.layers)
-    for row, operator in enumerate(operators):
-        axes.axhline(row + 0.5, color="#e3e6e9", linewidth=0.6)
-        for column, position in enumerate(columns):
-            if count := counts[operator, position]:
-                colour, hatch = KIND_STYLES[engine_layers.kind(layers[position])]
-                axes.add_patch(
-                    Rectangle(
-                        (column + 0.04, row - 0.42),
-                        0.9,
-                        0.84,
-                        facecolor=colour,
-                        edgecolor="white",
-                        hatch=hatch,
-                        linewidth=0,
-                    )
-                )
-                if count > 1:
-                    ink = "black" if colour == plotting.ORANGE else "white"
-                    axes.text(column + 0.5, row, count, ha="center", va="center", color=ink, fontsize=6, weight="bold")
-    axes.set_yticks(range(len(operators)), operators, fontsize=8)
-    step = max(1, width // 16)
-    axes.set_xticks([c + 0.5 for c in range(0, len(columns), step)], [columns[c] for c in range(0, len(columns), step)])
-    axes.tick_params(labelsize=7, length=0, pad=1)
-
-
-# --- shared ----------------------------------------------------------------------------------------------------------
-
-
-def _parts(values: list, most: int) -> list[list]:
-    """Cut a list into parts of equal length, the last one perhaps shorter, with at most so many values."""
-    size = math.ceil(len(values) / math.ceil(len(values) / most))
-    return [values[start : start + size] for start in range(0, len(values), size)]
+# --- shared -----------------------------------------------------------------------------------------------------------
 
 
 def clipped(text: str, room: int) -> str:
@@ -516,3 +300,34 @@ def legend(figure: "Figure", styles: dict[str, tuple[str, str]]) -> None:
         for label, (colour, hatch) in styles.items()
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=5, frameon=False, fontsize=8, handleheight=1.1)
+
+
+def kind_legend(figure: "Figure", layers: Iterable[EngineLayer]) -> None:
+    """Put a legend of the kinds that some layers are of above a figure."""
+    present = set(map(engine_layers.kind, layers))
+    legend(figure, {kind: KIND_STYLES[kind] for kind in KINDS if kind in present})
+
+
+def filled(
+    axes: "Axes", left: float, bottom: float, width: float, height: float, style: tuple[str, str], **changes: Any
+) -> None:
+    """Draw a rectangle in a colour and a hatch, the hatch in white.
+
+    Args:
+        axes: Where.
+        left: Its left edge, in the axes' data coordinates as all lengths here.
+        bottom: Its lower edge.
+        width: Its width.
+        height: Its height.
+        style: Colour and hatch.
+        **changes: Other properties of the rectangle.
+    """
+    from matplotlib.patches import Rectangle
+
+    properties = {"facecolor": style[0], "hatch": style[1], "edgecolor": "white", "linewidth": 0, **changes}
+    axes.add_patch(Rectangle((left, bottom), width, height, **properties))
+
+
+def ink(colour: str) -> str:
+    """Return the colour of text that can be read on a colour."""
+    return "black" if colour == plotting.ORANGE else "white"

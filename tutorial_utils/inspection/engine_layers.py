@@ -93,68 +93,88 @@ def edges(layers: Sequence[EngineLayer]) -> tuple[Edge, ...]:
     return tuple(found)
 
 
+# Why no layer names a node.
 FOLDED = "computed while building, from weights and shapes"
 VIEW = "changes no bytes"
 UNUSED = "no output depends on it"
+UNNAMED = "not named"
 
 
 @dataclass(frozen=True)
-class Fate:
+class NodeHome:
     """Where an ONNX node went.
 
     Attributes:
         node: Name of the node; for one without a name, the one that TensorRT gives it.
         operator: Its ONNX operator.
         layers: Positions of the engine's layers that name it; several where its work is split.
-        reason: Why no layer names it; empty otherwise.
+        reason: Why no layer names it: FOLDED, VIEW, UNUSED or UNNAMED; empty otherwise.
+        layer_before: For UNNAMED, the layer of the last named node on the way to this one, where there is any: an
+            inference from the ONNX graph, not TensorRT's word.
     """
 
     node: str
     operator: str
     layers: tuple[int, ...]
     reason: str = ""
+    layer_before: int | None = None
+
+    @property
+    def explanation(self) -> str:
+        """The reason, with the layer before it where that is known."""
+        known = self.layer_before is not None
+        return f"{self.reason}; the node before it is in layer {self.layer_before}" if known else self.reason
 
 
-def fates(graph: onnx.GraphProto, layers: Sequence[EngineLayer]) -> tuple[Fate, ...]:
+def node_homes(graph: onnx.GraphProto, layers: Sequence[EngineLayer]) -> tuple[NodeHome, ...]:
     """Find for each ONNX node the layers that it was fused into, by what the engine says about itself.
-
-    The engine doesn't name all nodes that a layer computes. For those, the reason names the layer of the node before:
-    an inference from the ONNX graph, not TensorRT's word.
 
     Args:
         graph: The ONNX graph, nodes in topological order.
         layers: The layers of its engine.
     """
-    homes: dict[str, list[int]] = {}
+    named: dict[str, list[int]] = {}
     for position, layer in enumerate(layers):
         for node in layer.onnx_nodes:
-            homes.setdefault(node, []).append(position)
+            named.setdefault(node, []).append(position)
     known = {weight.name for weight in graph.initializer}  # tensors whose values don't depend on the engine's inputs
     used = _used(graph)
     behind: dict[str, int] = {}  # for each tensor, the layer of the last named node on its way
     found = []
     for node in graph.node:
         name = node.name or f"node_of_{node.output[0]}"
-        folded = node.op_type in ("Constant", "Shape", "Size") or all(not one or one in known for one in node.input)
+        positions = tuple(named.get(name, ()))
         before = max((behind[one] for one in node.input if one in behind), default=None)
-        positions = tuple(homes.get(name, ()))
-        if folded:
-            known.update(node.output)
         last = positions[-1] if positions else before
         if last is not None:
             behind.update(dict.fromkeys(node.output, last))
-        if positions:
-            reason = ""
-        elif folded:
+        reason = UNNAMED
+        if node.op_type in ("Constant", "Shape", "Size") or all(not one or one in known for one in node.input):
+            known.update(node.output)
             reason = FOLDED
         elif not used.intersection(node.output):
             reason = UNUSED
         elif node.op_type in VIEWS:
             reason = VIEW
+        if positions:
+            found.append(NodeHome(name, node.op_type, positions))
         else:
-            reason = "not named" if before is None else f"not named; the node before it is in layer {before}"
-        found.append(Fate(name, node.op_type, positions, reason))
+            found.append(NodeHome(name, node.op_type, (), reason, before if reason == UNNAMED else None))
     return tuple(found)
+
+
+def unnamed(homes: Sequence[NodeHome]) -> dict[str, list[str]]:
+    """Return the nodes that no layer names, by the explanation."""
+    found: dict[str, list[str]] = {}
+    for home in homes:
+        if not home.layers:
+            found.setdefault(home.explanation, []).append(home.node)
+    return found
+
+
+def nodes_in(layer: EngineLayer) -> str:
+    """Name a layer by the ONNX nodes inside it, or by its type where it holds none."""
+    return " + ".join(layer.onnx_nodes) or f"a {layer.type} kernel of no ONNX node"
 
 
 def _used(graph: onnx.GraphProto) -> set[str]:

@@ -8,6 +8,7 @@ import contextlib
 import html
 import json
 import os
+import string
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +20,10 @@ import onnx
 
 from tutorial_utils import engine
 from tutorial_utils.base import paths
-from tutorial_utils.base.errors import BuildError, InputError
+from tutorial_utils.base.errors import BuildError, InputError, TargetError
 from tutorial_utils.engine import BuildOptions, BuildReport, Profile
 from tutorial_utils.inspection import dataflow, engine_layers
-from tutorial_utils.inspection.engine_layers import KINDS, Fate
+from tutorial_utils.inspection.engine_layers import KINDS, NodeHome
 from tutorial_utils.model import onnx_file
 
 Shape = tuple[int, ...]
@@ -61,7 +62,7 @@ class Inspection:
         guessed: The inputs among them whose dynamic dimensions got the default sizes.
         nodes: How many nodes of each ONNX operator the model has.
         report: The report of the build.
-        fates: Where each node went.
+        node_homes: Where each node went.
         largest: The largest tensors that kernels write, the largest first.
     """
 
@@ -70,7 +71,7 @@ class Inspection:
     guessed: tuple[str, ...]
     nodes: dict[str, int]
     report: BuildReport
-    fates: tuple[Fate, ...]
+    node_homes: tuple[NodeHome, ...]
     largest: tuple[Written, ...]
 
 
@@ -98,39 +99,45 @@ def inspect(
     model = onnx_file.load(onnx_path)
     declared = _declared_shapes(model.graph)
     given = dict(shapes or {})
-    if unknown := [name for name in given if name not in declared]:
-        raise InputError(
-            f"{onnx_path.name} has no input {', '.join(unknown)}.", f"Its inputs are {', '.join(declared) or 'none'}."
-        )
     for name, shape in given.items():
-        _check_shape(name, shape, declared[name])
+        _check_shape(name, shape, declared, onnx_path.name)
     guessed = tuple(name for name, shape in declared.items() if name not in given and 0 in shape)
     built_for = {name: given.get(name) or _with_defaults(shape) for name, shape in declared.items()}
     ranges = {name: (built_for[name],) * 3 for name, shape in declared.items() if 0 in shape or name in given}
     profiles = (Profile.from_mapping(ranges),) if ranges else ()
     options = BuildOptions(profiles=profiles, compute_capabilities=tuple(targets))
-    sized = [name for name in guessed if 0 in declared[name][1:]]
-    try:
-        with _buildable(onnx_path, model, built_for) as path:
-            report = engine.build(path, options, use_cache=False, progress=False).report
-    except BuildError as error:
-        if not sized or "can't build an engine" not in error.cause:  # an unknown target, for one
-            raise
-        chosen = ", ".join(f"{name}:{shape_text(built_for[name])}" for name in sized)
-        raise BuildError(
-            f"{error.cause} The model leaves sizes open, and {chosen} was a guess.",
-            "Give the sizes that it was made for, in place of the question marks: "
-            f"--shape {sized[0]}:{_open_sizes(declared[sized[0]])}.",
-        ) from error
+    guesses = {name: (declared[name], built_for[name]) for name in guessed}
+    with _blaming_guesses(guesses), _buildable(onnx_path, model, built_for) as path:
+        report = engine.build(path, options, use_cache=False, progress=False).report
     return Inspection(
         model=onnx_path.name,
         shapes=built_for,
         guessed=guessed,
         nodes=dict(Counter(node.op_type for node in model.graph.node).most_common()),
         report=report,
-        fates=engine_layers.fates(model.graph, report.layers),
+        node_homes=engine_layers.node_homes(model.graph, report.layers),
         largest=_largest(report),
     )
+
+
+@contextlib.contextmanager
+def _blaming_guesses(guesses: Mapping[str, tuple[Shape, Shape]]) -> Iterator[None]:
+    """Say of a build that fails in the block which sizes were guessed, by declared and built shapes of inputs."""
+    sized = {name: shapes for name, shapes in guesses.items() if 0 in shapes[0][1:]}  # any batch would do
+    try:
+        yield
+    except TargetError:
+        raise
+    except BuildError as error:
+        if not sized:
+            raise
+        chosen = ", ".join(f"{name}:{shape_text(built)}" for name, (_, built) in sized.items())
+        name, (declared, _) = next(iter(sized.items()))
+        raise BuildError(
+            f"{error.cause} The model leaves sizes open, and {chosen} was a guess.",
+            "Give the sizes that it was made for, in place of the question marks: "
+            f"--shape {name}:{_open_sizes(declared)}.",
+        ) from error
 
 
 def _largest(report: BuildReport) -> tuple[Written, ...]:
@@ -181,11 +188,13 @@ def _declared_shapes(model: onnx.GraphProto) -> dict[str, Shape]:
     }
 
 
-def _check_shape(name: str, given: Shape, declared: Shape) -> None:
-    fits = len(given) == len(declared) and all(want in (0, size) for want, size in zip(declared, given, strict=True))
-    if not fits:
+def _check_shape(name: str, given: Shape, declared: Mapping[str, Shape], model: str) -> None:
+    if name not in declared:
+        raise InputError(f"{model} has no input {name}.", f"Its inputs are {', '.join(declared) or 'none'}.")
+    sizes = declared[name]
+    if len(given) != len(sizes) or any(size not in (0, one) for size, one in zip(sizes, given, strict=True)):
         raise InputError(
-            f"The shape {shape_text(given)} was given for the input {name}, which is {_open_sizes(declared)}.",
+            f"The shape {shape_text(given)} was given for the input {name}, which is {_open_sizes(sizes)}.",
             "Give a size for each question mark, and the other sizes as they are.",
         )
 
@@ -272,19 +281,12 @@ def as_text(one: Inspection) -> str:
             kind = engine_layers.kind(layer).partition("/")[0]
             lines.append(f"{position:4} {kind:11} {reads} to {writes:15} {engine_layers.short_name(layer)}: {nodes}")
     lines += ["", "ONNX nodes that no layer names"]
-    lines += [f"  {reason}: {_first(nodes)}" for reason, nodes in _unnamed(one).items()] or ["  none"]
+    lines += [f"  {reason}: {_first(nodes)}" for reason, nodes in engine_layers.unnamed(one.node_homes).items()] or [
+        "  none"
+    ]
     lines += ["", "Largest tensors"]
     lines += [" ".join(row) for row in _largest_rows(one)]
     return "\n".join(lines)
-
-
-def _unnamed(one: Inspection) -> dict[str, list[str]]:
-    """Return the nodes that no layer names, by the reason."""
-    found: dict[str, list[str]] = {}
-    for fate in one.fates:
-        if fate.reason:
-            found.setdefault(fate.reason, []).append(fate.node)
-    return found
 
 
 def _first(nodes: Sequence[str]) -> str:
@@ -314,24 +316,7 @@ def as_json(one: Inspection) -> str:
 # --- as a page -------------------------------------------------------------------------------------------------------
 
 _BLOCK = 8  # kernels that the page shows in detail
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
- body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1040px; margin: 2em auto; padding: 0 1em; }}
- body {{ color: #1f2328; background: #ffffff; }}
- table {{ border-collapse: collapse; }}
- td, th {{ text-align: left; vertical-align: top; padding: 3px 12px 3px 0; border-bottom: 1px solid #8884; }}
- td {{ overflow-wrap: anywhere; }} th {{ white-space: nowrap; }}
- img {{ max-width: 100%; border-radius: 4px; }}
- pre {{ overflow-x: auto; font-size: 12px; }}
- @media (prefers-color-scheme: dark) {{ body {{ color: #e6edf3; background: #0d1117; }} }}
-</style></head><body>
-<h1>{title}</h1>
-{body}
-</body></html>
-"""
+_TEMPLATE = Path(__file__).with_name("page.html")  # with $title and $body
 
 
 def write_page(one: Inspection, path: Path) -> Path:
@@ -340,16 +325,16 @@ def write_page(one: Inspection, path: Path) -> Path:
     Raises:
         InputError: The file can't be written.
     """
-    from tutorial_utils.inspection import drawings as figures
+    from tutorial_utils.inspection import drawings, maps
 
     report, layers = one.report, one.report.layers
     kernels = [position for position, layer in enumerate(layers) if layer.is_kernel]
     sections = [_table(summary(one))]
     pictures = {
-        "Layers in the order of execution": figures.overview(layers, one.model),
-        f"The first {min(_BLOCK, len(kernels))} kernels in detail": figures.block(layers, 0, kernels[:_BLOCK][-1]),
-        "Precision map": figures.precision_map({one.model: layers}),
-        "Fusion map: ONNX operators by kernel": figures.fusion_map(one.fates, layers),
+        "Layers in the order of execution": drawings.overview(layers, one.model),
+        f"The first {min(_BLOCK, len(kernels))} kernels in detail": drawings.block(layers, 0, kernels[:_BLOCK][-1]),
+        "Precision map": maps.precision_map({one.model: layers}),
+        "Fusion map: ONNX operators by kernel": maps.fusion_map(one.node_homes, layers),
     }
     for heading, picture in pictures.items():
         data, metadata = picture._repr_mimebundle_()
@@ -361,7 +346,7 @@ def write_page(one: Inspection, path: Path) -> Path:
         )
     sections += ["<h2>Largest tensors</h2>", _table(_largest_rows(one))]
     title = html.escape(f"{one.model} as an engine of {report.flavour} {report.version}")
-    page = _PAGE.format(title=title, body="\n".join(sections))
+    page = string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(title=title, body="\n".join(sections))
     check_writable(path)
     try:
         with paths.replacing(path) as temporary:

@@ -8,13 +8,14 @@ from tutorial_utils import plotting
 from tutorial_utils.engine import BuildReport, EngineLayer
 from tutorial_utils.inspection import engine_layers
 from tutorial_utils.inspection.diff import Group
-from tutorial_utils.inspection.drawings import KIND_STYLES, bare, clipped, legend
+from tutorial_utils.inspection.drawings import KIND_STYLES, bare, clipped, filled, kind_legend, legend
 from tutorial_utils.inspection.engine_layers import CONTROL, KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MIB = 2**20
+_ACTIVATIONS, _WEIGHTS = (plotting.GREY, ""), ("#b9c2cb", "---")  # colour and hatch
 
 
 def summary(reports: Mapping[str, BuildReport]) -> plotting.Picture:
@@ -29,32 +30,30 @@ def summary(reports: Mapping[str, BuildReport]) -> plotting.Picture:
         counts = Counter(map(engine_layers.kind, report.kernels))
         start = 0
         for kind in KINDS:
-            colour, hatch = KIND_STYLES[kind]
-            left.barh(row, counts[kind], left=start, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
+            filled(left, start, row - 0.4, counts[kind], 0.8, KIND_STYLES[kind])
             start += counts[kind]
         left.text(start, row, f" {start}", va="center", fontsize=9)
-        for offset, size, colour, hatch in (
-            (-0.19, report.activation_bytes, plotting.GREY, ""),
-            (0.19, report.weights_bytes, "#b9c2cb", "---"),
+        for top, size, style in (
+            (row - 0.37, report.activation_bytes / _MIB, _ACTIVATIONS),
+            (row + 0.01, report.weights_bytes / _MIB, _WEIGHTS),
         ):
-            right.barh(
-                row + offset, size / _MIB, height=0.36, color=colour, hatch=hatch, edgecolor="white", linewidth=0
-            )
-            right.text(size / _MIB, row + offset, f" {size / _MIB:.2f}", va="center", fontsize=8)
+            filled(right, 0, top, size, 0.36, style)
+            right.text(size, top + 0.18, f" {size:.2f}", va="center", fontsize=8)
         kinds = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
         lines.append(
             f"{name}: {len(report.kernels)} kernels ({kinds}); activations {report.activation_bytes / _MIB:.2f} MiB, "
             f"weights {report.weights_bytes / _MIB:.2f} MiB, plan {report.plan_bytes / _MIB:.2f} MiB"
         )
     for axes in (left, right):
+        axes.autoscale_view()
         axes.set_yticks(range(len(reports)), reports if axes is left else [""] * len(reports))
         axes.set_ylim(len(reports) - 0.4, -0.6)
-        axes.set_xlim(right=axes.get_xlim()[1] * 1.12)
+        axes.set_xlim(0, axes.get_xlim()[1] * 1.12)
     left.set_xlabel("kernels")
     right.set_xlabel("MiB on the GPU")
     present = {engine_layers.kind(kernel) for report in reports.values() for kernel in report.kernels}
     styles = {kind: KIND_STYLES[kind] for kind in KINDS if kind in present and kind != CONTROL}
-    legend(figure, styles | {"right: activations": (plotting.GREY, ""), "right: weights": ("#b9c2cb", "---")})
+    legend(figure, styles | {"right: activations": _ACTIVATIONS, "right: weights": _WEIGHTS})
     return plotting.Picture(figure, f"Engines of one model. {'. '.join(lines)}.", "\n".join(lines))
 
 
@@ -73,7 +72,7 @@ def side_by_side(groups: Sequence[Group], names: Sequence[str]) -> plotting.Pict
     """Draw a row for each group of ONNX nodes, with the kernels of each engine that compute them.
 
     Args:
-        groups: What `engine_diff.aligned` found.
+        groups: What `diff.align_kernels` found.
         names: The engines, in its order.
     """
     heights = [max(len(side) for side in group.kernels) for group in groups]
@@ -96,8 +95,7 @@ def side_by_side(groups: Sequence[Group], names: Sequence[str]) -> plotting.Pict
         )
         lines.append(f"{', '.join(group.nodes) or 'no shared node'}\n  {sides}\n  differs: {', '.join(group.changes)}")
         top -= height + 0.35
-    present = {engine_layers.kind(kernel) for group in groups for side in group.kernels for kernel in side}
-    legend(figure, {kind: KIND_STYLES[kind] for kind in KINDS if kind in present})
+    kind_legend(figure, (kernel for group in groups for side in group.kernels for kernel in side))
     counts = ", ".join(
         f"{name} {sum(len(group.kernels[column]) for group in groups)}" for column, name in enumerate(names)
     )
@@ -116,12 +114,7 @@ def _node_label(group: Group) -> str:
 
 
 def _draw_kernel(axes: "Axes", left: float, middle: float, kernel: EngineLayer, room: int) -> None:
-    from matplotlib.patches import Rectangle
-
-    colour, hatch = KIND_STYLES[engine_layers.kind(kernel)]
-    box = {"facecolor": colour, "edgecolor": "white", "hatch": hatch, "linewidth": 0}
-    axes.add_patch(Rectangle((left, middle - 0.36), 0.016, 0.72, **box))
+    filled(axes, left, middle - 0.36, 0.016, 0.72, KIND_STYLES[engine_layers.kind(kernel)])
     dtype = kernel.outputs[0].dtype if kernel.outputs else ""
-    axes.text(
-        left + 0.022, middle, f"{clipped(readable(kernel), room - len(dtype) - 2)} → {dtype}", fontsize=7, va="center"
-    )
+    label = f"{clipped(readable(kernel), room - len(dtype) - 2)} → {dtype}"
+    axes.text(left + 0.022, middle, label, fontsize=7, va="center")
