@@ -1,5 +1,6 @@
 import numpy as np
 import onnx
+import pictures
 import pytest
 from onnx import numpy_helper
 from small_models import images, options
@@ -157,6 +158,8 @@ def test_error_figure_lists_what_is_not_finite():
     )
     assert "plain" in picture.alt
     assert [line.split()[-1] for line in picture.text.splitlines()] == ["kept", "finite", "kept"]
+    (axes,) = pictures.drawn(picture)
+    assert pictures.marks(axes) == [(8, 0.004), (32, 0.08), (8, 0.004)]  # what isn't finite stands at the upper edge
 
 
 def test_accuracy_figure_has_a_line_for_each_training():
@@ -164,3 +167,5 @@ def test_accuracy_figure_has_a_line_for_each_training():
         [("pruning", [("as trained", 0.99), ("pruned", 0.1)]), ("rounding", [("rounded", 0.25)])]
     )
     assert [line.split()[-2] for line in picture.text.splitlines()] == ["99.0", "10.0", "25.0"]
+    (axes,) = pictures.drawn(picture)
+    assert pictures.widths(axes) == [99, 10, 25]

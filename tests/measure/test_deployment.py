@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import onnx
+import pictures
 import pytest
 from onnx import numpy_helper
 
@@ -279,17 +280,23 @@ def test_table_shows_each_number_and_leaves_unknown_ones_empty(row):
 
 
 def test_latency_figure_has_a_description_and_its_numbers_as_text(row):
-    picture = plotting.latency([("here", [row])])
-    content, about = picture._repr_mimebundle_()
-    assert content["image/png"].startswith(b"\x89PNG")
-    assert about["image/png"]["alt"] == picture.alt
+    picture = plotting.latency([("here", [row]), ("there", [row])])
     assert "ONNX Runtime CPU FP32" in picture.alt
-    assert "2.500 ms" in content["text/plain"]
+    (axes,) = pictures.drawn(picture)
+    medians, tails = (pictures.numbers(picture.text, rf"{word} +([\d.]+) ms") for word in ("median", "p99"))
+    assert pictures.marks(axes) == [(median, row) for row, median in enumerate(medians)]
+    ends = [tuple(x) for x, _ in pictures.lines(axes)]
+    assert ends == [pytest.approx(both, abs=5e-4) for both in zip(medians, tails, strict=True)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ONNX Runtime CPU FP32"] * 2
 
 
 def test_samples_figure_names_the_labels():
     digits = data.load("digits", "test")
-    assert plotting.samples(digits, 4).text == "labels: " + ", ".join(map(str, digits.labels[:4]))
+    picture = plotting.samples(digits, 4)
+    assert picture.text == "labels: " + ", ".join(map(str, digits.labels[:4]))
+    shown = pictures.drawn(picture)
+    assert [axes.get_title() for axes in shown] == [str(label) for label in digits.labels[:4]]
+    assert all(len(axes.images) == 1 for axes in shown)
 
 
 def test_recording_of_the_course_is_stamped_and_complete():

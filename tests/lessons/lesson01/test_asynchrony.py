@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnxruntime
+import pictures
 import pytest
 from small_models import images, options
 
@@ -54,7 +55,12 @@ def test_streams_figure_tells_time_of_a_batch_and_bound(entry):
     assert lines[0] == ["batch", "8", "one", "by", "one", "6.000", "ms", "bound", "5.500", "ms"]
     assert lines[3] == ["batch", "8", "2", "streams,", "pageable", "5.000", "ms"]
     assert "Fastest at batch 8: 2 streams, CUDA graph, 3.00 ms, one by one 6.00 ms; batch 32" in picture.alt
-    assert picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+    for axes, part in zip(pictures.drawn(picture), (slice(4), slice(4, 8)), strict=True):
+        lines = picture.text.splitlines()[part]
+        assert pictures.widths(axes) == pictures.near(pictures.numbers("\n".join(lines), r"([\d.]+) ms"))
+        bounds = [float(line.split()[-2]) for line in lines if "bound" in line]
+        assert [x for x, _ in pictures.lines(axes)] == [[ms, ms] for ms in bounds]
+        assert [sum(y) / 2 for _, y in pictures.lines(axes)] == pytest.approx([0, 1, 2])
 
 
 def test_timeline_counts_from_the_start_of_each_order():
@@ -66,7 +72,10 @@ def test_timeline_counts_from_the_start_of_each_order():
         "overlapped: 25.0 ms for 1 batches (decode 20.0 ms, infer 15.0 ms)"
     )
     assert "serial 30 ms, overlapped 25 ms" in picture.alt
-    assert picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+    (axes,) = pictures.drawn(picture)
+    spans = [(left, bottom + 0.375, width) for left, bottom, width, _ in pictures.bars(axes)]
+    rows = [(0, 0, 10), (10, 1, 20), (0, 2, 20), (10, 3, 15)]  # milliseconds at which it begins, row, length
+    assert spans == [pytest.approx(row, abs=1e-6) for row in rows]
 
 
 def test_experiment_says_what_it_lacks(tmp_path):

@@ -1,6 +1,7 @@
 import sys
 
 import numpy as np
+import pictures
 import pytest
 
 from tutorial_utils.base.errors import BackendUnavailableError
@@ -51,6 +52,8 @@ def test_figure_names_the_winner_of_each_shape():
     picture = figures.winners({"small": {"a": 1.0, "b": 4.0}, "large": {"a": 9.0, "b": 1.0}}, "a machine")
     assert "At small the fastest is a. At large the fastest is b." in picture.alt
     assert picture.text.splitlines()[1].startswith("large  fastest: b")
+    (axes,) = pictures.drawn(picture)
+    assert pictures.marks(axes) == [(1, 0), (9, 1), (4, 0), (1, 1)]  # times as long as the fastest, row
 
 
 def test_recording_needs_pytorch(monkeypatch):

@@ -1,5 +1,6 @@
 import numpy as np
 import onnx
+import pictures
 import pytest
 from onnx import numpy_helper
 from small_models import images, options
@@ -119,12 +120,19 @@ def test_threshold_figure_says_how_much_is_cut_off():
     picture = figures.thresholds({"t": np.array([1.0, -3.0, 2.0, 0.0])}, {"minmax": {"t": 3.0}, "entropy": {"t": 1.5}})
     assert picture.text.splitlines()[0].endswith("minmax      cuts off at   3.00: 0.000 % of the values")
     assert picture.text.splitlines()[1].endswith("entropy     cuts off at   1.50: 50.000 % of the values")
+    (axes,) = pictures.drawn(picture)
+    assert [x for x, _ in pictures.lines(axes)] == [[3.0, 3.0], [1.5, 1.5]]
+    assert sum(pictures.heights(axes)) == 4  # the values
 
 
 def test_quality_figure_has_a_line_for_each_model():
     one = Calibrated(0.5, 12.3, {})
     picture = figures.quality([("methods", {"a": one}), ("images", {"b": one})], (0.4, 0.6))
     assert picture.text == "a    12.3 dB  accuracy  50.0 %\nb    12.3 dB  accuracy  50.0 %"
+    left, right = pictures.drawn(picture)
+    assert pictures.widths(left) == pictures.numbers(picture.text, r"([\d.]+) dB")
+    assert pictures.marks(right) == [(50, 0), (50, 1)]
+    assert pictures.bars(right)[0][::2] == pytest.approx((40, 20))  # the band
 
 
 @pytest.mark.parametrize("save", [precision.save_gemm, precision.save_convolution])

@@ -1,6 +1,7 @@
 """The parts of lesson 01's experiments that need no GPU, and their figures."""
 
 import onnx
+import pictures
 import pytest
 from small_models import options
 
@@ -69,38 +70,37 @@ def test_fusion_rows_survive_the_recording(tmp_path):
     assert read["times"].median_ms == 1.5
 
 
-def png(picture):
-    return picture._repr_mimebundle_()[0]["image/png"][:4]
-
-
-def test_fusion_figures(fp32_model):
+def test_bytes_moved(fp32_model):
     pytest.importorskip("tensorrt_rtx")
     report = engine.build(fp32_model, options()).report
-    drawn = fusion_figures.fusion_map(onnx.load(fp32_model).graph, report)
-    assert png(drawn) == b"\x89PNG"
-    for name in ("conv0", "norm", "sum", "fc"):
-        assert name in drawn.text
     flows = {"nodes": dataflow.from_onnx(fp32_model, 8), "engine": dataflow.from_report(report, 8)}
-    drawn = fusion_figures.bytes_moved({"small": flows})
-    assert png(drawn) == b"\x89PNG"
-    assert f"{flows['nodes'].read_bytes / 1e6:.1f} MB read" in drawn.text
+    picture = fusion_figures.bytes_moved({"small": flows})
+    assert f"{flows['nodes'].read_bytes / 1e6:.1f} MB read" in picture.text
+    (axes,) = pictures.drawn(picture)
+    lengths = pictures.widths(axes)
+    assert lengths[::2] == pictures.near(pictures.numbers(picture.text, r"([\d.]+) MB read"), 0.05)
+    assert lengths[1::2] == pictures.near(pictures.numbers(picture.text, r"([\d.]+) MB written"), 0.05)
+    assert [left for left, *_ in pictures.bars(axes)][1::2] == lengths[::2]  # what is written begins where reads end
 
 
-def test_memory_figures(fp32_model):
-    flow = dataflow.from_onnx(fp32_model, 8)
-    drawn = memory_figures.lifetimes(flow)
-    assert png(drawn) == b"\x89PNG"
-    assert f"{flow.largest_live_set / 2**20:.2f} MiB" in drawn.alt
-    drawn = memory_figures.memory_by_batch({"small": {"engine": {1: 2**20, 8: 2**23}}})
-    assert png(drawn) == b"\x89PNG"
-    assert "batch 8 8.0 MiB" in drawn.text
+def test_memory_by_batch():
+    curves = {"bound": {1: 2**19, 8: 2**22}, "engine": {1: 2**20, 8: 2**23}}
+    picture = memory_figures.memory_by_batch({"small": curves, "large": curves})
+    assert picture.text.splitlines()[1] == "small, engine: batch 1 1.0 MiB, batch 8 8.0 MiB"
+    for axes in pictures.drawn(picture):
+        assert pictures.marks(axes) == [(1, 0.5), (8, 4.0), (1, 1.0), (8, 8.0)]
 
 
-def test_target_and_plan_figures():
+def test_build_matrix():
     builds = [Attempt("a", ("7.5",), reason="no"), Attempt("a", ("8.6",), 5000, 3)]
-    drawn = target_figures.build_matrix(builds)
-    assert png(drawn) == b"\x89PNG"
-    assert drawn.text == "a for 7.5: refused\na for 8.6: 3 kernels, 5 KB"
-    drawn = plan_figures.times({"small": {"build": 100.0, "read": 1.0}})
-    assert png(drawn) == b"\x89PNG"
-    assert "small, build: 100 ms" in drawn.text
+    picture = target_figures.build_matrix(builds)
+    assert picture.text == "a for 7.5: refused\na for 8.6: 3 kernels, 5 KB"
+    (axes,) = pictures.drawn(picture)
+    assert [(round(left + 0.48), round(bottom + 0.46)) for left, bottom, *_ in pictures.bars(axes)] == [(0, 0), (1, 0)]
+    assert [text.get_text() for text in axes.texts] == ["refused", "3 kernels\n5 KB"]
+
+
+def test_plan_times():
+    picture = plan_figures.times({"small": {"build": 100.0, "read": 1.0}, "large": {"build": 2000.0, "read": 3.0}})
+    (axes,) = pictures.drawn(picture)
+    assert pictures.widths(axes) == pictures.numbers(picture.text, r": ([\d.,]+) ms$") == [100, 1, 2000, 3]

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pictures
 import pytest
 import runners.paddle_signatures as recorded
 from small_models import images
@@ -110,6 +111,9 @@ def test_speed_ups_and_their_figure(calls):
         f"({one.warm.low:.2f} to {one.warm.high:.2f})"
     )
     assert "over plain" in picture.alt
+    (axes,) = pictures.drawn(picture)
+    assert pictures.marks(axes) == [(one.cold, 0), (one.warm.speedup, 0)]
+    assert pictures.lines(axes)[1] == ([one.warm.low, one.warm.high], [0, 0])
 
 
 def test_figure_of_intervals():
@@ -117,3 +121,6 @@ def test_figure_of_intervals():
     few, many = picture.text.splitlines()
     assert few == "few: 46 of 64, 71.9 %, interval 59.9 % to 81.4 %, 21.5 points wide"
     assert many.endswith("1.7 points wide")
+    (axes,) = pictures.drawn(picture)
+    assert pictures.marks(axes) == [pytest.approx((100 * 46 / 64, 0)), pytest.approx((99, 1))]
+    assert pictures.lines(axes)[0][0] == pictures.near([59.9, 81.4], 0.05)

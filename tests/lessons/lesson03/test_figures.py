@@ -1,5 +1,6 @@
 """The figures of lesson 03: their text twins hold every number, and their descriptions name what matters."""
 
+import pictures
 import pytest
 
 from tutorial_utils.lessons.lesson03 import figures
@@ -25,7 +26,12 @@ def test_latency_and_accuracy():
     assert lines[1] == ["ONNX", "Runtime", "CPU", "INT8", "40.000", "ms", "98.50", "%", "here"]
     assert len(lines) == 3
     assert "3 rows: medians from 0.25 to 40 ms, accuracies from 98.50 to 99.00 %" in picture.alt
-    assert picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+    (axes,) = pictures.drawn(picture)
+    medians, accuracies = (pictures.numbers(picture.text, unit) for unit in (r"([\d.]+) ms", r"([\d.]+) %"))
+    assert pictures.marks(axes) == [pytest.approx(mark) for mark in zip(medians, accuracies, strict=True)]
+    for (x, (low, high)), median, accuracy in zip(pictures.lines(axes), medians, accuracies, strict=True):
+        assert x == [median, median]
+        assert low < accuracy < high
 
 
 @pytest.fixture
@@ -65,7 +71,12 @@ def test_resnet50(resnet_rows):
         "ms",
     ]
     assert "batch 1: TensorRT FP16 CUDA graph with 0.40 ms; at batch 64: TensorRT FP16 CUDA graph" in picture.alt
-    assert picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+    for axes, part in zip(pictures.drawn(picture), (slice(3), slice(3, 6)), strict=True):
+        text = "\n".join(picture.text.splitlines()[part])
+        medians, tails = (pictures.numbers(text, rf"{word} +([\d.]+) ms") for word in ("median", "p99"))
+        assert pictures.widths(axes) == medians
+        ends = [pytest.approx(ends, abs=5e-4) for ends in zip(medians, tails, strict=True)]
+        assert [tuple(x) for x, _ in pictures.lines(axes)] == ends
 
 
 def test_resnet50_table(resnet_rows):

@@ -1,6 +1,7 @@
 """The fault laboratory: every case really shows its fault, the right answer is accepted, wrong ones are told apart."""
 
 import numpy as np
+import pictures
 import pytest
 from onnx import numpy_helper
 
@@ -212,6 +213,8 @@ def test_chart_says_the_same_in_picture_and_text():
             assert words in drawn
             assert words in picture.text
     assert str(len(decisions.DECISIONS)) in picture.alt
+    (axes,) = pictures.drawn(picture)
+    assert pictures.frames(axes) == 2 * (len(decisions.DECISIONS) + 1)
 
 
 def test_no_text_of_the_chart_leaves_its_box():

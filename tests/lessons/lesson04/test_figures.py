@@ -1,15 +1,14 @@
 """The figures of lesson 04, sections 1 to 4: their text twins hold what the pictures say."""
 
+import re
+
 import numpy as np
 import pandas as pd
+import pictures
 import pytest
 
 from tutorial_utils.debug import tensor_errors
-from tutorial_utils.lessons.lesson04 import detection_figures, errors_figures
-
-
-def is_png(picture):
-    return picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+from tutorial_utils.lessons.lesson04 import detection_figures, errors_figures, gpu_commands_figures
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -23,7 +22,8 @@ def test_detections_count_boxes_and_lost_pixels(count):
     expected = ["sound: 2 boxes", "broken: 2 boxes, 25.0 % of the pixels NaN", "empty: 0 boxes"]
     assert picture.text.splitlines() == expected[:count]
     assert expected[0] in picture.alt
-    assert is_png(picture)
+    for axes, boxes in zip(pictures.drawn(picture), (2, 2, 0)[:count], strict=True):
+        assert len(pictures.lines(axes)) == boxes
 
 
 def test_magnitudes_name_the_largest_and_count_what_fp16_cannot_hold():
@@ -36,7 +36,9 @@ def test_magnitudes_name_the_largest_and_count_what_fp16_cannot_hold():
         "one: largest 70,000 in b; 1 tensors above the limit",
         "two: largest 7 in b; 0 tensors above the limit",
     ]
-    assert is_png(picture)
+    (axes,) = pictures.drawn(picture)
+    assert [y for _, y in pictures.lines(axes)] == [[1, 70_000, 65_504], [1, 7, 3], [65_504, 65_504]]
+    assert pictures.marks(axes) == [(1, 70_000)]
 
 
 def test_error_growth_says_whether_all_tensors_are_within_tolerance():
@@ -46,4 +48,16 @@ def test_error_growth_says_whether_all_tensors_are_within_tolerance():
         table = pd.DataFrame({"rel_l2": [0.0, factor * allowed[1]]}, index=list(depths))
         picture = errors_figures.error_growth({"fp16": table, "bf16": table}, depths)
         assert picture.text.splitlines()[0].endswith(f"all 2 tensors within tolerance: {within}")
-        assert is_png(picture)
+        (axes,) = pictures.drawn(picture)
+        assert pictures.marks(axes) == [(100, factor * allowed[1])] * 2
+        (_, tolerance), *_ = [line for line in pictures.lines(axes) if line[1][-1] == pytest.approx(allowed[1])]
+        assert len(tolerance) == 100
+
+
+def test_toolbox_has_a_line_for_each_tool():
+    picture = gpu_commands_figures.toolbox()
+    (axes,) = pictures.drawn(picture)
+    words = {text.get_text().strip() for text in axes.texts}
+    for line in picture.text.splitlines():
+        tool, goes_in, comes_out = re.fullmatch(r"(\w+) +(.+?) +-> (.+)", line).groups()
+        assert {tool, goes_in, comes_out} <= words

@@ -2,6 +2,7 @@
 
 import tempfile
 
+import pictures
 import pytest
 from small_models import images
 
@@ -96,7 +97,10 @@ def test_waterfall_groups_what_lies_between_the_slowest():
     assert [float(row[1]) for row in rows[:-1]] == [0, 3, 23, 25, 55]  # each begins where the one before it ends
     assert "sum of the layers 60.0000 ms, the network without profiler 50.0000 ms" in picture.text
     assert "7 layers, 60 ms end to end; the network alone takes 50 ms. Slowest: layer4 with 50%" in picture.alt
-    assert picture._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+    (axes,) = pictures.drawn(picture)
+    bars = [(left, round(bottom + 0.36), width) for left, bottom, width, _ in pictures.bars(axes)]
+    assert bars == [(float(begin), row, float(ms)) for row, (_, begin, _, ms, *_) in enumerate(rows[:-1])]
+    assert [x for x, _ in pictures.lines(axes)] == [[50, 50], [60, 60]]  # the network, and the sum
 
 
 def test_waterfall_of_equal_layers():

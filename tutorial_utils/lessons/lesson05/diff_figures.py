@@ -46,6 +46,7 @@ def summary(reports: Mapping[str, BuildReport]) -> plotting.Picture:
         )
     for axes in (left, right):
         axes.autoscale_view()
+        axes.locator_params(axis="x", integer=True)
         axes.set_yticks(range(len(reports)), reports if axes is left else [""] * len(reports))
         axes.set_ylim(len(reports) - 0.4, -0.6)
         axes.set_xlim(0, axes.get_xlim()[1] * 1.12)
