@@ -106,6 +106,16 @@ def test_engine_report():
     assert flow.moved_bytes == 5 * 30
 
 
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [("int64", 96), ("int32", 48), ("fp32", 48), ("fp16", 24), ("bf16", 24), ("fp8", 12), ("int8", 12), ("uint8", 12),
+     ("bool", 12), ("fp4", 6), ("int4", 6)],
+)  # fmt: skip
+def test_bytes_of_twelve_numbers_of_each_type(dtype, size):
+    report = BuildReport("TensorRT-RTX", "1", layers=(layer("a", "x", "y", dtype=dtype),))
+    assert dataflow.from_report(report, batch=4).sizes == {"x": size, "y": size}
+
+
 @pytest.mark.parametrize("layers", [(), (layer("a", "x", "y", dtype="fp9000"),)], ids=["no layers", "unknown type"])
 def test_engine_report_that_cannot_be_read(layers):
     with pytest.raises(InputError):

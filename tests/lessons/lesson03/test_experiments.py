@@ -15,9 +15,17 @@ from tutorial_utils.runners import by_hand
 
 
 @pytest.mark.parametrize("experiment", [inference, resnet50], ids=lambda module: module.__name__)
-def test_experiment_says_what_it_lacks(experiment, tmp_path):
-    with pytest.raises((ModelFileError, BackendUnavailableError)):
+def test_recording_needs_a_gpu(experiment, tmp_path):
+    if capabilities.probe().tensorrt_run.available:
+        pytest.skip("engines run here")
+    with pytest.raises(BackendUnavailableError):
         experiment.record(tmp_path)
+
+
+def test_recording_needs_its_models(tmp_path, monkeypatch):
+    monkeypatch.setattr(capabilities, "require_tensorrt_run", capabilities.probe)
+    with pytest.raises(ModelFileError, match=r"quick-fp32\.onnx"):
+        inference.record(tmp_path)
 
 
 def test_profile_of_values_builds(tmp_path):

@@ -1,5 +1,7 @@
 """Times of layers: reading ONNX Runtime's profile, measuring on the CPU, and the experiment that runs on a GPU."""
 
+import functools
+import json
 import tempfile
 
 import pictures
@@ -10,6 +12,7 @@ from tutorial_utils.base.errors import BackendUnavailableError, InputError, Mode
 from tutorial_utils.engine import EngineLayer
 from tutorial_utils.lessons.lesson05 import layer_times, time_figures
 from tutorial_utils.lessons.lesson05.layer_times import LayerTime, TimedLayers
+from tutorial_utils.machine import capabilities
 
 
 def node(name, microseconds, operation="Conv"):
@@ -55,6 +58,36 @@ def test_nodes_of_a_model(timed):
 def test_nodes_of_a_call_take_less_than_the_call(timed):
     assert 0 < timed.sum_ms < timed.profiled_ms
     assert timed.network_ms > 0
+
+
+class Session:
+    """A session whose calls take given milliseconds on a clock of the test; its node takes half of each."""
+
+    def __init__(self, milliseconds, clock, profile_prefix=None):
+        self.milliseconds, self.clock, self.profile_prefix = iter(milliseconds), clock, profile_prefix
+        self.events = []
+
+    def run(self, _outputs, _feeds):
+        ms = next(self.milliseconds)
+        self.clock.append(self.clock[-1] + ms / 1000)
+        self.events += [node("a_kernel_time", 500 * ms), run(1000 * ms)]
+
+    def end_profiling(self):
+        path = self.profile_prefix.with_suffix(".json")
+        path.write_text(json.dumps(self.events))
+        return str(path)
+
+
+def test_the_fastest_call_after_the_warm_up_counts(monkeypatch):
+    clock = [0.0]
+    sessions = iter([[1, 1, 1, 9, 5, 7], [1, 1, 1, 8, 9, 6]])  # three calls to warm up, then those that count
+    monkeypatch.setattr(
+        layer_times.onnx_session, "open_model", lambda _, **more: Session(next(sessions), clock, **more)
+    )
+    monkeypatch.setattr(layer_times.time, "perf_counter", lambda: clock[-1])
+    timed = layer_times.on_cpu("model.onnx", {}, calls=3)
+    assert (timed.network_ms, timed.profiled_ms) == pytest.approx((5, 6))
+    assert timed.layers == (LayerTime("a", "Conv", 3.0),)
 
 
 def test_profile_leaves_no_files(fp32_model, tmp_path, monkeypatch):
@@ -122,12 +155,22 @@ def test_layer_times_are_collected_by_name():
     assert times.milliseconds == {"first": [1.0, 2.0], "second": [3.0, 6.0]}
 
 
-def test_experiment_builds_for_one_batch_and_says_what_it_lacks(tmp_path):
+def test_experiment_builds_for_one_batch():
     pytest.importorskip("tensorrt_rtx")
     from tutorial_utils.lessons.lesson05 import profile
 
     (shapes,) = profile.options((3, 32, 32), 64).profiles
     assert shapes["x"].opt == shapes["x"].max == (64, 3, 32, 32)
     assert profile.INSPECTED in [name for name, *_ in profile.CASES]
-    with pytest.raises((ModelFileError, BackendUnavailableError)):
+
+
+def test_recording_needs_a_gpu_and_its_models(tmp_path, monkeypatch):
+    pytest.importorskip("tensorrt_rtx")
+    from tutorial_utils.lessons.lesson05 import profile
+
+    if not capabilities.probe().tensorrt_run.available:
+        with pytest.raises(BackendUnavailableError):
+            profile.record(tmp_path)
+    monkeypatch.setattr(capabilities, "require_tensorrt_run", capabilities.probe)
+    with pytest.raises(ModelFileError, match=r"quick-fp32\.onnx"):
         profile.record(tmp_path)
