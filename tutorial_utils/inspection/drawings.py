@@ -311,17 +311,7 @@ def kind_legend(figure: "Figure", layers: Iterable[EngineLayer]) -> None:
 def filled(
     axes: "Axes", left: float, bottom: float, width: float, height: float, style: tuple[str, str], **changes: Any
 ) -> None:
-    """Draw a rectangle in a colour and a hatch, the hatch in white.
-
-    Args:
-        axes: Where.
-        left: Its left edge, in the axes' data coordinates as all lengths here.
-        bottom: Its lower edge.
-        width: Its width.
-        height: Its height.
-        style: Colour and hatch.
-        **changes: Other properties of the rectangle.
-    """
+    """Draw a rectangle, in data coordinates of the axes: in a colour and with a hatch in white, unless changed."""
     from matplotlib.patches import Rectangle
 
     properties = {"facecolor": style[0], "hatch": style[1], "edgecolor": "white", "linewidth": 0, **changes}

@@ -1,6 +1,5 @@
 """Times of layers: reading ONNX Runtime's profile, measuring on the CPU, and the experiment that runs on a GPU."""
 
-import functools
 import json
 import tempfile
 
