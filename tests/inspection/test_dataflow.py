@@ -123,7 +123,7 @@ def test_engine_report_that_cannot_be_read(layers):
 
 
 def test_marking_all_outputs_breaks_fusion(fp32_model, tmp_path):
-    marked = dataflow.mark_all_outputs(fp32_model, tmp_path / "marked.onnx")
+    marked = onnx_file.mark_all_outputs(fp32_model, tmp_path / "marked.onnx")
     names = [value.name for value in onnx.load(marked).graph.output]
     assert names == ["y", "conv0", "relu0", "conv1", "norm", "sum", "relu1", "pool", "flat"]
     pytest.importorskip("tensorrt_rtx")

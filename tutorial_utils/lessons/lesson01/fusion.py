@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils import engine
-from tutorial_utils.inspection import dataflow
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import recordings, timing
 from tutorial_utils.measure.timing import Measurement
+from tutorial_utils.model import onnx_file
 
 METHOD = (
     "CUDA events around each call of an engine on its own stream, copies left out, input copied to the GPU once; "
@@ -47,7 +47,7 @@ def device_times(
     options = engine.BuildOptions(profiles=(engine.Profile.batch("x", sample, opt=batch, max=batch),))
     images = np.random.default_rng(0).standard_normal((batch, *sample), dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        marked = dataflow.mark_all_outputs(onnx_path, Path(folder) / f"{onnx_path.stem}-marked.onnx")
+        marked = onnx_file.mark_all_outputs(onnx_path, Path(folder) / f"{onnx_path.stem}-marked.onnx")
         engines = {name: engine.build(path, options) for name, path in (("fused", onnx_path), ("marked", marked))}
     with ExitStack() as stack:
         runners = {name: stack.enter_context(TensorRTRunner(built)) for name, built in engines.items()}
