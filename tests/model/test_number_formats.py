@@ -24,6 +24,31 @@ def test_limits_are_those_of_the_type(number_format):
     assert number_format.bits == known.bits
 
 
+@pytest.mark.parametrize("name", ["int8", "int32", "int64", "uint8", "bool"])
+def test_integers_have_the_limits_of_the_type(name):
+    one, dtype = formats.BY_NAME[name], np.dtype(name)
+    assert one.bits == 8 * dtype.itemsize
+    assert one.largest == (1 if name == "bool" else float(np.iinfo(dtype).max))
+    assert one.step(np.array([0.0, 1.0, one.largest / 2])).tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("name", ["int4", "float4_e2m1fn"])
+def test_four_bits_have_the_limits_of_the_type(name):
+    one = formats.BY_NAME["int4" if name == "int4" else "fp4"]
+    known = ml_dtypes.iinfo(name) if name == "int4" else ml_dtypes.finfo(name)
+    assert (one.bits, one.largest) == (4, float(known.max))
+    assert name == "int4" or one.smallest_normal == float(known.smallest_normal)
+
+
+@pytest.mark.parametrize(
+    ("written", "dtype"),
+    [("Half", "fp16"), ("FP16", "fp16"), ("Float", "fp32"), ("BFloat16", "bf16"), ("Int8", "int8"), ("FP4", "fp4"),
+     ("Bool", "bool"), ("UInt8", "uint8"), ("Complex", "complex")],
+)  # fmt: skip
+def test_names_of_tensorrt_are_known(written, dtype):
+    assert formats.dtype_of(written) == dtype
+
+
 @pytest.mark.parametrize("number_format", KNOWN, ids=lambda one: one.name)
 def test_rounding_is_that_of_the_type(number_format):
     random = np.random.default_rng(0)

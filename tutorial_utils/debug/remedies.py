@@ -17,12 +17,12 @@ from tutorial_utils import engine
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.debug import tensor_errors
 from tutorial_utils.model import onnx_file, text_detection
+from tutorial_utils.model.number_formats import FP16
 
-FP16_LARGEST = 65504.0
 Box = tuple[int, int, int, int]
 
 
-def too_large(values: Mapping[str, np.ndarray], limit: float = FP16_LARGEST) -> dict[str, float]:
+def too_large(values: Mapping[str, np.ndarray], limit: float = FP16.largest) -> dict[str, float]:
     """Return the largest magnitude of each tensor that exceeds a limit.
 
     Args:
@@ -42,7 +42,7 @@ def touching(model: onnx.ModelProto, tensors: Iterable[str]) -> list[str]:
     return [node.name for node in model.graph.node if wanted & {*node.input, *node.output}]
 
 
-def clip(model: onnx.ModelProto, tensors: Iterable[str], limit: float = FP16_LARGEST) -> onnx.ModelProto:
+def clip(model: onnx.ModelProto, tensors: Iterable[str], limit: float = FP16.largest) -> onnx.ModelProto:
     """Return a model with a Clip node after each of these tensors: from -limit to limit.
 
     Args:
@@ -80,7 +80,7 @@ def clip(model: onnx.ModelProto, tensors: Iterable[str], limit: float = FP16_LAR
     return clipped
 
 
-def scale_for_headroom(peak: float, headroom: float = 8, limit: float = FP16_LARGEST) -> float:
+def scale_for_headroom(peak: float, headroom: float = 8, limit: float = FP16.largest) -> float:
     """Return the largest power of two, 1 at most, by which a tensor must be multiplied to stay below a limit.
 
     Args:

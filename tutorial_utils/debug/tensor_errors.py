@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-import ml_dtypes
 import numpy as np
 import onnx
 import pandas as pd
@@ -18,14 +17,11 @@ from onnx import TensorProto, numpy_helper
 
 from tutorial_utils.base.errors import InputError, PrecisionError
 from tutorial_utils.model import onnx_file
+from tutorial_utils.model.number_formats import BY_NAME
 
 Format = Literal["fp32", "tf32", "fp16", "bf16"]
-_FRACTION_BITS = {"fp32": 23, "tf32": 10, "fp16": 10, "bf16": 7}
-_STORED = {
-    "fp16": (TensorProto.FLOAT16, np.float16),
-    "bf16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16),
-}
-_NARROW = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+_STORED = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_NARROW = set(_STORED.values())
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Mul"}
 _BOUNDED = {"Clip", "HardSigmoid", "Sigmoid", "Softmax", "Tanh"}  # whatever scale comes in, it ends here
 
@@ -36,9 +32,9 @@ def machine_epsilon(dtype: Format) -> float:
     Raises:
         PrecisionError: The format is unknown.
     """
-    if dtype not in _FRACTION_BITS:
+    if dtype not in get_args(Format):
         raise PrecisionError(f"There is no format {dtype!r}.", f"Choose one of {', '.join(get_args(Format))}.")
-    return 2.0 ** -_FRACTION_BITS[dtype]
+    return BY_NAME[dtype].epsilon
 
 
 def tolerance(dtype: Format, depth: int) -> float:
@@ -131,13 +127,13 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
     graph = rounded.graph
     types = {value.name: value.type.tensor_type.elem_type for value in _values(model)}
     if stored_as:
-        types = {name: _STORED[stored_as][0] if kind == TensorProto.FLOAT else kind for name, kind in types.items()}
+        types = {name: _STORED[stored_as] if kind == TensorProto.FLOAT else kind for name, kind in types.items()}
     for weight in graph.initializer:
         values = numpy_helper.to_array(weight)
         if weight.data_type in _NARROW:
             values = values.astype(np.float32)
         elif stored_as and weight.data_type == TensorProto.FLOAT:
-            values = values.astype(_STORED[stored_as][1]).astype(np.float32)
+            values = BY_NAME[stored_as].round(values).astype(np.float32)
         weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     nodes = []
     for node in graph.node:

@@ -12,15 +12,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tutorial_utils.model import number_formats
+
 # Layers that move no data: they order the streams of an engine, or compute shapes on the host.
 _CONTROL_LAYERS = {"signal", "wait", "shape_call"}
-
-# TensorRT's names of data types, in the inspector and in its log, and the ones that the course uses.
-_DATA_TYPES = {
-    "Float": "fp32", "FP32": "fp32", "Half": "fp16", "FP16": "fp16", "BFloat16": "bf16", "BF16": "bf16",
-    "Int8": "int8", "INT8": "int8", "FP8": "fp8", "Int4": "int4", "FP4": "fp4", "Int32": "int32", "Int64": "int64",
-    "Bool": "bool", "UInt8": "uint8",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -156,7 +151,7 @@ def _tensors_from_log(text: str) -> tuple[EngineTensor, ...]:
         EngineTensor(
             name=found["name"],
             shape=tuple(int(size) for size in found["shape"].split(",") if size),
-            dtype=_DATA_TYPES.get(found["dtype"], found["dtype"].lower()),
+            dtype=number_formats.dtype_of(found["dtype"]),
             format=_format(found["format"]),
         )
         for found in _LOG_TENSOR.finditer(text)
@@ -199,10 +194,11 @@ def _tensor_from_inspector(tensor: dict[str, Any]) -> EngineTensor:
     combined = tensor.get("Format/Datatype")
     if combined is not None:  # for example "Row major linear FP16 format", or "Half" where the engine says no more
         words = combined.split()
-        dtype = next((_DATA_TYPES[word] for word in words if word in _DATA_TYPES), combined)
-        layout = " ".join(word for word in words if word not in _DATA_TYPES)
+        types = [word for word in words if word.lower() in number_formats.BY_NAME]
+        dtype = number_formats.dtype_of(types[0]) if types else combined
+        layout = " ".join(word for word in words if word not in types)
     else:
-        dtype = _DATA_TYPES.get(tensor["Datatype"], tensor["Datatype"].lower())
+        dtype = number_formats.dtype_of(tensor["Datatype"])
         layout = tensor.get("Format", "")
     return EngineTensor(tensor["Name"], tuple(tensor["Dimensions"]), dtype, _format(layout))
 

@@ -13,15 +13,10 @@ import onnx
 
 from tutorial_utils.base.errors import InputError, ModelFileError
 from tutorial_utils.engine.report import BuildReport
-from tutorial_utils.model import onnx_file
+from tutorial_utils.model import number_formats, onnx_file
 
 # Operators whose output is the same bytes under another name or shape: running them copies nothing.
 VIEWS = {"Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten"}
-
-_BITS = {
-    "fp32": 32, "fp16": 16, "bf16": 16, "fp8": 8, "int8": 8, "uint8": 8, "bool": 8, "fp4": 4, "int4": 4, "int32": 32,
-    "int64": 64,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -182,13 +177,13 @@ def from_report(report: BuildReport, batch: int) -> Dataflow:
     if not report.kernels:
         raise InputError("The report has no layers.", 'Build with verbosity="detailed", which is the default.')
     tensors = [tensor for kernel in report.kernels for tensor in kernel.inputs + kernel.outputs]
-    unknown = sorted({tensor.dtype for tensor in tensors} - _BITS.keys())
+    unknown = sorted({tensor.dtype for tensor in tensors} - number_formats.BY_NAME.keys())
     if unknown:
-        raise InputError(f"The size of {', '.join(unknown)} is unknown.", "Add it to the table in graph.py.")
+        raise InputError(f"The size of {', '.join(unknown)} is unknown.", "Add it to model/number_formats.py.")
     sizes = {}
     for tensor in tensors:
         elements = int(np.prod([batch if size < 0 else size for size in tensor.shape]))
-        sizes[tensor.name] = elements * _BITS[tensor.dtype] // 8
+        sizes[tensor.name] = elements * number_formats.BY_NAME[tensor.dtype].bits // 8
     steps = tuple(
         Step(
             name=kernel.name,

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tutorial_utils.base.errors import PrecisionError
 from tutorial_utils.model import onnx_file
+from tutorial_utils.model.number_formats import FP16
 
 _BF16_OPSET = 22  # the first in which ONNX allows BF16 for convolutions
-_LARGEST_FP16 = 65504.0
 _FLOAT, _FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
 
@@ -55,7 +55,7 @@ def to_fp16(onnx_path: str | Path, target_path: str | Path, *, keep_fp32: Iterab
             warnings.filterwarnings("ignore", message="the float32 number")
             converted = float16.convert_float_to_float16(
                 model,
-                max_finite_val=_LARGEST_FP16,  # its default is 10,000, to which it cuts larger weights without a word
+                max_finite_val=FP16.largest,  # its default is 10,000, to which it cuts larger weights without a word
                 keep_io_types=True,
                 node_block_list=kept,
             )
@@ -78,9 +78,9 @@ def _require_weights_in_range(model: onnx.ModelProto, kept: list[str], name: str
     for weight_name, weight in weights.items():
         if weight.data_type == _FLOAT and weight_name in converted:
             largest = float(np.abs(onnx.numpy_helper.to_array(weight)).max(initial=0))
-            if largest > _LARGEST_FP16:
+            if largest > FP16.largest:
                 raise PrecisionError(
-                    f"The weight {weight_name} of {name} reaches {largest:,.0f}, and FP16 ends at 65,504.",
+                    f"The weight {weight_name} of {name} reaches {largest:,.0f}, and FP16 ends at {FP16.largest:,.0f}.",
                     "Fold batch norms into their convolutions, or keep the weight's node in FP32 (keep_fp32).",
                 )
 

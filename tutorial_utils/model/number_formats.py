@@ -1,4 +1,4 @@
-"""Lesson 01, low precision: what the number formats of GPUs can hold, and what they lose of given values."""
+"""The number formats of GPUs, in one table: sizes, limits, the names that TensorRT has for them, losses by rounding."""
 
 from dataclasses import dataclass
 
@@ -11,17 +11,26 @@ class NumberFormat:
 
     Attributes:
         name: Its usual name.
+        dtype: What reports of engines and file names call it: "fp16".
         bits: Bits in memory. TF32 is stored as FP32, in 32 bits.
         fraction_bits: Bits after the binary point of the mantissa. They give the resolution.
         smallest_normal: Below this, the resolution is lost bit by bit ("subnormal" numbers).
         largest: Largest finite number.
+        alias: Another name that TensorRT gives it, in lower case.
     """
 
     name: str
+    dtype: str
     bits: int
     fraction_bits: int
     smallest_normal: float
     largest: float
+    alias: str = ""
+
+    @property
+    def epsilon(self) -> float:
+        """The distance from 1 to the next larger number. Rounding errs by half of it at most."""
+        return 2.0**-self.fraction_bits
 
     @property
     def smallest(self) -> float:
@@ -50,15 +59,32 @@ class NumberFormat:
         return np.where(np.abs(rounded) > self.largest, np.copysign(np.inf, scaled), rounded) * scale
 
 
-# NVIDIA's TF32 and BF16 have FP32's exponent, FP16 is IEEE 754's, E4M3 is that of https://arxiv.org/abs/2209.05433.
-FP32 = NumberFormat("FP32", 32, 23, 2.0**-126, (2 - 2.0**-23) * 2.0**127)
-TF32 = NumberFormat("TF32", 32, 10, 2.0**-126, (2 - 2.0**-10) * 2.0**127)
-BF16 = NumberFormat("BF16", 16, 7, 2.0**-126, (2 - 2.0**-7) * 2.0**127)
-FP16 = NumberFormat("FP16", 16, 10, 2.0**-14, 65504.0)
-FP8 = NumberFormat("FP8 E4M3", 8, 3, 2.0**-6, 448.0)
-# An integer is a format whose step is 1 everywhere. It is always used with a scale.
-INT8 = NumberFormat("INT8", 8, 7, 128.0, 127.0)
-FORMATS = (FP32, TF32, BF16, FP16, FP8, INT8)
+def _integer(dtype: str, bits: int, sign: bool = True) -> NumberFormat:
+    """An integer is a format whose step is 1 everywhere. Small ones are used with a scale."""
+    above = bits - sign
+    return NumberFormat(dtype.upper(), dtype, bits, above, 2.0**above, 2.0**above - 1)
+
+
+# NVIDIA's TF32 and BF16 have FP32's exponent, FP16 is IEEE 754's, E4M3 is that of https://arxiv.org/abs/2209.05433,
+# FP4 is E2M1 of https://arxiv.org/abs/2310.10537.
+FP32 = NumberFormat("FP32", "fp32", 32, 23, 2.0**-126, (2 - 2.0**-23) * 2.0**127, "float")
+TF32 = NumberFormat("TF32", "tf32", 32, 10, 2.0**-126, (2 - 2.0**-10) * 2.0**127)
+BF16 = NumberFormat("BF16", "bf16", 16, 7, 2.0**-126, (2 - 2.0**-7) * 2.0**127, "bfloat16")
+FP16 = NumberFormat("FP16", "fp16", 16, 10, 2.0**-14, 65504.0, "half")
+FP8 = NumberFormat("FP8 E4M3", "fp8", 8, 3, 2.0**-6, 448.0)
+FP4 = NumberFormat("FP4 E2M1", "fp4", 4, 1, 1.0, 6.0)
+INT8 = _integer("int8", 8)
+BOOL = NumberFormat("BOOL", "bool", 8, 1, 2.0, 1.0)
+OTHERS = (_integer("int4", 4), _integer("int32", 32), _integer("int64", 64), _integer("uint8", 8, sign=False), BOOL)
+
+FORMATS = (FP32, TF32, BF16, FP16, FP8, INT8)  # those that the lessons compare
+BY_NAME = {name: one for one in (*FORMATS, FP4, *OTHERS) for name in (one.dtype, one.alias) if name}
+
+
+def dtype_of(name: str) -> str:
+    """Return what the course calls a data type of TensorRT, which writes "Half" or "FP16"; others in lower case."""
+    known = BY_NAME.get(name.lower())
+    return known.dtype if known else name.lower()
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import pandas as pd
 
 from tutorial_utils import plotting
 from tutorial_utils.debug import tensor_errors
+from tutorial_utils.model.number_formats import FP16
 
-FP16_MAX = float(np.finfo(np.float16).max)
 _STYLES = {"fp16": (plotting.BLUE, "o"), "bf16": (plotting.ORANGE, "^")}
 
 
@@ -24,14 +24,14 @@ def magnitudes(tables: Mapping[str, pd.DataFrame]) -> plotting.Picture:
     for (name, table), (colour, width) in zip(tables.items(), styles, strict=False):
         peaks = table["peak_ref"].to_numpy()
         axes.plot(range(len(peaks)), peaks, color=colour, linewidth=width, label=name)
-        above = [(position, peak) for position, peak in enumerate(peaks) if peak > FP16_MAX]
+        above = [(position, peak) for position, peak in enumerate(peaks) if peak > FP16.largest]
         for position, peak in above:
             axes.plot(position, peak, "x", color=colour, markersize=8, markeredgewidth=2)
         largest = table["peak_ref"].idxmax()
         lines.append(
             f"{name}: largest {table['peak_ref'].max():,.0f} in {largest}; {len(above)} tensors above the limit"
         )
-    axes.axhline(FP16_MAX, color="black", linewidth=1, linestyle="--", label="largest FP16 number, 65,504")
+    axes.axhline(FP16.largest, color="black", linewidth=1, linestyle="--", label="largest FP16 number, 65,504")
     axes.set_yscale("log")
     axes.set_xlabel("tensors in the order of computation")
     axes.set_ylabel("largest magnitude, FP32")

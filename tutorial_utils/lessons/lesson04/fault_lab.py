@@ -21,6 +21,7 @@ from tutorial_utils.lessons.lesson04 import fault_lab_model
 from tutorial_utils.lessons.lesson04.fault_lab_model import IMAGE_SIZE, INPUTS
 from tutorial_utils.measure import recordings
 from tutorial_utils.model import data, networks, onnx_file
+from tutorial_utils.model.number_formats import FP16
 
 CAUSES = {
     "overflow": "a tensor grows beyond the largest number of its data type",
@@ -37,7 +38,6 @@ SEED = 4469  # one of those that go from easy to hard
 
 _IMAGES = 4
 _BLANK = 2  # the image of a batch that shows nothing but grey
-_FP16_LARGEST = 65504
 
 _AGAINST = {
     "overflow": "No tensor of the candidate becomes infinite. Compare its largest values with the reference's.",
@@ -175,7 +175,7 @@ def _overflow(random: np.random.Generator, folder: Path) -> Case:
     feeds = _normalized(_photographs(random))
     tensor = random.choice(scaling.movable(model)).item()
     largest = np.abs(_every_tensor(model, feeds, folder)[tensor]).max()
-    exponent = np.ceil(np.log2(1.25 * _FP16_LARGEST / largest))
+    exponent = np.ceil(np.log2(1.25 * FP16.largest / largest))
     return _fp16_case(scaling.move_scale(model, tensor, 2.0**exponent), feeds, ("overflow", tensor), folder)
 
 
@@ -287,7 +287,7 @@ def _half(model: onnx.ModelProto) -> onnx.ModelProto:
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    limits = {"min_positive_val": 0.0, "max_finite_val": _FP16_LARGEST}
+    limits = {"min_positive_val": 0.0, "max_finite_val": FP16.largest}
     return float16.convert_float_to_float16(copy, keep_io_types=True, **limits)
 
 

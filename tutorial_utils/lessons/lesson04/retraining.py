@@ -28,11 +28,11 @@ from tutorial_utils.base import onnx_session, paths
 from tutorial_utils.base.errors import BuildError, ExportError, InputError, ModelFileError
 from tutorial_utils.debug import tensor_errors
 from tutorial_utils.model import classifier, data, networks, onnx_file
+from tutorial_utils.model.number_formats import FP16
 from tutorial_utils.model.quiet_paddle import paddle
 
 nn, functional = paddle.nn, paddle.nn.functional
 
-FP16_SMALLEST_NORMAL = 2.0**-14  # below it, FP16 loses a bit of resolution with each halving
 SCALE = 2.0**14
 EPOCHS = 2
 BATCH = 64
@@ -375,7 +375,7 @@ def examine(onnx_path: str | Path, test_set: data.Dataset) -> Health:
     half = tensor_errors.all_outputs(onnx_path, feeds, stored_as="fp16")[logits]
     finite = np.isfinite(half).all(axis=1)
     return Health(
-        subnormal=int(np.count_nonzero((weights > 0) & (weights < FP16_SMALLEST_NORMAL))),
+        subnormal=int(np.count_nonzero((weights > 0) & (weights < FP16.smallest_normal))),
         largest_weight=float(weights.max()),
         largest_activation=max(float(np.abs(values).max()) for values in exact.values()),
         finite=bool(finite.all()),
