@@ -6,7 +6,7 @@ import pytest
 from small_models import images, residual_model, save_paddle
 
 from tutorial_utils.base.paths import CACHE_VARIABLE
-from tutorial_utils.model import half_precision, onnx_file, quantization
+from tutorial_utils.model import onnx_file, precisions
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,10 +21,9 @@ def cache_of_its_own(tmp_path_factory):
 def models(tmp_path_factory) -> dict[str, Path]:
     """The residual model in each precision, by its name."""
     folder = tmp_path_factory.mktemp("models")
-    paths = {precision: folder / f"{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
+    paths = {precision: folder / f"{precision}.onnx" for precision in precisions.PRECISIONS}
     onnx_file.save(residual_model(), paths["fp32"])
-    half_precision.to_fp16(paths["fp32"], paths["fp16"])
-    quantization.to_int8(paths["fp32"], paths["int8"], images(32))
+    precisions.write(paths, images(32))
     return paths
 
 

@@ -33,7 +33,7 @@ from tutorial_utils.base import errors, flavour
 from tutorial_utils.base.paths import CACHE_VARIABLE, cache_dir
 from tutorial_utils.inspection import page
 from tutorial_utils.measure import recordings
-from tutorial_utils.model import data, onnx_file, precisions, quantization, text_detection
+from tutorial_utils.model import data, half_precision, onnx_file, quantization, text_detection
 
 trt = pytest.importorskip("tensorrt_rtx")
 from tutorial_utils.engine import BuildOptions, Profile, build  # noqa: E402 - these need TensorRT
@@ -540,7 +540,9 @@ OWN = {
     errors.ModelFileError: lambda folder: onnx_file.load(folder / "absent.onnx"),
     errors.UnsupportedOperatorError: lambda folder: build(folder / "odd.onnx", BuildOptions(), use_cache=False),
     errors.ExportError: lambda folder: onnx_file.save(per_channel_model(opset=12), folder / "invalid.onnx"),
-    errors.PrecisionError: lambda folder: precisions.to_precision(folder / "odd.onnx", "fp4", folder / "fp4.onnx"),
+    errors.PrecisionError: lambda folder: half_precision.to_fp16(
+        folder / "model.onnx", folder / "half.onnx", keep_fp32=["absent"]
+    ),
     errors.CalibrationError: lambda folder: quantization.to_int8(folder / "odd.onnx", folder / "int8.onnx", None),
     errors.ProfileError: lambda folder: Profile.of(x=((4,), (2,), (8,))),
     errors.BuildError: lambda folder: BuildOptions(verbosity="loud"),

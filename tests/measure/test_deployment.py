@@ -13,10 +13,11 @@ from onnx import numpy_helper
 
 from tutorial_utils import plotting
 from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError
+from tutorial_utils.base.gpu import Gpu
 from tutorial_utils.engine import BuildReport
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import deployment, quality, record, recordings, timing
-from tutorial_utils.model import data, half_precision
+from tutorial_utils.model import data
 from tutorial_utils.runners import Runner
 from tutorial_utils.runners.base import TensorSpec
 
@@ -199,17 +200,15 @@ def test_a_model_that_overflows_costs_its_own_row_only(test_images, fp32_model, 
     assert deployment.Skipped("ONNX Runtime CPU FP16", "It returns NaN or Inf.") in skipped
 
 
-def test_a_model_that_one_backend_refuses_costs_its_own_row_only(test_images, models, tmp_path):
+def test_a_model_that_one_backend_refuses_costs_its_own_row_only(test_images, models):
     """ONNX Runtime's CPU has no convolutions in BF16, and says so when it loads the model."""
-
-    bf16 = half_precision.to_bf16(models["fp16"], tmp_path / "refused.onnx")
-    variants = {"bf16": bf16, "fp32": models["fp32"], "fp16": models["fp16"]}
+    variants = {"bf16": models["bf16"], "fp32": models["fp32"], "fp16": models["fp16"]}
     rows, skipped = deployment.run(without_gpu(), test_images, variants, seconds=0.05)
     assert [row.precision for row in rows] == ["fp32", "fp16"]
     assert rows[0].agreement == 1  # the first that runs is the reference
     assert rows[0].relative_error == 0
     (refused,) = [one for one in skipped if one.what == "ONNX Runtime CPU BF16"]
-    assert "ONNX Runtime can't load refused.onnx" in refused.reason
+    assert "ONNX Runtime can't load bf16.onnx" in refused.reason
     assert "Could not find an implementation" in refused.reason
     assert "Remedy" not in refused.reason  # to export the model again wouldn't help
 
@@ -263,6 +262,27 @@ def test_a_table_without_any_row_says_why(test_images, tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
     with pytest.raises(BackendUnavailableError, match=r"ONNX Runtime CPU FP32: ONNX Runtime can't load broken\.onnx"):
         deployment.run(without_gpu(), test_images, {"fp32": tmp_path / "broken.onnx"}, seconds=0.05)
+
+
+@pytest.mark.parametrize(
+    ("precision", "refused_on"), [("fp32", []), ("fp16", []), ("bf16", ["7.5"]), ("fp8", ["7.5", "8.6"])]
+)
+def test_a_type_that_the_gpu_lacks_is_refused_with_its_reason(precision, refused_on):
+    def refusal(compute_capability):
+        gpu = Gpu("Some GPU", compute_capability, "13.0", 1)
+        return deployment.refusal(dataclasses.replace(without_gpu(), gpu=gpu), precision)
+
+    refusals = {one: refusal(one) for one in ("7.5", "8.6", "8.9", "12.0")}
+    assert [one for one, reason in refusals.items() if reason] == refused_on
+    assert deployment.refusal(dataclasses.replace(without_gpu(), gpu=None), precision) is None
+    if precision == "bf16":
+        assert refusals["7.5"] == "BF16 needs compute capability 8.0 or newer, and Some GPU has 7.5."
+
+
+def test_int8_is_refused_where_tensorrt_cannot_build_it(stubs):
+    assert deployment.refusal(stubs["machine"], "int8") == "Not here."
+    _, skipped = deployment.run(**stubs)
+    assert deployment.Skipped("TensorRT INT8", "Not here.") in skipped
 
 
 def test_row_survives_json(row):

@@ -269,17 +269,6 @@ def test_unknown_calibration_method(fp32_model, target):
         quantization.to_int8(fp32_model, target, images(2), method="kl")
 
 
-def test_unknown_precision(fp32_model, target):
-    with pytest.raises(PrecisionError, match=r"'fp8'.*fp32, fp16, int8"):
-        precisions.to_precision(fp32_model, "fp8", target)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_to_precision_gives_what_the_name_says(precision, models, tmp_path):
-    path = precisions.to_precision(models["fp32"], precision, tmp_path / "model.onnx", images(32))
-    assert onnx.load(path).graph == onnx.load(models[precision]).graph
-
-
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
 def test_a_number_of_images_that_no_batch_divides(method, fp32_model, tmp_path):
     path = quantization.to_int8(fp32_model, tmp_path / "int8.onnx", images(7), method=method, batch_size=4)
@@ -380,10 +369,11 @@ def test_fp16_twice_is_refused(models, target):
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "garbage"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
 def test_damaged_onnx_file(precision, damage, damaged_models, target):
+    files = {"fp32": damaged_models[damage], "int8": damaged_models[damage]}
     with pytest.raises(ModelFileError, match=damage):
-        precisions.to_precision(damaged_models[damage], precision, target, images(2))
+        precisions.PRECISIONS[precision].make(files, target, images(2))
 
 
 def test_invalid_model_leaves_the_older_file(tmp_path):

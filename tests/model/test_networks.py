@@ -27,6 +27,8 @@ def exported(monkeypatch, tmp_path) -> list[str]:
 
     monkeypatch.setattr(export, "to_onnx", lambda model, params, target: write(target))
     monkeypatch.setattr(half_precision, "to_fp16", lambda source, target: write(target))
+    monkeypatch.setattr(half_precision, "to_bf16", lambda source, target: write(target))
+    monkeypatch.setattr(quantization, "to_fp8", lambda source, int8, target: write(target))
     monkeypatch.setattr(quantization, "to_int8", lambda source, target, images: write(target))
     return done
 
@@ -34,7 +36,13 @@ def exported(monkeypatch, tmp_path) -> list[str]:
 def test_files_are_made_once(exported):
     first = networks.quick()
     assert networks.quick() == first
-    assert exported == [*networks.PRECISIONS]
+    assert exported == [*networks.RUN_EVERYWHERE]
+
+
+def test_what_a_precision_is_made_from_is_made_too(exported):
+    networks.quick()
+    assert [*networks.quick(["fp8", "bf16"])] == ["fp8", "bf16"]
+    assert exported == [*networks.RUN_EVERYWHERE, "bf16", "fp8"]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +54,7 @@ def test_another_version_of_a_library_exports_anew(package, exported, monkeypatc
     installed = networks._version
     monkeypatch.setattr(networks, "_version", lambda name: "999.0" if name == package else installed(name))
     second = networks.quick()
-    assert exported == [*networks.PRECISIONS] * 2
+    assert exported == [*networks.RUN_EVERYWHERE] * 2
     assert not {*first.values()} & {*second.values()}
 
 
@@ -59,14 +67,14 @@ def test_another_recipe_exports_anew(exported, monkeypatch):
     networks.quick()
     monkeypatch.setattr(networks, "EXPORT_RECIPE", networks.EXPORT_RECIPE + 1)
     networks.quick()
-    assert exported == [*networks.PRECISIONS] * 2
+    assert exported == [*networks.RUN_EVERYWHERE] * 2
 
 
 def test_another_network_exports_anew(exported, tmp_path):
     networks.quick()
     (tmp_path / "model.pdiparams").write_text("other weights")
     networks.quick()
-    assert exported == [*networks.PRECISIONS] * 2
+    assert exported == [*networks.RUN_EVERYWHERE] * 2
 
 
 @pytest.mark.parametrize("module", [networks, export], ids=lambda module: module.__name__)
@@ -76,4 +84,4 @@ def test_a_comment_exports_nothing(module, exported, monkeypatch, tmp_path):
     commented.write_text(Path(module.__file__).read_text(encoding="utf-8") + "\n# a comment\n", encoding="utf-8")
     monkeypatch.setattr(module, "__file__", str(commented))
     networks.quick()
-    assert exported == [*networks.PRECISIONS]
+    assert exported == [*networks.RUN_EVERYWHERE]

@@ -19,6 +19,7 @@ from tutorial_utils.machine.capabilities import Capabilities
 from tutorial_utils.measure import quality, timing
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model.data import Dataset
+from tutorial_utils.model.precisions import PRECISIONS
 from tutorial_utils.runners import Runner
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Row:
 
     Attributes:
         backend: Library and device.
-        precision: "fp32", "fp16" or "int8".
+        precision: One of `PRECISIONS`.
         quality: Accuracy, macro precision and macro recall on the whole dataset.
         agreement: Fraction of test images with the same answer as the reference, which is the first row.
         relative_error: Largest difference of a logit from the reference, as a fraction of the largest logit.
@@ -221,13 +222,29 @@ def _candidates(
     for precision, path in onnx_models.items():
         engine = engines.get(precision)
         if engine is None:
-            known = precision == "int8" and not machine.tensorrt_int8.available
-            reason = machine.tensorrt_int8.reason if known else "No engine was built."
+            reason = refusal(machine, precision) or "No engine was built."
             skipped.append(Skipped(f"TensorRT {precision.upper()}", reason))
             continue
         make_runner, model_bytes = functools.partial(TensorRTRunner, engine), path.stat().st_size
         candidates.append(_Candidate(engine.report.flavour, precision, make_runner, model_bytes, engine))
     return candidates, skipped
+
+
+def refusal(machine: Capabilities, precision: str) -> str | None:
+    """Return why TensorRT can't build an engine of a precision on this machine, or None where it can.
+
+    Args:
+        machine: From `capabilities.probe`. Without a GPU, engines are built for others, which may have any type.
+        precision: One of `PRECISIONS`.
+    """
+    needs = PRECISIONS[precision]
+    if needs.capability and not getattr(machine, needs.capability).available:
+        return getattr(machine, needs.capability).reason
+    oldest = needs.compute_capability
+    if machine.gpu and oldest and tuple(map(int, machine.gpu.compute_capability.split("."))) < oldest:
+        has = f"{machine.gpu.name} has {machine.gpu.compute_capability}"
+        return f"{precision.upper()} needs compute capability {oldest[0]}.{oldest[1]} or newer, and {has}."
+    return None
 
 
 def _dynamic_graph(model: "paddle.nn.Layer", dataset: Dataset) -> _Candidate:

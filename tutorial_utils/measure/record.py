@@ -7,6 +7,7 @@ from tutorial_utils import engine
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import deployment, recordings
 from tutorial_utils.model import data, networks, onnx_file
+from tutorial_utils.model.precisions import DEPLOYED, PRECISIONS
 
 # Batches from one image to the largest that the lessons time, with the best kernels for the latter.
 PROFILE = engine.Profile.batch("x", data.IMAGE_SHAPE, opt=64, max=64)
@@ -16,7 +17,7 @@ def record_deployment(models: Path | None = None, name: str | None = None, secon
     """Measure the quick classifier in every precision on every backend of this machine, and keep it as a recording.
 
     Args:
-        models: A folder with ``quick-fp32.onnx``, ``quick-fp16.onnx`` and ``quick-int8.onnx`` from another machine, for
+        models: A folder with ``quick-fp32.onnx`` and so on for each of `precisions.DEPLOYED`, from another machine, for
             one without Paddle. None trains and exports here.
         name: Name of the recording; "deployment_" and the GPU's name unless given. The course ships "deployment".
         seconds: About how long to time each row.
@@ -28,11 +29,11 @@ def record_deployment(models: Path | None = None, name: str | None = None, secon
         BackendUnavailableError: TensorRT engines can't run here, so there is nothing to record.
     """
     machine = capabilities.require_tensorrt_run()
-    onnx_models = networks.quick() if models is None else models_in(models)
+    onnx_models = networks.quick(DEPLOYED) if models is None else models_in(models)
     engines = {
         precision: engine.build(path, engine.BuildOptions(profiles=(PROFILE,)))
         for precision, path in onnx_models.items()
-        if precision != "int8" or machine.tensorrt_int8.available
+        if deployment.refusal(machine, precision) is None
     }
     rows, skipped = deployment.run(machine, data.load("digits", "test"), onnx_models, engines=engines, seconds=seconds)
     recording = recordings.new(
@@ -51,7 +52,7 @@ def models_in(folder: Path) -> dict[str, Path]:
     Raises:
         ModelFileError: One of them is missing.
     """
-    models = {precision: Path(folder) / f"quick-{precision}.onnx" for precision in networks.PRECISIONS}
+    models = {name: Path(folder) / PRECISIONS[name].file_name("quick") for name in DEPLOYED}
     for path in models.values():
         onnx_file.load(path)
     return models

@@ -37,8 +37,6 @@ def to_fp16(onnx_path: str | Path, target_path: str | Path, *, keep_fp32: Iterab
         PrecisionError: The model can't be converted, has a weight beyond FP16's largest number, or lacks a node that is
             named in ``keep_fp32``.
     """
-    from onnxconverter_common import float16
-
     model = onnx_file.load(onnx_path)
     onnx_file.require_fp32(model, Path(onnx_path).name)
     kept = sorted(set(keep_fp32))
@@ -49,6 +47,13 @@ def to_fp16(onnx_path: str | Path, target_path: str | Path, *, keep_fp32: Iterab
             "Give names of nodes, not of tensors: node.name for node in model.graph.node.",
         )
     _require_weights_in_range(model, kept, Path(onnx_path).name)
+    return onnx_file.save(_converted(model, kept, Path(onnx_path).name), target_path)
+
+
+def _converted(model: onnx.ModelProto, kept: list[str], name: str) -> onnx.ModelProto:
+    """Return the model in FP16. What is too large for it becomes its largest number."""
+    from onnxconverter_common import float16
+
     try:
         with warnings.catch_warnings():
             # Weights below FP16's smallest number are rounded to it, with a warning for each: lesson 01 counts them.
@@ -61,12 +66,12 @@ def to_fp16(onnx_path: str | Path, target_path: str | Path, *, keep_fp32: Iterab
             )
         if kept:
             _join_fp32_neighbours(converted)
+        return converted
     except Exception as error:
         raise PrecisionError(
-            f"{Path(onnx_path).name} can't be converted to FP16: {error}.",
+            f"{name} can't be converted to 16 bits: {error}.",
             "Convert the original FP32 model, not one that was converted or quantized before.",
         ) from error
-    return onnx_file.save(converted, target_path)
 
 
 def _require_weights_in_range(model: onnx.ModelProto, kept: list[str], name: str) -> None:
@@ -111,18 +116,31 @@ def _target(cast: onnx.NodeProto) -> int:
     return cast.attribute[0].i  # "to" is the one attribute of Cast before opset 19
 
 
-def to_bf16(fp16_path: Path, target_path: Path) -> Path:
-    """Write the BF16 variant of a model that `to_fp16` made: the same graph, with the other half type.
+def to_bf16(onnx_path: str | Path, target_path: str | Path) -> Path:
+    """Convert weights and activations to BF16, which has the range of FP32 and 8 bits of resolution.
 
-    BF16 has the range of FP32 and 8 bits of resolution. A weight that FP16 had rounded is rounded again, which doesn't
-    matter for the question whether an engine can be built.
+    The graph is that of `to_fp16` with the other half type: inputs and outputs stay FP32.
+
+    Args:
+        onnx_path: The FP32 model.
+        target_path: Where to write the BF16 model.
+
+    Returns:
+        ``target_path``.
+
+    Raises:
+        ModelFileError: The model is missing or damaged.
+        PrecisionError: The model can't be converted.
     """
-    model = onnx_file.load(fp16_path)
+    exact = onnx_file.load(onnx_path)
+    onnx_file.require_fp32(exact, Path(onnx_path).name)
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in exact.graph.initializer}
+    model = _converted(exact, [], Path(onnx_path).name)
     del model.graph.value_info[:]  # they name the old type
     model = onnx.version_converter.convert_version(model, _BF16_OPSET)
     for weight in model.graph.initializer:
         if weight.data_type == TensorProto.FLOAT16:
-            values = numpy_helper.to_array(weight).astype(np.float32).astype(ml_dtypes.bfloat16)
+            values = weights[weight.name].astype(ml_dtypes.bfloat16)
             weight.CopyFrom(
                 helper.make_tensor(weight.name, TensorProto.BFLOAT16, weight.dims, values.tobytes(), raw=True)
             )

@@ -4,6 +4,7 @@ Lesson 00 walks this road step by step. The other lessons and the recordings sta
 """
 
 import json
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,16 +13,17 @@ from filelock import FileLock
 
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import ModelFileError
-from tutorial_utils.model import data, export, half_precision, quantization
+from tutorial_utils.model import data, export, precisions
+from tutorial_utils.model.precisions import PRECISIONS
 
-PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_IMAGES = 500
+RUN_EVERYWHERE = ("fp32", "fp16", "int8")
 
 # Raise this by one whenever the same network comes out as another ONNX file than before: a change in `export`,
-# `paddle2onnx_worker`, `half_precision`, `quantization`, the choice of calibration images or the calls below. Files in
+# `paddle2onnx_worker`, `precisions` and what it calls, the choice of calibration images or the calls below. Files in
 # a cache are found by it. A hash of the source text would export anew for a comment, and miss what changes in a module
 # that nobody thought of.
-EXPORT_RECIPE = 1
+EXPORT_RECIPE = 2
 # What writes the files; another version may write others. Of builds for CPU and GPU, one is installed.
 _EXPORTERS = (
     "paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxconverter-common",
@@ -29,20 +31,25 @@ _EXPORTERS = (
 )  # fmt: skip
 
 
-def quick() -> dict[str, Path]:
-    """Return the quick classifier, trained on the digits, by precision: "fp32", "fp16" and "int8"."""
+def quick(names: Iterable[str] = RUN_EVERYWHERE) -> dict[str, Path]:
+    """Return the quick classifier, trained on the digits, by precision.
+
+    Args:
+        names: The precisions wanted, of `PRECISIONS`; unless given, those that every backend runs.
+    """
     from tutorial_utils.model import classifier  # imports Paddle
 
     saved = classifier.load_or_train("quick", "digits").saved
     folder = _folder("quick", saved.model_path, saved.params_path)
-    files = {precision: folder / f"quick-{precision}.onnx" for precision in PRECISIONS}
+    wanted = tuple(names)
+    needed = {"fp32", *wanted, *(source for name in wanted for source in PRECISIONS[name].made_from)}
+    files = {name: folder / PRECISIONS[name].file_name("quick") for name in needed}
     with FileLock(folder / "lock"):
         if not all(path.exists() for path in files.values()):
-            images = data.calibration_images(data.load("digits", "train"), CALIBRATION_IMAGES)
-            export.to_onnx(saved.model_path, saved.params_path, files["fp32"])
-            half_precision.to_fp16(files["fp32"], files["fp16"])
-            quantization.to_int8(files["fp32"], files["int8"], images)
-    return files
+            if not files["fp32"].exists():
+                export.to_onnx(saved.model_path, saved.params_path, files["fp32"])
+            precisions.write(files, data.calibration_images(data.load("digits", "train"), CALIBRATION_IMAGES))
+    return {name: files[name] for name in wanted}
 
 
 def resnet50(image_size: int = 224) -> dict[str, Path]:
@@ -65,10 +72,10 @@ def resnet50(image_size: int = 224) -> dict[str, Path]:
         except ModelFileError:
             saved = classifier.save(classifier.build("resnet50"), folder / "model", (None, 3, image_size, image_size))
         onnx_folder = _folder("resnet50", saved.model_path, saved.params_path)
-        files = {precision: onnx_folder / f"resnet50-{precision}.onnx" for precision in ("fp32", "fp16")}
-        if not all(path.exists() for path in files.values()):
+        files = {name: onnx_folder / PRECISIONS[name].file_name("resnet50") for name in ("fp32", "fp16")}
+        if not files["fp32"].exists():
             export.to_onnx(saved.model_path, saved.params_path, files["fp32"])
-            half_precision.to_fp16(files["fp32"], files["fp16"])
+        precisions.write(files)
     return files
 
 

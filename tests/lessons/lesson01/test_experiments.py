@@ -15,29 +15,13 @@ from tutorial_utils.lessons.lesson01 import targets_figures as target_figures
 from tutorial_utils.lessons.lesson01.targets import Attempt
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import recordings
-from tutorial_utils.model import half_precision, quantization
 
 PROFILE = options().profiles[0]
 
 
-@pytest.fixture(scope="module")
-def typed_models(models, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("targets")
-    return (
-        half_precision.to_bf16(models["fp16"], folder / "bf16.onnx"),
-        quantization.to_fp8(models["fp32"], models["int8"], folder / "fp8.onnx"),
-    )
-
-
-def test_bf16_model_holds_no_fp16(typed_models):
-    types = {weight.data_type for weight in onnx.load(typed_models[0]).graph.initializer}
-    assert onnx.TensorProto.BFLOAT16 in types
-    assert onnx.TensorProto.FLOAT16 not in types
-
-
-def test_targets_that_build_and_targets_that_do_not(typed_models):
+def test_targets_that_build_and_targets_that_do_not(models):
     pytest.importorskip("tensorrt_rtx")
-    bf16, fp8 = typed_models
+    bf16, fp8 = models["bf16"], models["fp8"]
     built, old, refused = targets.attempts([(bf16, ("8.6",)), (bf16, ("7.5",)), (fp8, ("8.6",))], PROFILE)
     assert built.built
     assert built.kernels > 0

@@ -7,12 +7,12 @@ from tutorial_utils import plotting
 from tutorial_utils.measure import quality
 from tutorial_utils.measure.deployment import Row
 from tutorial_utils.measure.timing import Measurement
+from tutorial_utils.model.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     import pandas
 
 _BACKEND_COLOURS = (plotting.GREY, plotting.RED, plotting.BLUE, plotting.ORANGE, plotting.GREEN)
-_MARKERS = {"fp32": "o", "fp16": "s", "int8": "^"}
 _COLOURS = {"TensorRT": plotting.GREEN, "ONNX Runtime": plotting.BLUE, "PyTorch eager": plotting.ORANGE}
 
 
@@ -33,7 +33,7 @@ def latency_accuracy(groups: Sequence[tuple[str, Sequence[Row]]], images: int) -
             low, high = quality.accuracy_interval(round(accuracy * images), images)
             colour = colours[row.backend]
             axes.plot([median] * 2, [100 * low, 100 * high], color=colour, linewidth=1, alpha=0.5)
-            axes.plot(median, 100 * accuracy, _MARKERS[row.precision], color=colour, markersize=9,
+            axes.plot(median, 100 * accuracy, PRECISIONS[row.precision].marker, color=colour, markersize=9,
                       markerfacecolor=colour if where == groups[0][0] else "#fafafa", markeredgewidth=1.8)  # fmt: skip
             lines.append(f"{row.label:28} {median:9.3f} ms {100 * accuracy:6.2f} %  {where}")
     axes.set_xscale("log")
@@ -42,8 +42,10 @@ def latency_accuracy(groups: Sequence[tuple[str, Sequence[Row]]], images: int) -
     axes.set_ylabel("accuracy in %, with its 95 % interval")
     for backend, colour in colours.items():
         axes.plot([], [], "o", color=colour, label=backend)
-    for precision, marker in _MARKERS.items():
-        axes.plot([], [], marker, color=plotting.GREY, label=precision.upper())
+    shown = {row.precision for _, rows in groups for row in rows}
+    for one in PRECISIONS.values():
+        if one.name in shown:
+            axes.plot([], [], one.marker, color=plotting.GREY, label=one.name.upper())
     for position, (where, _) in enumerate(groups):
         face = "#fafafa" if position else plotting.GREY
         axes.plot([], [], "o", color=plotting.GREY, markerfacecolor=face, label=where)
