@@ -66,6 +66,14 @@ def test_fp16_model_is_computed_as_its_types_say(tmp_path):
     np.testing.assert_array_equal(tensor_errors.all_outputs(path, feeds)["y"], feeds["x"])
 
 
+def test_a_bf16_file_is_computed_as_its_weights_and_types_say(models, feeds):
+    """ONNX Runtime's CPU has no convolutions in BF16. With each rounding written down it computes such a file."""
+    found = tensor_errors.all_outputs(models["bf16"], feeds)["y"]
+    exact = tensor_errors.all_outputs(models["fp32"], feeds)["y"]
+    error = tensor_errors.compare({"y": exact}, {"y": found}).loc["y", "rel_l2"]
+    assert 1e-4 < error < tensor_errors.tolerance("bf16", 10)
+
+
 def test_node_kept_in_fp32_has_its_fp32_weights(models, feeds, tmp_path):
     mixed = half_precision.to_fp16(models["fp32"], tmp_path / "mixed.onnx", keep_fp32=["conv0"])
     expected = tensor_errors.all_outputs(models["fp32"], feeds)["conv0"].astype(np.float16)

@@ -129,7 +129,7 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
     if stored_as:
         types = {name: _STORED[stored_as] if kind == TensorProto.FLOAT else kind for name, kind in types.items()}
     for weight in graph.initializer:
-        values = numpy_helper.to_array(weight)
+        values = onnx_file.array_of(weight)
         if weight.data_type in _NARROW:
             values = values.astype(np.float32)
         elif stored_as and weight.data_type == TensorProto.FLOAT:

@@ -76,11 +76,7 @@ def _converted(model: onnx.ModelProto, kept: list[str], name: str) -> onnx.Model
 
 def _require_weights_in_range(model: onnx.ModelProto, kept: list[str], name: str) -> None:
     converted = {tensor for node in model.graph.node if node.name not in kept for tensor in node.input}
-    weights = {weight.name: weight for weight in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            weights[node.output[0]] = node.attribute[0].t
-    for weight_name, weight in weights.items():
+    for weight_name, weight in _weights(model).items():
         if weight.data_type == _FLOAT and weight_name in converted:
             largest = float(np.abs(onnx.numpy_helper.to_array(weight)).max(initial=0))
             if largest > FP16.largest:
@@ -88,6 +84,15 @@ def _require_weights_in_range(model: onnx.ModelProto, kept: list[str], name: str
                     f"The weight {weight_name} of {name} reaches {largest:,.0f}, and FP16 ends at {FP16.largest:,.0f}.",
                     "Fold batch norms into their convolutions, or keep the weight's node in FP32 (keep_fp32).",
                 )
+
+
+def _weights(model: onnx.ModelProto) -> dict[str, TensorProto]:
+    """Return the weights by name, whether they are initializers or Constant nodes."""
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            weights[node.output[0]] = node.attribute[0].t
+    return weights
 
 
 def _join_fp32_neighbours(model: onnx.ModelProto) -> None:
@@ -134,13 +139,13 @@ def to_bf16(onnx_path: str | Path, target_path: str | Path) -> Path:
     """
     exact = onnx_file.load(onnx_path)
     onnx_file.require_fp32(exact, Path(onnx_path).name)
-    weights = {weight.name: numpy_helper.to_array(weight) for weight in exact.graph.initializer}
+    weights = {name: numpy_helper.to_array(weight) for name, weight in _weights(exact).items()}
     model = _converted(exact, [], Path(onnx_path).name)
     del model.graph.value_info[:]  # they name the old type
     model = onnx.version_converter.convert_version(model, _BF16_OPSET)
-    for weight in model.graph.initializer:
+    for name, weight in _weights(model).items():
         if weight.data_type == TensorProto.FLOAT16:
-            values = weights[weight.name].astype(ml_dtypes.bfloat16)
+            values = weights[name].astype(ml_dtypes.bfloat16)
             weight.CopyFrom(
                 helper.make_tensor(weight.name, TensorProto.BFLOAT16, weight.dims, values.tobytes(), raw=True)
             )

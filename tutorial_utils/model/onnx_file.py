@@ -4,7 +4,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import ml_dtypes
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import ExportError, ModelFileError, PrecisionError
@@ -43,6 +46,17 @@ def save(model: onnx.ModelProto, onnx_path: str | Path) -> Path:
     with writing(path) as temporary:
         temporary.write_bytes(content)
     return path
+
+
+def array_of(tensor: onnx.TensorProto) -> np.ndarray:
+    """Return the values of a tensor as `onnx.numpy_helper.to_array` does, and those of BF16 as float32.
+
+    onnx 1.17 reads BF16 byte by byte, as other numbers.
+    """
+    if tensor.data_type != onnx.TensorProto.BFLOAT16:
+        return numpy_helper.to_array(tensor)
+    raw = tensor.raw_data or np.array(tensor.int32_data, np.uint16).tobytes()
+    return np.frombuffer(raw, ml_dtypes.bfloat16).astype(np.float32).reshape(tensor.dims)
 
 
 @contextlib.contextmanager
