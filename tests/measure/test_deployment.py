@@ -18,6 +18,7 @@ from tutorial_utils.engine import BuildReport
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import deployment, quality, record, recordings, timing
 from tutorial_utils.model import data
+from tutorial_utils.model.precisions import DEPLOYED
 from tutorial_utils.runners import Runner
 from tutorial_utils.runners.base import TensorSpec
 
@@ -177,6 +178,19 @@ def test_only_rows_of_engines_have_the_numbers_of_engines(stubs):
     assert [(row.engine_bytes, row.activation_bytes) for row in of_engines] == [(10, 20), (20, 40)]
     assert [row.device_latency.median_ms for row in of_engines] == [1.0, 0.5]
     assert {row.device_latency.batch for row in of_engines} == {4}
+
+
+def test_bf16_is_a_row_where_a_backend_runs_it(stubs, monkeypatch):
+    assert "bf16" in DEPLOYED
+    for device, about in (("cpu", {"wrong": 0}), ("cuda", {"wrong": 0}), ("tensorrt", {"wrong": 2})):
+        monkeypatch.setitem(SPEEDS, (device, "bf16"), {"load_ms": 1, "call_ms": 1, **about})
+    path = stubs["onnx_models"]["fp32"].rename(stubs["onnx_models"]["fp32"].with_stem("bf16"))
+    built = SimpleNamespace(precision="bf16", report=stubs["engines"]["fp32"].report)
+    stubs |= {"onnx_models": {"bf16": path}, "engines": {"bf16": built}}
+    rows, skipped = deployment.run(**stubs)
+    assert [row.label for row in rows] == ["ONNX Runtime CPU BF16", "ONNX Runtime CUDA BF16", "TensorRT BF16"]
+    assert rows[-1].quality.accuracy == pytest.approx(0.8)
+    assert skipped == []
 
 
 # --- what is left out ------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ PRECISIONS = {
         ),
     )
 }  # fmt: skip
-DEPLOYED = ("fp32", "fp16", "int8")  # those of the deployment table
+DEPLOYED = ("fp32", "fp16", "bf16", "int8")  # those of the deployment table
 
 
 def write(files: Mapping[str, Path], images: np.ndarray | None = None) -> None:
