@@ -17,8 +17,8 @@ def exported(monkeypatch, tmp_path) -> list[str]:
     saved = SimpleNamespace(model_path=tmp_path / "model.json", params_path=tmp_path / "model.pdiparams")
     saved.model_path.write_text("a program")
     saved.params_path.write_text("its weights")
-    classifier = SimpleNamespace(load_or_train=lambda *_: SimpleNamespace(saved=saved))
-    monkeypatch.setattr(model, "classifier", classifier, raising=False)
+    trained = SimpleNamespace(load_or_train=lambda *_: SimpleNamespace(saved=saved))
+    monkeypatch.setattr(model, "trained", trained, raising=False)
     done = []
 
     def write(target: Path) -> None:

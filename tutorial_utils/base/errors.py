@@ -23,7 +23,7 @@ class BackendUnavailableError(CourseError):
 
 
 class DataError(CourseError):
-    """A dataset or pretrained weights could not be had: unknown name, no network, wrong checksum, damaged archive."""
+    """A dataset or weights could not be had: unknown name, no network, wrong checksum, damaged archive."""
 
 
 class ModelFileError(CourseError):

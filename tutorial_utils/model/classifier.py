@@ -1,23 +1,13 @@
 """The Paddle model of the course: build it, train it, run it, and save it as the static model that gets optimized."""
 
-import json
-import pickle
-import shutil
 import tempfile
-import time
-import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from blake3 import blake3
-from filelock import FileLock
 
-from tutorial_utils.base import paths
 from tutorial_utils.base.errors import DataError, InputError, ModelFileError
 from tutorial_utils.base.progress import bar
 from tutorial_utils.model import data
@@ -26,11 +16,6 @@ from tutorial_utils.model.quiet_paddle import paddle
 nn, functional = paddle.nn, paddle.nn.functional
 
 INPUT_NAME = "x"
-
-# URL and checksum: the table of models in paddle/vision/models/resnet.py
-RESNET50_IMAGENET = data.Source(
-    "https://paddle-hapi.bj.bcebos.com/models/resnet50.pdparams", "ca6f485ee1ab0492d38f323885b0ad80"
-)
 
 
 class ResidualBlock(nn.Layer):
@@ -88,48 +73,34 @@ class ResNet50Classifier(nn.Layer):
 
     Args:
         num_classes: Number of classes.
-        pretrained: Start from weights trained on ImageNet (98 MB, downloaded once).
-
-    Raises:
-        DataError: The pretrained weights can't be downloaded or read.
     """
 
-    def __init__(self, num_classes: int = 10, pretrained: bool = False):
+    def __init__(self, num_classes: int = 10):
         super().__init__()
         self.backbone = paddle.vision.models.resnet50(num_classes=0)  # 0: without the classifier of ImageNet
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2048, num_classes))
-        if pretrained:
-            weights = data.fetch(
-                RESNET50_IMAGENET, paths.cache_dir("pretrained"), "Build the model with pretrained=False"
-            )
-            load_weights(self.backbone, weights)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Map images ``[N, 3, H, W]`` to logits ``[N, num_classes]``."""
         return self.head(paddle.squeeze(self.backbone(x), [2, 3]))
 
 
-def build(name: str = "quick", num_classes: int = 10, pretrained: bool = False, seed: int = 0) -> nn.Layer:
+def build(name: str = "quick", num_classes: int = 10, seed: int = 0) -> nn.Layer:
     """Build a network.
 
     Args:
         name: ``"quick"`` for QuickNet, ``"resnet50"`` for ResNet50Classifier.
         num_classes: Number of classes.
-        pretrained: Start from weights trained on ImageNet; ``"resnet50"`` only.
         seed: Seed of the random initial weights. It sets Paddle's global generator.
 
     Raises:
-        InputError: The name is unknown, or the network has no pretrained weights.
-        DataError: The pretrained weights can't be downloaded or read.
+        InputError: The name is unknown.
     """
     paddle.seed(seed)
-    if name == "resnet50":
-        return ResNet50Classifier(num_classes, pretrained)
-    if name != "quick":
-        raise InputError(f"There is no network {name!r}.", "Choose 'quick' or 'resnet50'.")
-    if pretrained:
-        raise InputError("There are no pretrained weights for 'quick'.", "Train it: it takes seconds.")
-    return QuickNet(num_classes)
+    networks = {"quick": QuickNet, "resnet50": ResNet50Classifier}
+    if name not in networks:
+        raise InputError(f"There is no network {name!r}.", f"Choose one of {', '.join(map(repr, networks))}.")
+    return networks[name](num_classes)
 
 
 def train(
@@ -140,6 +111,8 @@ def train(
     learning_rate: float = 1e-3,
     seed: int = 0,
     progress: bool = True,
+    after_step: Callable[[], None] = lambda: None,
+    **optimizer_options: object,
 ) -> list[float]:
     """Train a network in place: AdamW with a learning rate that rises, then falls to nothing (one cycle).
 
@@ -153,6 +126,8 @@ def train(
         learning_rate: Its highest value, reached after 30 % of the steps.
         seed: Seed of the order of the images and of dropout. It sets Paddle's global generator.
         progress: Show a bar where someone watches.
+        after_step: Called after each step: to keep pruned weights at 0, say.
+        optimizer_options: Further arguments of `paddle.optimizer.AdamW`.
 
     Returns:
         Mean loss (cross entropy) of each epoch.
@@ -171,7 +146,7 @@ def train(
     schedule = paddle.optimizer.lr.OneCycleLR(
         learning_rate, total_steps=epochs * len(starts), end_learning_rate=learning_rate / 1000
     )
-    optimizer = paddle.optimizer.AdamW(schedule, parameters=model.parameters())
+    optimizer = paddle.optimizer.AdamW(schedule, parameters=model.parameters(), **optimizer_options)
 
     model.train()
     history = []
@@ -186,6 +161,7 @@ def train(
             optimizer.step()
             optimizer.clear_grad()
             schedule.step()
+            after_step()
             total_loss += float(loss) * len(batch)
         history.append(total_loss / len(dataset))
     model.eval()
@@ -291,173 +267,28 @@ def save(
     return target
 
 
-# All that a pickle of arrays and plain containers refers to.
-_ALLOWED_IN_WEIGHTS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
-    # NumPy's constructor of an empty array, under the names of NumPy 1 and 2.
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    # How the older pickle protocols store bytes.
-    ("_codecs", "encode"): lambda text, _encoding: text.encode("latin1"),
-}
-
-
-class _WeightsUnpickler(pickle.Unpickler):
-    """Refuses what isn't on the list: a pickle can name any function of any module, and have it called."""
-
-    def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        if (module, name) not in _ALLOWED_IN_WEIGHTS:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
-        return _ALLOWED_IN_WEIGHTS[module, name]
+def save_weights(model: nn.Layer, path: Path) -> None:
+    """Write the weights of a network as ``.npz``."""
+    np.savez(path, **{name: tensor.numpy() for name, tensor in model.state_dict().items()})
 
 
 def load_weights(model: nn.Layer, path: Path) -> None:
-    """Fill a network with the weights of a ``.pdparams`` file, without running code that the file may contain.
-
-    Weights that the network doesn't have, such as those of a removed head, are left out.
-
-    Args:
-        model: The network.
-        path: A file written by ``paddle.save(model.state_dict(), path)``.
+    """Fill a network with weights that `save_weights` wrote. Such a file holds arrays only: reading it runs no code.
 
     Raises:
         DataError: The file is damaged, holds more than arrays, or lacks a weight of the network's shape.
     """
     try:
-        with path.open("rb") as file:
-            stored = _WeightsUnpickler(file, encoding="latin1").load()
-    except Exception as error:  # a damaged pickle can fail in any way
+        with np.load(path) as file:
+            stored = dict(file)
+    except Exception as error:  # a damaged file can fail in any way
         raise DataError(
-            f"{path} can't be read as weights: {str(error) or type(error).__name__}.",
-            "Delete it, so that it is fetched or trained again.",
+            f"{path} can't be read as weights: {str(error) or type(error).__name__}.", "Delete it and train again."
         ) from error
-    state = {}
     for name, tensor in model.state_dict().items():
-        array = stored.get(name) if isinstance(stored, dict) else None
-        if not isinstance(array, np.ndarray) or list(array.shape) != tensor.shape or array.dtype.kind != "f":
+        if name not in stored or list(stored[name].shape) != tensor.shape or stored[name].dtype.kind != "f":
             raise DataError(
                 f"{path} has no weights {name!r} of shape {tensor.shape}: they belong to another network.",
                 "Give the weights of this network.",
             )
-        state[name] = array
-    model.set_state_dict(state)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained by ``load_or_train``: the arguments of ``train``."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-
-
-RECIPES = {
-    # 8 epochs: over four seeds the accuracy on the held-out digits was 99.0 % or more. It was chosen by looking at that
-    # accuracy, among about ten recipes, so the figure is slightly optimistic.
-    "quick": Recipe(epochs=8, batch_size=64, learning_rate=1e-2),
-    "resnet50": Recipe(epochs=5, batch_size=64, learning_rate=1e-3),
-}
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained network.
-
-    Attributes:
-        model: The network, in evaluation mode.
-        saved: The same network as a static model.
-        history: Mean loss of each epoch.
-        seconds: Time that the training took, also when it was read from the cache.
-        from_cache: Whether an earlier call did the training.
-    """
-
-    model: nn.Layer
-    saved: SavedModel
-    history: list[float]
-    seconds: float
-    from_cache: bool
-
-
-def load_or_train(
-    name: str = "quick",
-    dataset_name: str = "digits",
-    epochs: int | None = None,
-    pretrained: bool = False,
-    force: bool = False,
-) -> Trained:
-    """Return a trained network: trained by the first call, read from the cache by the later ones.
-
-    The cache knows it by network, dataset, recipe, Paddle's version and the code of this module and of ``data``.
-
-    Args:
-        name: ``"quick"`` or ``"resnet50"``.
-        dataset_name: ``"digits"`` or ``"cifar10"``.
-        epochs: Another number of epochs than the recipe's (8 and 5).
-        pretrained: Start from weights trained on ImageNet; ``"resnet50"`` only.
-        force: Train again.
-
-    Raises:
-        InputError: The network is unknown or has no pretrained weights, or ``epochs`` is below 1.
-        DataError: The dataset or the pretrained weights can't be had.
-        CacheError: The cache folder can't be written to.
-    """
-    if name not in RECIPES:
-        raise InputError(f"There is no network {name!r}.", f"Choose one of {', '.join(map(repr, RECIPES))}.")
-    recipe = asdict(RECIPES[name])
-    if epochs is not None:
-        recipe["epochs"] = epochs
-    key = _cache_key(name, dataset_name, pretrained, recipe)
-    folder = paths.cache_dir("models") / f"{name}-{dataset_name}-{key}"
-    with FileLock(f"{folder}.lock"):  # a second process waits and then reads what the first has trained
-        if folder.exists() and not force:
-            try:
-                return _read_cached(folder, name)
-            except (DataError, ModelFileError) as error:
-                warnings.warn(f"The cached model can't be used and is trained again: {error.cause}", stacklevel=2)
-        dataset = data.load(dataset_name, "train")
-        model = build(name, len(dataset.class_names), pretrained)
-        started = time.perf_counter()
-        history = train(model, dataset, **recipe)
-        seconds = time.perf_counter() - started
-        _write_cached(folder, model, history, seconds)
-    return Trained(model, SavedModel.at(folder / "model"), history, seconds, from_cache=False)
-
-
-def _cache_key(name: str, dataset_name: str, pretrained: bool, recipe: dict[str, float]) -> str:
-    described = json.dumps([name, dataset_name, pretrained, recipe, paddle.__version__])
-    code = Path(__file__).read_bytes() + Path(data.__file__).read_bytes()
-    return blake3(described.encode() + code).hexdigest(length=8)
-
-
-def _write_cached(folder: Path, model: nn.Layer, history: list[float], seconds: float) -> None:
-    # The folder gets its name when it is complete: a training that is killed leaves nothing that a later call reads.
-    with tempfile.TemporaryDirectory(prefix=".train-", dir=folder.parent) as temporary:
-        complete = Path(temporary) / "complete"
-        save(model, complete / "model")
-        paddle.save(model.state_dict(), str(complete / "weights.pdparams"))
-        hashes = {path.name: _hash(path) for path in sorted(complete.iterdir())}
-        record = {"history": history, "seconds": seconds, "hashes": hashes}
-        (complete / "training.json").write_text(json.dumps(record, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        complete.rename(folder)
-
-
-def _read_cached(folder: Path, name: str) -> Trained:
-    try:
-        record = json.loads((folder / "training.json").read_text())
-        intact = all(_hash(folder / file_name) == expected for file_name, expected in record["hashes"].items())
-    except (OSError, ValueError, KeyError):
-        intact = False
-    if not intact:
-        raise ModelFileError(f"{folder} is incomplete or altered.", "Train the model again.")
-    model = build(name)  # both datasets have the default of 10 classes
-    load_weights(model, folder / "weights.pdparams")
-    model.eval()
-    return Trained(model, SavedModel.at(folder / "model"), record["history"], record["seconds"], from_cache=True)
-
-
-def _hash(path: Path) -> str:
-    return blake3(path.read_bytes()).hexdigest()
+    model.set_state_dict(stored)

@@ -37,9 +37,9 @@ def quick(names: Iterable[str] = RUN_EVERYWHERE) -> dict[str, Path]:
     Args:
         names: The precisions wanted, of `PRECISIONS`; unless given, those that every backend runs.
     """
-    from tutorial_utils.model import classifier  # imports Paddle
+    from tutorial_utils.model import trained  # imports Paddle
 
-    saved = classifier.load_or_train("quick", "digits").saved
+    saved = trained.load_or_train("quick", "digits").saved
     folder = _folder("quick", saved.model_path, saved.params_path)
     wanted = tuple(names)
     needed = {"fp32", *wanted, *(source for name in wanted for source in PRECISIONS[name].made_from)}
@@ -63,9 +63,7 @@ def resnet50(image_size: int = 224) -> dict[str, Path]:
     """
     from tutorial_utils.model import classifier  # imports Paddle
 
-    code = blake3(Path(classifier.__file__).read_bytes()).hexdigest(length=4)
-    folder = paths.cache_dir("models") / f"resnet50-random-{image_size}-{code}"
-    folder.mkdir(exist_ok=True)
+    folder = paths.cache_dir("models", f"resnet50-random-{image_size}-{EXPORT_RECIPE}")
     with FileLock(folder / "lock"):
         try:
             saved = classifier.SavedModel.at(folder / "model")

@@ -41,16 +41,16 @@ def save(
     Raises:
         ExportError: The weights are not those of such a network, or Paddle wrote no ``.pdmodel``.
     """
+    from tutorial_utils.model import classifier
     from tutorial_utils.model.classifier import SavedModel
-    from tutorial_utils.model.quiet_paddle import paddle
 
     target = SavedModel(Path(f"{path_prefix}.pdmodel"), Path(f"{path_prefix}.pdiparams"))
     folder = target.model_path.parent
     folder.mkdir(parents=True, exist_ok=True)
     shape = ",".join(str(-1 if size is None else size) for size in input_shape)
     with tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as temporary:
-        weights, written = Path(temporary) / "weights.pdparams", Path(temporary) / "model"
-        paddle.save(model.state_dict(), str(weights))
+        weights, written = Path(temporary) / "weights.npz", Path(temporary) / "model"
+        classifier.save_weights(model, weights)
         arguments = [network, weights, written, shape, num_classes]
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "tutorial_utils.runners.legacy_program", *map(str, arguments)],

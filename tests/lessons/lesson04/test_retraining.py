@@ -11,14 +11,14 @@ from tutorial_utils.model import data, half_precision, onnx_file
 pytest.importorskip("paddle")
 
 from tutorial_utils.lessons.lesson04 import retraining
-from tutorial_utils.model import classifier
+from tutorial_utils.model import classifier, trained
 
 
 @pytest.fixture(scope="module", autouse=True)
 def short_trainings():
     """One epoch instead of eight, and one instead of two after it: seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifier, "load_or_train", functools.partial(classifier.load_or_train, epochs=1))
+        patch.setattr(trained, "load_or_train", functools.partial(trained.load_or_train, epochs=1))
         patch.setattr(retraining, "EPOCHS", 1)
         yield
 

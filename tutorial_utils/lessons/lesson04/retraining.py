@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -27,14 +27,16 @@ from onnx import numpy_helper
 from tutorial_utils.base import onnx_session, paths
 from tutorial_utils.base.errors import BuildError, ExportError, InputError, ModelFileError
 from tutorial_utils.debug import tensor_errors
-from tutorial_utils.model import classifier, data, networks, onnx_file
+from tutorial_utils.model import classifier, data, networks, onnx_file, trained
 from tutorial_utils.model.number_formats import FP16
 from tutorial_utils.model.quiet_paddle import paddle
 
-nn, functional = paddle.nn, paddle.nn.functional
+nn = paddle.nn
 
 SCALE = 2.0**14
 EPOCHS = 2
+# Raise this by one whenever a training below, or `classifier.train`, gives other weights: the cache finds them by it.
+RECIPE = 1
 BATCH = 64
 Pattern = Literal["magnitude", "2:4"]
 
@@ -54,7 +56,7 @@ class Retrained:
 
 def network() -> nn.Layer:
     """Return a new copy of the trained quick classifier."""
-    return classifier.load_or_train("quick", "digits").model
+    return trained.load_or_train("quick", "digits").model
 
 
 def scale_moved(factor: float = SCALE) -> nn.Layer:
@@ -124,8 +126,8 @@ def train_quantized(bits: int, quantized: bool = True, seed: int = 0) -> Retrain
         model = network()
         rounding = _with_rounding(model, bits) if quantized else model
         _fit(rounding, 1e-3, seed)
-        trained = rounding.state_dict()  # holds the quantizers' state, too
-        model.set_state_dict({name: trained[name] for name in model.state_dict()})
+        weights = rounding.state_dict()  # holds the quantizers' state, too
+        model.set_state_dict({name: weights[name] for name in model.state_dict()})
         return round_weights(model, bits)
 
     return _cached(f"rounded-{bits}-{quantized}-{seed}", train)
@@ -222,33 +224,11 @@ def _layers(model: nn.Layer, kind: type | tuple[type, ...]) -> list[nn.Layer]:
     return [layer for layer in model.sublayers() if isinstance(layer, kind)]
 
 
-def _fit(
-    model: nn.Layer,
-    learning_rate: float,
-    seed: int,
-    after_step: Callable[[], None] = lambda: None,
-    **optimizer_options: object,
-) -> None:
-    """Train in place, with a learning rate that rises and falls, and leave the network in evaluation mode."""
+def _fit(model: nn.Layer, learning_rate: float, seed: int, **options: Any) -> None:
+    """Train in place, for `EPOCHS`, and leave the network in evaluation mode."""
     dataset = data.load("digits", "train")
-    starts = range(0, len(dataset), BATCH)
-    paddle.seed(seed)
-    random = np.random.default_rng(seed)
-    schedule = paddle.optimizer.lr.OneCycleLR(
-        learning_rate, total_steps=EPOCHS * len(starts), end_learning_rate=learning_rate / 1000
-    )
-    optimizer = paddle.optimizer.AdamW(schedule, parameters=model.parameters(), **optimizer_options)
+    classifier.train(model, dataset, EPOCHS, BATCH, learning_rate, seed, progress=False, **options)
     model.train()
-    for _ in range(EPOCHS):
-        order = random.permutation(len(dataset))
-        for start in starts:
-            batch = order[start : start + BATCH]
-            logits = model(paddle.to_tensor(dataset.images[batch]))
-            functional.cross_entropy(logits, paddle.to_tensor(dataset.labels[batch])).backward()
-            optimizer.step()
-            optimizer.clear_grad()
-            schedule.step()
-            after_step()
     _measure_statistics(model, dataset.images)
     model.eval()
 
@@ -267,18 +247,17 @@ def _measure_statistics(model: nn.Layer, images: np.ndarray) -> None:
 
 
 def _cached(name: str, train: Callable[[], nn.Layer]) -> Retrained:
-    """Return what an earlier call trained with today's code from today's network, or train."""
+    """Return what an earlier call trained by today's recipe from today's network, or train."""
     start = network()
-    hasher = blake3(Path(__file__).read_bytes() + Path(classifier.__file__).read_bytes())
+    hasher = blake3(str(RECIPE).encode())
     for value in start.state_dict().values():
         hasher.update(value.numpy().tobytes())
     path = paths.cache_dir("lesson04") / f"{name}-{hasher.hexdigest(length=8)}.npz"
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
             began = time.perf_counter()
-            trained = train()
+            arrays = {key: value.numpy() for key, value in train().state_dict().items()}
             seconds = time.perf_counter() - began
-            arrays = {key: value.numpy() for key, value in trained.state_dict().items()}
             with paths.replacing(path) as temporary:
                 np.savez(temporary, seconds=seconds, **arrays)
         with np.load(path) as stored:
