@@ -545,7 +545,7 @@ OWN = {
     ),
     errors.CalibrationError: lambda folder: quantization.to_int8(folder / "odd.onnx", folder / "int8.onnx", None),
     errors.ProfileError: lambda folder: Profile.of(x=((4,), (2,), (8,))),
-    errors.BuildError: lambda folder: BuildOptions(verbosity="loud"),
+    errors.BuildError: lambda folder: BuildOptions(workspace_bytes=-1),
     errors.TargetError: lambda folder: page.inspect(folder / "model.onnx", targets=["7.0"]),
     errors.CacheError: lambda folder: cache_dir("engines"),
     errors.InputError: lambda folder: OnnxRuntimeRunner(folder / "model.onnx").infer({}),

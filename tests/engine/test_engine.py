@@ -20,8 +20,9 @@ int8_builds = pytest.mark.skipif(
 PRECISIONS = ["fp32", "fp16", pytest.param("int8", marks=int8_builds)]
 
 
-def build_fresh(path, **changes):
-    return build(path, options(**{"compute_capabilities": TARGETS[:1], **changes}), use_cache=False)
+def build_fresh(path, *, configure=None, **changes):
+    wanted = options(**{"compute_capabilities": TARGETS[:1], **changes})
+    return build(path, wanted, configure=configure, use_cache=False)
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +107,14 @@ def test_report_survives_json(engines):
     assert hash(copy) == hash(report), "lists must come back as tuples"
 
 
-@pytest.mark.parametrize("verbosity", ["layer_names_only", "none"])
-def test_report_has_layers_at_detailed_verbosity_only(verbosity, fp32_model):
-    report = build_fresh(fp32_model, verbosity=verbosity).report
+@pytest.mark.parametrize("verbosity", ["LAYER_NAMES_ONLY", "NONE"])
+def test_report_has_layers_at_detailed_verbosity_only(verbosity, fp32_model, recwarn):
+    def configure(network, config):
+        config.profiling_verbosity = getattr(trt.ProfilingVerbosity, verbosity)
+
+    report = build_fresh(fp32_model, configure=configure).report
     assert report.layers == ()
+    assert not recwarn.list
     assert report.activation_bytes
     assert report.weights_bytes
 
@@ -203,9 +208,57 @@ def test_profile_gives_its_ranges_by_name():
     assert "c" not in profile
 
 
-def test_unknown_verbosity():
-    with pytest.raises(BuildError, match=r"'loud'.*detailed, layer_names_only, none"):
-        BuildOptions(verbosity="loud")
+# --- the hook --------------------------------------------------------------------------------------------------------
+
+
+def test_the_hook_is_called_once_with_network_and_configuration(fp32_model):
+    calls = []
+
+    def configure(network, config):
+        calls.append((type(network), type(config), network.num_inputs, config.num_optimization_profiles))
+
+    built = build_fresh(fp32_model, configure=configure)
+    assert calls == [(trt.INetworkDefinition, trt.IBuilderConfig, 1, 1)], "both are ready, profiles included"
+    assert built.configure is configure
+
+
+def test_a_flag_of_the_hook_reaches_the_build(fp32_model):
+    built = build_fresh(fp32_model, configure=lambda network, config: config.clear_flag(trt.BuilderFlag.TF32))
+    assert b"tf32=0" in built.plan
+    assert b"tf32=0" not in build_fresh(fp32_model).plan
+
+
+def test_a_network_that_the_hook_changes_is_built(fp32_model):
+    def configure(network, config):
+        network.get_output(0).name = "logits"
+
+    layers = build_fresh(fp32_model, configure=configure).report.layers
+    assert "logits" in {tensor.name for layer in layers for tensor in layer.outputs}
+
+
+def test_an_error_in_the_hook_comes_through(fp32_model):
+    def configure(network, config):
+        raise LookupError("no such flag")
+
+    with pytest.raises(LookupError, match="no such flag"):
+        build_fresh(fp32_model, configure=configure)
+
+
+def test_what_tensorrt_answers_to_the_hook_is_checked(fp32_model):
+    def configure(network, config):
+        profile = network.builder.create_optimization_profile()
+        profile.set_shape("x", (16, 3, 32, 32), (8, 3, 32, 32), (1, 3, 32, 32))
+        return config.add_optimization_profile(profile)  # -1: its shapes are in the wrong order
+
+    with pytest.raises(BuildError, match=r"TensorRT refuses what configure asks for: .*profile"):
+        build_fresh(fp32_model, configure=configure)
+    build_fresh(fp32_model, configure=lambda network, config: config.num_optimization_profiles)  # 1 is no failure
+
+
+def test_an_engine_has_the_messages_of_its_build(fp32_model, tmp_path):
+    first, second = (build(fp32_model, options(), cache_folder=tmp_path) for _ in range(2))
+    assert any(text.startswith("Layers:") for text in first.messages)
+    assert second.messages == ()
 
 
 # --- refused builds --------------------------------------------------------------------------------------------------

@@ -45,9 +45,13 @@ def builds(monkeypatch, plan_bytes):
     """Replace the builder by one whose plans are all different: the cache doesn't know what a plan holds."""
     made = []
 
-    def fake_build(onnx_path, options, show_progress):
+    def fake_build(*_):
         made.append(random.Random(len(made)).randbytes(plan_bytes))
-        return made[-1], BuildReport("TensorRT-RTX", "1.7.1", plan_bytes=plan_bytes, warnings=(f"build {len(made)}",))
+        return (
+            made[-1],
+            BuildReport("TensorRT-RTX", "1.7.1", plan_bytes=plan_bytes, warnings=(f"build {len(made)}",)),
+            (),
+        )
 
     monkeypatch.setattr(engine, "_build", fake_build)
     monkeypatch.setattr(engine, "_tensorrt_identity", lambda: "tensorrt_rtx 1.7.1.116")
@@ -79,7 +83,7 @@ def other_profile(model, monkeypatch):
 
 
 def other_option(model, monkeypatch):
-    return {"verbosity": "none"}
+    return {"workspace_bytes": 1 << 30}
 
 
 def other_target(model, monkeypatch):
@@ -155,7 +159,7 @@ numbers = itertools.count(1)
 
 def numbered_build(*_):
     number = next(numbers) % 256
-    return bytes([number]) * 4_000_000, engine.BuildReport("TensorRT-RTX", "1.7.1", warnings=(str(number),))
+    return bytes([number]) * 4_000_000, engine.BuildReport("TensorRT-RTX", "1.7.1", warnings=(str(number),)), ()
 
 engine._build = numbered_build
 engine._tensorrt_identity = lambda: "tensorrt_rtx 1.7.1.116"
@@ -200,7 +204,7 @@ def slow_build(*_):
     with open(log, "a") as file:
         file.write("built\\n")
     time.sleep(0.5)
-    return b"plan", engine.BuildReport("TensorRT-RTX", "1.7.1")
+    return b"plan", engine.BuildReport("TensorRT-RTX", "1.7.1"), ()
 
 engine._build = slow_build
 print("ready", flush=True)
@@ -251,7 +255,7 @@ def test_read_only_folder(model, folder, builds):
     try:
         assert build(model, options(), cache_folder=folder).plan == first.plan
         with pytest.raises(CacheError, match=r"can't be written: Permission denied.*use_cache=False"):
-            build(model, options(verbosity="none"), cache_folder=folder)
+            build(model, options(workspace_bytes=1 << 30), cache_folder=folder)
     finally:
         folder.chmod(0o755)
     assert len(builds) == 1

@@ -6,18 +6,22 @@
     engine = build("model.onnx", options)
     engine.report.kernels  # what the optimizer made of the ONNX nodes
 
+What `BuildOptions` doesn't have, a hook sets with TensorRT's own call, for this build alone::
+
+    build("model.onnx", options, configure=lambda network, config: config.clear_flag(trt.BuilderFlag.TF32))
+
 The parts: `options` (what to build), `builder` (the TensorRT calls), `report` (what came out), `cache` (not again).
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutorial_utils.base import flavour, paths
 from tutorial_utils.base.errors import ModelFileError
 from tutorial_utils.base.gpu import find_gpu
 from tutorial_utils.engine.cache import CacheEntry, cache_key
-from tutorial_utils.engine.options import BuildOptions, Profile, ShapeRange
+from tutorial_utils.engine.options import BuildOptions, Configure, Profile, ShapeRange
 from tutorial_utils.engine.report import BuildReport, EngineLayer, EngineTensor
 
 __all__ = ["BuildOptions", "BuildReport", "Engine", "EngineLayer", "EngineTensor", "Profile", "ShapeRange", "build"]
@@ -34,6 +38,8 @@ class Engine:
         options: The options that it was built with.
         cache_folder: The folder of the engine cache, or None where the engine was built without one.
         from_cache: Whether this call found the engine in the cache.
+        messages: What TensorRT logged while it built, in order; empty where the engine came from the cache.
+        configure: The hook that it was built with.
     """
 
     plan: bytes
@@ -42,17 +48,20 @@ class Engine:
     options: BuildOptions
     cache_folder: Path | None
     from_cache: bool
+    messages: tuple[str, ...] = field(default=(), repr=False)
+    configure: Configure | None = None
 
     def rebuilt(self) -> "Engine":
         """Build the engine again and replace what the cache holds: for a plan that the runtime refused."""
-        in_cache = self.cache_folder is not None
-        return build(self.onnx_path, self.options, cache_folder=self.cache_folder, use_cache=in_cache, rebuild=True)
+        cache = {"cache_folder": self.cache_folder, "use_cache": self.cache_folder is not None, "rebuild": True}
+        return build(self.onnx_path, self.options, configure=self.configure, **cache)
 
 
 def build(
     onnx_path: str | Path,
     options: BuildOptions | None = None,
     *,
+    configure: Configure | None = None,
     cache_folder: str | Path | None = None,
     use_cache: bool = True,
     rebuild: bool = False,
@@ -65,7 +74,10 @@ def build(
 
     Args:
         onnx_path: The model. Its data types are the engine's: networks are strongly typed.
-        options: Profiles, workspace, target GPUs, verbosity; the defaults do for a model with static shapes.
+        options: Profiles, workspace, target GPUs; the defaults do for a model with static shapes.
+        configure: Called once with TensorRT's `INetworkDefinition` and `IBuilderConfig`, just before the build. What it
+            raises comes through; where it returns TensorRT's answer to a call, that answer is checked. A key can't tell
+            what a hook does, so such a build is always made, and never stored in the cache.
         cache_folder: Where engines are kept; the package's cache folder unless given.
         use_cache: Read the engine from the cache folder and store it there.
         rebuild: Build also if the cache holds the engine.
@@ -78,7 +90,7 @@ def build(
         ModelFileError: The model is missing or is no valid ONNX file.
         UnsupportedOperatorError: TensorRT can't convert an operator of the model.
         ProfileError: The profiles don't fit the model's inputs.
-        BuildError: TensorRT refused the build; its last messages are in the text.
+        BuildError: TensorRT refused the build or the hook's call; its last messages are in the text.
         CacheError: The cache folder can't be written to.
         BackendUnavailableError: No TensorRT is installed, its import fails, or the environment asks for one that
             doesn't exist.
@@ -87,9 +99,9 @@ def build(
     options = options or BuildOptions()
     if not onnx_path.is_file():
         raise ModelFileError(f"There is no model {onnx_path}.", "Check the path, or export the model first.")
-    if not use_cache:
-        plan, report = _build(onnx_path, options, progress)
-        return Engine(plan, report, onnx_path, options, None, from_cache=False)
+    if configure or not use_cache:
+        plan, report, messages = _build(onnx_path, options, progress, configure)
+        return Engine(plan, report, onnx_path, options, None, False, messages, configure)
 
     cache_folder = Path(cache_folder or paths.cache_dir("engines"))
     key = cache_key(onnx_path, options, _tensorrt_identity())
@@ -98,18 +110,20 @@ def build(
         cached = None if rebuild else entry.read()
         if cached is not None:
             return Engine(cached.plan, cached.report, onnx_path, options, cache_folder, from_cache=True)
-        plan, report = _build(onnx_path, options, progress)
+        plan, report, messages = _build(onnx_path, options, progress)
         if cache_key(onnx_path, options, _tensorrt_identity()) == key:
             entry.write(plan, report)
         else:  # stored, it would be found for the model that the file held before
             warnings.warn(f"{onnx_path.name} changed while its engine was built: it is not cached.", stacklevel=2)
-    return Engine(plan, report, onnx_path, options, cache_folder, from_cache=False)
+    return Engine(plan, report, onnx_path, options, cache_folder, False, messages)
 
 
-def _build(onnx_path: Path, options: BuildOptions, show_progress: bool) -> tuple[bytes, BuildReport]:
+def _build(
+    onnx_path: Path, options: BuildOptions, show_progress: bool, configure: Configure | None = None
+) -> tuple[bytes, BuildReport, tuple[str, ...]]:
     from tutorial_utils.engine import builder  # imports TensorRT, which a cached engine doesn't need
 
-    return builder.build_plan(onnx_path, options, show_progress)
+    return builder.build_plan(onnx_path, options, show_progress, configure)
 
 
 def _tensorrt_identity() -> str:

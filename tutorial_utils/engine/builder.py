@@ -10,7 +10,7 @@ from tutorial_utils.base import progress
 from tutorial_utils.base.errors import BuildError, ModelFileError, ProfileError, TargetError, UnsupportedOperatorError
 from tutorial_utils.base.flavour import FLAVOURS
 from tutorial_utils.engine import report as reports
-from tutorial_utils.engine.options import BuildOptions, Profile
+from tutorial_utils.engine.options import BuildOptions, Configure, Profile
 from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, trt
 
 _DOCTOR = "Run `python -m tutorial_utils doctor`."
@@ -45,22 +45,25 @@ class ProgressBar(trt.IProgressMonitor):
             self._bar.close()
 
 
-def build_plan(onnx_path: Path, options: BuildOptions, show_progress: bool) -> tuple[bytes, reports.BuildReport]:
+def build_plan(
+    onnx_path: Path, options: BuildOptions, show_progress: bool, configure: Configure | None = None
+) -> tuple[bytes, reports.BuildReport, tuple[str, ...]]:
     """Build an engine.
 
     Args:
         onnx_path: The ONNX model; external weights are found beside it.
-        options: Profiles, workspace, targets and verbosity.
+        options: Profiles, workspace and targets.
         show_progress: Whether to show a progress bar.
+        configure: Called with network and configuration before the build.
 
     Returns:
-        The plan and the report of its build.
+        The plan, the report of its build, and every message that TensorRT logged.
 
     Raises:
         ModelFileError: The file is not a valid ONNX model.
         UnsupportedOperatorError: TensorRT has no implementation for an operator of the model.
         ProfileError: The profiles don't fit the inputs of the model.
-        BuildError: TensorRT refused the build.
+        BuildError: TensorRT refused the build, or what ``configure`` asked for.
     """
     log = MessageLog()
     builder = trt.Builder(log)
@@ -75,6 +78,9 @@ def build_plan(onnx_path: Path, options: BuildOptions, show_progress: bool) -> t
     config = _configure(builder, network, log, options)
     if show_progress:
         config.progress_monitor = ProgressBar(f"Building {onnx_path.name}")
+    answer = configure(network, config) if configure else None
+    if answer is not None:  # most calls return nothing
+        checked(answer, log, BuildError, "TensorRT refuses what configure asks for", "Read its message.")
     serialized = checked(
         builder.build_serialized_network(network, config),
         log, BuildError, f"TensorRT can't build an engine from {onnx_path.name}", _build_remedy(log),
@@ -85,14 +91,14 @@ def build_plan(onnx_path: Path, options: BuildOptions, show_progress: bool) -> t
         flavour=FLAVOURS[trt.__name__],
         version=trt.__version__,
         targets=options.compute_capabilities,
-        layers=_layers(plan, log, options),
+        layers=_layers(plan, log) if config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED else (),
         **reports.memory_from_log(log.texts()),
         plan_bytes=len(plan),
         parse_seconds=parsed - started,
         build_seconds=built - parsed,
         warnings=log.warnings(),
     )
-    return plan, report
+    return plan, report, tuple(log.texts())
 
 
 def _parse(network: trt.INetworkDefinition, log: MessageLog, onnx_path: Path) -> None:
@@ -123,7 +129,7 @@ def _configure(
     builder: trt.Builder, network: trt.INetworkDefinition, log: MessageLog, options: BuildOptions
 ) -> trt.IBuilderConfig:
     config = checked(builder.create_builder_config(), log, BuildError, "TensorRT gives no build configuration", _DOCTOR)
-    config.profiling_verbosity = getattr(trt.ProfilingVerbosity, options.verbosity.upper())
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the log then has the layers
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
@@ -200,9 +206,7 @@ def _capability(member: str) -> str:
     return f"{digits[:-1]}.{digits[-1]}"
 
 
-def _layers(plan: bytes, log: MessageLog, options: BuildOptions) -> tuple[reports.EngineLayer, ...]:
-    if options.verbosity != "detailed":
-        return ()
+def _layers(plan: bytes, log: MessageLog) -> tuple[reports.EngineLayer, ...]:
     layers = reports.layers_from_log(log.texts())
     if not layers and IS_RTX:
         warnings.warn(f"The report has no layers: the log of {trt.__version__} has an unknown form.", stacklevel=2)

@@ -1,13 +1,16 @@
-"""What an engine is built for: input shapes, workspace, target GPUs, and how much it tells about itself."""
+"""What an engine is built for: input shapes, workspace, target GPUs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from tutorial_utils.base.errors import BuildError, ProfileError
 
+if TYPE_CHECKING:
+    from tutorial_utils.engine.tensorrt import trt
+
 Shape = tuple[int, ...]
-Verbosity = Literal["detailed", "layer_names_only", "none"]
+Configure = Callable[["trt.INetworkDefinition", "trt.IBuilderConfig"], Any]  # the hook of a build
 
 
 @dataclass(frozen=True)
@@ -87,16 +90,14 @@ class BuildOptions:
         compute_capabilities: Target GPUs such as ``("8.6", "8.9")`` (TensorRT-RTX only). Empty: TensorRT builds
             for the GPU of this machine, TensorRT-RTX for those of its choice (without a GPU, 7.5 isn't among them:
             an FP32 model builds that 7.5 refuses).
-        verbosity: How much the engine tells about its layers. The report has layers only at "detailed".
 
     Raises:
-        BuildError: The verbosity is unknown.
+        BuildError: The workspace is not a positive number of bytes.
     """
 
     profiles: tuple[Profile, ...] = ()
     workspace_bytes: int | None = None
     compute_capabilities: tuple[str, ...] = ()
-    verbosity: Verbosity = "detailed"
 
     def __post_init__(self):
         if self.workspace_bytes is not None and self.workspace_bytes < 1:
@@ -106,7 +107,3 @@ class BuildOptions:
         targets = self.compute_capabilities
         object.__setattr__(self, "profiles", tuple(self.profiles))
         object.__setattr__(self, "compute_capabilities", (targets,) if isinstance(targets, str) else tuple(targets))
-        if self.verbosity not in get_args(Verbosity):
-            raise BuildError(
-                f"There is no verbosity {self.verbosity!r}.", f"Choose one of {', '.join(get_args(Verbosity))}."
-            )

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, TypeVar
 
 from tutorial_utils.base import flavour
-from tutorial_utils.base.errors import CourseError
+from tutorial_utils.base.errors import CourseError, PlanError
 
 if TYPE_CHECKING:
     import tensorrt as trt  # tests/engine/test_tensorrt_api.py lets this be TensorRT 10 and TensorRT-RTX in turn
@@ -45,19 +45,25 @@ class MessageLog(trt.ILogger):
         return "; ".join(" ".join(text.split()) for text in texts) or "TensorRT gave no message"
 
 
-def checked(result: T | None, log: MessageLog, error: type[CourseError], what: str, remedy: str) -> T:
+def checked(
+    result: T | None,
+    log: MessageLog,
+    error: type[CourseError] = PlanError,
+    failure: str = "TensorRT refused a call",
+    remedy: str = "Its message says why.",
+) -> T:
     """Return what a TensorRT call returned, unless that means failure.
 
     Args:
         result: Result of the call: None, False and negative numbers mean failure, anything else success.
         log: The log that the call wrote to.
         error: Exception to raise.
-        what: What failed, as the beginning of a sentence.
+        failure: What failed, as the beginning of a sentence.
         remedy: What the user can do about it.
 
     Raises:
         CourseError: As ``error``, with TensorRT's own last messages.
     """
     if result is None or result is False or (isinstance(result, int) and result < 0):
-        raise error(f"{what}: {log.last_errors()}.", remedy)
+        raise error(f"{failure}: {log.last_errors()}.", remedy)
     return result

@@ -175,7 +175,7 @@ def from_report(report: BuildReport, batch: int) -> Dataflow:
         InputError: The report has no layers, or a data type of unknown size.
     """
     if not report.kernels:
-        raise InputError("The report has no layers.", 'Build with verbosity="detailed", which is the default.')
+        raise InputError("The report has no layers.", "Build without a hook that lowers profiling_verbosity.")
     tensors = [tensor for kernel in report.kernels for tensor in kernel.inputs + kernel.outputs]
     unknown = sorted({tensor.dtype for tensor in tensors} - number_formats.BY_NAME.keys())
     if unknown:
