@@ -34,7 +34,7 @@ def onnx_runtime_calls(quick: Path, resnet: Path) -> Iterable[Ratio]:
     ):
         feeds = {"x": _images(1, shape)}
         with OnnxRuntimeRunner(model) as runner:
-            session = runner._session  # a second session's threads would disturb the first one's
+            session = runner.session  # a second session's threads would disturb the first one's
             runner.infer(feeds)
             times = in_turn(lambda: runner.infer(feeds), lambda: session.run(None, feeds), rounds=41, calls=calls)  # noqa: B023
         yield Ratio(f"runner / ONNX Runtime: {name}, batch 1", **times, at_most=at_most)
@@ -55,20 +55,29 @@ def tensorrt_calls(quick: Path, resnet: Path) -> Iterable[Ratio]:
 
 
 def _time_tensorrt(model: Path, images: np.ndarray) -> dict[str, tuple[float, ...]]:
-    from tutorial_utils.runners import by_hand
-    from tutorial_utils.runners.tensorrt import TensorRTRunner
+    import pycuda.driver as cuda
+
+    from tutorial_utils.runners.tensorrt import TensorRTRunner, primary_context
 
     profile = engine.Profile.batch("x", images.shape[1:], opt=1, max=1)
     built = engine.build(model, engine.BuildOptions(profiles=(profile,)))
-    feeds = {"x": images}
-    with TensorRTRunner(built) as runner, by_hand.primary_context():
-        runner.infer(feeds)
-        # Two engines side by side differ by more than the calls do: each has its own place in the GPU's memory.
-        buffers = {name: by_hand.Buffer(view, runner._device[name]) for name, view in runner._views.items()}
-        lane = by_hand.Lane(runner._context, runner._stream, buffers, runner._log)
+    with primary_context(), TensorRTRunner(built) as runner:
+        # The same buffers for both: two engines, each in its own place of the GPU's memory, differ by more than calls.
+        runner.infer({"x": images})
+        (output,) = runner.outputs
+        host, device, context, stream = runner.host, runner.device, runner.context, runner.stream
+
+        def by_hand() -> np.ndarray:
+            host["x"][...] = images
+            cuda.memcpy_htod_async(device["x"], host["x"], stream)
+            assert context.execute_async_v3(stream.handle)
+            cuda.memcpy_dtoh_async(host[output], device[output], stream)
+            stream.synchronize()
+            return host[output].copy()
+
         for _ in range(20):  # kernels are loaded, clocks rise
-            runner.infer(feeds), by_hand.infer(lane, feeds)
-        return in_turn(lambda: runner.infer(feeds), lambda: by_hand.infer(lane, feeds), rounds=41, calls=100)
+            runner.infer({"x": images}), by_hand()
+        return in_turn(lambda: runner.infer({"x": images}), by_hand, rounds=41, calls=100)
 
 
 def timers(resnet: Path) -> Iterable[Ratio]:

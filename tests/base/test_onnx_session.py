@@ -95,7 +95,7 @@ def test_every_session_is_exact(choice):
 def test_runner_is_exact(tmp_path):
     onnx.save(residual_model(), tmp_path / "model.onnx")
     with OnnxRuntimeRunner(tmp_path / "model.onnx") as runner:
-        assert runner._session.get_session_options().get_session_config_entry(EXACT) == "1"
+        assert runner.session.get_session_options().get_session_config_entry(EXACT) == "1"
 
 
 def test_no_other_module_makes_sessions():

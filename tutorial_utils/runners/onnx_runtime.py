@@ -26,6 +26,9 @@ class OnnxRuntimeRunner(Runner):
         threads: Threads within an operator on the CPU; None for one for each core.
         optimize: Whether ONNX Runtime optimizes the graph (fuses nodes) before it runs.
 
+    Attributes:
+        session: ONNX Runtime's own session.
+
     Raises:
         ModelFileError: The model is missing or ONNX Runtime can't load it.
         BackendUnavailableError: CUDA was asked for and can't be used.
@@ -43,18 +46,18 @@ class OnnxRuntimeRunner(Runner):
         if device not in _PROVIDERS:
             raise InputError(f"ONNX Runtime has no device {device!r} here.", f"Choose one of {', '.join(_PROVIDERS)}.")
         provider = _PROVIDERS[device]
-        self._session = onnx_session.open_model(onnx_path, providers=[provider], threads=threads, optimize=optimize)
-        if self._session.get_providers()[0] != provider:  # ONNX Runtime falls back to the CPU with no error
+        self.session = onnx_session.open_model(onnx_path, providers=[provider], threads=threads, optimize=optimize)
+        if self.session.get_providers()[0] != provider:  # ONNX Runtime falls back to the CPU with no error
             raise BackendUnavailableError(
                 "ONNX Runtime can't use CUDA on this machine.",
                 "Install onnxruntime-gpu for your CUDA version; `python -m tutorial_utils doctor` says more.",
             )
         self.backend = f"ONNX Runtime {'CUDA' if device == 'cuda' else 'CPU'}"
-        self.inputs = {value.name: _spec(value) for value in self._session.get_inputs()}
-        self.outputs = {value.name: _spec(value) for value in self._session.get_outputs()}
+        self.inputs = {value.name: _spec(value) for value in self.session.get_inputs()}
+        self.outputs = {value.name: _spec(value) for value in self.session.get_outputs()}
 
     def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
-        return dict(zip(self.outputs, self._session.run(None, dict(feeds)), strict=True))
+        return dict(zip(self.outputs, self.session.run(None, dict(feeds)), strict=True))
 
 
 def _spec(value: "onnxruntime.NodeArg") -> TensorSpec:

@@ -4,8 +4,10 @@ Paddle, ONNX Runtime and PyTorch use a device's primary context too, so they liv
 while a method needs it and popped again: a context that is still pushed when Python ends aborts the process.
 """
 
+import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Union
 
 import numpy as np
 
@@ -36,105 +38,137 @@ class _Current:
         cuda.Context.pop()
 
 
+def _retain_primary_context() -> "cuda.Context":
+    try:
+        cuda.init()
+        return cuda.Device(0).retain_primary_context()
+    except cuda.Error as error:
+        raise BackendUnavailableError(
+            f"CUDA can't be used: {error}.", "Run `python -m tutorial_utils doctor`."
+        ) from error
+
+
+@contextlib.contextmanager
+def primary_context() -> Iterator[None]:
+    """Make the first GPU's primary CUDA context current inside a `with` block.
+
+    Raises:
+        BackendUnavailableError: There is no GPU.
+    """
+    context = _retain_primary_context()
+    try:
+        with _Current(context):
+            yield
+    finally:
+        context.detach()
+
+
 class TensorRTRunner(Runner):
-    """Runs a serialized TensorRT engine on the GPU.
+    """Runs a serialized TensorRT engine on the first GPU, with the engine's first optimization profile.
 
     Everything that costs time once is done here: loading the plan, creating the execution context (which TensorRT-RTX
     uses to compile kernels for this GPU), and allocating buffers for the largest shapes of the profile.
 
+    `infer` is five steps, which a schedule of its own can call one by one inside `with primary_context()`: `fill`,
+    `copy_in`, `run`, `copy_out`, `results`. The first four don't wait for the GPU.
+
     Args:
-        engine: The engine, or its plan as bytes. A cached engine that the runtime refuses is built again, once.
-        profile: Index of the optimization profile to use.
+        engine: The engine, or its plan as bytes. A cached engine that the runtime refuses is built again, once. Or
+            another runner: both then share its loaded engine, each with a stream, a context and buffers of its own.
         cuda_graph: Replay the engine as a CUDA graph (TensorRT-RTX captures it by itself).
-        device: Index of the GPU.
+        configure: Called with TensorRT-RTX's `IRuntimeConfig` before the execution context is created from it.
+
+    Attributes:
+        engine: The loaded engine.
+        context: Its execution context.
+        stream: The CUDA stream of all copies and calls.
+        host: Pinned memory of each input and output, by name, as an array in the shape of the last `fill`.
+        device: Their memory on the GPU, by name.
+        log: What TensorRT said while the engine was loaded and used.
 
     Raises:
-        BackendUnavailableError: There is no GPU, or CUDA graphs were asked of a TensorRT that can't capture them.
+        BackendUnavailableError: There is no GPU, or CUDA graphs or a configuration were asked of a TensorRT that has
+            none.
         PlanError: The runtime refuses the plan: cut short, altered, or built by another version or for another GPU.
-        InputError: There is no such profile, or the engine has an input or output that numpy can't hold.
+        InputError: The engine has an input or output that numpy can't hold.
     """
 
-    def __init__(self, engine: Engine | bytes, *, profile: int = 0, cuda_graph: bool = False, device: int = 0):
-        try:
-            cuda.init()
-            self._cuda_context = cuda.Device(device).retain_primary_context()
-        except cuda.Error as error:
-            raise BackendUnavailableError(
-                f"CUDA can't be used: {error}.", "Run `python -m tutorial_utils doctor`."
-            ) from error
+    def __init__(
+        self,
+        engine: Union[Engine, bytes, "TensorRTRunner"],
+        *,
+        cuda_graph: bool = False,
+        configure: Callable[["trt.IRuntimeConfig"], Any] | None = None,
+    ):
+        self._cuda_context = _retain_primary_context()
         self.backend = "TensorRT-RTX" if IS_RTX else "TensorRT"
-        self._log = MessageLog()
+        self.log: MessageLog = engine.log if isinstance(engine, TensorRTRunner) else MessageLog()
         with self._current():
-            self._engine = self._load(engine)
-            if not 0 <= profile < self._engine.num_optimization_profiles:
-                raise InputError(
-                    f"There is no profile {profile}: the engine has {self._engine.num_optimization_profiles}.",
-                    "Count profiles from 0, in the order in which they were given to the build.",
-                )
-            self._stream = cuda.Stream()
-            self._context = self._create_context(cuda_graph)
-            if profile:
-                checked(
-                    self._context.set_optimization_profile_async(profile, self._stream.handle),
-                    self._log, PlanError, f"TensorRT refuses the profile {profile}", "Build the engine again.",
-                )  # fmt: skip
-                self._stream.synchronize()
-            self.inputs, self.outputs = self._read_specs(profile)
-            self._host: dict[str, np.ndarray] = {}
-            self._device: dict[str, cuda.DeviceAllocation] = {}
-            self._views: dict[str, np.ndarray] = {}  # of the host buffers, in the shapes of the last call
+            self.engine: trt.ICudaEngine = engine.engine if isinstance(engine, TensorRTRunner) else self._load(engine)
+            self.stream = cuda.Stream()
+            self.context = self._create_context(cuda_graph, configure)
+            self.inputs, self.outputs = self._read_specs()
+            self._buffers: dict[str, np.ndarray] = {}  # pinned, for the largest shapes
+            self.host: dict[str, np.ndarray] = {}  # views of them
+            self.device: dict[str, cuda.DeviceAllocation] = {}
             self._bound_shapes: dict[str, tuple[int, ...]] | None = None
             self._allocate()
 
     def _load(self, engine: Engine | bytes) -> "trt.ICudaEngine":
-        runtime = trt.Runtime(self._log)
+        runtime = trt.Runtime(self.log)
         plan = engine.plan if isinstance(engine, Engine) else engine
         loaded = runtime.deserialize_cuda_engine(plan) if plan else None
         if loaded is None and isinstance(engine, Engine) and engine.from_cache:
             warnings.warn("The runtime refuses the cached engine: building it again.", stacklevel=3)
             loaded = runtime.deserialize_cuda_engine(engine.rebuilt().plan)
         return checked(
-            loaded, self._log, PlanError, "TensorRT can't load the engine",
+            loaded, self.log, PlanError, "TensorRT can't load the engine",
             "Build it again on this machine, with the TensorRT version that runs it.",
         )  # fmt: skip
 
-    def _create_context(self, cuda_graph: bool) -> "trt.IExecutionContext":
-        if not cuda_graph:
-            context = self._engine.create_execution_context()
+    def _create_context(
+        self, cuda_graph: bool, configure: Callable[["trt.IRuntimeConfig"], Any] | None
+    ) -> "trt.IExecutionContext":
+        if not cuda_graph and configure is None:
+            context = self.engine.create_execution_context()
         elif IS_RTX:
             config = checked(
-                self._engine.create_runtime_config(), self._log, BuildError, "TensorRT gives no runtime configuration",
-                "Leave cuda_graph out.",
+                self.engine.create_runtime_config(), self.log, BuildError, "TensorRT gives no runtime configuration",
+                "Leave cuda_graph and configure out.",
             )  # fmt: skip
-            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            context = self._engine.create_execution_context(config)
+            if cuda_graph:
+                config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            if configure:
+                configure(config)
+            context = self.engine.create_execution_context(config)
         else:
             raise BackendUnavailableError(
-                "This TensorRT doesn't capture CUDA graphs by itself.", "Leave cuda_graph out, or use TensorRT-RTX."
+                "This TensorRT doesn't capture CUDA graphs by itself, and has no runtime configuration.",
+                "Leave cuda_graph and configure out, or use TensorRT-RTX.",
             )
         return checked(
-            context, self._log, BuildError, "TensorRT can't create an execution context",
+            context, self.log, BuildError, "TensorRT can't create an execution context",
             "Free GPU memory: the context holds all activations of the largest profile.",
         )  # fmt: skip
 
-    def _read_specs(self, profile: int) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    def _read_specs(self) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
         inputs, outputs = {}, {}
-        for name in (self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)):
-            shape = tuple(self._engine.get_tensor_shape(name))
-            if self._engine.get_tensor_location(name) == trt.TensorLocation.HOST:
+        for name in (self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)):
+            shape = tuple(self.engine.get_tensor_shape(name))
+            if self.engine.get_tensor_location(name) == trt.TensorLocation.HOST:
                 raise InputError(
                     f"{name} is a shape tensor: TensorRT reads it on the host, while it computes shapes.",
                     "Make that shape a constant of the model, or an input that is only data.",
                 )
             try:
-                dtype = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
+                dtype = np.dtype(trt.nptype(self.engine.get_tensor_dtype(name)))
             except TypeError as error:
                 raise InputError(
-                    f"{name} is {self._engine.get_tensor_dtype(name)}, which numpy can't hold.",
+                    f"{name} is {self.engine.get_tensor_dtype(name)}, which numpy can't hold.",
                     "Cast inputs and outputs to FP32 or FP16 in the ONNX model.",
                 ) from error
-            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
-                low, _, high = (tuple(s) for s in self._engine.get_tensor_profile_shape(name, profile))
+            if self.engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+                low, _, high = (tuple(s) for s in self.engine.get_tensor_profile_shape(name, 0))
                 inputs[name] = TensorSpec(name, dtype, shape, low, high)
             else:
                 outputs[name] = TensorSpec(name, dtype, shape)
@@ -149,23 +183,23 @@ class TensorRTRunner(Runner):
             self._set_shape(name, spec.max_shape)
         self._check_shapes_known()
         for name, spec in {**self.inputs, **self.outputs}.items():
-            size = int(np.prod(self._context.get_tensor_shape(name)))
-            self._host[name] = cuda.pagelocked_empty(max(size, 1), spec.dtype)
-            self._device[name] = cuda.mem_alloc(self._host[name].nbytes)
+            size = int(np.prod(self.context.get_tensor_shape(name)))
+            self._buffers[name] = cuda.pagelocked_empty(max(size, 1), spec.dtype)
+            self.device[name] = cuda.mem_alloc(self._buffers[name].nbytes)
             checked(
-                self._context.set_tensor_address(name, int(self._device[name])),
-                self._log, PlanError, f"TensorRT refuses the buffer of {name}", "Build the engine again.",
+                self.context.set_tensor_address(name, int(self.device[name])),
+                self.log, PlanError, f"TensorRT refuses the buffer of {name}", "Build the engine again.",
             )  # fmt: skip
 
     def _set_shape(self, name: str, shape: tuple[int, ...]) -> None:
         checked(
-            self._context.set_input_shape(name, shape),
-            self._log, InputError, f"TensorRT refuses the shape {shape} of {name}", "Stay inside the profile.",
+            self.context.set_input_shape(name, shape),
+            self.log, InputError, f"TensorRT refuses the shape {shape} of {name}", "Stay inside the profile.",
         )  # fmt: skip
 
     def _check_shapes_known(self) -> None:
-        unknown = list(self._context.infer_shapes())
-        unknown += [name for name in self.outputs if -1 in tuple(self._context.get_tensor_shape(name))]
+        unknown = list(self.context.infer_shapes())
+        unknown += [name for name in self.outputs if -1 in tuple(self.context.get_tensor_shape(name))]
         if unknown:
             raise InputError(
                 f"The shape of {', '.join(unknown)} depends on the values of the data, not only on input shapes.",
@@ -179,20 +213,19 @@ class TensorRTRunner(Runner):
 
     def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         with self._current():
-            self._upload(feeds)
-            self._enqueue()
-            for name in self.outputs:
-                cuda.memcpy_dtoh_async(self._views[name], self._device[name], self._stream)
-            self._stream.synchronize()
-            return {name: self._views[name].copy() for name in self.outputs}
+            self.fill(feeds)
+            self.copy_in()
+            self.run()
+            self.copy_out()
+            return self.results()
 
-    def _upload(self, feeds: Mapping[str, np.ndarray]) -> None:
+    def fill(self, feeds: Mapping[str, np.ndarray]) -> None:
+        """Copy inputs into pinned memory and set their shapes. Feeds must fit the model: see `check`."""
         shapes = {name: array.shape for name, array in feeds.items()}
         if shapes != self._bound_shapes:  # a service mostly sends one shape: asking TensorRT each time would cost more
             self._bind(shapes)
         for name, array in feeds.items():
-            self._views[name][...] = array  # into pinned memory, whatever the array's own layout is
-            cuda.memcpy_htod_async(self._device[name], self._views[name], self._stream)
+            self.host[name][...] = array  # whatever the array's own layout is
 
     def _bind(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Set the shapes of the inputs, and take views of the pinned buffers in the shapes of this call."""
@@ -200,16 +233,32 @@ class TensorRTRunner(Runner):
         for name, shape in shapes.items():
             self._set_shape(name, shape)
         self._check_shapes_known()
-        for name, buffer in self._host.items():
-            shape = tuple(self._context.get_tensor_shape(name))
-            self._views[name] = buffer[: int(np.prod(shape))].reshape(shape)
+        for name, buffer in self._buffers.items():
+            shape = tuple(self.context.get_tensor_shape(name))
+            self.host[name] = buffer[: int(np.prod(shape))].reshape(shape)
         self._bound_shapes = shapes
 
-    def _enqueue(self) -> None:
+    def copy_in(self) -> None:
+        """Enqueue the copies of the inputs from pinned memory to the GPU."""
+        for name in self.inputs:
+            cuda.memcpy_htod_async(self.device[name], self.host[name], self.stream)
+
+    def run(self) -> None:
+        """Enqueue the engine."""
         checked(
-            self._context.execute_async_v3(self._stream.handle),
-            self._log, PlanError, "TensorRT can't run the engine", "Build the engine again on this machine.",
+            self.context.execute_async_v3(self.stream.handle),
+            self.log, PlanError, "TensorRT can't run the engine", "Build the engine again on this machine.",
         )  # fmt: skip
+
+    def copy_out(self) -> None:
+        """Enqueue the copies of the outputs to pinned memory."""
+        for name in self.outputs:
+            cuda.memcpy_dtoh_async(self.host[name], self.device[name], self.stream)
+
+    def results(self) -> Arrays:
+        """Wait for the stream, and return the outputs as arrays of their own."""
+        self.stream.synchronize()
+        return {name: self.host[name].copy() for name in self.outputs}
 
     def device_times(self, feeds: Mapping[str, np.ndarray], calls: int) -> np.ndarray:
         """Time the engine alone, without copies, by CUDA events around each call on the runner's stream.
@@ -226,26 +275,31 @@ class TensorRTRunner(Runner):
         """
         self.check(feeds)
         with self._current():
-            self._upload(feeds)
-            starts, ends = ([cuda.Event() for _ in range(calls)] for _ in range(2))
-            for start, end in zip(starts, ends, strict=True):
-                start.record(self._stream)
-                self._enqueue()
-                end.record(self._stream)
-            self._stream.synchronize()
-            return np.array([start.time_till(end) for start, end in zip(starts, ends, strict=True)])
+            self.fill(feeds)
+            self.copy_in()
+            return self.event_times(calls)
+
+    def event_times(self, calls: int) -> np.ndarray:
+        """Do the same with the inputs that are on the GPU already: a step inside `with primary_context()`."""
+        starts, ends = ([cuda.Event() for _ in range(calls)] for _ in range(2))
+        for start, end in zip(starts, ends, strict=True):
+            start.record(self.stream)
+            self.run()
+            end.record(self.stream)
+        self.stream.synchronize()
+        return np.array([start.time_till(end) for start, end in zip(starts, ends, strict=True)])
 
     def close(self) -> None:
         """Free the engine, its buffers and its stream, and let go of the CUDA context."""
         if self._cuda_context is None:
             return
         with self._current():
-            del self._context, self._engine
-            for buffer in self._device.values():
+            del self.context, self.engine
+            for buffer in self.device.values():
                 buffer.free()
-            self._host.clear()
-            self._views.clear()
-            self._device.clear()
-            self._stream = None
+            self.device.clear()
+            self._buffers.clear()
+            self.host.clear()
+            self.stream = None
         self._cuda_context.detach()
         self._cuda_context = None

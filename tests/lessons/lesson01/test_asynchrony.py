@@ -91,14 +91,14 @@ def test_lanes_compute_what_onnx_runtime_computes(fp32_model, cuda_graph):
 
     batch = images(16)
     session = onnxruntime.InferenceSession(fp32_model, providers=["CPUExecutionProvider"])
-    plan = build(fp32_model, options(), use_cache=False).plan
-    with Lanes(plan, batch, 3, cuda_graph=cuda_graph) as lanes:
+    built = build(fp32_model, options(), use_cache=False)
+    with Lanes(built, batch, 3, cuda_graph=cuda_graph) as lanes:
         for size in (16, 8):
             lanes.use(size)
             lanes.one_by_one(2)
             lanes.on_streams(3, 7)
             lanes.on_streams(2, 4, pinned=False)
             expected = session.run(None, {"x": batch[:size]})[0]
-            for lane in lanes.lanes:
-                assert quality.relative_error(lane.logits(), expected) < 2e-3
+            for logits in lanes.logits():
+                assert quality.relative_error(logits, expected) < 2e-3
         assert all(np.isfinite(ms) and ms >= 0 for ms in lanes.stage_times(3).values())

@@ -50,14 +50,14 @@ def measure(built: engine.Engine, seconds: float = 0.5) -> dict[str, Any]:
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     images = np.random.default_rng(0).standard_normal((max(BATCHES), 3, 224, 224), dtype=np.float32)
-    with Lanes(built.plan, images, STREAMS) as plain, Lanes(built.plan, images, STREAMS, cuda_graph=True) as graphs:
+    with Lanes(built, images, STREAMS) as plain, Lanes(built, images, STREAMS, cuda_graph=True) as graphs:
         overlap = [_overlap(plain, graphs, images, batch, seconds) for batch in BATCHES]
         copies = timing.measure_in_turn(
             {name: functools.partial(plain.copy_in, name == "pinned") for name in ("pinned", "pageable")},
             batch=len(images),
             seconds=seconds,
         )
-        logits = [lane.logits() for lane in (*plain.lanes, *graphs.lanes)]
+        logits = plain.logits() + graphs.logits()
     with TensorRTRunner(built) as calls, TensorRTRunner(built, cuda_graph=True) as graph:
         (expected,) = calls.infer({"x": images}).values()
         runners = {"calls": calls, "graph": graph}
@@ -78,7 +78,7 @@ def measure(built: engine.Engine, seconds: float = 0.5) -> dict[str, Any]:
 
 
 def _overlap(plain: Any, graphs: Any, images: np.ndarray, batch: int, seconds: float) -> dict[str, Any]:
-    """Time the orders of one batch size. ``plain`` and ``graphs`` are `lesson01_lanes.Lanes`."""
+    """Time the orders of one batch size. ``plain`` and ``graphs`` are `lanes.Lanes`."""
     runs = {}
     for lanes, suffix in ((plain, ""), (graphs, ", CUDA graph")):
         lanes.use(batch)
@@ -92,7 +92,7 @@ def _overlap(plain: Any, graphs: Any, images: np.ndarray, batch: int, seconds: f
         "batch": batch,
         "batches_per_run": BATCHES_PER_RUN,
         "bytes_in": images[:batch].nbytes,
-        "bytes_out": plain.lanes[0].logits().nbytes,
+        "bytes_out": plain.logits()[0].nbytes,
         "stages_ms": plain.stage_times(_STAGE_CALLS),
         "stages_graph_ms": graphs.stage_times(_STAGE_CALLS),
         "runs": _plain(measured),

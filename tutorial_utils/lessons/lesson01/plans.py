@@ -49,15 +49,11 @@ def load(onnx_path: Path, options: engine.BuildOptions) -> Load:
         PlanError: The runtime refuses the plan.
         BuildError: There is no memory for a context.
     """
-    import pycuda.driver as cuda
-
     from tutorial_utils.base.errors import BuildError, PlanError
     from tutorial_utils.engine.tensorrt import MessageLog, checked, trt
+    from tutorial_utils.runners.tensorrt import primary_context
 
-    cuda.init()
-    context = cuda.Device(0).retain_primary_context()
-    context.push()
-    try:
+    with primary_context():
         log = MessageLog()
         runtime = trt.Runtime(log)
         times = [time.perf_counter()]
@@ -71,9 +67,6 @@ def load(onnx_path: Path, options: engine.BuildOptions) -> Load:
         times.append(time.perf_counter())
         asked = loaded.device_memory_size_v2
         del execution, loaded, runtime
-    finally:
-        context.pop()
-        context.detach()
     read, deserialize, create = (1000 * (after - before) for before, after in itertools.pairwise(times))
     return Load(read, deserialize, create, built.report.activation_bytes, asked)
 
@@ -83,22 +76,13 @@ def refusal(plan: bytes) -> str:
 
     The context isn't created: what is asked is whether deserialization notices the damage.
     """
-    import pycuda.driver as cuda
-
     from tutorial_utils.engine.tensorrt import MessageLog, trt
+    from tutorial_utils.runners.tensorrt import primary_context
 
-    cuda.init()
-    context = cuda.Device(0).retain_primary_context()
-    context.push()
-    try:
-        log = MessageLog()
-        loaded = trt.Runtime(log).deserialize_cuda_engine(plan)
-        answer = "loads" if loaded is not None else log.last_errors()
-        del loaded
-    finally:
-        context.pop()
-        context.detach()
-    return answer
+    log = MessageLog()
+    with primary_context():
+        refused = trt.Runtime(log).deserialize_cuda_engine(plan) is None
+    return log.last_errors() if refused else "loads"
 
 
 def damaged(plan: bytes) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ An engine for dynamic shapes starts with kernels for any shape. With the strateg
 shape in use are compiled meanwhile and take over when they are ready; EAGER waits for them, NONE does without.
 """
 
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from tutorial_utils import engine
 from tutorial_utils.base import onnx_session
-from tutorial_utils.engine.tensorrt import MessageLog, trt
+from tutorial_utils.engine.tensorrt import trt
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import recordings
 
@@ -36,38 +37,34 @@ def measure(onnx_path: Path) -> list[dict[str, Any]]:
         A row for each strategy: "strategy", "errors" and "calls" made by then, one for each of `SECONDS`.
 
     Raises:
-        BackendUnavailableError: PyCUDA can't be imported.
+        BackendUnavailableError: PyCUDA can't be imported, or this TensorRT is no TensorRT-RTX.
         ModelFileError: The model is missing.
     """
-    from tutorial_utils.runners import by_hand
+    from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     images = np.random.default_rng(0).standard_normal((BATCH, *SHAPE), dtype=np.float32)
     options = engine.BuildOptions(profiles=(engine.Profile.batch("x", SHAPE, opt=BATCH, max=BATCH),))
-    plan = engine.build(onnx_path, options, progress=False).plan
+    built = engine.build(onnx_path, options, progress=False)
     session = onnx_session.new_session(onnx_path)
     (expected,) = session.run(None, {"x": images})
     rows = []
     for strategy in STRATEGIES:
-        log = MessageLog()
-        with by_hand.primary_context():
-            loaded = by_hand.load(plan, log)
-            config = by_hand.must(loaded.create_runtime_config(), log)
-            kind = trt.DynamicShapesKernelSpecializationStrategy
-            config.dynamic_shapes_kernel_specialization_strategy = getattr(kind, strategy)
-            context = by_hand.must(loaded.create_execution_context(config), log)
-            lane = by_hand.Lane(
-                context, by_hand.cuda.Stream(), by_hand.allocate(loaded, context, {"x": images.shape}, log), log
-            )
+        with TensorRTRunner(built, configure=functools.partial(specialize, strategy)) as runner:
             errors, calls, made, start = [], [], 0, time.perf_counter()
             while len(errors) < len(SECONDS):
-                (outputs,) = by_hand.infer(lane, {"x": images}).values()
+                (outputs,) = runner.infer({"x": images}).values()
                 made += 1
                 if time.perf_counter() - start >= SECONDS[len(errors)]:
                     errors.append(float(np.abs(outputs - expected).max() / np.abs(expected).max()))
                     calls.append(made)
-            by_hand.close(lane)
         rows.append({"strategy": strategy, "errors": errors, "calls": calls})
     return rows
+
+
+def specialize(strategy: str, config: "trt.IRuntimeConfig") -> None:
+    """Choose how kernels for the shape in use come about: one of `STRATEGIES`. A hook for `TensorRTRunner`."""
+    kind = trt.DynamicShapesKernelSpecializationStrategy
+    config.dynamic_shapes_kernel_specialization_strategy = getattr(kind, strategy)
 
 
 def record(models: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils import engine
-from tutorial_utils.engine.tensorrt import MessageLog, trt
+from tutorial_utils.engine.tensorrt import checked, trt
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import recordings
 
@@ -66,26 +66,22 @@ def profile(onnx_path: Path, sample: tuple[int, ...], batch: int, calls: int = 1
         BackendUnavailableError: PyCUDA can't be imported.
         BuildError: TensorRT refuses the model.
     """
-    from tutorial_utils.runners import by_hand
+    from tutorial_utils.runners.tensorrt import TensorRTRunner, primary_context
 
     built = engine.build(onnx_path, options(sample, batch), progress=False)
-    images = np.random.default_rng(0).standard_normal((batch, *sample), dtype=np.float32)
-    log = MessageLog()
-    with by_hand.primary_context():
-        loaded = by_hand.load(built.plan, log)
-        lane = by_hand.make_lane(loaded, {"x": images.shape}, log)
-        by_hand.infer(lane, {"x": images})
-        by_hand.event_times(lane, calls // 10)
-        alone = by_hand.event_times(lane, calls)
+    feeds = {"x": np.random.default_rng(0).standard_normal((batch, *sample), dtype=np.float32)}
+    with primary_context(), TensorRTRunner(built) as runner:
+        runner.device_times(feeds, calls // 10)
+        alone = runner.event_times(calls)
         times = LayerTimes()
-        lane.context.profiler = times
-        by_hand.event_times(lane, calls // 10)
+        runner.context.profiler = times
+        runner.event_times(calls // 10)
         times.milliseconds.clear()
-        profiled = np.concatenate([by_hand.event_times(lane, 1) for _ in range(calls)])
-        inspector = by_hand.must(loaded.create_engine_inspector(), log)
-        inspector.execution_context = lane.context
-        text = by_hand.must(inspector.get_engine_information(trt.LayerInformationFormat.JSON), log)
-        by_hand.close(lane)
+        profiled = np.concatenate([runner.event_times(1) for _ in range(calls)])
+        inspector = checked(runner.engine.create_engine_inspector(), runner.log)
+        inspector.execution_context = runner.context
+        text = checked(inspector.get_engine_information(trt.LayerInformationFormat.JSON), runner.log)
+        del inspector
     return {
         "engine_ms": float(np.median(alone)),
         "profiled_ms": float(np.median(profiled)),
