@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [
     "tutorial_utils/engine",
     "tutorial_utils/runners/tensorrt.py",
-    "tutorial_utils/runners/by_hand.py",
+    "tutorial_utils/lessons/lesson03/by_hand.py",
 ]
 PUBLIC_STUBS = Path(sys.prefix) / "tensorrt-stubs"  # the Makefile installs them there
 VERSIONS = ("TensorRT 10.13", "TensorRT-RTX")

@@ -10,8 +10,7 @@ from tutorial_utils.machine import capabilities
 pytest.importorskip("tensorrt_rtx")
 from tutorial_utils import engine
 from tutorial_utils.engine.tensorrt import MessageLog
-from tutorial_utils.lessons.lesson03 import inference, resnet50
-from tutorial_utils.runners import by_hand
+from tutorial_utils.lessons.lesson03 import by_hand, inference, resnet50
 
 
 @pytest.mark.parametrize("experiment", [inference, resnet50], ids=lambda module: module.__name__)

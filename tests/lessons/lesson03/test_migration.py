@@ -8,9 +8,11 @@ from engine.test_tensorrt_api import names_in_stub, public_stub  # noqa: F401 - 
 
 trt = pytest.importorskip("tensorrt_rtx")
 from tutorial_utils import engine  # noqa: E402 - they need TensorRT
-from tutorial_utils.lessons.lesson03 import migration  # noqa: E402
+from tutorial_utils.lessons.lesson03 import (
+    by_hand,
+    migration,
+)
 from tutorial_utils.machine import capabilities  # noqa: E402
-from tutorial_utils.runners import by_hand  # noqa: E402
 
 by_topic = pytest.mark.parametrize("change", migration.CARD, ids=lambda change: change.topic)
 WITH_BUILDER = [change for change in migration.CARD if change.needs == "builder"]

@@ -14,10 +14,10 @@ from onnx import TensorProto, helper
 from tutorial_utils import engine
 from tutorial_utils.base.errors import CourseError
 from tutorial_utils.engine.tensorrt import MessageLog, trt
+from tutorial_utils.lessons.lesson03 import by_hand
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import quality, recordings, timing
 from tutorial_utils.model import data, export, onnx_file
-from tutorial_utils.runners import by_hand
 
 BATCH, LARGEST = 64, 64
 QUICK_PROFILE = engine.Profile.batch("x", data.IMAGE_SHAPE, opt=BATCH, max=LARGEST)
@@ -25,7 +25,7 @@ RESNET_PROFILE = engine.Profile.batch("x", (3, 224, 224), opt=8, max=LARGEST)
 LANES = 3
 MODELS = ("quick-fp32", "quick-fp16", "resnet50-fp16")
 METHOD = (
-    "the functions of tutorial_utils/runners/by_hand.py; quick classifier on 64 test images, ResNet-50 "
+    "the functions of tutorial_utils/lessons/lesson03/by_hand.py; quick classifier on 64 test images, ResNet-50 "
     "FP16 with random weights at 224x224 for clocks and capture; warm-up until steady, then 10 rounds in which the "
     "candidates take turns; host clock, copies included, unless named otherwise"
 )

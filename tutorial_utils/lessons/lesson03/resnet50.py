@@ -110,7 +110,7 @@ def tensorrt_call(
         PlanError: TensorRT refuses a call.
     """
     from tutorial_utils.engine.tensorrt import MessageLog, checked
-    from tutorial_utils.runners.by_hand import load, must, new_context
+    from tutorial_utils.lessons.lesson03.by_hand import load, must, new_context
 
     log = MessageLog()
     context = new_context(load(built.plan, log), log, cuda_graph=cuda_graph)
