@@ -3,7 +3,7 @@ import numpy as np
 import pictures
 import pytest
 
-from tutorial_utils.lessons.lesson01 import precision_figures as figures
+from tutorial_utils.lessons.lesson01 import precision as figures
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model import number_formats as formats
 
@@ -86,7 +86,7 @@ def test_a_scale_brings_the_largest_value_into_range():
 
 
 def test_range_figure_lists_every_format():
-    picture = figures.range_and_resolution({"weights": np.array([0.1, 0.0, -2.0])})
+    picture = figures.draw_range_and_resolution({"weights": np.array([0.1, 0.0, -2.0])})
     assert [line.split("  ")[0].strip() for line in picture.text.splitlines()] == [one.name for one in formats.FORMATS]
     assert "histograms of the magnitudes of weights" in picture.alt
     top, bottom = pictures.drawn(picture)
@@ -96,12 +96,12 @@ def test_range_figure_lists_every_format():
 
 def test_figures_of_gpu_measurements_say_their_numbers():
     rows = [{"operator": "MatMul", "tf32_flag": flag, "rms_error": 3e-4} for flag in (True, False)]
-    errors = figures.tf32_errors(rows)
+    errors = figures.draw_tf32_errors(rows)
     assert errors.text.splitlines()[1] == "MatMul, TF32 flag cleared  error 3.0e-04"
     (axes,) = pictures.drawn(errors)
     assert pictures.marks(axes) == [(3e-4, 0), (3e-4, 1)]
     times = {"FP16": {"8": Measurement(((2.0,),) * 10, 2.0, 1, True, 8)}}
-    by_batch = figures.batch_times(times)
+    by_batch = figures.draw_batch_times(times)
     assert "2.000 ms,    4,000 images/s" in by_batch.text
     (axes,) = pictures.drawn(by_batch)
     assert pictures.heights(axes) == [0.25]  # milliseconds for an image

@@ -9,7 +9,7 @@ from small_models import images, options
 from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError
 from tutorial_utils.engine import build
 from tutorial_utils.lessons.lesson01 import asynchrony
-from tutorial_utils.lessons.lesson01.asynchrony_figures import Span, bound, streams, timeline
+from tutorial_utils.lessons.lesson01.asynchrony import Span, bound, draw_streams, draw_timeline
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import quality
 from tutorial_utils.measure.timing import Measurement
@@ -49,7 +49,7 @@ def test_bound(entry, name, expected):
 
 
 def test_streams_figure_tells_time_of_a_batch_and_bound(entry):
-    picture = streams([entry, {**entry, "batch": 32}])
+    picture = draw_streams([entry, {**entry, "batch": 32}])
     lines = [line.split() for line in picture.text.splitlines()]
     assert len(lines) == 8
     assert lines[0] == ["batch", "8", "one", "by", "one", "6.000", "ms", "bound", "5.500", "ms"]
@@ -66,7 +66,7 @@ def test_streams_figure_tells_time_of_a_batch_and_bound(entry):
 def test_timeline_counts_from_the_start_of_each_order():
     first = [Span("decode", 1, 5.0, 5.01), Span("infer", 1, 5.01, 5.03)]
     second = [Span("decode", 1, 9.0, 9.02), Span("infer", 1, 9.01, 9.025)]
-    picture = timeline({"serial": first, "overlapped": second})
+    picture = draw_timeline({"serial": first, "overlapped": second})
     assert picture.text == (
         "serial: 30.0 ms for 1 batches (decode 10.0 ms, infer 20.0 ms)\n"
         "overlapped: 25.0 ms for 1 batches (decode 20.0 ms, infer 15.0 ms)"

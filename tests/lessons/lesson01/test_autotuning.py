@@ -6,7 +6,7 @@ import pytest
 
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.lessons.lesson01 import autotuning
-from tutorial_utils.lessons.lesson01 import autotuning_figures as figures
+from tutorial_utils.lessons.lesson01 import autotuning as figures
 from tutorial_utils.measure.timing import Measurement
 
 
@@ -49,7 +49,7 @@ def test_medians_and_the_cost_of_a_fixed_choice():
 
 
 def test_figure_names_the_winner_of_each_shape():
-    picture = figures.winners({"small": {"a": 1.0, "b": 4.0}, "large": {"a": 9.0, "b": 1.0}}, "a machine")
+    picture = figures.draw_winners({"small": {"a": 1.0, "b": 4.0}, "large": {"a": 9.0, "b": 1.0}}, "a machine")
     assert "At small the fastest is a. At large the fastest is b." in picture.alt
     assert picture.text.splitlines()[1].startswith("large  fastest: b")
     (axes,) = pictures.drawn(picture)

@@ -7,7 +7,7 @@ from small_models import images, options
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import InputError, PrecisionError
-from tutorial_utils.lessons.lesson01 import calibration_figures as figures
+from tutorial_utils.lessons.lesson01 import calibration as figures
 from tutorial_utils.lessons.lesson01 import precision
 from tutorial_utils.lessons.lesson01.calibration import Calibrated, CalibrationTrial
 from tutorial_utils.measure import quality
@@ -117,7 +117,9 @@ def test_trial_passes_method_and_granularity_on(trial):
 
 
 def test_threshold_figure_says_how_much_is_cut_off():
-    picture = figures.thresholds({"t": np.array([1.0, -3.0, 2.0, 0.0])}, {"minmax": {"t": 3.0}, "entropy": {"t": 1.5}})
+    picture = figures.draw_thresholds(
+        {"t": np.array([1.0, -3.0, 2.0, 0.0])}, {"minmax": {"t": 3.0}, "entropy": {"t": 1.5}}
+    )
     assert picture.text.splitlines()[0].endswith("minmax      cuts off at   3.00: 0.000 % of the values")
     assert picture.text.splitlines()[1].endswith("entropy     cuts off at   1.50: 50.000 % of the values")
     (axes,) = pictures.drawn(picture)
@@ -127,7 +129,7 @@ def test_threshold_figure_says_how_much_is_cut_off():
 
 def test_quality_figure_has_a_line_for_each_model():
     one = Calibrated(0.5, 12.3, {})
-    picture = figures.quality([("methods", {"a": one}), ("images", {"b": one})], (0.4, 0.6))
+    picture = figures.draw_quality([("methods", {"a": one}), ("images", {"b": one})], (0.4, 0.6))
     assert picture.text == "a    12.3 dB  accuracy  50.0 %\nb    12.3 dB  accuracy  50.0 %"
     left, right = pictures.drawn(picture)
     assert pictures.widths(left) == pictures.numbers(picture.text, r"([\d.]+) dB")

@@ -1,6 +1,5 @@
 """The parts of lesson 01's experiments that need no GPU, and their figures."""
 
-import onnx
 import pictures
 import pytest
 from small_models import options
@@ -8,10 +7,8 @@ from small_models import options
 from tutorial_utils import engine
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.inspection import dataflow
-from tutorial_utils.lessons.lesson01 import fusion, fusion_figures, plans, targets
+from tutorial_utils.lessons.lesson01 import fusion, plans, targets
 from tutorial_utils.lessons.lesson01 import memory as memory_figures
-from tutorial_utils.lessons.lesson01 import plans_figures as plan_figures
-from tutorial_utils.lessons.lesson01 import targets_figures as target_figures
 from tutorial_utils.lessons.lesson01.targets import Attempt
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import recordings
@@ -58,7 +55,7 @@ def test_bytes_moved(fp32_model):
     pytest.importorskip("tensorrt_rtx")
     report = engine.build(fp32_model, options()).report
     flows = {"nodes": dataflow.from_onnx(fp32_model, 8), "engine": dataflow.from_report(report, 8)}
-    picture = fusion_figures.bytes_moved({"small": flows})
+    picture = fusion.draw_bytes_moved({"small": flows})
     assert f"{flows['nodes'].read_bytes / 1e6:.1f} MB read" in picture.text
     (axes,) = pictures.drawn(picture)
     lengths = pictures.widths(axes)
@@ -77,7 +74,7 @@ def test_memory_by_batch():
 
 def test_build_matrix():
     builds = [Attempt("a", ("7.5",), reason="no"), Attempt("a", ("8.6",), 5000, 3)]
-    picture = target_figures.build_matrix(builds)
+    picture = targets.draw_build_matrix(builds)
     assert picture.text == "a for 7.5: refused\na for 8.6: 3 kernels, 5 KB"
     (axes,) = pictures.drawn(picture)
     assert [(round(left + 0.48), round(bottom + 0.46)) for left, bottom, *_ in pictures.bars(axes)] == [(0, 0), (1, 0)]
@@ -85,6 +82,6 @@ def test_build_matrix():
 
 
 def test_plan_times():
-    picture = plan_figures.times({"small": {"build": 100.0, "read": 1.0}, "large": {"build": 2000.0, "read": 3.0}})
+    picture = plans.draw_times({"small": {"build": 100.0, "read": 1.0}, "large": {"build": 2000.0, "read": 3.0}})
     (axes,) = pictures.drawn(picture)
     assert pictures.widths(axes) == pictures.numbers(picture.text, r": ([\d.,]+) ms$") == [100, 1, 2000, 3]

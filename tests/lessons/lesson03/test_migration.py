@@ -8,10 +8,7 @@ from engine.test_tensorrt_api import names_in_stub, public_stub  # noqa: F401 - 
 
 trt = pytest.importorskip("tensorrt_rtx")
 from tutorial_utils import engine  # noqa: E402 - they need TensorRT
-from tutorial_utils.lessons.lesson03 import (
-    by_hand,
-    migration,
-)
+from tutorial_utils.lessons.lesson03 import by_hand, migration  # noqa: E402
 from tutorial_utils.machine import capabilities  # noqa: E402
 
 by_topic = pytest.mark.parametrize("change", migration.CARD, ids=lambda change: change.topic)

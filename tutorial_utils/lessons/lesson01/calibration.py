@@ -1,14 +1,17 @@
 """Lesson 01, calibration: quantize the same model in many ways, and judge each by its answers and its logits."""
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from tutorial_utils import plotting
 from tutorial_utils.measure import deployment, quality
 from tutorial_utils.model import quantization, tensors
 from tutorial_utils.model.data import Dataset
+from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 _BATCH = 64
@@ -76,3 +79,63 @@ class CalibrationTrial:
             sqnr_db=quality.sqnr_db(logits, self._reference),
             scales=scales,
         )
+
+
+_COLOURS = (BLUE, RED, GREEN, ORANGE)
+
+
+def draw_thresholds(tensors: Mapping[str, np.ndarray], chosen: Mapping[str, Mapping[str, float]]) -> Picture:
+    """Draw a histogram of each tensor, with the magnitude at which each method cuts off.
+
+    Args:
+        tensors: Values by tensor name.
+        chosen: By method: the threshold of each tensor.
+    """
+    figure, axes = plotting.new_figure(1.0 + 1.25 * len(tensors), nrows=len(tensors))
+    lines = []
+    for one, (name, values) in zip(np.atleast_1d(axes), tensors.items(), strict=True):
+        largest = max([float(np.abs(values).max()), *(by_name[name] for by_name in chosen.values())])
+        one.hist(np.abs(values).ravel(), np.linspace(0, largest, 120), color=GREY, alpha=0.55)
+        for (method, by_name), colour in zip(chosen.items(), _COLOURS, strict=False):
+            one.axvline(by_name[name], color=colour, linewidth=2, label=method)
+            cut = float(np.mean(np.abs(values) > by_name[name]))
+            lines.append(f"{name:24}  {method:10}  cuts off at {by_name[name]:6.2f}: {100 * cut:.3f} % of the values")
+        one.set_yscale("log")
+        one.set_ylabel("values")
+        one.set_title(name, fontsize=10, loc="left")
+    np.atleast_1d(axes)[-1].set_xlabel("magnitude")
+    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(chosen), frameon=False)
+    alt = (
+        f"Histograms of the magnitudes of {len(tensors)} activations, counts on a logarithmic axis, with the threshold "
+        f"that each of {', '.join(chosen)} chose."
+    )
+    return Picture(figure, alt, "\n".join(lines))
+
+
+def draw_quality(groups: Sequence[tuple[str, Mapping[str, Calibrated]]], interval: tuple[float, float]) -> Picture:
+    """Draw logit quality and accuracy of calibrated models side by side.
+
+    Args:
+        groups: Title and models by name, such as ``[("method", {"minmax": ...}), ("images", {...})]``.
+        interval: Confidence interval of the FP32 model's accuracy, 0 to 1: drawn as a band.
+    """
+    rows = [(title, name, one) for title, models in groups for name, one in models.items()]
+    figure, (left, right) = plotting.new_figure(1.0 + 0.3 * len(rows), ncols=2, sharey=True, width_ratios=[1.4, 1])
+    colours = dict(zip([title for title, _ in groups], _COLOURS, strict=False))
+    right.axvspan(100 * interval[0], 100 * interval[1], color=GREY, alpha=0.2)
+    for position, (title, _, one) in enumerate(rows):
+        left.barh(position, one.sqnr_db, color=colours[title], height=0.7)
+        right.plot(100 * one.accuracy, position, "o", color=colours[title], markersize=7)
+    left.set_yticks(range(len(rows)), [name for _, name, _ in rows])
+    left.set_ylim(len(rows) - 0.4, -0.6)
+    left.set_xlabel("signal to quantization noise of the logits, dB")
+    right.set_xlabel("accuracy, % (band: 95 % interval of FP32)")
+    for title, colour in colours.items():
+        left.plot([], [], "s", color=colour, label=title)
+    figure.legend(loc="outside upper left", ncols=len(colours), frameon=False)
+    width = max(len(name) for _, name, _ in rows)
+    lines = [f"{name:{width}}  {one.sqnr_db:6.1f} dB  accuracy {100 * one.accuracy:5.1f} %" for _, name, one in rows]
+    listed = "; ".join(" ".join(line.split()) for line in lines)
+    alt = f"Logit quality and accuracy of {len(rows)} calibrations. {listed}."
+    return Picture(figure, alt, "\n".join(lines))
