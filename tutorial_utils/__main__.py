@@ -28,9 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     doctor.add_argument("--yes", action="store_true", help="with --fix: accept every change without asking")
     doctor.set_defaults(run=_doctor)
 
-    record = commands.add_parser("record", help="measure on this machine's GPU and keep the result as a recording")
-    record.add_argument("--models", type=Path, help="folder with ONNX models, for a machine without Paddle")
-    record.add_argument("--name", help="name of the recording (default: deployment_ and the name of the GPU)")
+    record = commands.add_parser("record", help="measure an experiment on this machine's GPU and keep its recording")
+    which = record.add_argument_group("which").add_mutually_exclusive_group(required=True)
+    which.add_argument("names", nargs="*", default=[], metavar="NAME", help="names of experiments")
+    which.add_argument("--all", action="store_true", help="every experiment")
+    which.add_argument("--list", action="store_true", help="print their names and the recordings that the course ships")
+    record.add_argument("--models", type=Path, help="folder with the ONNX models, for a machine without Paddle")
+    record.add_argument(
+        "--replace", action="store_true", help="write over the course's recordings (default: the GPU's name is added)"
+    )
     record.set_defaults(run=_record)
 
     inspect = commands.add_parser("inspect", help="show what TensorRT makes of an ONNX model, without a GPU")
@@ -69,11 +75,17 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from tutorial_utils.measure.record import record_deployment
+    from tutorial_utils.measure import experiment
 
-    path = record_deployment(options.models, options.name)
-    print(f"Written: {path}. Look at it, then commit it.")
-    return 0
+    if options.list:
+        print(experiment.listing())
+        return 0
+    written, failed = experiment.record_all(options.names, options.models, options.replace)
+    for path in written:
+        print(f"Written: {path}. Look at it, then commit it.")
+    for sentence in failed:
+        print(sentence, file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _inspect(options: argparse.Namespace) -> int:

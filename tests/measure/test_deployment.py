@@ -12,11 +12,11 @@ import pytest
 from onnx import numpy_helper
 
 from tutorial_utils import plotting
-from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError
+from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.base.gpu import Gpu
 from tutorial_utils.engine import BuildReport
 from tutorial_utils.machine import capabilities
-from tutorial_utils.measure import deployment, quality, record, recordings, timing
+from tutorial_utils.measure import deployment, quality, timing
 from tutorial_utils.model import data
 from tutorial_utils.model.precisions import DEPLOYED
 from tutorial_utils.runners import Runner
@@ -334,26 +334,14 @@ def test_samples_figure_names_the_labels():
 
 
 def test_recording_of_the_course_is_stamped_and_complete():
-    recording = recordings.load("deployment")
-    rows = [deployment.Row.from_dict(values) for values in recording.data["rows"]]
-    assert recording.machine["gpu"] in recording.stamp
+    recorded = deployment.EXPERIMENT.recorded("no GPU")
+    rows = recorded.result.rows
+    assert recorded.gpu in recorded.origin.machine
     assert {row.precision for row in rows if row.backend == "TensorRT-RTX"} >= {"fp32", "fp16"}
     assert all(row.latency.stable and np.all(row.latency.samples_ms > 0) for row in rows)
     # TF32, and TensorRT-RTX swaps kernels while it runs: 7e-4 at the first calls of an engine, up to 3.1e-3 later.
     assert max(row.relative_error for row in rows if row.precision == "fp32") < 5e-3
     assert max(row.relative_error for row in rows if row.precision == "fp16") < 2e-2
-
-
-def test_recording_needs_a_gpu(monkeypatch):
-    machine = without_gpu()
-    monkeypatch.setattr(capabilities, "probe", lambda: machine)
-    with pytest.raises(BackendUnavailableError, match="No GPU here"):
-        record.record_deployment()
-
-
-def test_recording_needs_all_models(tmp_path):
-    with pytest.raises(ModelFileError, match=r"quick-fp32\.onnx"):
-        record.models_in(tmp_path)
 
 
 def test_dynamic_graph_comes_first_and_agrees(test_images):

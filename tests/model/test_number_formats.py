@@ -95,12 +95,12 @@ def test_range_figure_lists_every_format():
 
 
 def test_figures_of_gpu_measurements_say_their_numbers():
-    rows = [{"operator": "MatMul", "tf32_flag": flag, "rms_error": 3e-4} for flag in (True, False)]
+    rows = [figures.Tf32Row("MatMul", flag, 3e-4, None) for flag in (True, False)]
     errors = figures.draw_tf32_errors(rows)
     assert errors.text.splitlines()[1] == "MatMul, TF32 flag cleared  error 3.0e-04"
     (axes,) = pictures.drawn(errors)
     assert pictures.marks(axes) == [(3e-4, 0), (3e-4, 1)]
-    times = {"FP16": {"8": Measurement(((2.0,),) * 10, 2.0, 1, True, 8)}}
+    times = {"FP16": {8: Measurement(((2.0,),) * 10, 2.0, 1, True, 8)}}
     by_batch = figures.draw_batch_times(times)
     assert "2.000 ms,    4,000 images/s" in by_batch.text
     (axes,) = pictures.drawn(by_batch)

@@ -1,6 +1,7 @@
 """The deployment table: each variant of a model on each backend of this machine, with its quality and honest times.
 
-`python -m tutorial_utils record` and the lessons use the same code, so a recording and a live table mean the same.
+The lessons and `python -m tutorial_utils record deployment` use the same code, so a live table and a recording mean the
+same.
 """
 
 import functools
@@ -14,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutorial_utils.base.errors import BackendUnavailableError, CourseError
-from tutorial_utils.engine import Engine
+from tutorial_utils.engine import BuildOptions, Engine, Profile, build
+from tutorial_utils.machine import capabilities
 from tutorial_utils.machine.capabilities import Capabilities
 from tutorial_utils.measure import quality, timing
+from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
+from tutorial_utils.model import data
 from tutorial_utils.model.data import Dataset
-from tutorial_utils.model.precisions import PRECISIONS
+from tutorial_utils.model.precisions import DEPLOYED, PRECISIONS
 from tutorial_utils.runners import Runner
 
 if TYPE_CHECKING:
@@ -317,3 +321,39 @@ def table(groups: Sequence[tuple[str, Sequence[Row]]], *, details: bool = False)
     ]
     shown = pandas.DataFrame(lines).set_index(["where", "backend", "type"])
     return shown if details else shown.drop(columns=["agreement %", "first result ms"])
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The table of one machine: its rows, and what had to be left out."""
+
+    rows: list[Row]
+    skipped: list[Skipped]
+
+
+def measure(models: Mapping[str, Path], seconds: float = 1.0) -> dict[str, Any]:
+    """Measure the quick classifier in every precision on every backend of this machine; return what `read` takes.
+
+    Args:
+        models: ONNX files by name: ``quick-fp32`` and so on for each of `precisions.DEPLOYED`.
+        seconds: About how long to time each row.
+    """
+    machine = capabilities.probe()
+    onnx_models = {precision: models[f"quick-{precision}"] for precision in DEPLOYED}
+    # Batches from one image to the largest that the lessons time, with the best kernels for the latter.
+    options = BuildOptions(profiles=(Profile.batch("x", data.IMAGE_SHAPE, opt=64, max=64),))
+    engines = {one: build(path, options) for one, path in onnx_models.items() if refusal(machine, one) is None}
+    rows, skipped = run(machine, data.load("digits", "test"), onnx_models, engines=engines, seconds=seconds)
+    return {"rows": [row.to_dict() for row in rows], "skipped": [vars(one) for one in skipped]}
+
+
+EXPERIMENT = Experiment(
+    name="deployment",
+    title="The quick classifier on the digits: quality and time of every variant on every backend",
+    method=METHOD,
+    measure=measure,
+    read=lambda values: Deployment(
+        [Row.from_dict(row) for row in values["rows"]], [Skipped(**one) for one in values["skipped"]]
+    ),
+    models=tuple(PRECISIONS[precision].file_name("quick") for precision in DEPLOYED),
+)

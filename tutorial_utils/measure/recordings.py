@@ -83,13 +83,18 @@ def load(name: str | Path) -> Recording:
         shipped = ", ".join(sorted(file.stem for file in FOLDER.glob("*.json"))) or "none"
         raise RecordingError(f"There is no recording {name}.", f"Shipped with the course: {shipped}.") from None
     except (ValueError, TypeError) as error:
-        raise RecordingError(
-            f"The recording {path.name} is damaged or lacks part of its stamp.",
-            "Make it again with `python -m tutorial_utils record`.",
-        ) from error
+        raise damaged(path) from error
     if not (recording.date and recording.machine and recording.method):
         raise RecordingError(f"The recording {path.name} has an empty stamp.", "Numbers without a stamp are not used.")
     return recording
+
+
+def damaged(path: Path) -> RecordingError:
+    """Return the error of a recording that can't be read."""
+    return RecordingError(
+        f"The recording {path.name} is damaged or lacks part of its stamp.",
+        f"Restore it with git, or make it again on a GPU: `python -m tutorial_utils record {path.stem} --replace`.",
+    )
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,16 @@ class Measurement:
         )
 
 
+def to_plain(measured: Mapping[str, Measurement]) -> dict[str, dict[str, Any]]:
+    """Return measurements by name as plain values for JSON."""
+    return {name: one.to_dict() for name, one in measured.items()}
+
+
+def from_plain(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Measurement]:
+    """Read measurements back from `to_plain`."""
+    return {name: Measurement.from_dict(one) for name, one in values.items()}
+
+
 def measure(call: Callable[[], Any], *, batch: int = 1, seconds: float = 1.0, max_calls: int = 500) -> Measurement:
     """Time one callable with the host's clock. See `measure_in_turn`, which also says what is raised."""
     return measure_in_turn({"call": call}, batch=batch, seconds=seconds, max_calls=max_calls)["call"]

@@ -77,6 +77,17 @@ def resnet50(image_size: int = 224) -> dict[str, Path]:
     return files
 
 
+def files(names: Iterable[str]) -> dict[str, Path]:
+    """Return ONNX files of the two networks by file name, such as ``quick-fp16.onnx`` and ``resnet50-fp32.onnx``."""
+    wanted = [name.removesuffix(".onnx").partition("-") for name in names]
+    of_quick = [one for network, _, one in wanted if network == "quick"]
+    made = {
+        "quick": quick(of_quick) if of_quick else {},
+        "resnet50": resnet50() if len(of_quick) < len(wanted) else {},
+    }
+    return {f"{network}-{one}.onnx": made[network][one] for network, _, one in wanted}
+
+
 def _folder(name: str, *sources: Path) -> Path:
     """Return the folder for what today's recipe and the installed libraries make of these files."""
     recipe = [EXPORT_RECIPE, export.OPSET, CALIBRATION_IMAGES, {one: _version(one) for one in _EXPORTERS}]

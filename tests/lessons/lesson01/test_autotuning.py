@@ -59,4 +59,4 @@ def test_figure_names_the_winner_of_each_shape():
 def test_recording_needs_pytorch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendUnavailableError, match="PyTorch is not installed"):
-        autotuning.record()
+        autotuning.EXPERIMENT.record()

@@ -5,13 +5,10 @@ import pytest
 from small_models import options
 
 from tutorial_utils import engine
-from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.inspection import dataflow
 from tutorial_utils.lessons.lesson01 import fusion, plans, targets
 from tutorial_utils.lessons.lesson01 import memory as memory_figures
 from tutorial_utils.lessons.lesson01.targets import Attempt
-from tutorial_utils.machine import capabilities
-from tutorial_utils.measure import recordings
 
 PROFILE = options().profiles[0]
 
@@ -32,23 +29,6 @@ def test_damaged_plans_differ_from_the_plan():
     copies = plans.damaged(plan)
     assert copies.pop("untouched") == plan
     assert all(copy != plan for copy in copies.values())
-
-
-@pytest.mark.parametrize("experiment", [fusion, plans])
-def test_recording_needs_a_gpu(experiment, tmp_path):
-    if capabilities.probe().tensorrt_run.available:
-        pytest.skip("engines run here")
-    with pytest.raises(BackendUnavailableError):
-        experiment.record(tmp_path)
-
-
-def test_fusion_rows_survive_the_recording(tmp_path):
-    times = {"rounds_ms": [[1.0, 2.0]], "first_call_ms": 3.0, "warmup_calls": 4, "stable": True, "batch": 5}
-    row = {"model": "m", "engine": "fused", "kernels": 6, "times": times}
-    recording = recordings.new("t", "m", {"gpu": "g"}, {"rows": [row]})
-    (read,) = fusion.rows_of(recordings.load(recordings.save(recording, tmp_path / "r.json")))
-    assert read["kernels"] == 6
-    assert read["times"].median_ms == 1.5
 
 
 def test_bytes_moved(fp32_model):

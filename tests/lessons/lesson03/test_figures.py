@@ -4,6 +4,7 @@ import pictures
 import pytest
 
 from tutorial_utils.lessons.lesson03 import figures
+from tutorial_utils.lessons.lesson03.resnet50 import ResnetRow
 from tutorial_utils.measure.deployment import Row
 from tutorial_utils.measure.quality import Metrics
 from tutorial_utils.measure.timing import Measurement
@@ -37,16 +38,7 @@ def test_latency_and_accuracy():
 @pytest.fixture
 def resnet_rows():
     return [
-        {
-            "library": library,
-            "precision": "FP16",
-            "variant": variant,
-            "batch": batch,
-            "call": timed(ms, batch).to_dict(),
-            "gpu": timed(ms / 2, batch).to_dict(),
-            "ready_ms": 1200.4,
-            "relative_error": 5e-4,
-        }
+        ResnetRow(library, "FP16", variant, batch, 1200.4, timed(ms, batch), timed(ms / 2, batch), 5e-4)
         for batch in (1, 64)
         for library, variant, ms in (("TensorRT", "", 0.5), ("TensorRT", "CUDA graph", 0.4), ("PyTorch eager", "", 4.0))
     ]

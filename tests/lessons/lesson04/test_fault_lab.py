@@ -10,7 +10,7 @@ from tutorial_utils.debug import tensor_errors
 from tutorial_utils.lessons.lesson04 import decisions, exercises, fault_lab
 from tutorial_utils.lessons.lesson04.fault_lab import CAUSES, FAULTS
 from tutorial_utils.lessons.lesson04.fault_lab_model import INPUTS
-from tutorial_utils.measure import quality, recordings
+from tutorial_utils.measure import quality
 from tutorial_utils.model import networks, onnx_file
 
 SEEDS = range(6)
@@ -112,9 +112,9 @@ def test_both_forms_of_a_fault_are_served():
 def test_fp8_case_has_a_file_that_is_right_and_an_engine_that_is_wrong():
     case = fault_lab.serve("engine", 0)
     assert case.candidate_output is None
-    assert case.recording == recordings.load("lesson01_precision")
-    assert case.measured["fp16"]["sqnr_db"] > 40
-    assert case.measured["fp8"]["sqnr_db"] < 0
+    assert "NVIDIA" in case.origin.machine
+    assert case.measured["fp16"].sqnr_db > 40
+    assert case.measured["fp8"].sqnr_db < 0
     *_, on_cpu = tensors(case, of="candidate").values()
     assert quality.sqnr_db(on_cpu, case.reference_output) > 15
 

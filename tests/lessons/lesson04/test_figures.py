@@ -8,7 +8,7 @@ import pictures
 import pytest
 
 from tutorial_utils.debug import tensor_errors
-from tutorial_utils.lessons.lesson04 import detection_figures, errors_figures, gpu_commands_figures
+from tutorial_utils.lessons.lesson04 import detection_figures, errors_figures, gpu_commands
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -55,7 +55,7 @@ def test_error_growth_says_whether_all_tensors_are_within_tolerance():
 
 
 def test_toolbox_has_a_line_for_each_tool():
-    picture = gpu_commands_figures.toolbox()
+    picture = gpu_commands.draw_toolbox()
     (axes,) = pictures.drawn(picture)
     words = {text.get_text().strip() for text in axes.texts}
     for line in picture.text.splitlines():

@@ -2,16 +2,16 @@
 
 import json
 import tempfile
+from types import SimpleNamespace
 
 import pictures
 import pytest
 from small_models import images
 
-from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
+from tutorial_utils.base.errors import InputError, ModelFileError
 from tutorial_utils.engine import EngineLayer
 from tutorial_utils.lessons.lesson05 import layer_times, time_figures
 from tutorial_utils.lessons.lesson05.layer_times import LayerTime, TimedLayers
-from tutorial_utils.machine import capabilities
 
 
 def node(name, microseconds, operation="Conv"):
@@ -107,7 +107,7 @@ def test_no_calls(fp32_model):
         layer_times.on_cpu(fp32_model, {"x": images(1)}, calls=0)
 
 
-PROFILE = {"layers": {"k0": 0.3, "k1": 0.1, "wait": 0.2}, "profiled_ms": 0.7, "engine_ms": 0.4}
+PROFILE = SimpleNamespace(layers={"k0": 0.3, "k1": 0.1, "wait": 0.2}, profiled_ms=0.7, engine_ms=0.4)
 LAYERS = (EngineLayer("k0", "correlation", (), (), ("Conv.0", "Relu.0")), EngineLayer("k1", "kgen", (), (), ()))
 
 
@@ -161,15 +161,3 @@ def test_experiment_builds_for_one_batch():
     (shapes,) = profile.options((3, 32, 32), 64).profiles
     assert shapes["x"].opt == shapes["x"].max == (64, 3, 32, 32)
     assert profile.INSPECTED in [name for name, *_ in profile.CASES]
-
-
-def test_recording_needs_a_gpu_and_its_models(tmp_path, monkeypatch):
-    pytest.importorskip("tensorrt_rtx")
-    from tutorial_utils.lessons.lesson05 import profile
-
-    if not capabilities.probe().tensorrt_run.available:
-        with pytest.raises(BackendUnavailableError):
-            profile.record(tmp_path)
-    monkeypatch.setattr(capabilities, "require_tensorrt_run", capabilities.probe)
-    with pytest.raises(ModelFileError, match=r"quick-fp32\.onnx"):
-        profile.record(tmp_path)

@@ -5,3 +5,11 @@ from tutorial_utils.machine.needs import Needs
 NEEDS = {
     "01": Needs(live=("onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run", "onnxruntime_cuda")),
 }
+# Experiments by name, each with the module that holds it.
+EXPERIMENTS = {
+    "lesson01_fusion": "fusion",
+    "lesson01_autotuning": "autotuning",
+    "lesson01_precision": "precision",
+    "lesson01_plans": "plans",
+    "lesson01_async": "asynchrony",
+}

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils import engine, plotting
-from tutorial_utils.machine import capabilities
-from tutorial_utils.measure import quality, recordings, timing
+from tutorial_utils.measure import quality, timing
+from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
-from tutorial_utils.model import onnx_file
 from tutorial_utils.plotting import Picture
 
 PROFILE = engine.Profile.batch("x", (3, 224, 224), opt=8, max=64)
@@ -28,30 +27,65 @@ METHOD = (
 _STAGE_CALLS = 100
 
 
-def measure(built: engine.Engine, seconds: float = 0.5) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Overlap:
+    """Orders of work at one batch size.
+
+    Attributes:
+        batch: Images in a batch.
+        batches_per_run: Batches in a run.
+        bytes_in: Bytes of the images of a batch.
+        bytes_out: Bytes of its logits.
+        stages_ms: Milliseconds of "copy in", "engine", "copy out", and of "enqueue" on the host.
+        stages_graph_ms: The same with the engine as a CUDA graph.
+        runs: Times of a run by order of work: "one by one", "1 stream", ...
+    """
+
+    batch: int
+    batches_per_run: int
+    bytes_in: int
+    bytes_out: int
+    stages_ms: dict[str, float]
+    stages_graph_ms: dict[str, float]
+    runs: dict[str, Measurement]
+
+
+@dataclass(frozen=True)
+class Asynchrony:
+    """What the experiment found.
+
+    Attributes:
+        overlap: One entry for each of `BATCHES`.
+        copied_bytes: Bytes of the images that `copies` took to the GPU.
+        copies: Times from "pinned" and from "pageable" memory.
+        cuda_graph: Times of one image by clock, "host" or "device", and by "calls" or "graph".
+        relative_error: Largest difference of a lane's logits from `TensorRTRunner`'s.
+    """
+
+    overlap: list[Overlap]
+    copied_bytes: int
+    copies: dict[str, Measurement]
+    cuda_graph: dict[str, dict[str, Measurement]]
+    relative_error: float
+
+
+def measure(models: Mapping[str, Path], seconds: float = 0.5) -> dict[str, Any]:
     """Run the experiment on this machine's GPU.
 
     Args:
-        built: ResNet-50, with a profile up to the largest of `BATCHES`, and with batch 1.
+        models: ONNX files by name: ResNet-50 in FP16.
         seconds: About how long to time each candidate.
 
     Returns:
-        Plain values for a recording::
-
-            {"overlap": [{"batch": 8, "bytes_in": ..., "bytes_out": ..., "stages_ms": {"copy in": ..., "engine": ...,
-                          "copy out": ..., "enqueue": ...}, "stages_graph_ms": {the same, as a CUDA graph},
-                          "batches_per_run": 24, "runs": {"one by one": Measurement, "1 stream": ..., ...}}, ...],
-             "copies": {"bytes": ..., "pinned": Measurement, "pageable": Measurement},
-             "cuda_graph": {"host": {"calls": Measurement, "graph": Measurement}, "device": {the same}},
-             "relative_error": largest difference of a lane's logits from `TensorRTRunner`'s}
+        What `read` takes.
 
     Raises:
         BackendUnavailableError: TensorRT engines can't run here.
     """
-    capabilities.require_tensorrt_run()
     from tutorial_utils.lessons.lesson01.lanes import Lanes  # imports PyCUDA
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
+    built = engine.build(models["resnet50-fp16"], engine.BuildOptions(profiles=(PROFILE,)))
     images = np.random.default_rng(0).standard_normal((max(BATCHES), 3, 224, 224), dtype=np.float32)
     with Lanes(built, images, STREAMS) as plain, Lanes(built, images, STREAMS, cuda_graph=True) as graphs:
         overlap = [_overlap(plain, graphs, images, batch, seconds) for batch in BATCHES]
@@ -74,8 +108,8 @@ def measure(built: engine.Engine, seconds: float = 0.5) -> dict[str, Any]:
         }
     return {
         "overlap": overlap,
-        "copies": {"bytes": images.nbytes, **_plain(copies)},
-        "cuda_graph": {"host": _plain(host), "device": _plain(device)},
+        "copies": {"bytes": images.nbytes, **timing.to_plain(copies)},
+        "cuda_graph": {"host": timing.to_plain(host), "device": timing.to_plain(device)},
         "relative_error": max(quality.relative_error(one, expected) for one in logits),
     }
 
@@ -98,37 +132,20 @@ def _overlap(plain: Any, graphs: Any, images: np.ndarray, batch: int, seconds: f
         "bytes_out": plain.logits()[0].nbytes,
         "stages_ms": plain.stage_times(_STAGE_CALLS),
         "stages_graph_ms": graphs.stage_times(_STAGE_CALLS),
-        "runs": _plain(measured),
+        "runs": timing.to_plain(measured),
     }
 
 
-def _plain(measured: dict[str, Measurement]) -> dict[str, Any]:
-    return {name: measurement.to_dict() for name, measurement in measured.items()}
-
-
-def record(models: Path) -> Path:
-    """Run the experiment on this machine's GPU and keep the result as a recording.
-
-    Args:
-        models: A folder with ``resnet50-fp16.onnx``.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        BackendUnavailableError: TensorRT engines can't run here.
-        ModelFileError: The model is missing.
-    """
-    machine = capabilities.require_tensorrt_run()
-    path = Path(models) / "resnet50-fp16.onnx"
-    onnx_file.load(path)
-    recording = recordings.new(
-        title="Copies and an engine overlapped on CUDA streams, pinned and pageable memory, and CUDA graphs",
-        method=METHOD,
-        machine=machine.machine(),
-        data=measure(engine.build(path, engine.BuildOptions(profiles=(PROFILE,)))),
+def read(data: Mapping[str, Any]) -> Asynchrony:
+    """Return what `measure` found."""
+    copies = dict(data["copies"])
+    return Asynchrony(
+        overlap=[Overlap(**{**entry, "runs": timing.from_plain(entry["runs"])}) for entry in data["overlap"]],
+        copied_bytes=copies.pop("bytes"),
+        copies=timing.from_plain(copies),
+        cuda_graph={clock: timing.from_plain(times) for clock, times in data["cuda_graph"].items()},
+        relative_error=data["relative_error"],
     )
-    return recordings.save(recording, recordings.FOLDER / "lesson01_async.json")
 
 
 @dataclass(frozen=True)
@@ -174,20 +191,17 @@ def draw_timeline(orders: Mapping[str, Sequence[Span]]) -> Picture:
     return Picture(figure, alt, "\n".join(lines))
 
 
-def draw_streams(overlap: Sequence[Mapping[str, Any]]) -> Picture:
+def draw_streams(overlap: Sequence[Overlap]) -> Picture:
     """Draw the time of a batch in every order of work on the GPU, each with its bound where that is known.
 
     Args:
-        overlap: One entry for each batch size, as `experiments.lesson01_async.measure` returns them.
+        overlap: One entry for each batch size.
     """
-    names = list(overlap[0]["runs"])
+    names = list(overlap[0].runs)
     figure, axes = plotting.new_figure(0.9 + 0.27 * len(names), ncols=len(overlap), sharey=True, squeeze=False)
     lines, best = [], []
     for one, entry in zip(axes[0], overlap, strict=True):
-        times = {
-            name: Measurement.from_dict(values).median_ms / entry["batches_per_run"]
-            for name, values in entry["runs"].items()
-        }
+        times = {name: run.median_ms / entry.batches_per_run for name, run in entry.runs.items()}
         for position, name in enumerate(names):
             one.barh(position, times[name], color=_colour(name), height=0.7)
             one.annotate(
@@ -199,16 +213,14 @@ def draw_streams(overlap: Sequence[Mapping[str, Any]]) -> Picture:
             if limit is not None:
                 one.plot([limit] * 2, [position - 0.42, position + 0.42], color="black", linewidth=2)
             lines.append(
-                f"batch {entry['batch']:2}  {name:24} {times[name]:7.3f} ms"
+                f"batch {entry.batch:2}  {name:24} {times[name]:7.3f} ms"
                 + (f"  bound {limit:7.3f} ms" if limit is not None else "")
             )
         one.set_xlim(right=1.2 * max(times.values()))
-        one.set_title(f"batch of {entry['batch']}", fontsize=10)
+        one.set_title(f"batch of {entry.batch}", fontsize=10)
         one.set_xlabel("milliseconds for a batch")
         winner = min(times, key=times.get)
-        best.append(
-            f"batch {entry['batch']}: {winner}, {times[winner]:.2f} ms, one by one {times['one by one']:.2f} ms"
-        )
+        best.append(f"batch {entry.batch}: {winner}, {times[winner]:.2f} ms, one by one {times['one by one']:.2f} ms")
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
     figure.suptitle(
@@ -218,7 +230,7 @@ def draw_streams(overlap: Sequence[Mapping[str, Any]]) -> Picture:
     return Picture(figure, alt, "\n".join(lines))
 
 
-def bound(entry: Mapping[str, Any], name: str) -> float | None:
+def bound(entry: Overlap, name: str) -> float | None:
     """Return the least time for a batch in one order of work, in milliseconds; None where a stage wasn't timed.
 
     One by one and on a single stream, it is the sum of the GPU's stages. On several streams, it is the longest stage,
@@ -226,7 +238,7 @@ def bound(entry: Mapping[str, Any], name: str) -> float | None:
     """
     if name.endswith("pageable"):
         return None
-    stages = entry["stages_graph_ms" if name.endswith("CUDA graph") else "stages_ms"]
+    stages = entry.stages_graph_ms if name.endswith("CUDA graph") else entry.stages_ms
     if name.startswith(("one by one", "1 stream")):
         return sum(ms for stage, ms in stages.items() if stage != "enqueue")
     return max(stages.values())
@@ -238,3 +250,14 @@ def _colour(name: str) -> str:
     if name.startswith("one by one"):
         return plotting.GREY
     return plotting.GREEN if name.endswith("CUDA graph") else plotting.BLUE
+
+
+EXPERIMENT = Experiment(
+    name="lesson01_async",
+    title="Copies and ResNet-50 overlapped on CUDA streams, pinned and pageable memory, and CUDA graphs",
+    method=METHOD,
+    measure=measure,
+    read=read,
+    draw=lambda measured: draw_streams(measured.result.overlap),
+    models=("resnet50-fp16.onnx",),
+)

@@ -7,7 +7,6 @@ them, in both memory layouts and with its own auto-tuning off and on.
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from tutorial_utils import plotting
 from tutorial_utils.base.errors import BackendUnavailableError
-from tutorial_utils.machine import capabilities
-from tutorial_utils.measure import recordings, timing
+from tutorial_utils.measure import timing
+from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
 
@@ -243,30 +242,6 @@ def _median_gpu_times(torch: ModuleType, calls: dict[str, Callable[[], Any]]) ->
     return {name: round(float(np.median(milliseconds)), 4) for name, milliseconds in times.items()}
 
 
-def record(models: Path | None = None) -> Path:
-    """Time the convolutions on this machine's CPU and GPU, and keep the result as a recording.
-
-    Args:
-        models: Not needed: no network takes part. It is there because every experiment's `record` takes it.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        BackendUnavailableError: There is no PyTorch with a GPU.
-    """
-    torch = _torch()
-    stamp = capabilities.probe().machine()
-    versions = {"torch": torch.__version__, "cudnn": str(torch.backends.cudnn.version())}
-    recording = recordings.new(
-        title="One convolution in several implementations over several shapes",
-        method=GPU_METHOD,
-        machine={**stamp, "libraries": {**stamp["libraries"], **versions}},
-        data={"gpu_ms": measure_gpu()},
-    )
-    return recordings.save(recording, recordings.FOLDER / "lesson01_autotuning.json")
-
-
 _STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (RED, "D"), (GREY, "P"))
 
 
@@ -299,3 +274,20 @@ def draw_winners(times: dict[str, dict[str, float]], where: str) -> Picture:
         f"At {shape} the fastest is {name}." for shape, name in zip(times, best, strict=True)
     )
     return Picture(figure, alt, "\n".join(lines))
+
+
+def _versions() -> dict[str, str]:
+    torch = _torch()
+    return {"torch": torch.__version__, "cudnn": str(torch.backends.cudnn.version())}
+
+
+EXPERIMENT = Experiment(
+    name="lesson01_autotuning",
+    title="One convolution in several implementations over several shapes",
+    method=GPU_METHOD,
+    measure=lambda models: {"gpu_ms": measure_gpu()},
+    read=lambda data: data["gpu_ms"],
+    draw=lambda measured: draw_winners(measured.result, measured.gpu),
+    needs_tensorrt=False,
+    libraries=_versions,
+)

@@ -4,6 +4,7 @@ import functools
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 
 from tutorial_utils import engine, plotting
 from tutorial_utils.inspection.dataflow import Dataflow
-from tutorial_utils.machine import capabilities
-from tutorial_utils.measure import recordings, timing
+from tutorial_utils.measure import timing
+from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model import onnx_file
 
@@ -57,45 +58,38 @@ def device_times(
     return {name: (len(built.report.kernels), times[name]) for name, built in engines.items()}
 
 
-def rows(cases: Sequence[tuple[Path, tuple[int, ...], int]]) -> list[dict[str, Any]]:
-    """Time the engines of several models, see `device_times`.
+@dataclass(frozen=True)
+class FusionRow:
+    """An engine of a model: "fused" as it is, or "marked", with all tensors made outputs."""
 
-    Args:
-        cases: ONNX file, shape of one image and batch of each model.
+    model: str
+    engine: str
+    kernels: int
+    times: Measurement
 
-    Returns:
-        Two rows for each model, fused and marked: "model", "engine", "kernels" and "times", a `Measurement`.
-    """
+
+def measure(models: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Time the engines of all `CASES`, see `device_times`; return the fields of a `FusionRow` of each engine."""
     return [
-        {"model": path.stem, "engine": kind, "kernels": kernels, "times": times}
-        for path, sample, batch in cases
-        for kind, (kernels, times) in device_times(path, sample, batch).items()
+        {"model": name, "engine": kind, "kernels": kernels, "times": times.to_dict()}
+        for name, sample, batch in CASES
+        for kind, (kernels, times) in device_times(models[name], sample, batch).items()
     ]
 
 
-def rows_of(recording: recordings.Recording) -> list[dict[str, Any]]:
-    """Return the rows of the recording in the form of `rows`."""
-    return [{**row, "times": Measurement.from_dict(row["times"])} for row in recording.data["rows"]]
+def read(rows: Sequence[Mapping[str, Any]]) -> list[FusionRow]:
+    """Return the rows that `measure` made."""
+    return [FusionRow(**{**row, "times": Measurement.from_dict(row["times"])}) for row in rows]
 
 
-def record(models: Path) -> Path:
-    """Measure on this machine's GPU and keep the result as the recording "lesson01_fusion".
-
-    Args:
-        models: A folder with ``quick-fp32.onnx`` and ``resnet50-fp16.onnx``.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        BackendUnavailableError: TensorRT engines can't run here.
-        ModelFileError: A model is missing.
-    """
-    machine = capabilities.require_tensorrt_run()
-    measured = rows([(Path(models) / f"{name}.onnx", sample, batch) for name, sample, batch in CASES])
-    data = {"rows": [{**row, "times": row["times"].to_dict()} for row in measured]}
-    recording = recordings.new("Engines with and without layer fusion", METHOD, machine.machine(), data)
-    return recordings.save(recording, recordings.FOLDER / "lesson01_fusion.json")
+EXPERIMENT = Experiment(
+    name="lesson01_fusion",
+    title="Engines with and without layer fusion",
+    method=METHOD,
+    measure=lambda models: {"rows": measure(models)},
+    read=lambda data: read(data["rows"]),
+    models=tuple(f"{name}.onnx" for name, _, _ in CASES),
+)
 
 
 def draw_bytes_moved(networks: Mapping[str, Mapping[str, Dataflow]]) -> plotting.Picture:

@@ -7,12 +7,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tutorial_utils import engine, plotting
 from tutorial_utils.base import child_process
-from tutorial_utils.machine import capabilities
-from tutorial_utils.measure import recordings
-from tutorial_utils.model import onnx_file
+from tutorial_utils.measure.experiment import Experiment
 
 METHOD = (
     "Each load in a process of its own, with the host clock: reading the plan from the cache (key and checksum "
@@ -102,8 +101,24 @@ def _flipped(plan: bytes, position: int) -> bytes:
     return plan[:position] + bytes([plan[position] ^ 0xFF]) + plan[position + 1 :]
 
 
+@dataclass(frozen=True)
+class Start(Load):
+    """The medians of several loads, and what came before them: reading the model and building the engine."""
+
+    parse_ms: float
+    build_ms: float
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What the experiment found: how models start, and what the runtime says to damaged plans, by what was done."""
+
+    loads: dict[str, Start]
+    refusals: dict[str, str]
+
+
 def loads(onnx_path: Path, sample: tuple[int, ...], batch: int) -> dict[str, float]:
-    """Build a model's engine, load it a few times, each in a fresh process, and return medians by the names of `Load`.
+    """Build a model's engine, load it a few times, each in a fresh process, and return the fields of `Start`.
 
     Args:
         onnx_path: The model. Its one input is called x.
@@ -132,35 +147,17 @@ def refusals(plan: bytes) -> dict[str, str]:
     return answers
 
 
-def record(models: Path) -> Path:
-    """Measure on this machine's GPU and keep the result as the recording "lesson01_plans".
-
-    Args:
-        models: A folder with ``quick-fp32.onnx`` and ``resnet50-fp16.onnx``.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        BackendUnavailableError: TensorRT engines can't run here.
-        ModelFileError: A model is missing.
-    """
-    machine = capabilities.require_tensorrt_run()
-    measured = {}
-    for name, sample, batch in CASES:
-        path = Path(models) / f"{name}.onnx"
-        onnx_file.load(path)
-        measured[name] = loads(path, sample, batch)
+def measure(models: Mapping[str, Path]) -> dict[str, Any]:
+    """Load the engines of all `CASES`, and damaged plans of the first; return what `read` takes."""
+    measured = {name: loads(models[name], sample, batch) for name, sample, batch in CASES}
     first, sample, batch = CASES[0]
     options = engine.BuildOptions(profiles=(engine.Profile.batch("x", sample, opt=batch, max=batch),))
-    plan = engine.build(Path(models) / f"{first}.onnx", options).plan
-    recording = recordings.new(
-        "Loading plans, their memory, and plans that are refused",
-        METHOD,
-        machine.machine(),
-        {"loads": measured, "refusals": refusals(plan)},
-    )
-    return recordings.save(recording, recordings.FOLDER / "lesson01_plans.json")
+    return {"loads": measured, "refusals": refusals(engine.build(models[first], options).plan)}
+
+
+def read(data: Mapping[str, Any]) -> Plans:
+    """Return what `measure` found."""
+    return Plans({name: Start(**values) for name, values in data["loads"].items()}, data["refusals"])
 
 
 def draw_times(networks: Mapping[str, Mapping[str, float]]) -> plotting.Picture:
@@ -202,3 +199,13 @@ def draw_times(networks: Mapping[str, Mapping[str, float]]) -> plotting.Picture:
 
 def _milliseconds(value: float) -> str:
     return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+EXPERIMENT = Experiment(
+    name="lesson01_plans",
+    title="Loading plans, their memory, and plans that are refused",
+    method=METHOD,
+    measure=measure,
+    read=read,
+    models=tuple(f"{name}.onnx" for name, _, _ in CASES),
+)

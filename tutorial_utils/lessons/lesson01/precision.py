@@ -4,6 +4,7 @@ import functools
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tutorial_utils import engine, plotting
 from tutorial_utils.base.errors import BuildError, ModelFileError
 from tutorial_utils.machine import capabilities
-from tutorial_utils.measure import deployment, quality, recordings, timing
+from tutorial_utils.measure import deployment, quality, timing
+from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model import data, export, onnx_file
 from tutorial_utils.model.number_formats import BF16, FORMATS, FP8, FP16, FP32, INT8, TF32
@@ -28,6 +30,39 @@ METHOD = (
 RESNET_BATCHES = (1, 8, 64)
 _GEMM_SIZE = 1024
 _CONV = (32, 64, 56, 56)  # images, channels, height, width of a 3x3 convolution
+
+
+@dataclass(frozen=True)
+class Tf32Row:
+    """An operator built with the TF32 flag set or cleared; its error is a fraction of the result's root mean square."""
+
+    operator: str
+    tf32_flag: bool
+    rms_error: float
+    time: Measurement
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The quick classifier in one precision: accuracy, 0 to 1, and decibels of its logits over their error."""
+
+    accuracy: float
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
+class Precisions:
+    """What the experiment found.
+
+    Attributes:
+        resnet50: Times by precision and batch size.
+        tf32: The operators with the flag set and cleared.
+        quick: The answers of the quick classifier by precision.
+    """
+
+    resnet50: dict[str, dict[int, Measurement]]
+    tf32: list[Tf32Row]
+    quick: dict[str, Answers]
 
 
 def save_gemm(path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
@@ -116,7 +151,7 @@ def tf32_experiment(folder: Path, seconds: float = 0.5) -> list[dict[str, Any]]:
     return rows
 
 
-def resnet_times(models: dict[str, Path], seconds: float = 0.5) -> dict[str, dict[str, Any]]:
+def resnet_times(models: dict[str, Path], seconds: float = 0.5) -> dict[str, dict[int, Any]]:
     """Time ResNet-50 at 3x224x224 in each precision at several batch sizes.
 
     Args:
@@ -124,13 +159,13 @@ def resnet_times(models: dict[str, Path], seconds: float = 0.5) -> dict[str, dic
         seconds: About how long to time each batch size.
 
     Returns:
-        `Measurement` as a dict by precision and batch size, the latter as text: JSON has no other keys.
+        `Measurement` as a dict by precision and batch size.
     """
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     profile = engine.Profile.batch("x", (3, 224, 224), opt=8, max=max(RESNET_BATCHES))
     images = np.random.default_rng(0).standard_normal((max(RESNET_BATCHES), 3, 224, 224), np.float32)
-    times: dict[str, dict[str, Any]] = {precision: {} for precision in models}
+    times: dict[str, dict[int, Any]] = {precision: {} for precision in models}
     with ExitStack() as stack:
         runners = {}
         for precision, path in models.items():
@@ -141,7 +176,7 @@ def resnet_times(models: dict[str, Path], seconds: float = 0.5) -> dict[str, dic
             calls = {precision: functools.partial(one.device_times, feeds) for precision, one in runners.items()}
             measured = timing.measure_on_device_in_turn(calls, batch=batch, seconds=seconds, max_calls=200)
             for precision, one in measured.items():
-                times[precision][str(batch)] = one.to_dict()
+                times[precision][batch] = one.to_dict()
     return times
 
 
@@ -170,43 +205,31 @@ def quick_quality(models: dict[str, Path]) -> dict[str, dict[str, float]]:
     return by_precision
 
 
-def record(models: Path) -> Path:
-    """Run the experiments on this machine's GPU and keep the result as a recording.
-
-    Args:
-        models: A folder with ``quick-{fp32,fp16,int8}.onnx`` and ``resnet50-{fp32,fp16}.onnx``.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        BackendUnavailableError: TensorRT engines can't run here.
-        ModelFileError: A model is missing.
-    """
-    machine = capabilities.require_tensorrt_run()
-    resnet = {precision: Path(models) / f"resnet50-{precision}.onnx" for precision in ("fp32", "fp16")}
-    quick = {precision: Path(models) / f"quick-{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
-    for path in (*resnet.values(), *quick.values()):
-        onnx_file.load(path)
+def measure(models: Mapping[str, Path]) -> dict[str, Any]:
+    """Run the three experiments on this machine's GPU; return what `read` takes."""
+    machine = capabilities.probe()
+    quick = {precision: models[f"quick-{precision}"] for precision in ("fp32", "fp16", "int8")}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        on_gpu = {"fp32": quick["fp32"], "fp16": quick["fp16"]}
-        if machine.tensorrt_int8.available:
-            on_gpu["int8"] = quick["int8"]
-        if tuple(map(int, machine.gpu.compute_capability.split("."))) >= (8, 9):
-            on_gpu["fp8"] = to_fp8(quick["fp32"], quick["int8"], folder / "quick-fp8.onnx")
-        results = {
-            "resnet50": resnet_times(resnet),
+        if deployment.refusal(machine, "fp8") is None:
+            quick["fp8"] = to_fp8(quick["fp32"], quick["int8"], folder / "quick-fp8.onnx")
+        return {
+            "resnet50": resnet_times({precision: models[f"resnet50-{precision}"] for precision in ("fp32", "fp16")}),
             "tf32": tf32_experiment(folder),
-            "quick": quick_quality(on_gpu),
+            "quick": quick_quality({one: path for one, path in quick.items() if not deployment.refusal(machine, one)}),
         }
-    recording = recordings.new(
-        title="Precisions on a GPU: ResNet-50 in FP32 and FP16, the TF32 flag, and the quick classifier's answers",
-        method=METHOD,
-        machine=machine.machine(),
-        data=results,
+
+
+def read(data: Mapping[str, Any]) -> Precisions:
+    """Return what `measure` found."""
+    return Precisions(
+        resnet50={
+            precision: {int(batch): Measurement.from_dict(one) for batch, one in by_batch.items()}
+            for precision, by_batch in data["resnet50"].items()
+        },
+        tf32=[Tf32Row(**{**row, "time": Measurement.from_dict(row["time"])}) for row in data["tf32"]],
+        quick={precision: Answers(**one) for precision, one in data["quick"].items()},
     )
-    return recordings.save(recording, recordings.FOLDER / "lesson01_precision.json")
 
 
 # Colour, line style, and where along the line its name stands: a magnitude at which it runs free of the others.
@@ -273,15 +296,15 @@ def draw_range_and_resolution(tensors: Mapping[str, np.ndarray]) -> Picture:
     return Picture(figure, alt, "\n".join(lines))
 
 
-def draw_tf32_errors(rows: Sequence[Mapping[str, Any]]) -> Picture:
+def draw_tf32_errors(rows: Sequence[Tf32Row]) -> Picture:
     """Draw the error of "FP32" engines against the rounding of TF32 and FP32.
 
     Args:
-        rows: ``operator``, ``tf32_flag`` and ``rms_error`` of each engine.
+        rows: One for each engine.
     """
     figure, axes = plotting.new_figure(1.1 + 0.36 * len(rows))
-    labels = [f"{row['operator']}, TF32 flag {'set' if row['tf32_flag'] else 'cleared'}" for row in rows]
-    axes.plot([row["rms_error"] for row in rows], range(len(rows)), "o", color=BLUE, markersize=9)
+    labels = [f"{row.operator}, TF32 flag {'set' if row.tf32_flag else 'cleared'}" for row in rows]
+    axes.plot([row.rms_error for row in rows], range(len(rows)), "o", color=BLUE, markersize=9)
     for exponent, name, colour in (
         (-11, "TF32 rounds by up to $2^{-11}$", RED),
         (-24, "FP32 by up to $2^{-24}$", GREEN),
@@ -294,15 +317,15 @@ def draw_tf32_errors(rows: Sequence[Mapping[str, Any]]) -> Picture:
     axes.set_xlabel("root mean square error, as a fraction of the result's")
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
     width = max(map(len, labels))
-    lines = [f"{label:{width}}  error {row['rms_error']:.1e}" for label, row in zip(labels, rows, strict=True)]
+    lines = [f"{label:{width}}  error {row.rms_error:.1e}" for label, row in zip(labels, rows, strict=True)]
     return Picture(figure, f"Errors of engines built from FP32 models. {'. '.join(lines)}.", "\n".join(lines))
 
 
-def draw_batch_times(times: Mapping[str, Mapping[str, Measurement]]) -> Picture:
+def draw_batch_times(times: Mapping[str, Mapping[int, Measurement]]) -> Picture:
     """Draw the GPU time for one image, by batch size and precision.
 
     Args:
-        times: Measurements by precision and batch size (as text).
+        times: Measurements by precision and batch size.
     """
     batches = list(next(iter(times.values())))
     figure, axes = plotting.new_figure(2.6)
@@ -312,7 +335,7 @@ def draw_batch_times(times: Mapping[str, Mapping[str, Measurement]]) -> Picture:
     lines = []
     for index, (precision, by_batch) in enumerate(times.items()):
         positions = np.arange(len(batches)) + index * width - 0.4 + width / 2
-        heights = [by_batch[batch].median_ms / int(batch) for batch in batches]
+        heights = [by_batch[batch].median_ms / batch for batch in batches]
         bars = axes.bar(positions, heights, width * 0.92, color=(BLUE, ORANGE, GREEN)[index], label=precision)
         axes.bar_label(bars, [f"{height:.3g} ms" for height in heights], fontsize=9)
         lines += [
@@ -323,3 +346,14 @@ def draw_batch_times(times: Mapping[str, Mapping[str, Measurement]]) -> Picture:
     axes.set_ylabel("milliseconds for one image")
     axes.legend(frameon=False)
     return Picture(figure, f"GPU time by precision and batch size. {'; '.join(lines)}.", "\n".join(lines))
+
+
+EXPERIMENT = Experiment(
+    name="lesson01_precision",
+    title="Precisions on a GPU: ResNet-50 in FP32 and FP16, the TF32 flag, and the quick classifier's answers",
+    method=METHOD,
+    measure=measure,
+    read=read,
+    draw=lambda measured: draw_batch_times(measured.result.resnet50),
+    models=(*(f"quick-{name}.onnx" for name in ("fp32", "fp16", "int8")), "resnet50-fp32.onnx", "resnet50-fp16.onnx"),
+)

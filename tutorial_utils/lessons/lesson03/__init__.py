@@ -5,3 +5,8 @@ from tutorial_utils.machine.needs import Needs
 NEEDS = {
     "03": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
 }
+# Experiments by name, each with the module that holds it.
+EXPERIMENTS = {
+    "lesson03_inference": "inference",
+    "lesson03_resnet50": "resnet50",
+}

@@ -1,16 +1,17 @@
 """Lesson 03: latency against accuracy, and ResNet-50 in three libraries."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tutorial_utils import plotting
 from tutorial_utils.measure import quality
 from tutorial_utils.measure.deployment import Row
-from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     import pandas
+
+    from tutorial_utils.lessons.lesson03.resnet50 import ResnetRow
 
 _BACKEND_COLOURS = (plotting.GREY, plotting.RED, plotting.BLUE, plotting.ORANGE, plotting.GREEN)
 _COLOURS = {"TensorRT": plotting.GREEN, "ONNX Runtime": plotting.BLUE, "PyTorch eager": plotting.ORANGE}
@@ -60,62 +61,49 @@ def latency_accuracy(groups: Sequence[tuple[str, Sequence[Row]]], images: int) -
     return plotting.Picture(figure, alt, "\n".join(lines))
 
 
-def resnet50(rows: Sequence[dict[str, Any]]) -> plotting.Picture:
-    """Draw the call times of ResNet-50: a bar to the median, a line to the 99th percentile, one panel for each batch.
-
-    Args:
-        rows: What `experiments.lesson03_resnet50.measure` returns.
-    """
-    batches = sorted({row["batch"] for row in rows})
+def resnet50(rows: Sequence["ResnetRow"]) -> plotting.Picture:
+    """Draw the call times of ResNet-50: a bar to the median, a line to the 99th percentile, a panel for each batch."""
+    batches = sorted({row.batch for row in rows})
     figure, axes = plotting.new_figure(0.9 + 0.34 * len(rows) / len(batches), ncols=len(batches), sharey=True)
     lines, fastest = [], []
     for panel, batch in zip(axes, batches, strict=True):
-        shown = [row for row in rows if row["batch"] == batch]
-        times = [Measurement.from_dict(row["call"]) for row in shown]
+        shown = [row for row in rows if row.batch == batch]
+        times = [row.call for row in shown]
         for position, (row, time) in enumerate(zip(shown, times, strict=True)):
-            panel.barh(position, time.median_ms, color=_COLOURS[row["library"]], height=0.7)
+            panel.barh(position, time.median_ms, color=_COLOURS[row.library], height=0.7)
             panel.plot([time.median_ms, time.p99_ms], [position] * 2, color="black", linewidth=1)
             panel.annotate(f"{time.median_ms:.2f}", (time.p99_ms, position), xytext=(4, 0),
                            textcoords="offset points", va="center", fontsize=9)  # fmt: skip
-            lines.append(f"batch {batch:2}  {label(row):27} median {time.median_ms:7.3f} ms  p99 {time.p99_ms:7.3f} ms")
-        panel.set_yticks(range(len(shown)), [label(row) for row in shown])
+            lines.append(f"batch {batch:2}  {row.label:27} median {time.median_ms:7.3f} ms  p99 {time.p99_ms:7.3f} ms")
+        panel.set_yticks(range(len(shown)), [row.label for row in shown])
         panel.set_ylim(len(shown) - 0.4, -0.6)
         panel.set_xlim(right=1.18 * max(time.p99_ms for time in times))
         panel.set_xlabel(f"milliseconds per call, {batch}x3x224x224")
         best = min(zip(shown, times, strict=True), key=lambda pair: pair[1].median_ms)
-        fastest.append(f"batch {batch}: {label(best[0])} with {best[1].median_ms:.2f} ms")
+        fastest.append(f"batch {batch}: {best[0].label} with {best[1].median_ms:.2f} ms")
     alt = f"ResNet-50 in three libraries, median times of a call. Fastest at {'; at '.join(fastest)}."
     return plotting.Picture(figure, alt, "\n".join(lines))
 
 
-def resnet50_table(rows: Sequence[dict[str, Any]]) -> "pandas.DataFrame":
-    """Return the times of ResNet-50 as a table for display.
-
-    Args:
-        rows: What `experiments.lesson03_resnet50.measure` returns.
-    """
+def resnet50_table(rows: Sequence["ResnetRow"]) -> "pandas.DataFrame":
+    """Return the times of ResNet-50 as a table for display."""
     import pandas
 
     lines = []
     for row in rows:
-        call, gpu = (Measurement.from_dict(row[clock]) for clock in ("call", "gpu"))
+        call, gpu = row.call, row.gpu
         lines.append(
             {
-                "batch": row["batch"],
-                "library": label(row),
-                "loading ms": f"{row['ready_ms']:.0f}",
+                "batch": row.batch,
+                "library": row.label,
+                "loading ms": f"{row.ready_ms:.0f}",
                 "first call ms": f"{call.first_call_ms:.1f}",
                 "median ms": f"{call.median_ms:.3f}",
                 "p99 ms": f"{call.p99_ms:.3f}",
                 "GPU median ms": f"{gpu.median_ms:.3f}",
                 "GPU p99 ms": f"{gpu.p99_ms:.3f}",
                 "images/s": f"{call.images_per_second:,.0f}",
-                "error": f"{row['relative_error']:.0e}",
+                "error": f"{row.relative_error:.0e}",
             }
         )
     return pandas.DataFrame(lines).set_index(["batch", "library"])
-
-
-def label(row: dict[str, Any]) -> str:
-    """Return library, precision and variant of a row."""
-    return " ".join(filter(None, (row["library"], row["precision"], row["variant"])))

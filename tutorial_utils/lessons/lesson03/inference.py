@@ -4,6 +4,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from tutorial_utils import engine
 from tutorial_utils.base.errors import CourseError
 from tutorial_utils.engine.tensorrt import MessageLog, trt
 from tutorial_utils.lessons.lesson03 import by_hand
-from tutorial_utils.machine import capabilities
-from tutorial_utils.measure import quality, recordings, timing
+from tutorial_utils.measure import quality, timing
+from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.model import data, export, onnx_file
 
 BATCH, LARGEST = 64, 64
@@ -33,6 +34,44 @@ _CLOCK_CALLS = 50
 _TOP_K_SHAPE = (4, 100)
 
 
+@dataclass(frozen=True)
+class Inference:
+    """What the experiment found. Errors are relative; times without a `Measurement` are milliseconds.
+
+    Attributes:
+        tensors: Mode, type and shape of each tensor of the engine.
+        agreement: By precision and way to run: the largest error of a logit.
+        mistakes: What was done wrong, what the call returned, and TensorRT's words: "what", "returned", "message".
+        top_k: "k", "shapes" and whether the values are "right" where k is an input; "message" where it doesn't build.
+        once: Loading the plan, making the context, the first call.
+        per_call: Times of a call: what is made once, `TensorRTRunner`, everything made in every call.
+        graph: Times of "calls" and of a CUDA "graph".
+        lanes: Times of `LANES` batches on "1 stream" and more.
+        clocks: What three clocks say of one call.
+        capture: "status" of a capture with cuda-python, and its "relative_error" where it worked.
+        capture_times: Times of "calls" and of the captured "graph"; empty where the capture failed.
+    """
+
+    tensors: dict[str, list]
+    agreement: dict[str, dict[str, float]]
+    mistakes: list[dict[str, str]]
+    top_k: dict[str, Any]
+    once: dict[str, float]
+    per_call: dict[str, timing.Measurement]
+    graph: dict[str, timing.Measurement]
+    lanes: dict[str, timing.Measurement]
+    clocks: dict[str, float]
+    capture: dict[str, Any]
+    capture_times: dict[str, timing.Measurement]
+
+
+def read(data: Mapping[str, Any]) -> Inference:
+    """Return what `measure` found."""
+    capture = dict(data["capture"])
+    times = {name: timing.from_plain(data[name]) for name in ("per_call", "graph", "lanes")}
+    return Inference(**{**data, **times, "capture": capture}, capture_times=timing.from_plain(capture.pop("times", {})))
+
+
 def measure(models: Mapping[str, Path], seconds: float = 0.3) -> dict[str, Any]:
     """Run the experiment on this machine's GPU.
 
@@ -41,19 +80,7 @@ def measure(models: Mapping[str, Path], seconds: float = 0.3) -> dict[str, Any]:
         seconds: About how long to time each candidate.
 
     Returns:
-        Plain values for a recording::
-
-            {"tensors": {"x": ["INPUT", "FLOAT", [-1, 3, 32, 32]], ...},
-             "agreement": {"fp32": {"runner": relative error, "onnxruntime": relative error, "lanes": ...,
-                           "cuda_graph": ..., "allocator": ...}, "fp16": {the same}},
-             "mistakes": [{"what": ..., "returned": "False", "message": TensorRT's words}, ...],
-             "top_k": {"k": 3, "shapes": {"values": [4, 3], "indices": [4, 3]}, "right": True},
-             "once": {"load": ms, "context": ms, "first call": ms},
-             "per_call": {"made once": Measurement, "TensorRTRunner": ..., "made in every call": ...},
-             "graph": {"calls": Measurement, "graph": Measurement},
-             "lanes": {"1 stream": Measurement of `LANES` batches, "3 streams": ...},
-             "clocks": {"enqueue only": ms, "enqueue and wait": ms, "CUDA events": ms},
-             "capture": {"status": "captured" or why not, "relative_error": ..., "times": {"calls": ..., "graph": ...}}}
+        What `read` takes: the fields of `Inference` as plain values.
 
     Raises:
         BackendUnavailableError: TensorRT engines can't run here.
@@ -233,9 +260,9 @@ def _costs(built: engine.Engine, images: np.ndarray, seconds: float) -> dict[str
         by_hand.close(one)
     return {
         "once": {name: round(ms, 2) for name, ms in zip(("load", "context", "first call"), once.tolist(), strict=True)},
-        "per_call": _plain(per_call),
-        "graph": _plain(graph),
-        "lanes": _plain(streams),
+        "per_call": timing.to_plain(per_call),
+        "graph": timing.to_plain(graph),
+        "lanes": timing.to_plain(streams),
     }
 
 
@@ -286,7 +313,7 @@ def _capture(built: engine.Engine, seconds: float) -> dict[str, Any]:
     return {
         "status": "captured",
         "relative_error": quality.relative_error(captured, expected),
-        "times": _plain(times),
+        "times": timing.to_plain(times),
     }
 
 
@@ -300,31 +327,11 @@ def _output(lane: by_hand.Lane, run: Callable[[], Any]) -> np.ndarray:
     return buffer.host.copy()
 
 
-def _plain(measured: dict[str, timing.Measurement]) -> dict[str, Any]:
-    return {name: measurement.to_dict() for name, measurement in measured.items()}
-
-
-def record(models: Path) -> Path:
-    """Run the experiment on this machine's GPU and keep the result as a recording.
-
-    Args:
-        models: A folder with ``quick-{fp32,fp16}.onnx`` and ``resnet50-fp16.onnx``.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        BackendUnavailableError: TensorRT engines can't run here.
-        ModelFileError: A model is missing.
-    """
-    machine = capabilities.require_tensorrt_run()
-    files = {name: Path(models) / f"{name}.onnx" for name in MODELS}
-    for path in files.values():
-        onnx_file.load(path)
-    recording = recordings.new(
-        title="TensorRT inference by hand with PyCUDA: mistakes, costs, streams, CUDA graphs and clocks",
-        method=METHOD,
-        machine=machine.machine(),
-        data=measure(files),
-    )
-    return recordings.save(recording, recordings.FOLDER / "lesson03_inference.json")
+EXPERIMENT = Experiment(
+    name="lesson03_inference",
+    title="An engine run by hand with PyCUDA: mistakes, costs, streams, CUDA graphs and clocks",
+    method=METHOD,
+    measure=measure,
+    read=read,
+    models=tuple(f"{name}.onnx" for name in MODELS),
+)

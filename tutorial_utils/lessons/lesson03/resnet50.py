@@ -2,7 +2,8 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 from tutorial_utils import engine
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, PlanError
-from tutorial_utils.machine import capabilities
-from tutorial_utils.measure import quality, recordings, timing
-from tutorial_utils.model import onnx_file
+from tutorial_utils.lessons.lesson03 import figures
+from tutorial_utils.measure import quality, timing
+from tutorial_utils.measure.experiment import Experiment
+from tutorial_utils.measure.timing import Measurement
 
 BATCHES = (1, 64)
 METHOD = (
@@ -28,18 +30,45 @@ _SHAPE = (3, 224, 224)
 _MAX_CALLS = 200
 
 
-def measure(models: dict[str, Path], seconds: float = 0.4) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class ResnetRow:
+    """ResNet-50 in one library.
+
+    Attributes:
+        library: Its name.
+        precision: "FP32", "TF32" or "FP16".
+        variant: "" or "CUDA graph".
+        batch: Images in a call.
+        ready_ms: Milliseconds from the model file or the built engine to before the first call.
+        call: Times on the host, the first call in it.
+        gpu: Times by CUDA events.
+        relative_error: Against FP32 with the same weights: ONNX Runtime's for the ONNX models, PyTorch's for its own.
+    """
+
+    library: str
+    precision: str
+    variant: str
+    batch: int
+    ready_ms: float
+    call: Measurement
+    gpu: Measurement
+    relative_error: float
+
+    @property
+    def label(self) -> str:
+        """Library, precision and variant."""
+        return " ".join(filter(None, (self.library, self.precision, self.variant)))
+
+
+def measure(models: Mapping[str, Path], seconds: float = 0.4) -> list[dict[str, Any]]:
     """Time every candidate at every batch size.
 
     Args:
-        models: ResNet-50 with the input ``x``, dynamic in its first dimension, and one output: "fp32" and "fp16".
+        models: ONNX files by name: "resnet50-fp32" and "resnet50-fp16", dynamic in the first dimension.
         seconds: About how long to time each candidate with each of the two clocks.
 
     Returns:
-        One row for each candidate and batch: ``library``, ``precision`` ("FP32", "TF32", "FP16"), ``variant`` ("" or
-        "CUDA graph"), ``batch``, ``ready_ms`` (from model file or built engine to before the first call), ``call`` and
-        ``gpu`` (each a `Measurement`; ``call`` holds the first call), ``relative_error`` against FP32 with the same
-        weights: ONNX Runtime's for the ONNX models, PyTorch's for its own.
+        The fields of a `ResnetRow` of each candidate and batch.
 
     Raises:
         BackendUnavailableError: There is no PyTorch with a GPU, or no TensorRT that runs engines.
@@ -60,13 +89,15 @@ def _measure_batch(
     makers: dict[tuple[str, str, str], Callable[[], Callable[[], Any]]] = {}
     profile = engine.Profile.batch("x", _SHAPE, min=batch, opt=batch, max=batch)
     for precision, name in (("fp32", "TF32"), ("fp16", "FP16")):  # TensorRT-RTX computes FP32 as TF32
-        built = engine.build(models[precision], engine.BuildOptions(profiles=(profile,)))
+        built = engine.build(models[f"resnet50-{precision}"], engine.BuildOptions(profiles=(profile,)))
         for variant in ("", "CUDA graph"):
             makers["TensorRT", name, variant] = functools.partial(
                 tensorrt_call, torch, stream, built, images, bool(variant)
             )
     for precision, name in (("fp32", "FP32"), ("fp32", "TF32"), ("fp16", "FP16")):
-        make = functools.partial(onnxruntime_call, torch, stream, models[precision], images, name == "TF32")
+        make = functools.partial(
+            onnxruntime_call, torch, stream, models[f"resnet50-{precision}"], images, name == "TF32"
+        )
         makers["ONNX Runtime", name, ""] = make
     for name in ("FP32", "TF32", "FP16"):
         makers["PyTorch eager", name, ""] = functools.partial(pytorch_call, torch, images, name)
@@ -213,30 +244,16 @@ def _torch() -> ModuleType:
     return torch
 
 
-def record(models: Path) -> Path:
-    """Run the experiment on this machine's GPU and keep the result as a recording.
-
-    Args:
-        models: A folder with ``resnet50-fp32.onnx`` and ``resnet50-fp16.onnx``.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        BackendUnavailableError: TensorRT engines can't run here, or PyTorch is missing.
-        ModelFileError: A model is missing.
-    """
-    machine = capabilities.require_tensorrt_run()
-    torch = _torch()
-    files = {precision: Path(models) / f"resnet50-{precision}.onnx" for precision in ("fp32", "fp16")}
-    for path in files.values():
-        onnx_file.load(path)
-    stamp = machine.machine()
-    stamp["libraries"] = {**stamp["libraries"], "PyTorch": torch.__version__}
-    recording = recordings.new(
-        title="ResNet-50 in TensorRT, ONNX Runtime and PyTorch eager on one GPU",
-        method=METHOD,
-        machine=stamp,
-        data={"rows": measure(files)},
-    )
-    return recordings.save(recording, recordings.FOLDER / "lesson03_resnet50.json")
+EXPERIMENT = Experiment(
+    name="lesson03_resnet50",
+    title="ResNet-50 in TensorRT, ONNX Runtime and PyTorch eager on one GPU",
+    method=METHOD,
+    measure=lambda models: {"rows": measure(models)},
+    read=lambda data: [
+        ResnetRow(**{**row, **timing.from_plain({clock: row[clock] for clock in ("call", "gpu")})})
+        for row in data["rows"]
+    ],
+    draw=lambda measured: figures.resnet50(measured.result),
+    models=("resnet50-fp32.onnx", "resnet50-fp16.onnx"),
+    libraries=lambda: {"PyTorch": _torch().__version__},
+)

@@ -5,3 +5,8 @@ from tutorial_utils.machine.needs import Needs
 NEEDS = {
     "04": Needs(live=("polygraphy", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
 }
+# Experiments by name, each with the module that holds it.
+EXPERIMENTS = {
+    "lesson04_polygraphy": "gpu_commands",
+    "lesson04_specialization": "specialization",
+}

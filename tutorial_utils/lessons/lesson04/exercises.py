@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from tutorial_utils.base import paths
 from tutorial_utils.lessons.checking import Case, Mistake
 from tutorial_utils.lessons.lesson04 import fault_lab, fault_lab_model
-from tutorial_utils.measure import recordings
+from tutorial_utils.measure import experiment
 from tutorial_utils.model import onnx_file, quantization
 
 _OTHER_SEEDS = (7, 8)  # between them they serve each fault in another place than the default seed, in several forms
@@ -45,8 +45,8 @@ def engine_or_file() -> list[Case]:
     size = fault_lab_model.IMAGE_SIZE
     images = random.uniform(-1, 1, (64, 3, size, size)).astype(np.float32)
     int8 = quantization.to_int8(fp32, folder / "int8.onnx", images)
-    recording = recordings.load("lesson01_precision")
-    right_file = fault_lab.fp8_case(fp32, int8, {name: images[:8]}, recording, folder)
+    measured = experiment.find("lesson01_precision").recorded("it needs a GPU with FP8")
+    right_file = fault_lab.fp8_case(fp32, int8, {name: images[:8]}, measured, folder)
     wrong_file = dataclasses.replace(
         right_file,
         candidate_model=_with_small_scales(right_file.candidate_model, folder / "fp8-cut.onnx"),

@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +20,8 @@ from tutorial_utils.debug import scaling, tensor_errors
 from tutorial_utils.lessons.checking import Result
 from tutorial_utils.lessons.lesson04 import fault_lab_model
 from tutorial_utils.lessons.lesson04.fault_lab_model import IMAGE_SIZE, INPUTS
-from tutorial_utils.measure import recordings
+from tutorial_utils.measure import experiment
+from tutorial_utils.measure.recordings import Origin
 from tutorial_utils.model import data, networks, onnx_file
 from tutorial_utils.model.number_formats import FP16
 
@@ -65,7 +67,7 @@ class Case:
         candidate_output: What comes out of the other one; None where only measurements of it were kept.
         measured: Those measurements, by precision of the engine: ``accuracy`` and ``sqnr_db``, the power of the
             reference's logits over that of their error.
-        recording: Where the measurements come from.
+        origin: Where the measurements come from.
         answer: Cause, and the first tensor that is wrong, or None where no tensor of the file is. Don't look.
     """
 
@@ -77,8 +79,8 @@ class Case:
     reference_output: np.ndarray
     candidate_output: np.ndarray | None
     answer: tuple[str, str | None] = field(repr=False)
-    measured: dict[str, dict[str, float]] | None = None
-    recording: recordings.Recording | None = None
+    measured: dict[str, Any] | None = None
+    origin: Origin | None = None
 
     def __str__(self) -> str:
         fed = ", ".join(f"{name} {list(array.shape)}" for name, array in self.candidate_feeds.items())
@@ -227,13 +229,13 @@ def _memory(random: np.random.Generator, folder: Path) -> Case:
 def _engine(random: np.random.Generator, folder: Path) -> Case:
     """The one that is real: see lesson 01, where the FP8 file is made and measured."""
     models = networks.quick()
-    recording = recordings.load("lesson01_precision")
+    measured = experiment.find("lesson01_precision").recorded("it needs a GPU with FP8 on which such engines run")
     images = data.load("digits", "test").images
-    return fp8_case(models["fp32"], models["int8"], {"x": images}, recording, folder)
+    return fp8_case(models["fp32"], models["int8"], {"x": images}, measured, folder)
 
 
 def fp8_case(
-    fp32_path: Path, int8_path: Path, feeds: dict[str, np.ndarray], recording: recordings.Recording, folder: Path
+    fp32_path: Path, int8_path: Path, feeds: dict[str, np.ndarray], measured: experiment.Measured, folder: Path
 ) -> Case:
     """Return the case of an FP8 file whose engine was measured on a GPU.
 
@@ -241,7 +243,7 @@ def fp8_case(
         fp32_path: The reference.
         int8_path: Its INT8 variant, from which the FP8 file is made.
         feeds: Inputs.
-        recording: Measurements of the engines, as in the recording ``lesson01_precision``.
+        measured: What the experiment ``lesson01_precision`` found.
         folder: Where to write the FP8 file.
     """
     from tutorial_utils.model.quantization import to_fp8
@@ -255,8 +257,8 @@ def fp8_case(
         reference_output=_output(fp32_path, feeds),
         candidate_output=None,
         answer=("engine", None),
-        measured=recording.data["quick"],
-        recording=recording,
+        measured=measured.result.quick,
+        origin=measured.origin,
     )
 
 

@@ -1,22 +1,28 @@
 """Lesson 04 on a GPU: the commands with which one checks an engine, on the sound and on the overflowing detector.
 
-The GPU machine needs neither Paddle nor the package that ships the network: `prepare` writes what `record` reads.
+The GPU machine needs neither Paddle nor the package that ships the network: `prepare` writes what `measure` reads.
 """
 
 import re
 import shutil
 import tempfile
 import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from tutorial_utils import plotting
+from tutorial_utils.base import paths
 from tutorial_utils.base.errors import ModelFileError
 from tutorial_utils.debug import polygraphy_cli
-from tutorial_utils.machine import capabilities
-from tutorial_utils.measure import recordings
+from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.model import half_precision, onnx_file, quantization
+
+if TYPE_CHECKING:
+    import pandas
 
 INPUT_SHAPE = (1, 3, 192, 384)
 # The ranges that are often copied for this network, with the largest width rounded up to a multiple of 32.
@@ -27,8 +33,10 @@ PROFILE = (
 TOLERANCE = "--rtol 1e-4 --atol 1e-3"  # from habit, and often seen; the lesson derives better ones
 DETECTORS = ("sound", "overflow")
 PRECISIONS = ("fp32", "fp16")
-FILES = (*(f"det-{name}-{precision}.onnx" for name in DETECTORS for precision in PRECISIONS), "page.json")
-FP8_FILES = ("quick-fp8.onnx", "digits.json")
+FILES = (
+    *(f"det-{name}-{precision}.onnx" for name in DETECTORS for precision in PRECISIONS),
+    "page.json", "quick-fp8.onnx", "digits.json",
+)  # fmt: skip
 METHOD = (
     "each command run once with this Polygraphy and TensorRT, four at a time; inputs: the page at 192x384, and 64 test "
     "images of the digits for the FP8 model; rows hold what the commands printed"
@@ -39,14 +47,14 @@ _LINES_OF_A_KIND, _WIDTH = 3, 160
 _NUMBER = r"[-+\w.]+"
 
 
-def prepare(folder: Path) -> Path:
-    """Write the models and inputs that `record` reads. Needs Paddle, for the FP8 model, and the package of the network.
+def prepare(folder: Path) -> dict[str, Path]:
+    """Write the models and inputs that `measure` reads. Needs Paddle, and the package of the network.
 
     Args:
-        folder: Where to write `FILES` and `FP8_FILES`.
+        folder: Where to write `FILES`.
 
     Returns:
-        The folder.
+        The path of each file.
     """
     from polygraphy.json import save_json
 
@@ -64,7 +72,41 @@ def prepare(folder: Path) -> Path:
     quick = networks.quick()
     quantization.to_fp8(quick["fp32"], quick["int8"], folder / "quick-fp8.onnx")
     save_json([{"x": data.load("digits", "test").images[:_FP8_IMAGES]}], str(folder / "digits.json"))
-    return folder
+    return {name: folder / name for name in FILES}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of Polygraphy, and what it said.
+
+    Attributes:
+        model: Stem of the model's file.
+        what: What was asked.
+        command: The command.
+        returncode: Its exit status.
+        passed: Whether Polygraphy said so.
+        checked: Number of tensors that were checked.
+        failed: Number of those that failed.
+        first_failed: The first of them in the order of computation.
+        not_finite: Number of tensors with Inf or NaN in TensorRT.
+        first_not_finite: The first of them.
+        last_error: Tensor, largest absolute and largest relative difference of the last tensor that was compared; None
+            if there was none or it isn't finite.
+        text: The lines that matter.
+    """
+
+    model: str
+    what: str
+    command: str
+    returncode: int
+    passed: bool
+    checked: int
+    failed: int
+    first_failed: str | None
+    not_finite: int
+    first_not_finite: str | None
+    last_error: list | None
+    text: list[str]
 
 
 def commands(fp8_tensors: list[str]) -> list[dict[str, str]]:
@@ -121,14 +163,7 @@ def outcome(result: polygraphy_cli.Result, order: list[str]) -> dict[str, Any]:
         order: The tensors of the model in the order in which they are computed.
 
     Returns:
-        Plain values for a recording::
-
-            {"returncode": 0, "passed": whether Polygraphy said so,
-             "checked": number of tensors, "failed": number of those that failed, "first_failed": the first one or None,
-             "not_finite": number of tensors with Inf or NaN in TensorRT, "first_not_finite": the first one or None,
-             "last_error": ["tensor", largest absolute difference, largest relative difference] of the last tensor that
-                           was compared, None if there was none or it isn't finite,
-             "text": the lines that matter}
+        The fields of `Command` from `returncode` on.
     """
     text = result.text
     place = {name: index for index, name in enumerate(order)}
@@ -166,27 +201,21 @@ def _first_and_last(lines: list[str]) -> list[str]:
     return lines if len(lines) <= _LINES_OF_A_KIND else [*lines[: _LINES_OF_A_KIND - 1], lines[-1]]
 
 
-def measure(models: Path) -> list[dict[str, Any]]:
+def measure(models: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Run all `commands` on this machine's GPU.
 
     Args:
-        models: What `prepare` wrote.
+        models: The paths of `FILES`, by stem.
 
     Returns:
-        One row for each command: what `commands` and `outcome` return, together.
+        One row for each command: the fields of a `Command`.
 
     Raises:
-        ModelFileError: A file is missing.
+        ModelFileError: ONNX Runtime can't compute the references.
     """
-    missing = [name for name in (*FILES, *FP8_FILES) if not (Path(models) / name).is_file()]
-    if missing:
-        raise ModelFileError(
-            f"The folder of models lacks {', '.join(missing)}.",
-            "Write the files with `lesson04_polygraphy.prepare(folder)` on a machine with Paddle, and carry them here.",
-        )
     with tempfile.TemporaryDirectory() as folder:
-        for name in (*FILES, *FP8_FILES):
-            shutil.copy(Path(models) / name, folder)
+        for path in models.values():
+            shutil.copy(path, folder)
         graphs = {path.stem: onnx.load(path).graph for path in Path(folder).glob("*.onnx")}
         layers = [node.output[0] for node in graphs["quick-fp8"].node if node.op_type in ("Conv", "Gemm", "MatMul")]
         rows = commands(layers)
@@ -202,25 +231,74 @@ def measure(models: Path) -> list[dict[str, Any]]:
         ]
 
 
-def record(models: Path) -> Path:
-    """Run the commands on this machine's GPU and keep what they said as a recording.
+# What kind of work it is, tool, what goes in, what comes out.
+_TOOLS = (
+    ("runs", "run", "model, engine or script; inputs", "outputs of each runtime; PASSED or FAILED"),
+    ("builds", "convert", "ONNX model", "TensorRT engine, or ONNX in FP16"),
+    ("looks", "inspect", "model, engine or saved data", "its layers, shapes, statistics"),
+    ("looks", "check", "ONNX model", "what is wrong with it, node by node"),
+    ("writes", "surgeon", "ONNX model", "a part of it, or a cleaned copy"),
+    ("writes", "template", "model or options", "a Python script to complete"),
+    ("searches", "debug", "failing model; command that checks it", "smallest model that still fails"),
+    ("carries", "data", "saved inputs and outputs", "one file of inputs"),
+)
+_COLOURS = {
+    "runs": plotting.BLUE, "builds": plotting.BLUE, "looks": plotting.GREEN, "writes": plotting.ORANGE,
+    "searches": plotting.RED, "carries": plotting.GREY,
+}  # fmt: skip
 
-    Args:
-        models: What `prepare` wrote.
 
-    Returns:
-        The file that was written.
-
-    Raises:
-        BackendUnavailableError: TensorRT engines can't run here.
-        ModelFileError: A file is missing.
-    """
-    machine = capabilities.require_tensorrt_run()
-    rows = measure(models)
-    recording = recordings.new(
-        title="Polygraphy on TensorRT: the text detector, sound and overflowing, in FP32 and FP16; an FP8 model",
-        method=METHOD,
-        machine=machine.machine(),
-        data={"input": list(INPUT_SHAPE), "profile": PROFILE, "commands": rows},
+def draw_toolbox() -> plotting.Picture:
+    """Draw Polygraphy's tools, one to a line: what goes in and what comes out."""
+    figure, axes = plotting.new_figure(3.9)
+    axes.set_axis_off()
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(_TOOLS) - 0.4, -1)
+    for position, heading in ((0.405, "goes in"), (0.635, "comes out")):
+        align = "right" if position < 0.5 else "left"
+        axes.text(position, -0.75, heading, ha=align, va="center", fontsize=10, color=plotting.GREY)
+    arrow = {"arrowstyle": "-|>", "color": plotting.GREY, "linewidth": 1.3, "shrinkA": 0, "shrinkB": 0}
+    for row, (kind, tool, goes_in, comes_out) in enumerate(_TOOLS):
+        box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": _COLOURS[kind], "linewidth": 2}
+        axes.text(0.52, row, f"{tool:^8}", ha="center", va="center", family="monospace", weight="bold", bbox=box)
+        axes.text(0.405, row, goes_in, ha="right", va="center", fontsize=10.5)
+        axes.text(0.635, row, comes_out, ha="left", va="center", fontsize=10.5)
+        axes.annotate("", (0.465, row), (0.415, row), arrowprops=arrow)
+        axes.annotate("", (0.625, row), (0.575, row), arrowprops=arrow)
+        axes.text(0, row, kind, ha="left", va="center", fontsize=9, color=plotting.GREY, style="italic")
+    width = max(len(goes_in) for _, _, goes_in, _ in _TOOLS)
+    text = "\n".join(f"{tool:8}  {goes_in:{width}} -> {comes_out}" for _, tool, goes_in, comes_out in _TOOLS)
+    alt = "Polygraphy's eight tools. " + " ".join(
+        f"{tool}: {goes_in} in, {comes_out} out." for _, tool, goes_in, comes_out in _TOOLS
     )
-    return recordings.save(recording, recordings.FOLDER / "lesson04_polygraphy.json")
+    return plotting.Picture(figure, alt, text)
+
+
+def table(rows: Sequence[Command]) -> "pandas.DataFrame":
+    """Return what Polygraphy said of the engines as a table for display."""
+    import pandas
+
+    lines = [
+        {
+            "model": row.model,
+            "asked to": row.what,
+            "said": "PASSED" if row.passed else "FAILED",
+            "tensors checked": row.checked,
+            "failed": row.failed,
+            "first not finite": row.first_not_finite or "",
+            "largest error of the last one": f"{row.last_error[1]:.1e}" if row.last_error else "",
+        }
+        for row in rows
+    ]
+    return pandas.DataFrame(lines).set_index(["model", "asked to"])
+
+
+EXPERIMENT = Experiment(
+    name="lesson04_polygraphy",
+    title="Polygraphy on TensorRT: the text detector, sound and overflowing, in FP32 and FP16; an FP8 model",
+    method=METHOD,
+    measure=lambda models: {"input": list(INPUT_SHAPE), "profile": PROFILE, "commands": measure(models)},
+    read=lambda data: [Command(**row) for row in data["commands"]],
+    models=FILES,
+    make_models=lambda names: prepare(paths.cache_dir("lesson04", "gpu_commands")),
+)

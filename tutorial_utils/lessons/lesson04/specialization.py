@@ -6,6 +6,7 @@ shape in use are compiled meanwhile and take over when they are ready; EAGER wai
 
 import functools
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ import numpy as np
 from tutorial_utils import engine
 from tutorial_utils.base import onnx_session
 from tutorial_utils.engine.tensorrt import trt
-from tutorial_utils.machine import capabilities
-from tutorial_utils.measure import recordings
+from tutorial_utils.measure.experiment import Experiment
 
 STRATEGIES = ("LAZY", "EAGER", "NONE")
 SECONDS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
@@ -25,6 +25,16 @@ METHOD = (
     "images in one call after the other; error: largest absolute difference from ONNX Runtime on the CPU, over the "
     "largest output, of the first call that ends so many seconds after the first one began"
 )
+
+
+@dataclass(frozen=True)
+class Calls:
+    """An engine called again and again: its error, and the calls made by then, after so many seconds."""
+
+    strategy: str
+    seconds: list[float]
+    errors: list[float]
+    calls: list[int]
 
 
 def measure(onnx_path: Path) -> list[dict[str, Any]]:
@@ -67,20 +77,11 @@ def specialize(strategy: str, config: "trt.IRuntimeConfig") -> None:
     config.dynamic_shapes_kernel_specialization_strategy = getattr(kind, strategy)
 
 
-def record(models: Path) -> Path:
-    """Measure on this machine's GPU and keep the result as the recording "lesson04_specialization".
-
-    Args:
-        models: A folder with ``quick-fp32.onnx``.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        BackendUnavailableError: TensorRT engines can't run here.
-        ModelFileError: The model is missing.
-    """
-    machine = capabilities.require_tensorrt_run()
-    data = {"seconds": list(SECONDS), "rows": measure(Path(models) / "quick-fp32.onnx")}
-    recording = recordings.new("An engine whose kernels are replaced while it runs", METHOD, machine.machine(), data)
-    return recordings.save(recording, recordings.FOLDER / "lesson04_specialization.json")
+EXPERIMENT = Experiment(
+    name="lesson04_specialization",
+    title="An engine whose kernels are replaced while it runs",
+    method=METHOD,
+    measure=lambda models: {"seconds": list(SECONDS), "rows": measure(models["quick-fp32"])},
+    read=lambda data: [Calls(seconds=data["seconds"], **row) for row in data["rows"]],
+    models=("quick-fp32.onnx",),
+)

@@ -5,3 +5,7 @@ from tutorial_utils.machine.needs import Needs
 NEEDS = {
     "05": Needs(live=("tensorrt_build",)),
 }
+# Experiments by name, each with the module that holds it.
+EXPERIMENTS = {
+    "lesson05_layers": "profile",
+}

@@ -17,6 +17,7 @@ import numpy as np
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.engine.report import EngineLayer
+from tutorial_utils.lessons.lesson05.profile import Profile
 
 _WARM_UP = 3  # calls; the first one also allocates
 
@@ -120,16 +121,16 @@ def calls_in(events: Sequence[Mapping[str, Any]]) -> list[list[LayerTime]]:
     return calls
 
 
-def of_engine(profile: Mapping[str, Any], layers: Sequence[EngineLayer] = ()) -> TimedLayers:
+def of_engine(profile: Profile, layers: Sequence[EngineLayer] = ()) -> TimedLayers:
     """Bring what TensorRT's profiler said about an engine into the same form.
 
     Args:
-        profile: What `profile.profile` returns: "layers", "profiled_ms" and "engine_ms".
+        profile: What the profiler said.
         layers: The engine's layers, so that ONNX nodes can stand for the layers' own names.
     """
     known = {layer.name: layer for layer in layers}
-    times = tuple(_layer_time(name, ms, known.get(name)) for name, ms in profile["layers"].items())
-    return TimedLayers(times, profile["profiled_ms"], profile["engine_ms"])
+    times = tuple(_layer_time(name, ms, known.get(name)) for name, ms in profile.layers.items())
+    return TimedLayers(times, profile.profiled_ms, profile.engine_ms)
 
 
 def _layer_time(name: str, ms: float, layer: EngineLayer | None) -> LayerTime:

@@ -7,6 +7,8 @@ machine without a GPU.
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,7 @@ import numpy as np
 
 from tutorial_utils import engine
 from tutorial_utils.engine.tensorrt import checked, trt
-from tutorial_utils.machine import capabilities
-from tutorial_utils.measure import recordings
+from tutorial_utils.measure.experiment import Experiment
 
 METHOD = (
     "Each engine runs on one stream, input copied once. Engine: CUDA events around a call, median of the calls without "
@@ -49,7 +50,26 @@ class LayerTimes(trt.IProfiler):
         self.milliseconds[layer_name].append(ms)
 
 
-def profile(onnx_path: Path, sample: tuple[int, ...], batch: int, calls: int = 100) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Profile:
+    """What TensorRT's profiler and inspector say of an engine.
+
+    Attributes:
+        engine_ms: Median of a call without the profiler, by CUDA events.
+        profiled_ms: The same with the profiler.
+        layers: Median milliseconds of each layer by name, in order of execution.
+        calls: How often each layer was timed.
+        inspector: The engine inspector's JSON; None where it wasn't kept.
+    """
+
+    engine_ms: float
+    profiled_ms: float
+    layers: dict[str, float]
+    calls: dict[str, int]
+    inspector: dict[str, Any] | None = None
+
+
+def profile(onnx_path: Path, sample: tuple[int, ...], batch: int, calls: int = 100) -> Profile:
     """Run an engine on this machine's GPU with and without TensorRT's profiler.
 
     Args:
@@ -57,10 +77,6 @@ def profile(onnx_path: Path, sample: tuple[int, ...], batch: int, calls: int = 1
         sample: Shape of one image.
         batch: Images in one call.
         calls: Calls that are measured each way, after a tenth as many to warm up.
-
-    Returns:
-        "engine_ms" without and "profiled_ms" with the profiler, medians by CUDA events; "layers", the median
-        milliseconds of each layer by name, in order of execution; "inspector", the engine inspector's JSON.
 
     Raises:
         BackendUnavailableError: PyCUDA can't be imported.
@@ -82,33 +98,30 @@ def profile(onnx_path: Path, sample: tuple[int, ...], batch: int, calls: int = 1
         inspector.execution_context = runner.context
         text = checked(inspector.get_engine_information(trt.LayerInformationFormat.JSON), runner.log)
         del inspector
-    return {
-        "engine_ms": float(np.median(alone)),
-        "profiled_ms": float(np.median(profiled)),
-        "layers": {name: statistics.median(values) for name, values in times.milliseconds.items()},
-        "calls": {name: len(values) for name, values in times.milliseconds.items()},
-        "inspector": json.loads(text),
-    }
+    return Profile(
+        engine_ms=float(np.median(alone)),
+        profiled_ms=float(np.median(profiled)),
+        layers={name: statistics.median(values) for name, values in times.milliseconds.items()},
+        calls={name: len(values) for name, values in times.milliseconds.items()},
+        inspector=json.loads(text),
+    )
 
 
-def record(models: Path) -> Path:
-    """Profile the engines on this machine's GPU and keep the result as the recording "lesson05_layers".
-
-    Args:
-        models: A folder with ``quick-fp32.onnx``, ``resnet50-fp32.onnx`` and ``resnet50-fp16.onnx``.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        BackendUnavailableError: TensorRT engines can't run here.
-        ModelFileError: A model is missing.
-    """
-    machine = capabilities.require_tensorrt_run()
+def measure(models: Mapping[str, Path]) -> dict[str, Any]:
+    """Profile the engines of all `CASES`; return the fields of `Profile` of each."""
     engines = {}
     for name, stem, sample, batch in CASES:
-        engines[name] = profile(Path(models) / f"{stem}.onnx", sample, batch)
+        engines[name] = asdict(profile(models[stem], sample, batch))
         if name != INSPECTED:
             del engines[name]["inspector"]
-    recording = recordings.new("Time of each layer of an engine", METHOD, machine.machine(), {"engines": engines})
-    return recordings.save(recording, recordings.FOLDER / "lesson05_layers.json")
+    return {"engines": engines}
+
+
+EXPERIMENT = Experiment(
+    name="lesson05_layers",
+    title="Time of each layer of an engine",
+    method=METHOD,
+    measure=measure,
+    read=lambda data: {name: Profile(**values) for name, values in data["engines"].items()},
+    models=tuple(sorted({f"{stem}.onnx" for _, stem, _, _ in CASES})),
+)

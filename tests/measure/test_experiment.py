@@ -1,0 +1,172 @@
+"""The registry of experiments: what is live and what is recorded, the recordings of the course, and the command."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from tutorial_utils.__main__ import main
+from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError, RecordingError
+from tutorial_utils.machine import capabilities
+from tutorial_utils.measure import experiment, recordings
+from tutorial_utils.measure.experiment import Experiment
+from tutorial_utils.plotting import Picture
+
+STAMP = {"gpu": "NVIDIA H100 80GB", "libraries": {"tensorrt_rtx": "1.6.1"}}
+MACHINE = SimpleNamespace(
+    tensorrt_run=SimpleNamespace(available=True, reason=""),
+    gpu=SimpleNamespace(name="NVIDIA H100 80GB"),
+    machine=lambda: STAMP,
+)
+NO_GPU = SimpleNamespace(tensorrt_run=SimpleNamespace(available=False, reason="There is no GPU."), gpu=None)
+
+
+@pytest.fixture
+def counting(monkeypatch, tmp_path):
+    """An experiment that counts the bytes of a file, on a machine with a GPU, its recordings in a folder of its own."""
+    monkeypatch.setattr(recordings, "FOLDER", tmp_path / "recordings")
+    monkeypatch.setattr(capabilities, "require_tensorrt_run", lambda: MACHINE)
+    (tmp_path / "made.txt").write_text("12345")
+    one = Experiment(
+        name="counting",
+        title="Bytes of a file",
+        method="read once",
+        measure=lambda models: {"bytes": {len(models["some"].read_text()): "as a key"}},
+        read=lambda data: [int(key) for key in data["bytes"]],
+        models=("some.txt",),
+        make_models=lambda names: {"some.txt": tmp_path / "made.txt"},
+        libraries=lambda: {"counter": "1.0"},
+    )
+    monkeypatch.setattr(experiment, "find", lambda name: {"counting": one}[name])
+    monkeypatch.setattr(experiment, "names", lambda: {"counting": "nowhere"})
+    return one
+
+
+def test_live_where_engines_run(counting):
+    found = counting.live_or_recorded(MACHINE)
+    assert (found.result, found.gpu, found.method) == ([5], "NVIDIA H100 80GB", "read once")
+    assert str(found.origin) == "LIVE: Bytes of a file, this machine."
+
+
+def test_recorded_elsewhere(counting):
+    recordings.save(
+        recordings.new("t", "in another way", {"gpu": "G"}, {"bytes": {"7": ""}}), recordings.FOLDER / "counting.json"
+    )
+    found = counting.live_or_recorded(NO_GPU)
+    assert (found.result, found.gpu, found.method) == ([7], "G", "in another way")
+    assert found.origin.origin == "recording"
+    assert str(found.origin).endswith("Why not live: There is no GPU.")
+
+
+def test_a_recording_is_written_beside_the_one_that_ships(counting):
+    path = counting.record()
+    assert path.name == "counting_nvidia_h100_80gb.json"
+    recording = recordings.load(path)
+    assert (recording.title, recording.method) == ("Bytes of a file", "read once")
+    assert recording.data == {"bytes": {"5": "as a key"}}
+    assert recording.machine["libraries"] == {"tensorrt_rtx": "1.6.1", "counter": "1.0"}
+    assert STAMP["libraries"] == {"tensorrt_rtx": "1.6.1"}
+
+
+def test_models_from_another_machine(counting, tmp_path):
+    (tmp_path / "carried").mkdir()
+    with pytest.raises(ModelFileError, match=r"carried lacks some\.txt"):
+        counting.record(tmp_path / "carried")
+    (tmp_path / "carried" / "some.txt").write_text("123")
+    assert recordings.load(counting.record(tmp_path / "carried")).data == {"bytes": {"3": "as a key"}}
+
+
+def test_damaged_models_are_named_before_anything_is_measured(counting, tmp_path):
+    (tmp_path / "net.onnx").write_text("no model")
+    with pytest.raises(ModelFileError, match=r"net\.onnx"):
+        replace(counting, models=("net.onnx",)).record(tmp_path)
+
+
+def test_recording_needs_a_gpu(counting, monkeypatch):
+    def refuse():
+        raise BackendUnavailableError("No GPU here.", "Get one.")
+
+    monkeypatch.setattr(capabilities, "require_tensorrt_run", refuse)
+    with pytest.raises(BackendUnavailableError, match="No GPU here"):
+        counting.record()
+
+
+@pytest.mark.parametrize("content", ["{", json.dumps({"title": "t"}), None])
+def test_damaged_recording_names_the_command_that_makes_it(counting, content):
+    recordings.FOLDER.mkdir()
+    path = recordings.FOLDER / "counting.json"
+    if content is None:  # whole, with a stamp, and other numbers
+        recordings.save(recordings.new("t", "m", {"gpu": "G"}, {"sizes": []}), path)
+    else:
+        path.write_text(content)
+    with pytest.raises(RecordingError, match="record counting --replace"):
+        counting.recorded("no GPU")
+
+
+def test_command_writes_beside_or_over(counting, capsys):
+    assert main(["record", "counting"]) == 0
+    assert main(["record", "--all", "--replace"]) == 0
+    names = ["counting.json", "counting_nvidia_h100_80gb.json"]
+    assert sorted(path.name for path in recordings.FOLDER.iterdir()) == names
+    assert [line.split()[1].rpartition("/")[2] for line in capsys.readouterr().out.splitlines()] == [
+        "counting_nvidia_h100_80gb.json.",
+        "counting.json.",
+    ]
+    assert main(["record", "--list"]) == 0
+    assert "counting: Bytes of a file\n    measured on NVIDIA H100 80GB on " in capsys.readouterr().out
+
+
+def test_an_experiment_that_fails_costs_its_own_recording_only(counting, monkeypatch, capsys):
+    def refuse(models):
+        raise BackendUnavailableError("PyTorch is missing.", "Install it.")
+
+    experiments = {"failing": replace(counting, name="failing", measure=refuse), "counting": counting}
+    monkeypatch.setattr(experiment, "find", experiments.get)
+    monkeypatch.setattr(experiment, "names", lambda: dict.fromkeys(experiments, ""))
+    assert main(["record", "--all"]) == 1
+    printed = capsys.readouterr()
+    assert "counting_nvidia" in printed.out
+    assert printed.err.startswith("failing: PyTorch is missing.")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--list", "--all"]])
+def test_command_asks_which(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["record", *arguments])
+    assert stopped.value.code == 2
+
+
+def test_unknown_experiment(capsys):
+    with pytest.raises(InputError, match=r"no experiment 'nothing'.*deployment, lesson01_fusion"):
+        experiment.find("nothing")
+    assert main(["record", "nothing"]) == 1
+    assert "There is no experiment 'nothing'." in capsys.readouterr().err
+
+
+# --- the experiments and the recordings of the course ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=sorted(experiment.names()))
+def real(request):
+    pytest.importorskip("tensorrt_rtx")
+    return experiment.find(request.param)
+
+
+def test_shipped_recording_is_read(real):
+    measured = real.recorded("there is no GPU")
+    assert measured.gpu.startswith("NVIDIA")
+    assert measured.result
+    assert recordings.load(real.name).title
+    if real.draw:
+        assert isinstance(real.draw(measured), Picture)
+
+
+def test_every_measured_recording_has_its_experiment():
+    shipped = {path.stem: recordings.load(path.stem).source for path in recordings.FOLDER.glob("*.json")}
+    assert {name for name, source in shipped.items() if source == "measured"} == set(experiment.names())
+
+
+def test_experiment_is_registered_under_its_own_name(real):
+    assert experiment.find(real.name) is real
+    assert real.name in experiment.listing()

@@ -1,0 +1,207 @@
+"""What the course measures on a GPU: each experiment measures, reads back and draws, and ships with a recording.
+
+A lesson takes an experiment's result with `Experiment.live_or_recorded`; ``python -m tutorial_utils record NAME`` makes
+the recording. `find` knows all experiments by name, those of the lessons, too: their rooms list them.
+"""
+
+import importlib
+import json
+import pkgutil
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError, RecordingError
+from tutorial_utils.base.lesson_names import import_room
+from tutorial_utils.machine import capabilities
+from tutorial_utils.machine.capabilities import Capabilities
+from tutorial_utils.measure import recordings
+from tutorial_utils.measure.recordings import Origin
+from tutorial_utils.model import networks, onnx_file
+
+if TYPE_CHECKING:
+    from tutorial_utils.plotting import Picture
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Measured(Generic[Result]):
+    """The result of an experiment, made just now or read from its recording.
+
+    Attributes:
+        result: What the experiment's `read` returns.
+        origin: Where it comes from; it shows itself as the last value of a cell.
+        method: How it was measured.
+        machine: The machine and the versions of the software on it.
+    """
+
+    result: Result
+    origin: Origin
+    method: str
+    machine: dict[str, Any]
+
+    @property
+    def gpu(self) -> str:
+        """Name of the GPU."""
+        return self.machine.get("gpu", "")
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[Result]):
+    """Something that the course measures on a GPU.
+
+    Attributes:
+        name: Name of the recording, and for the command `record`.
+        title: What is measured, in one line.
+        method: How: warm-up, calls, clock, copies.
+        measure: Measures on this machine. Takes the paths of `models` by stem, returns plain values for JSON.
+        read: Makes the typed result of the plain values, those of the recordings that ship included.
+        draw: Draws what is most worth seeing of it, where one picture shows that.
+        models: Names of the files that are measured with.
+        make_models: Makes these files, given their names; returns paths by name.
+        needs_tensorrt: Whether a machine must be able to run TensorRT engines.
+        libraries: Returns versions of libraries that belong into the stamp, beside those that every stamp has.
+    """
+
+    name: str
+    title: str
+    method: str
+    measure: Callable[[Mapping[str, Path]], Any]
+    read: Callable[[Any], Result]
+    draw: "Callable[[Measured[Result]], Picture] | None" = None
+    models: tuple[str, ...] = ()
+    make_models: Callable[[Sequence[str]], Mapping[str, Path]] = networks.files
+    needs_tensorrt: bool = True
+    libraries: Callable[[], dict[str, str]] = dict
+
+    def live_or_recorded(self, machine: Capabilities) -> Measured[Result]:
+        """Measure where this machine runs TensorRT engines; read the recording where it doesn't.
+
+        Args:
+            machine: From `capabilities.probe`.
+
+        Raises:
+            RecordingError: The recording is missing or damaged.
+        """
+        if not machine.tensorrt_run.available:
+            return self.recorded(machine.tensorrt_run.reason)
+        data = self._measure(self.make_models(self.models))
+        return Measured(self.read(data), recordings.live(self.title), self.method, machine.machine())
+
+    def recorded(self, reason: str) -> Measured[Result]:
+        """Read the recording that the course ships.
+
+        Args:
+            reason: Why it isn't measured here, for the learner.
+
+        Raises:
+            RecordingError: The recording is missing or damaged.
+        """
+        recording = recordings.load(self.name)
+        try:
+            result = self.read(recording.data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise recordings.damaged(recordings.FOLDER / f"{self.name}.json") from error
+        origin = recordings.recorded(self.title, recording, reason)
+        return Measured(result, origin, recording.method, recording.machine)
+
+    def record(self, models: Path | None = None, name: str | None = None) -> Path:
+        """Measure on this machine and keep the result as a recording.
+
+        Args:
+            models: A folder that holds `models`, for a machine without Paddle. None makes them here.
+            name: Name of the recording; the experiment's and the GPU's unless given.
+
+        Returns:
+            The file that was written.
+
+        Raises:
+            BackendUnavailableError: This machine lacks what the experiment needs.
+            ModelFileError: A model is missing or damaged.
+        """
+        machine = capabilities.require_tensorrt_run() if self.needs_tensorrt else capabilities.probe()
+        data = self._measure(self.make_models(self.models) if models is None else self._models_in(models))
+        stamp = machine.machine()
+        stamp = {**stamp, "libraries": {**stamp["libraries"], **self.libraries()}}
+        gpu = re.sub(r"\W+", "_", (machine.gpu.name if machine.gpu else "no_gpu").lower())
+        recording = recordings.new(self.title, self.method, stamp, data)
+        return recordings.save(recording, recordings.FOLDER / f"{name or f'{self.name}_{gpu}'}.json")
+
+    def _measure(self, models: Mapping[str, Path]) -> Any:
+        """Return plain values as they will be read from a file, so that live and recorded results are read alike."""
+        return json.loads(json.dumps(self.measure({Path(name).stem: path for name, path in models.items()})))
+
+    def _models_in(self, folder: Path) -> dict[str, Path]:
+        found = {name: Path(folder) / name for name in self.models}
+        missing = [name for name, path in found.items() if not path.is_file()]
+        if missing:
+            raise ModelFileError(
+                f"The folder {folder} lacks {', '.join(missing)}.",
+                "Leave --models out on a machine with Paddle: the files are made there, and can be carried here.",
+            )
+        for path in found.values():
+            if path.suffix == ".onnx":
+                onnx_file.load(path)
+        return found
+
+
+def names() -> dict[str, str]:
+    """Return the names of all experiments, each with the module that holds it."""
+    lessons = importlib.import_module("tutorial_utils.lessons")
+    found = {"deployment": "tutorial_utils.measure.deployment"}
+    for module in pkgutil.iter_modules(lessons.__path__):
+        room = import_room(module.name.removeprefix("lesson"))
+        found |= {name: f"{room.__name__}.{topic}" for name, topic in getattr(room, "EXPERIMENTS", {}).items()}
+    return found
+
+
+def find(name: str) -> Experiment[Any]:
+    """Return an experiment by its name.
+
+    Raises:
+        InputError: There is none of this name.
+        BackendUnavailableError: A library that its module needs is not installed.
+    """
+    known = names()
+    if name not in known:
+        raise InputError(f"There is no experiment {name!r}.", f"Choose one of {', '.join(known)}.")
+    return importlib.import_module(known[name]).EXPERIMENT
+
+
+def listing() -> str:
+    """Return a text with all experiments: name, title, and the stamp of the recording that the course ships."""
+    lines = []
+    for name in names():
+        try:
+            recording = recordings.load(name)
+        except RecordingError as error:
+            lines.append(f"{name}: {error.cause}")
+            continue
+        lines.append(f"{name}: {recording.title}\n    {recording.stamp}")
+    return "\n".join(lines)
+
+
+def record_all(chosen: Sequence[str], models: Path | None, replace: bool) -> tuple[list[Path], list[str]]:
+    """Make the recordings of several experiments; one that fails doesn't stop the others.
+
+    Args:
+        chosen: Names of the experiments; all where there are none.
+        models: See `Experiment.record`.
+        replace: Write over the recordings that the course ships, instead of beside them.
+
+    Returns:
+        The files that were written, and a sentence for each experiment that failed.
+
+    Raises:
+        InputError: There is no experiment of such a name.
+    """
+    written, failed = [], []
+    for experiment in [find(name) for name in chosen or names()]:
+        try:
+            written.append(experiment.record(models, experiment.name if replace else None))
+        except (BackendUnavailableError, ModelFileError) as error:
+            failed.append(f"{experiment.name}: {error}")
+    return written, failed
