@@ -60,7 +60,7 @@ DECISIONS = (
         "All tensors marked: is the first bad one infinite (and written by no division)?",
         "yes",
         "Overflow, by this layer or one before it",
-        "accuracy.layers_behind; then FP32, a clip, or a scale moved",
+        "tensor_errors.layers_behind; FP32, a clip, a moved scale",
         "sections 3 and 5",
     ),
     Decision(
@@ -148,7 +148,8 @@ def _box(axes, x: float, y: float, width: float, edge: str, face: str) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     style = "round,pad=0,rounding_size=0.08"
-    axes.add_patch(FancyBboxPatch((x, y - _HEIGHT / 2), width, _HEIGHT, style, edgecolor=edge, facecolor=face))
+    box = FancyBboxPatch((x, y - _HEIGHT / 2), width, _HEIGHT, style, edgecolor=edge, facecolor=face, clip_on=False)
+    axes.add_patch(box)
 
 
 def _arrow(axes, start: tuple[float, float], end: tuple[float, float]) -> None:

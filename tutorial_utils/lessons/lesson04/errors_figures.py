@@ -16,7 +16,7 @@ def magnitudes(tables: Mapping[str, pd.DataFrame]) -> plotting.Picture:
     """Draw the largest magnitude of every tensor in FP32, in the order of computation, against what FP16 can hold.
 
     Args:
-        tables: What `accuracy.compare` returned, by the name of the model. Its reference is the FP32 run.
+        tables: What `tensor_errors.compare` returned, by the name of the model. Its reference is the FP32 run.
     """
     figure, axes = plotting.new_figure(3.2)
     lines = []
@@ -44,11 +44,11 @@ def magnitudes(tables: Mapping[str, pd.DataFrame]) -> plotting.Picture:
 
 
 def error_growth(tables: Mapping[tensor_errors.Format, pd.DataFrame], depths: Mapping[str, int]) -> plotting.Picture:
-    """Draw every tensor's relative L2 error against its depth, with the tolerance of `accuracy.tolerance`.
+    """Draw every tensor's relative L2 error against its depth, with the tolerance of `tensor_errors.tolerance`.
 
     Args:
-        tables: What `accuracy.compare` returned, by the format in which the second run stored its tensors.
-        depths: The depth of each tensor, from `accuracy.depths`.
+        tables: What `tensor_errors.compare` returned, by the format in which the second run stored its tensors.
+        depths: The depth of each tensor, from `tensor_errors.depths`.
     """
     figure, axes = plotting.new_figure(4.2)
     lines = []
