@@ -49,19 +49,14 @@ def overview(layers: Sequence[EngineLayer], name: str) -> plotting.Picture:
     rows = _rows(layers)
     figure, axes = plotting.new_figure(0.7 + 0.62 * len(rows))
     bare(axes, (-2.0, _ROW_WIDTH + 0.4), (-_ROW_HEIGHT * (len(rows) - 1) - 0.75, 1.0))
-    places: dict[int, tuple[int, float]] = {}  # row and left edge of each layer
+    places: dict[int, tuple[float, float]] = {}  # left edge and middle of each layer
     for row, members in enumerate(rows):
-        left = 0.0
+        left, middle = 0.0, -_ROW_HEIGHT * row
+        axes.text(-0.35, middle, _row_label(layers, members), ha="right", va="center", fontsize=8)
         for position in members:
-            places[position] = (row, left)
+            places[position] = (left, middle)
+            _draw_layer(axes, left, middle, position, layers[position])
             left += _WIDTHS[layers[position].is_kernel]
-        axes.text(-0.35, -_ROW_HEIGHT * row, _row_label(layers, members), ha="right", va="center", fontsize=8)
-    for position, layer in enumerate(layers):
-        row, left = places[position]
-        if layer.is_kernel:
-            _draw_kernel(axes, left, -_ROW_HEIGHT * row, position, layer)
-        else:
-            _draw_control(axes, left, -_ROW_HEIGHT * row, layer)
     _draw_tensors(axes, layers, places)
     counts = Counter(engine_layers.kind(layer) for layer in layers)
     labels = {kind: "signal \u25b2, wait \u25bc, shapes \u25c6" if kind == CONTROL else kind for kind in KINDS}
@@ -73,12 +68,10 @@ def overview(layers: Sequence[EngineLayer], name: str) -> plotting.Picture:
     )
     text = [f"{kind}: {counts[kind]}" for kind in KINDS if counts[kind]]
     for members in rows:
-        text.append(f"row {members[0]}-{members[-1]}: " + " ".join(_word(layers[position]) for position in members))
+        own = ((layers[position], engine_layers.short_name(layers[position])) for position in members)
+        words = (name if layer.is_kernel else f"({layer.type})" for layer, name in own)
+        text.append(f"row {members[0]}-{members[-1]}: {' '.join(words)}")
     return plotting.Picture(figure, alt, "\n".join(text))
-
-
-def _word(layer: EngineLayer) -> str:
-    return engine_layers.short_name(layer) if layer.is_kernel else f"({layer.type})"
 
 
 def _resolution(layer: EngineLayer) -> str:
@@ -108,9 +101,13 @@ def _row_label(layers: Sequence[EngineLayer], members: list[int]) -> str:
     return f"{members[0]}-{members[-1]}" + (f"\n{sizes[-1]}" if sizes else "")
 
 
-def _draw_kernel(axes: "Axes", left: float, middle: float, position: int, layer: EngineLayer) -> None:
+def _draw_layer(axes: "Axes", left: float, middle: float, position: int, layer: EngineLayer) -> None:
     style = KIND_STYLES[engine_layers.kind(layer)]
     colour = style[0]
+    if not layer.is_kernel:
+        marker = {"signal": "^", "wait": "v"}.get(layer.type, "d")
+        axes.plot(left + _WIDTHS[False] / 2, middle, marker, color=colour, markersize=5)
+        return
     filled(axes, left + 0.08, middle - 0.4, 0.84, 0.8, (colour, ""), edgecolor=colour, linewidth=1)
     filled(axes, left + 0.08, middle - 0.4, 0.84, 0.18, style)
     text = {"ha": "center", "va": "center", "color": ink(colour)}
@@ -127,12 +124,8 @@ def _label(layer: EngineLayer) -> str:
     return ".".join(node.rsplit("/", 1)[-1].split(".")[-2:])
 
 
-def _draw_control(axes: "Axes", left: float, middle: float, layer: EngineLayer) -> None:
-    marker = {"signal": "^", "wait": "v"}.get(layer.type, "d")
-    axes.plot(left + _WIDTHS[False] / 2, middle, marker, color=plotting.GREY, markersize=5)
-
-
-def _draw_tensors(axes: "Axes", layers: Sequence[EngineLayer], places: dict[int, tuple[int, float]]) -> None:
+def _draw_tensors(axes: "Axes", layers: Sequence[EngineLayer], places: dict[int, tuple[float, float]]) -> None:
+    """Draw the tensors between kernels: arrows within a row, arcs past kernels, and notes of what comes and leaves."""
     from matplotlib.patches import FancyArrowPatch
 
     arrow = {**_ARROW, "mutation_scale": 5, "linewidth": 0.8}
@@ -140,29 +133,31 @@ def _draw_tensors(axes: "Axes", layers: Sequence[EngineLayer], places: dict[int,
     leaving: dict[int, list[int]] = {}
     coming: dict[int, list[int]] = {}
     for edge in engine_layers.edges(layers):
-        if edge.source is None or edge.source not in rank or edge.target not in rank:
+        if edge.source not in rank or edge.target not in rank:
             continue
-        (row, left), (other_row, other_left) = places[edge.source], places[edge.target]
-        middle, skips = -_ROW_HEIGHT * row, rank[edge.target] - rank[edge.source] > 1
-        if row != other_row:
+        (left, middle), (other_left, other_middle) = places[edge.source], places[edge.target]
+        if middle != other_middle:
             leaving.setdefault(edge.source, []).append(edge.target)
             coming.setdefault(edge.target, []).append(edge.source)
-        elif skips:
+        elif rank[edge.target] - rank[edge.source] > 1:
             start, end = (left + 0.6, middle + 0.42), (other_left + 0.4, middle + 0.42)
             bend = -0.55 / max(1.6, (end[0] - start[0]) ** 0.9)
             axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", **arrow))
         else:
             axes.add_patch(FancyArrowPatch((left + 0.9, middle), (other_left + 0.1, middle), **arrow))
-    for ends, left_of, label, line in ((coming, 0.1, "from", 0), (leaving, 0.9, "to", 1)):
-        for position, others in ends.items():
-            row, left = places[position]
-            several = list(dict.fromkeys(map(str, others)))
-            text = f"{label} {', '.join(several[:2])}{'…' if len(several) > 2 else ''}"
-            below = 0.46 + 0.22 * line * (position in coming)  # on a second line where both would meet
-            axes.text(
-                left + left_of, -_ROW_HEIGHT * row - below, text, ha="right" if line else "left", va="top",
-                fontsize=6, color="#333333",
-            )  # fmt: skip
+    note = {"va": "top", "fontsize": 6, "color": "#333333"}
+    for position, others in coming.items():
+        left, middle = places[position]
+        axes.text(left + 0.1, middle - 0.46, f"from {_few(others)}", ha="left", **note)
+    for position, others in leaving.items():
+        left, middle = places[position]
+        below = 0.68 if position in coming else 0.46  # on a second line where both would meet
+        axes.text(left + 0.9, middle - below, f"to {_few(others)}", ha="right", **note)
+
+
+def _few(positions: Sequence[int]) -> str:
+    several = list(dict.fromkeys(map(str, positions)))
+    return f"{', '.join(several[:2])}{'…' if len(several) > 2 else ''}"
 
 
 # --- a block in detail -----------------------------------------------------------------------------------------------

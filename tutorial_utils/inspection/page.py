@@ -85,9 +85,6 @@ def inspect(
         targets: Compute capabilities to build for; empty for TensorRT's own choice.
         shapes: Shapes of inputs by name. Dynamic dimensions of others become `DEFAULT_BATCH` and `DEFAULT_SIZE`.
 
-    Returns:
-        The model, the report of its engine, and where each node went.
-
     Raises:
         ModelFileError: The file is missing or is no valid ONNX model.
         UnsupportedOperatorError: TensorRT can't convert an operator of the model.
@@ -281,9 +278,8 @@ def as_text(one: Inspection) -> str:
             kind = engine_layers.kind(layer).partition("/")[0]
             lines.append(f"{position:4} {kind:11} {reads} to {writes:15} {engine_layers.short_name(layer)}: {nodes}")
     lines += ["", "ONNX nodes that no layer names"]
-    lines += [f"  {reason}: {_first(nodes)}" for reason, nodes in engine_layers.unnamed(one.node_homes).items()] or [
-        "  none"
-    ]
+    unnamed = engine_layers.unnamed(one.node_homes).items()
+    lines += [f"  {reason}: {_first(nodes)}" for reason, nodes in unnamed] or ["  none"]
     lines += ["", "Largest tensors"]
     lines += [" ".join(row) for row in _largest_rows(one)]
     return "\n".join(lines)
@@ -334,7 +330,7 @@ def write_page(one: Inspection, path: Path) -> Path:
         "Layers in the order of execution": drawings.overview(layers, one.model),
         f"The first {min(_BLOCK, len(kernels))} kernels in detail": drawings.block(layers, 0, kernels[:_BLOCK][-1]),
         "Precision map": maps.precision_map({one.model: layers}),
-        "Fusion map: ONNX operators by kernel": maps.fusion_map(one.node_homes, layers),
+        "Fusion map: ONNX nodes by kernel": maps.fusion_map(one.node_homes, layers),
     }
     for heading, picture in pictures.items():
         data, metadata = picture._repr_mimebundle_()
