@@ -85,8 +85,8 @@ def lines(axes):
 
 
 def arrows(axes):
-    """Return how many arrows are drawn as patches."""
-    return sum(isinstance(one, FancyArrowPatch) for one in axes.patches)
+    """Return how high each arrow that is drawn as a patch stands at its highest point."""
+    return [one.get_path().get_extents().y1 for one in axes.patches if isinstance(one, FancyArrowPatch)]
 
 
 def frames(axes):

@@ -30,7 +30,7 @@ def test_overview_names_every_layer():
     assert boxes == pytest.approx([0.08, 1.4, 2.4, 3.4])  # the signal stands between the first two
     assert [text for text in written(axes) if text.isdecimal()] == ["0", "2", "3", "4"]
     assert len(pictures.marks(axes)) == 1
-    assert pictures.arrows(axes) == 4
+    assert [top > 0.4 for top in pictures.arrows(axes)] == [False, True, True, False]  # arcs go past a kernel
 
 
 def test_overview_breaks_rows_where_the_resolution_changes_and_where_one_is_full():
@@ -53,7 +53,7 @@ def test_block_shows_tensors_and_nodes():
     assert lines[-2] == "  reads: fp16 NHWC 1x8x4x4 from layer 2; fp16 NHWC 1x8x4x4 from layer 3"
     (axes,) = pictures.drawn(picture)
     assert pictures.widths(axes).count(0.92) == 3
-    assert pictures.arrows(axes) == 2
+    assert len(pictures.arrows(axes)) == 2
     assert written(axes).count("from layer 0: fp16 NHWC 1x8x4x4") == 2
     assert {"2  runtime_fusion", "conv, norm", "3  maxpool", "4  kgen"} <= set(written(axes))
 
@@ -67,7 +67,7 @@ def test_block_with_a_tensor_that_skips_a_layer():
     picture = drawings.block(skip, 0, 2)
     assert "reads: fp16 NHWC 1x8x4x4 from layer 1; fp16 NHWC 1x8x4x4 from layer 0" in picture.text
     (axes,) = pictures.drawn(picture)
-    assert pictures.arrows(axes) == 3
+    assert len(pictures.arrows(axes)) == 3
 
 
 # --- maps ------------------------------------------------------------------------------------------------------------
