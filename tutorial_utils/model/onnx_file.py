@@ -1,6 +1,7 @@
 """ONNX files: read, checked, and written whole or not at all."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from tutorial_utils.base import paths
+from tutorial_utils.base import onnx_session, paths
 from tutorial_utils.base.errors import ExportError, ModelFileError, PrecisionError
 
 
@@ -46,6 +47,33 @@ def save(model: onnx.ModelProto, onnx_path: str | Path) -> Path:
     with writing(path) as temporary:
         temporary.write_bytes(content)
     return path
+
+
+def weights(onnx_path: str | Path) -> dict[str, np.ndarray]:
+    """Return the float32 weights of a model by name.
+
+    Raises:
+        ModelFileError: The model is missing or damaged.
+    """
+    return {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in load(onnx_path).graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+    }
+
+
+def folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with batch norms folded into convolutions, as TensorRT does it too.
+
+    ONNX Runtime does it, on the basic level of its optimizer, which writes ONNX operators only.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "folded.onnx"
+        onnx_session.new_session(model.SerializeToString(), optimize="basic", optimized_path=path)
+        result = onnx.load(path)
+    for entry in [entry for entry in result.opset_import if entry.domain]:
+        result.opset_import.remove(entry)  # ONNX Runtime's own, which it always adds
+    return result
 
 
 def array_of(tensor: onnx.TensorProto) -> np.ndarray:

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tutorial_utils.base.errors import CalibrationError, PrecisionError
-from tutorial_utils.model import onnx_file, tensors
+from tutorial_utils.model import onnx_file
 from tutorial_utils.model.number_formats import FP8, INT8
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
@@ -84,7 +84,6 @@ def _quantize(
     from onnxruntime.quantization import CalibrationMethod as Method
     from onnxruntime.quantization import QuantType, create_calibrator
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     methods = {
         "minmax": (Method.MinMax, {}),
@@ -93,10 +92,10 @@ def _quantize(
     }
     calibrate_method, options = methods[method]
     # Batch norms are folded into convolutions first: a Q/DQ pair between them would keep TensorRT from it.
-    folded = folder / "folded.onnx"
-    quant_pre_process(str(onnx_path), str(folded), skip_symbolic_shape=True)
+    folded = onnx.shape_inference.infer_shapes(onnx_file.folded(onnx.load(onnx_path)))
+    onnx.save(folded, folder / "folded.onnx")
     calibrator = create_calibrator(
-        folded,
+        folder / "folded.onnx",
         _QUANTIZED_OPERATORS,
         augmented_model_path=str(folder / "augmented.onnx"),
         calibrate_method=calibrate_method,
@@ -104,7 +103,7 @@ def _quantize(
     )
     calibrator.collect_data(reader)
     quantizer = QDQQuantizer(
-        onnx.load(folded),
+        folded,
         per_channel,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
@@ -199,18 +198,19 @@ def to_fp8(fp32_path: str | Path, int8_path: str | Path, target_path: str | Path
     model = onnx.version_converter.convert_version(onnx_file.load(int8_path), _FP8_OPSET)
     del model.graph.value_info[:]  # they name the old type
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    folded = _folded_weights(fp32_path)
+    folded = {one.name: one for one in onnx_file.folded(onnx_file.load(fp32_path)).graph.initializer}
     quantizers = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     new: dict[str, onnx.TensorProto] = {}
     for node in quantizers:
         values, scale, zero_point = node.input
         if values in constants:  # DequantizeLinear of a weight
-            weight = folded.get(values.removesuffix("_quantized"))
-            if weight is None:
+            name = values.removesuffix("_quantized")
+            if name not in folded:
                 raise PrecisionError(
                     f"{Path(int8_path).name} is not the INT8 variant of {Path(fp32_path).name}: {values} differs.",
                     "Pass the model and what to_int8 made of it.",
                 )
+            weight = numpy_helper.to_array(folded[name])
             new_scale = np.abs(weight).max() / np.float32(FP8.largest)
             new[values] = _fp8(values, weight / new_scale)
             del node.attribute[:]  # the axis of scales per channel
@@ -221,16 +221,6 @@ def to_fp8(fp32_path: str | Path, int8_path: str | Path, target_path: str | Path
     for name, tensor in new.items():
         constants[name].CopyFrom(tensor)
     return onnx_file.save(model, target_path)
-
-
-def _folded_weights(fp32_path: str | Path) -> dict[str, np.ndarray]:
-    """Return the weights after batch norms were folded into convolutions, as `to_int8` does it."""
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    with tempfile.TemporaryDirectory() as folder:
-        folded = Path(folder) / "folded.onnx"
-        quant_pre_process(str(fp32_path), str(folded), skip_symbolic_shape=True)
-        return tensors.weights(folded)
 
 
 def _fp8(name: str, values: np.ndarray) -> onnx.TensorProto:

@@ -6,47 +6,26 @@ from onnx import numpy_helper
 from small_models import images, options
 
 from tutorial_utils import engine
-from tutorial_utils.base.errors import InputError, PrecisionError
+from tutorial_utils.base.errors import PrecisionError
 from tutorial_utils.lessons.lesson01 import calibration as figures
 from tutorial_utils.lessons.lesson01 import precision
-from tutorial_utils.lessons.lesson01.calibration import Calibrated, CalibrationTrial
+from tutorial_utils.lessons.lesson01.calibration import Calibrated, CalibrationTrial, activation_scales, weight_scales
 from tutorial_utils.measure import quality
-from tutorial_utils.model import tensors
+from tutorial_utils.model import onnx_file
 from tutorial_utils.model.data import Dataset
 from tutorial_utils.model.quantization import to_fp8
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 
-def test_activations_are_those_inside_the_model(fp32_model):
-    batch = images(2)
-    inside = tensors.activations(fp32_model, batch)
-    with OnnxRuntimeRunner(fp32_model) as runner:
-        np.testing.assert_allclose(inside["y"], runner.infer({"x": batch})["y"], rtol=1e-4, atol=1e-5)
-    names = {name for node in onnx.load(fp32_model).graph.node for name in node.output}
-    assert inside.keys() == names
-
-
-def test_activations_by_name_may_include_the_input(fp32_model):
-    batch = images(2)
-    found = tensors.activations(fp32_model, batch, ["y", "x"])
-    assert list(found) == ["y", "x"]
-    assert found["x"] is batch
-
-
-def test_an_unknown_tensor_is_refused(fp32_model):
-    with pytest.raises(InputError, match="no tensor nowhere"):
-        tensors.activations(fp32_model, images(1), ["nowhere"])
-
-
 def test_scales_of_activations_cover_the_calibration_images(models):
-    scales = tensors.activation_scales(models["int8"])
+    scales = activation_scales(models["int8"])
     assert scales["x"] * 127 == pytest.approx(np.abs(images(32)).max(), rel=1e-5)
 
 
 def test_weights_have_a_scale_for_each_channel(models):
-    scales = tensors.weight_scales(models["int8"])
+    scales = weight_scales(models["int8"])
     assert any(one.size > 1 for one in scales.values())
-    largest = {name: np.abs(weight).max() for name, weight in tensors.weights(models["fp32"]).items()}
+    largest = {name: np.abs(weight).max() for name, weight in onnx_file.weights(models["fp32"]).items()}
     unfolded = scales.keys() & largest.keys()  # weights whose batch norm was folded have another name
     assert unfolded
     for name in unfolded:
@@ -67,9 +46,9 @@ def test_fp8_is_close_to_fp32(models, fp8_model):
 
 
 def test_fp8_has_the_int8_files_ranges(models, fp8_model):
-    int8, fp8 = tensors.activation_scales(models["int8"]), tensors.activation_scales(fp8_model)
+    int8, fp8 = activation_scales(models["int8"]), activation_scales(fp8_model)
     assert fp8 == pytest.approx({name: scale * 127 / 448 for name, scale in int8.items()})
-    assert all(scale.size == 1 for scale in tensors.weight_scales(fp8_model).values())
+    assert all(scale.size == 1 for scale in weight_scales(fp8_model).values())
 
 
 def test_fp8_builds_for_a_gpu_that_has_it(fp8_model):

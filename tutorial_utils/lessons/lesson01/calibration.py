@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from onnx import numpy_helper
 
 from tutorial_utils import plotting
 from tutorial_utils.measure import deployment, quality
-from tutorial_utils.model import quantization, tensors
+from tutorial_utils.model import onnx_file, quantization
 from tutorial_utils.model.data import Dataset
 from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
@@ -71,7 +72,7 @@ class CalibrationTrial:
             path = quantization.to_int8(
                 self._fp32_path, Path(folder) / "int8.onnx", images, method=method, per_channel=per_channel
             )
-            scales = tensors.activation_scales(path)
+            scales = activation_scales(path)
             with OnnxRuntimeRunner(path) as runner:
                 logits = deployment.predict(runner, self._test_set.images, _BATCH)
         return Calibrated(
@@ -79,6 +80,36 @@ class CalibrationTrial:
             sqnr_db=quality.sqnr_db(logits, self._reference),
             scales=scales,
         )
+
+
+def activation_scales(onnx_path: str | Path) -> dict[str, float]:
+    """Return the scale of each quantized activation, by the name of the tensor that goes into QuantizeLinear.
+
+    Raises:
+        ModelFileError: The model is missing or damaged.
+    """
+    graph = onnx_file.load(onnx_path).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    return {
+        node.input[0]: float(numpy_helper.to_array(constants[node.input[1]]))
+        for node in graph.node
+        if node.op_type == "QuantizeLinear"
+    }
+
+
+def weight_scales(onnx_path: str | Path) -> dict[str, np.ndarray]:
+    """Return the scales of each quantized weight: one number, or one for each output channel.
+
+    Raises:
+        ModelFileError: The model is missing or damaged.
+    """
+    graph = onnx_file.load(onnx_path).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    return {
+        node.input[0].removesuffix("_quantized"): numpy_helper.to_array(constants[node.input[1]])
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
 
 
 _COLOURS = (BLUE, RED, GREEN, ORANGE)

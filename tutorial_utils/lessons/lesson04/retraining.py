@@ -10,7 +10,6 @@ What is trained here is kept in the cache.
 
 import gzip
 import re
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +23,7 @@ from blake3 import blake3
 from filelock import FileLock
 from onnx import numpy_helper
 
-from tutorial_utils.base import onnx_session, paths
+from tutorial_utils.base import paths
 from tutorial_utils.base.errors import BuildError, ExportError, InputError, ModelFileError
 from tutorial_utils.debug import tensor_errors
 from tutorial_utils.model import classifier, data, networks, onnx_file, trained
@@ -293,19 +292,7 @@ def write_onnx(model: nn.Layer, onnx_path: str | Path) -> Path:
         raise ExportError("The network isn't a quick classifier.", "Export it with export.to_onnx.")
     for key, name in in_file.items():
         tensors[name].CopyFrom(numpy_helper.from_array(arrays[in_network[key]], name))
-    return onnx_file.save(_folded(exported), onnx_path)
-
-
-def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Let ONNX Runtime fold the batch norms: the basic level of its optimizer, which writes ONNX operators only."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "folded.onnx"
-        onnx_session.new_session(model.SerializeToString(), optimize="basic", optimized_path=path)
-        folded = onnx.load(path)
-    unused = [entry for entry in folded.opset_import if entry.domain]  # ONNX Runtime's own, which it always adds
-    for entry in unused:
-        folded.opset_import.remove(entry)
-    return folded
+    return onnx_file.save(onnx_file.folded(exported), onnx_path)
 
 
 def _numbered_from_0(names: Iterable[str]) -> dict[tuple[str, int, str], str]:
