@@ -32,8 +32,9 @@ from tutorial_utils.authoring import notebook_form
 from tutorial_utils.base import errors, flavour
 from tutorial_utils.base.paths import CACHE_VARIABLE, cache_dir
 from tutorial_utils.inspection import page
+from tutorial_utils.lessons.lesson04 import text_detection
 from tutorial_utils.measure import recordings
-from tutorial_utils.model import data, half_precision, onnx_file, quantization, text_detection
+from tutorial_utils.model import data, half_precision, onnx_file, quantization
 
 trt = pytest.importorskip("tensorrt_rtx")
 from tutorial_utils.engine import BuildOptions, Profile, build  # noqa: E402 - these need TensorRT

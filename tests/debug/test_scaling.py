@@ -8,7 +8,8 @@ from small_models import images, residual_model
 
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.debug import scaling, tensor_errors
-from tutorial_utils.model import half_precision, onnx_file, text_detection
+from tutorial_utils.lessons.lesson04 import text_detection
+from tutorial_utils.model import half_precision, onnx_file
 
 OUTPUT = "sigmoid_0.tmp_0"
 

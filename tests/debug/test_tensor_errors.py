@@ -9,7 +9,8 @@ from small_models import images
 
 from tutorial_utils.base.errors import InputError, ModelFileError, PrecisionError
 from tutorial_utils.debug import tensor_errors
-from tutorial_utils.model import half_precision, onnx_file, text_detection
+from tutorial_utils.lessons.lesson04 import text_detection
+from tutorial_utils.model import half_precision, onnx_file
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,10 @@
-"""Remedies for an FP16 overflow that need no training, and what each of them does to answers and engine.
+"""Remedies for an FP16 overflow that need no training, and what each of them does to the engine.
 
 Three of them change the model file: keep nodes in FP32 (`touching` says which, `half_precision.to_fp16` keeps them),
 clip the tensors that overflow, or scale them back with `overflow.move_scale` (`scale_for_headroom` says how far).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -15,11 +12,7 @@ from onnx import helper
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import InputError
-from tutorial_utils.debug import tensor_errors
-from tutorial_utils.model import onnx_file, text_detection
 from tutorial_utils.model.number_formats import FP16
-
-Box = tuple[int, int, int, int]
 
 
 def too_large(values: Mapping[str, np.ndarray], limit: float = FP16.largest) -> dict[str, float]:
@@ -97,57 +90,6 @@ def scale_for_headroom(peak: float, headroom: float = 8, limit: float = FP16.lar
             "Give a positive peak and a headroom of 1 or more.",
         )
     return min(1.0, float(2.0 ** np.floor(np.log2(limit / (headroom * peak)))))
-
-
-def same_boxes(found: Sequence[Box], expected: Sequence[Box], pixels: int = 1) -> bool:
-    """Return whether two lists of boxes have the same length, and no edge is more than some pixels off."""
-    return len(found) == len(expected) and bool(np.all(np.abs(np.subtract(found, expected)) <= pixels))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a variant of the text detection network answers.
-
-    Attributes:
-        finite: Whether every number of the output is finite.
-        rel_l2: Relative L2 error of the output against the sound FP32 network; infinite if it isn't finite.
-        boxes: How many text boxes were found.
-        boxes_kept: Whether they are those of the sound FP32 network, to within a pixel.
-    """
-
-    finite: bool
-    rel_l2: float
-    boxes: int
-    boxes_kept: bool
-
-
-def judge(
-    onnx_path: str | Path,
-    feeds: Mapping[str, np.ndarray],
-    expected: np.ndarray,
-    stored_as: Literal["fp16", "bf16"] | None = None,
-) -> Outcome:
-    """Run a variant as a GPU rounds it (`accuracy.with_rounding`) and compare its answer with the sound one.
-
-    Args:
-        onnx_path: The variant.
-        feeds: Its input.
-        expected: What the sound network computes in FP32, ``[1, 1, height, width]``.
-        stored_as: Store all tensors of an FP32 file in this format; otherwise in those that the file says.
-
-    Raises:
-        ModelFileError: The variant is missing or damaged.
-    """
-    output = onnx_file.load(onnx_path).graph.output[0].name
-    values = tensor_errors.all_outputs(onnx_path, feeds, stored_as)[output]
-    row = tensor_errors.compare({output: expected}, {output: values}).loc[output]
-    boxes = text_detection.boxes(values)
-    return Outcome(
-        finite=bool(np.isfinite(values).all()),
-        rel_l2=float(row["rel_l2"]),
-        boxes=len(boxes),
-        boxes_kept=same_boxes(boxes, text_detection.boxes(expected)),
-    )
 
 
 def fp32_kernels(report: engine.BuildReport) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tutorial_utils import plotting
-from tutorial_utils.model import text_detection
+from tutorial_utils.lessons.lesson04 import text_detection
 
 
 def detections(image: np.ndarray, runs: Mapping[str, np.ndarray]) -> plotting.Picture:

@@ -59,7 +59,8 @@ def prepare(folder: Path) -> dict[str, Path]:
     from polygraphy.json import save_json
 
     from tutorial_utils.debug import scaling
-    from tutorial_utils.model import data, networks, text_detection
+    from tutorial_utils.lessons.lesson04 import text_detection
+    from tutorial_utils.model import data, networks
 
     folder.mkdir(parents=True, exist_ok=True)
     sound = onnx_file.load(text_detection.prepare())

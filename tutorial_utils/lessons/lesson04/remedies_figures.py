@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from tutorial_utils import plotting
-from tutorial_utils.debug.remedies import Outcome
+from tutorial_utils.lessons.lesson04.outcome import Outcome
 from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
 
 _COLOURS = (RED, ORANGE, BLUE, GREEN, GREY)

@@ -2,14 +2,15 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from PIL import Image
 from scipy import ndimage
 
+from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
 from tutorial_utils.base.requirements import TEXT_DETECTION
-from tutorial_utils.model import half_precision, text_detection
+from tutorial_utils.lessons.lesson04 import text_detection
+from tutorial_utils.model import half_precision
 
 OUTPUT = "sigmoid_0.tmp_0"
 
@@ -25,7 +26,7 @@ def feeds():
 
 
 def run(path, feeds):
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feeds)[0]
+    return onnx_session.new_session(path).run(None, feeds)[0]
 
 
 def test_prepared_model_has_the_form_that_conversions_need(prepared):
