@@ -6,7 +6,7 @@ same.
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,17 +78,14 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain values for a recording."""
-        timings = {name: m and m.to_dict() for name, m in self._timings().items()}
-        return {**asdict(self), **timings}
+        on_device = self.device_latency and self.device_latency.to_dict()
+        return {**asdict(self), "latency": self.latency.to_dict(), "device_latency": on_device}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Row":
         """Read a row back from `to_dict`."""
         timings = {name: values[name] and Measurement.from_dict(values[name]) for name in ("latency", "device_latency")}
         return cls(**{**values, **timings, "quality": quality.Metrics(**values["quality"])})
-
-    def _timings(self) -> dict[str, Measurement | None]:
-        return {"latency": self.latency, "device_latency": self.device_latency}
 
 
 @dataclass(frozen=True)
@@ -131,41 +128,37 @@ def run(
     Raises:
         BackendUnavailableError: Not one candidate could be started, so that there is no table.
     """
-    candidates, skipped = _candidates(machine, onnx_models, engines or {}, paddle_model)
+    candidates = [*_candidates(machine, onnx_models, engines or {}, paddle_model)]
     if dynamic_graph is not None:
         candidates.insert(0, _dynamic_graph(dynamic_graph, dataset))
+    images = dataset.images[:batch]
     with ExitStack() as open_runners:
-        attempts = [(candidate, _start(candidate, open_runners, dataset.images[:batch])) for candidate in candidates]
-        skipped += [started for _, started in attempts if isinstance(started, Skipped)]
-        running = [(candidate, *started) for candidate, started in attempts if not isinstance(started, Skipped)]
+        started = [
+            one if isinstance(one, Skipped) else _start(one, open_runners, dataset.images, batch) for one in candidates
+        ]
+        skipped = [one for one in started if isinstance(one, Skipped)]
+        running = [one for one in started if isinstance(one, _Running)]
         if not running:
             reasons = " ".join(f"{one.what}: {one.reason}" for one in skipped)
             remedy = "`python -m tutorial_utils doctor` says what to mend."
             raise BackendUnavailableError(f"No model runs on this machine. {reasons}".strip(), remedy)
-        candidates, runners, first_results = ([one[i] for one in running] for i in range(3))
-        logits = [predict(runner, dataset.images, batch) for runner in runners]
-        broken = [i for i, values in enumerate(logits) if not np.isfinite(values).all()]
-        for i in reversed(broken):  # an overflow of one row, in FP16 say, is no reason to lose the table
-            skipped.append(Skipped(f"{runners[i].backend} {candidates[i].precision.upper()}", "It returns NaN or Inf."))
-            del candidates[i], runners[i], first_results[i], logits[i]
-        images = dataset.images[:batch]
-        calls = [functools.partial(runner.infer, {next(iter(runner.inputs)): images}) for runner in runners]
-        latencies = timing.measure_in_turn(dict(enumerate(calls)), batch=len(images), seconds=seconds)
+        calls = {i: functools.partial(one.runner.infer, one.feeds(images)) for i, one in enumerate(running)}
+        latencies = timing.measure_in_turn(calls, batch=len(images), seconds=seconds)
         rows = [
             Row(
-                backend=runner.backend,
-                precision=candidate.precision,
-                quality=quality.classification_metrics(dataset.labels, logits[i]),
-                agreement=quality.agreement(logits[i], logits[0]),
-                relative_error=quality.relative_error(logits[i], logits[0]),
+                backend=one.runner.backend,
+                precision=one.candidate.precision,
+                quality=quality.classification_metrics(dataset.labels, one.logits),
+                agreement=quality.agreement(one.logits, running[0].logits),
+                relative_error=quality.relative_error(one.logits, running[0].logits),
                 latency=latencies[i],
-                device_latency=_device_latency(runner, images, seconds),
-                model_bytes=candidate.model_bytes,
-                engine_bytes=candidate.engine.report.plan_bytes if candidate.engine else None,
-                activation_bytes=candidate.engine.report.activation_bytes if candidate.engine else None,
-                first_result_ms=first_results[i],
+                device_latency=_device_latency(one, images, seconds),
+                model_bytes=one.candidate.model_bytes,
+                engine_bytes=one.candidate.engine and one.candidate.engine.report.plan_bytes,
+                activation_bytes=one.candidate.engine and one.candidate.engine.report.activation_bytes,
+                first_result_ms=one.first_result_ms,
             )
-            for i, (candidate, runner) in enumerate(zip(candidates, runners, strict=True))
+            for i, one in enumerate(running)
         ]
     return rows, skipped
 
@@ -185,53 +178,64 @@ class _Candidate:
     model_bytes: int
     engine: Engine | None = None
 
+    @property
+    def label(self) -> str:
+        return f"{self.backend} {self.precision.upper()}"
+
+
+@dataclass(frozen=True)
+class _Running:
+    candidate: _Candidate
+    runner: Runner
+    first_result_ms: float
+    logits: np.ndarray
+
+    def feeds(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return {next(iter(self.runner.inputs)): images}
+
 
 def _candidates(
     machine: Capabilities,
     onnx_models: Mapping[str, Path],
     engines: Mapping[str, Engine],
     paddle_model: "SavedModel | None",
-) -> tuple[list[_Candidate], list[Skipped]]:
+) -> Iterator[_Candidate | Skipped]:
     """List what this machine can run, and what it can't. Runners are imported here, where their library is there."""
-    candidates: list[_Candidate] = []
-    skipped: list[Skipped] = []
-    if paddle_model is not None and machine.paddle.available:
+    if paddle_model is not None and not machine.paddle.available:
+        yield Skipped("Paddle", machine.paddle.reason)
+    elif paddle_model is not None:
         from tutorial_utils.runners.paddle import PaddleRunner
 
         files = (paddle_model.model_path, paddle_model.params_path)
         size = sum(path.stat().st_size for path in files)
-        candidates.append(_Candidate("Paddle CPU", "fp32", functools.partial(PaddleRunner, *files), size))
+        yield _Candidate("Paddle CPU", "fp32", functools.partial(PaddleRunner, *files), size)
         if machine.paddle_gpu.available:
-            on_gpu = functools.partial(PaddleRunner, *files, device="gpu")
-            candidates.append(_Candidate("Paddle GPU", "fp32", on_gpu, size))
+            yield _Candidate("Paddle GPU", "fp32", functools.partial(PaddleRunner, *files, device="gpu"), size)
         else:
-            skipped.append(Skipped("Paddle GPU", machine.paddle_gpu.reason))
-    elif paddle_model is not None:
-        skipped.append(Skipped("Paddle", machine.paddle.reason))
+            yield Skipped("Paddle GPU", machine.paddle_gpu.reason)
     for device, capability in (("cpu", machine.onnxruntime_cpu), ("cuda", machine.onnxruntime_cuda)):
         backend = f"ONNX Runtime {device.upper()}"
         if not capability.available:
-            skipped.append(Skipped(backend, capability.reason))
+            yield Skipped(backend, capability.reason)
             continue
         from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
         for precision, path in onnx_models.items():
             make_runner = functools.partial(OnnxRuntimeRunner, path, device=device)
-            candidates.append(_Candidate(backend, precision, make_runner, path.stat().st_size))
+            yield _Candidate(backend, precision, make_runner, path.stat().st_size)
     if not machine.tensorrt_run.available:
-        skipped.append(Skipped("TensorRT", machine.tensorrt_run.reason))
-        return candidates, skipped
+        yield Skipped("TensorRT", machine.tensorrt_run.reason)
+        return
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     for precision, path in onnx_models.items():
-        engine = engines.get(precision)
-        if engine is None:
+        built = engines.get(precision)
+        if built is None:
             reason = refusal(machine, precision) or "No engine was built."
-            skipped.append(Skipped(f"TensorRT {precision.upper()}", reason))
-            continue
-        make_runner, model_bytes = functools.partial(TensorRTRunner, engine), path.stat().st_size
-        candidates.append(_Candidate(engine.report.flavour, precision, make_runner, model_bytes, engine))
-    return candidates, skipped
+            yield Skipped(f"TensorRT {precision.upper()}", reason)
+        else:
+            make_runner = functools.partial(TensorRTRunner, built)
+            yield _Candidate(built.report.flavour, precision, make_runner, path.stat().st_size, built)
 
 
 def refusal(machine: Capabilities, precision: str) -> str | None:
@@ -259,33 +263,37 @@ def _dynamic_graph(model: "paddle.nn.Layer", dataset: Dataset) -> _Candidate:
     return _Candidate("Paddle dynamic", "fp32", make_runner, size)
 
 
-def _start(candidate: _Candidate, open_runners: ExitStack, images: np.ndarray) -> tuple[Runner, float] | Skipped:
-    """Load a candidate and call it once; return it and how many milliseconds both took, or why it can't be had.
+def _start(candidate: _Candidate, open_runners: ExitStack, images: np.ndarray, batch: int) -> _Running | Skipped:
+    """Load a candidate, time its first call, and run all images, or say why it can't be had.
 
-    Backends raise whatever they like, and some only at the first call: no error of one may cost the other rows.
+    Backends raise whatever they like, and some only at the first call: no error of one may cost the other rows. Neither
+    may an overflow of one.
     """
-    label = f"{candidate.backend} {candidate.precision.upper()}"
     begin = time.perf_counter()
     try:
         with ExitStack() as opened:  # a runner that fails is closed at once, so that it holds no memory meanwhile
             runner = opened.enter_context(candidate.make_runner())
-            runner.infer({next(iter(runner.inputs)): images})
+            runner.infer({next(iter(runner.inputs)): images[:batch]})
             first_result_ms = round(1000 * (time.perf_counter() - begin), 3)
+            logits = predict(runner, images, batch)
+            if not np.isfinite(logits).all():
+                return Skipped(candidate.label, "It returns NaN or Inf.")
             open_runners.push(opened.pop_all())
     except CourseError as error:
-        return Skipped(label, error.cause)
+        return Skipped(candidate.label, error.cause)
     except Exception as error:
         first_line = next(iter(str(error).strip().splitlines()), "")
-        return Skipped(label, f"{type(error).__name__}: {first_line.rstrip('.')}.")
-    return runner, first_result_ms
+        return Skipped(candidate.label, f"{type(error).__name__}: {first_line.rstrip('.')}.")
+    return _Running(candidate, runner, first_result_ms, logits)
 
 
-def _device_latency(runner: Runner, images: np.ndarray, seconds: float) -> Measurement | None:
-    device_times = getattr(runner, "device_times", None)  # of a TensorRTRunner
+def _device_latency(one: _Running, images: np.ndarray, seconds: float) -> Measurement | None:
+    device_times = getattr(one.runner, "device_times", None)  # of a TensorRTRunner
     if device_times is None:
         return None
-    feeds = {next(iter(runner.inputs)): images}
-    return timing.measure_on_device(functools.partial(device_times, feeds), batch=len(images), seconds=seconds)
+    return timing.measure_on_device(
+        functools.partial(device_times, one.feeds(images)), batch=len(images), seconds=seconds
+    )
 
 
 def table(groups: Sequence[tuple[str, Sequence[Row]]], *, details: bool = False) -> "pandas.DataFrame":

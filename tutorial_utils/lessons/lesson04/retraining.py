@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnx
 from blake3 import blake3
 from filelock import FileLock
 from onnx import numpy_helper
@@ -83,9 +82,6 @@ def round_weights(model: nn.Layer, bits: int) -> nn.Layer:
             scale = np.abs(weight).max() / levels
             layer.weight.set_value(np.rint(weight / scale) * scale)
     return model
-
-
-# --- training --------------------------------------------------------------------------------------------------------
 
 
 def decay_scale(decay: float, seed: int = 0) -> Retrained:
@@ -264,8 +260,6 @@ def _cached(name: str, train: Callable[[], nn.Layer]) -> Retrained:
             return Retrained(start, float(stored["seconds"]))
 
 
-# --- from the weights to a file, and what the file is worth ----------------------------------------------------------
-
 _PARAMETER = re.compile(r"(conv2d|batch_norm2d|linear)_(\d+)\.([wb]_\d)")
 
 
@@ -335,7 +329,7 @@ def examine(onnx_path: str | Path, test_set: data.Dataset) -> Health:
         ModelFileError: The model is missing or damaged.
     """
     graph = onnx_file.load(onnx_path).graph
-    weights = np.abs(np.concatenate([numpy_helper.to_array(one).ravel() for one in graph.initializer if _is_fp32(one)]))
+    weights = np.abs(np.concatenate([one.ravel() for one in onnx_file.weights(onnx_path).values()]))
     feeds, logits = {graph.input[0].name: test_set.images}, graph.output[0].name
     exact = tensor_errors.all_outputs(onnx_path, feeds)
     half = tensor_errors.all_outputs(onnx_path, feeds, stored_as="fp16")[logits]
@@ -350,10 +344,6 @@ def examine(onnx_path: str | Path, test_set: data.Dataset) -> Health:
     )
 
 
-def _is_fp32(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_type == onnx.TensorProto.FLOAT
-
-
 def accuracy_of(onnx_path: str | Path, test_set: data.Dataset) -> float:
     """Return the fraction of right answers that ONNX Runtime gives with a classifier's file, as the file is."""
     from tutorial_utils.measure import deployment, quality
@@ -366,10 +356,9 @@ def accuracy_of(onnx_path: str | Path, test_set: data.Dataset) -> float:
 
 def sparsity_of(onnx_path: str | Path) -> float:
     """Return the fraction of 0 among the weights of a model's convolutions."""
-    graph = onnx_file.load(onnx_path).graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    weights = [numpy_helper.to_array(tensors[node.input[1]]) for node in graph.node if node.op_type == "Conv"]
-    return float(np.mean(np.concatenate([weight.ravel() for weight in weights]) == 0))
+    weights = onnx_file.weights(onnx_path)
+    convolutions = [node for node in onnx_file.load(onnx_path).graph.node if node.op_type == "Conv"]
+    return float(np.mean(np.concatenate([weights[node.input[1]].ravel() for node in convolutions]) == 0))
 
 
 def packed_bytes(onnx_path: str | Path) -> int:
