@@ -1,7 +1,7 @@
 """Remedies for an FP16 overflow that need no training, and what each of them does to the engine.
 
 Three of them change the model file: keep nodes in FP32 (`touching` says which, `half_precision.to_fp16` keeps them),
-clip the tensors that overflow, or scale them back with `overflow.move_scale` (`scale_for_headroom` says how far).
+clip the tensors that overflow, or scale them back with `scaling.move_scale` (`scale_for_headroom` says how far).
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ def too_large(values: Mapping[str, np.ndarray], limit: float = FP16.largest) -> 
     """Return the largest magnitude of each tensor that exceeds a limit.
 
     Args:
-        values: Every tensor of an FP32 run, from `accuracy.all_outputs`.
+        values: Every tensor of an FP32 run, from `tensor_errors.all_outputs`.
         limit: FP16's largest number unless given.
     """
     peaks = {name: float(np.abs(array).max(initial=0)) for name, array in values.items()}

@@ -41,6 +41,9 @@ class Source:
         return self.url.rsplit("/", 1)[-1]
 
 
+# What to do where a file can't be had.
+_OFFLINE = "Use the dataset 'digits', which needs no network"
+
 # The binary version: the "python version" is a pickle, which can run code when it is read.
 # URL and checksum: https://www.cs.toronto.edu/~kriz/cifar.html
 CIFAR10 = Source("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
@@ -122,21 +125,10 @@ def calibration_images(dataset: Dataset, count: int = 500, seed: int = 0) -> np.
     return dataset.images[random.permutation(np.concatenate(chosen))]
 
 
-def fetch(source: Source, folder: Path, alternative: str) -> Path:
-    """Return a file of the network from ``folder``, downloading it first if it isn't there with the right checksum.
+def _fetch(source: Source, folder: Path) -> Path:
+    """Return a file of the network from a folder, downloading it first if it isn't there with the right checksum.
 
     A download goes to a temporary file and gets its name only after its checksum was found right.
-
-    Args:
-        source: The file.
-        folder: Where it is kept.
-        alternative: What to do instead if it can't be had, as the beginning of a sentence.
-
-    Returns:
-        Path of the file.
-
-    Raises:
-        DataError: No network, an HTTP error, or a wrong checksum.
     """
     import pooch
 
@@ -155,12 +147,12 @@ def fetch(source: Source, folder: Path, alternative: str) -> Path:
         wrong = f", and the {source.file_name} in {folder} has the wrong checksum" if was_there else ""
         raise DataError(
             f"{source.url} can't be downloaded ({type(error).__name__}){wrong}.",
-            f"{alternative}, connect to the network, or {by_hand}.",
+            f"{_OFFLINE}, connect to the network, or {by_hand}.",
         ) from error
     except ValueError as error:
         raise DataError(
             f"The file that came from {source.url} has the wrong checksum: it is cut short, or not the published one.",
-            f"{alternative}, try again later, or {by_hand}.",
+            f"{_OFFLINE}, try again later, or {by_hand}.",
         ) from error
     return Path(path)
 
@@ -186,7 +178,7 @@ def _load_digits(split: str) -> Dataset:
 
 def _load_cifar10(split: str) -> Dataset:
     folder = paths.cache_dir("datasets")
-    archive = fetch(CIFAR10, folder, "Use the dataset 'digits', which needs no network")
+    archive = _fetch(CIFAR10, folder)
     try:
         with tarfile.open(archive) as tar:
             content = b"".join(tar.extractfile(member).read() for member in CIFAR10_MEMBERS[split])

@@ -1,4 +1,4 @@
-"""The number formats of GPUs, in one table: sizes, limits, the names that TensorRT has for them, losses by rounding."""
+"""The number formats of GPUs, in one table: sizes, limits, and what TensorRT calls them."""
 
 from dataclasses import dataclass
 
@@ -85,40 +85,3 @@ def dtype_of(name: str) -> str:
     """Return what the course calls a data type of TensorRT, which writes "Half" or "FP16"; others in lower case."""
     known = BY_NAME.get(name.lower())
     return known.dtype if known else name.lower()
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What rounding to a format does to a set of values.
-
-    Attributes:
-        overflow: Values that are too large for the format.
-        underflow: Values other than 0 that become 0.
-        sqnr_db: Power of the values over power of the rounding error, in decibels; NaN where a value overflows.
-    """
-
-    overflow: int
-    underflow: int
-    sqnr_db: float
-
-
-def loss(values: np.ndarray, number_format: NumberFormat, scale: float = 1.0) -> Loss:
-    """Count what rounding to a format loses.
-
-    Args:
-        values: Finite numbers, any shape, not all 0.
-        number_format: The format.
-        scale: What one unit of the format stands for.
-    """
-    values = np.asarray(values, np.float64)
-    rounded = number_format.round(values, scale)
-    overflow = int(np.count_nonzero(np.isinf(rounded)))
-    noise = np.nan if overflow else np.sum((rounded - values) ** 2)
-    with np.errstate(divide="ignore"):  # no error at all is an infinite ratio
-        sqnr = 10 * np.log10(np.sum(values**2) / noise)
-    return Loss(overflow, int(np.count_nonzero((rounded == 0) & (values != 0))), float(sqnr))
-
-
-def scale_for(values: np.ndarray, number_format: NumberFormat) -> float:
-    """Return the scale at which the largest magnitude becomes the format's largest number."""
-    return float(np.abs(values).max() / number_format.largest)
