@@ -47,7 +47,6 @@ def test_load_or_train_trains_once(small_digits, cache):
     assert not second.model.training
     images = np.random.default_rng(0).uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32)
     assert np.array_equal(classifier.predict(first.model, images), classifier.predict(second.model, images))
-    assert not trained.load_or_train(epochs=1, force=True).from_cache
     assert not trained.load_or_train(epochs=2).from_cache
     assert [path for path in (cache / "models").iterdir() if path.name.startswith(".")] == []
 

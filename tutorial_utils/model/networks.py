@@ -20,9 +20,9 @@ CALIBRATION_IMAGES = 500
 RUN_EVERYWHERE = ("fp32", "fp16", "int8")
 
 # Raise this by one whenever the same network comes out as another ONNX file than before: a change in `export`,
-# `paddle2onnx_worker`, `precisions` and what it calls, the choice of calibration images or the calls below. Files in
-# a cache are found by it. A hash of the source text would export anew for a comment, and miss what changes in a module
-# that nobody thought of.
+# `paddle2onnx_worker`, `precisions` and what it calls, the choice of calibration images, the random ResNet-50 or the
+# calls below. Files in a cache are found by it. A hash of the source text would export anew for a comment, and miss
+# what changes in a module that nobody thought of.
 EXPORT_RECIPE = 2
 # What writes the files; another version may write others. Of builds for CPU and GPU, one is installed.
 _EXPORTERS = (

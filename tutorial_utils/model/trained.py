@@ -58,9 +58,7 @@ class Trained:
     from_cache: bool
 
 
-def load_or_train(
-    name: str = "quick", dataset_name: str = "digits", epochs: int | None = None, force: bool = False
-) -> Trained:
+def load_or_train(name: str = "quick", dataset_name: str = "digits", epochs: int | None = None) -> Trained:
     """Return a trained network: trained by the first call, read from the cache by the later ones.
 
     The cache knows it by network, dataset, recipe, Paddle's version and `TRAINING_RECIPE`.
@@ -69,7 +67,6 @@ def load_or_train(
         name: ``"quick"`` or ``"resnet50"``.
         dataset_name: ``"digits"`` or ``"cifar10"``.
         epochs: Another number of epochs than the recipe's (8 and 5).
-        force: Train again.
 
     Raises:
         InputError: The network is unknown, or ``epochs`` is below 1.
@@ -85,7 +82,7 @@ def load_or_train(
     key = blake3(known_by.encode()).hexdigest(length=8)
     folder = paths.cache_dir("models") / f"{name}-{dataset_name}-{key}"
     with FileLock(f"{folder}.lock"):  # a second process waits and then reads what the first has trained
-        if folder.exists() and not force:
+        if folder.exists():
             try:
                 return _read_cached(folder, name)
             except (DataError, ModelFileError) as error:
