@@ -8,6 +8,7 @@ from tutorial_utils.lessons.lesson03.resnet50 import ResnetRow
 from tutorial_utils.measure.deployment import Row
 from tutorial_utils.measure.quality import Metrics
 from tutorial_utils.measure.timing import Measurement
+from tutorial_utils.model.precisions import PRECISIONS
 
 
 def timed(ms, batch=64):
@@ -33,6 +34,18 @@ def test_latency_and_accuracy():
     for (x, (low, high)), median, accuracy in zip(pictures.lines(axes), medians, accuracies, strict=True):
         assert x == [median, median]
         assert low < accuracy < high
+
+
+def test_each_precision_has_a_marker_of_its_own():
+    rows = [row("TensorRT", name, 0.99, ms) for ms, name in enumerate(PRECISIONS, 1)]
+    (axes,) = figures.latency_accuracy([("here", rows)], 600).figure.axes
+    markers = {line.get_xdata()[0]: line.get_marker() for line in axes.lines if len(line.get_xdata()) == 1}
+    assert [markers[ms] for ms in range(1, len(rows) + 1)] == [one.marker for one in PRECISIONS.values()]
+    assert len(set(markers.values())) == len(PRECISIONS)
+    (axes,) = figures.latency_accuracy([("here", rows[:2])], 600).figure.axes
+    assert [line.get_label() for line in axes.lines if line.get_label().upper() in ("FP32", "FP16", "BF16")] == [
+        "FP32", "FP16",
+    ]  # fmt: skip
 
 
 @pytest.fixture
