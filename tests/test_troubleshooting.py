@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from ctypes.util import find_library
 from importlib.util import find_spec
@@ -346,7 +347,14 @@ def convert_twice():
     float16.convert_float_to_float16(once)
 
 
+def bf16_model():
+    with tempfile.TemporaryDirectory() as folder:
+        fp32 = onnx_file.save(residual_model(), Path(folder) / "fp32.onnx")
+        return onnx.load(half_precision.to_bf16(fp32, Path(folder) / "bf16.onnx"))
+
+
 ONNX_RUNTIME = {
+    "Could not find an implementation for Conv": lambda: session(bf16_model()),
     "INVALID_PROTOBUF": lambda: onnxruntime.InferenceSession(residual_model().SerializeToString()[:2000]),
     "Unsupported model IR version": lambda: session(with_ir_version(99)),
     "Unrecognized attribute: axis for operator DequantizeLinear": lambda: session(per_channel_model(opset=12)),
