@@ -126,13 +126,5 @@ def test_tf32_models_compute_their_reference(save, tmp_path, monkeypatch):
     assert numpy_helper.to_array(onnx.load(path).graph.initializer[0]).dtype == np.float32
 
 
-def test_the_tf32_flag_reaches_the_build(tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "_GEMM_SIZE", 64)
-    path, _, _ = precision.save_gemm(tmp_path / "model.onnx")
-    plans = {flag: precision.build_with_tf32_flag(path, flag) for flag in (True, False)}
-    assert plans[True] != plans[False]
-    assert b"tf32=0" in plans[False]
-
-
 def test_rms_error_is_a_fraction_of_the_reference():
     assert precision.rms_error(np.array([1.01, -1.01]), np.array([1.0, -1.0])) == pytest.approx(0.01)

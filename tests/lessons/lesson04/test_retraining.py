@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from tutorial_utils.base.errors import ExportError, InputError, ModelFileError
+from tutorial_utils.base.errors import ExportError, InputError
 from tutorial_utils.debug import tensor_errors
-from tutorial_utils.model import data, half_precision, onnx_file
+from tutorial_utils.model import data, onnx_file
 
 pytest.importorskip("paddle")
 
@@ -159,11 +159,3 @@ def test_statistics_are_the_mean_over_all_batches():
 def test_paddle_cannot_convert_what_it_trained():
     """The lesson goes around it; where this fails, Paddle has mended it."""
     assert retraining.paddle_conversion().startswith("TypeError")
-
-
-def test_the_sparse_flag_is_accepted(files, tmp_path):
-    half = half_precision.to_fp16(files["healthy"], tmp_path / "fp16.onnx")
-    assert all(len(plan) > 10_000 for plan in retraining.plans_with_sparse_flag(half))
-    (tmp_path / "bad.onnx").write_bytes(b"not a model")
-    with pytest.raises(ModelFileError, match="can't read"):
-        retraining.plans_with_sparse_flag(tmp_path / "bad.onnx")

@@ -13,7 +13,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tutorial_utils import engine, plotting
-from tutorial_utils.base.errors import BuildError, ModelFileError
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import deployment, quality, timing
 from tutorial_utils.measure.experiment import Experiment
@@ -99,29 +98,6 @@ def _save(path: Path, node: onnx.NodeProto, weight: np.ndarray, shape_in: tuple,
     onnx_file.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
 
 
-def build_with_tf32_flag(onnx_path: Path, allowed: bool) -> bytes:
-    """Build a model with static shapes, with the builder's TF32 flag set (its default) or cleared.
-
-    Raises:
-        BuildError: TensorRT refuses the build.
-        ModelFileError: TensorRT's parser refuses the file.
-    """
-    from tutorial_utils.engine.tensorrt import MessageLog, checked, trt
-
-    log = MessageLog()
-    builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    checked(
-        parser.parse_from_file(str(onnx_path)),
-        log, ModelFileError, f"TensorRT can't read {onnx_path.name}", "Write the model again.",
-    )  # fmt: skip
-    config = builder.create_builder_config()
-    (config.set_flag if allowed else config.clear_flag)(trt.BuilderFlag.TF32)
-    plan = builder.build_serialized_network(network, config)
-    return bytes(checked(plan, log, BuildError, f"TensorRT can't build {onnx_path.name}", "Read its message."))
-
-
 def rms_error(actual: np.ndarray, reference: np.ndarray) -> float:
     """Return the root mean square of the difference as a fraction of that of the reference."""
     return float(10 ** (-quality.sqnr_db(actual, reference) / 20))
@@ -137,13 +113,18 @@ def tf32_experiment(folder: Path, seconds: float = 0.5) -> list[dict[str, Any]]:
     Returns:
         One row for each operator and flag: ``operator``, ``tf32_flag``, ``rms_error``, ``time`` (a `Measurement`).
     """
+    from tutorial_utils.engine.tensorrt import trt
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
+    hooks = {
+        True: lambda network, config: config.set_flag(trt.BuilderFlag.TF32),
+        False: lambda network, config: config.clear_flag(trt.BuilderFlag.TF32),
+    }
     rows = []
     for operator, save in (("MatMul", save_gemm), ("Conv", save_convolution)):
         path, x, reference = save(folder / f"{operator}.onnx")
-        for flag in (True, False):
-            with TensorRTRunner(build_with_tf32_flag(path, flag)) as runner:
+        for flag, configure in hooks.items():
+            with TensorRTRunner(engine.build(path, configure=configure)) as runner:
                 error = rms_error(runner.infer({"x": x})["y"], reference)
                 device_times = functools.partial(runner.device_times, {"x": x})
                 time = timing.measure_on_device(device_times, batch=len(x), seconds=seconds, max_calls=200)

@@ -1,5 +1,7 @@
 """Lesson 03: an engine run by hand with PyCUDA, one step a function. The lesson shows these functions as they ran.
 
+`checked` returns what a TensorRT call returned; where that means failure, it raises with TensorRT's own words.
+
 The order matters: primary context, engine, execution context, input shapes, then buffers and their addresses, then
 copies and the engine on one stream. `runners.tensorrt` is the same in the course's calling convention.
 """
@@ -19,11 +21,6 @@ except ImportError:  # not installed, or no CUDA driver for it to load: the less
     cuda = None
 
 
-def must(result, log: MessageLog):
-    """Return what a TensorRT call returned; where that means failure, raise with TensorRT's own words."""
-    return checked(result, log, PlanError, "TensorRT refused a call", "Its message says why.")
-
-
 @contextlib.contextmanager
 def primary_context(device: int = 0) -> Iterator[None]:
     """Make the context current that Paddle, ONNX Runtime and PyTorch use too, and let go of it at the end."""
@@ -39,7 +36,7 @@ def primary_context(device: int = 0) -> Iterator[None]:
 
 def load(plan: bytes, log: MessageLog) -> "trt.ICudaEngine":
     """Load a plan. The engine keeps its runtime alive."""
-    return must(trt.Runtime(log).deserialize_cuda_engine(plan), log)
+    return checked(trt.Runtime(log).deserialize_cuda_engine(plan), log)
 
 
 def tensors(engine: "trt.ICudaEngine") -> dict[str, tuple[str, str, tuple[int, ...]]]:
@@ -55,12 +52,12 @@ def tensors(engine: "trt.ICudaEngine") -> dict[str, tuple[str, str, tuple[int, .
 def new_context(engine: "trt.ICudaEngine", log: MessageLog, *, cuda_graph: bool = False) -> "trt.IExecutionContext":
     """Create an execution context: it holds the activations, and TensorRT-RTX compiles its kernels for this GPU."""
     if not cuda_graph:
-        return must(engine.create_execution_context(), log)
+        return checked(engine.create_execution_context(), log)
     if not IS_RTX:
         raise BackendUnavailableError("Only TensorRT-RTX captures by itself.", "Use `capture` with TensorRT.")
     config = engine.create_runtime_config()
     config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    return must(engine.create_execution_context(config), log)
+    return checked(engine.create_execution_context(config), log)
 
 
 @dataclass
@@ -76,7 +73,7 @@ def allocate(
 ) -> dict[str, Buffer]:
     """Set the input shapes, ask for those of the outputs, and give every tensor its memory."""
     for name, shape in shapes.items():
-        must(context.set_input_shape(name, shape), log)  # False outside the profile
+        checked(context.set_input_shape(name, shape), log)  # False outside the profile
     unknown = context.infer_shapes()  # the names of tensors whose shape is still open: must be empty
     if unknown:
         raise InputError(f"The shape of {', '.join(unknown)} is unknown.", "Set all inputs, or use an allocator.")
@@ -85,7 +82,7 @@ def allocate(
         dtype = trt.nptype(engine.get_tensor_dtype(name))
         host = cuda.pagelocked_empty(tuple(context.get_tensor_shape(name)), dtype)
         buffers[name] = Buffer(host, cuda.mem_alloc(host.nbytes))
-        must(context.set_tensor_address(name, int(buffers[name].device)), log)
+        checked(context.set_tensor_address(name, int(buffers[name].device)), log)
     return buffers
 
 
@@ -112,7 +109,7 @@ def start(lane: Lane, feeds: Mapping[str, np.ndarray]) -> None:
     for name, array in feeds.items():
         lane.buffers[name].host[...] = array
         cuda.memcpy_htod_async(lane.buffers[name].device, lane.buffers[name].host, lane.stream)
-    must(lane.context.execute_async_v3(lane.stream.handle), lane.log)
+    checked(lane.context.execute_async_v3(lane.stream.handle), lane.log)
     for name in lane.buffers.keys() - feeds.keys():
         cuda.memcpy_dtoh_async(lane.buffers[name].host, lane.buffers[name].device, lane.stream)
 
@@ -155,7 +152,7 @@ def event_times(lane: Lane, calls: int) -> np.ndarray:
     starts, ends = ([cuda.Event() for _ in range(calls)] for _ in range(2))
     for begin, end in zip(starts, ends, strict=True):
         begin.record(lane.stream)
-        must(lane.context.execute_async_v3(lane.stream.handle), lane.log)
+        checked(lane.context.execute_async_v3(lane.stream.handle), lane.log)
         end.record(lane.stream)
     lane.stream.synchronize()
     return np.array([begin.time_till(end) for begin, end in zip(starts, ends, strict=True)])
@@ -194,15 +191,15 @@ def infer_with_allocator(
     device = {}
     for name, array in feeds.items():
         if engine.get_tensor_location(name) == trt.TensorLocation.HOST:  # a shape tensor: read on the host
-            must(context.set_tensor_address(name, array.ctypes.data), log)
+            checked(context.set_tensor_address(name, array.ctypes.data), log)
             continue
         device[name] = cuda.to_device(np.ascontiguousarray(array))
-        must(context.set_input_shape(name, array.shape), log)
-        must(context.set_tensor_address(name, int(device[name])), log)
+        checked(context.set_input_shape(name, array.shape), log)
+        checked(context.set_tensor_address(name, int(device[name])), log)
     outputs = [name for name, (mode, *_) in tensors(engine).items() if mode == "OUTPUT"]
     for name in outputs:
-        must(context.set_output_allocator(name, allocator), log)
-    must(context.execute_async_v3(stream.handle), log)
+        checked(context.set_output_allocator(name, allocator), log)
+    checked(context.execute_async_v3(stream.handle), log)
     stream.synchronize()
     results = {name: np.empty(allocator.shapes[name], trt.nptype(engine.get_tensor_dtype(name))) for name in outputs}
     for name, array in results.items():
@@ -221,13 +218,13 @@ def capture(lane: Lane) -> int:
     """
     from cuda.bindings import runtime as cudart
 
-    must(lane.context.execute_async_v3(lane.stream.handle), lane.log)  # what happens only once must not be captured
+    checked(lane.context.execute_async_v3(lane.stream.handle), lane.log)  # what happens only once must not be captured
     lane.stream.synchronize()
     mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
     _good(cudart.cudaStreamBeginCapture(lane.stream.handle, mode))
     enqueued = lane.context.execute_async_v3(lane.stream.handle)
     captured = cudart.cudaStreamEndCapture(lane.stream.handle)  # also after a failure: it ends the capture
-    must(enqueued, lane.log)
+    checked(enqueued, lane.log)
     (graph,) = _good(captured)
     return _good(cudart.cudaGraphInstantiate(graph, 0))[0]
 

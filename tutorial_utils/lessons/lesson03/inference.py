@@ -1,4 +1,4 @@
-"""Lesson 03, inference on a GPU: what `lesson03_by_hand` costs, and what TensorRT says to mistakes."""
+"""Lesson 03, inference on a GPU: what `by_hand` costs, and what TensorRT says to mistakes."""
 
 import functools
 import tempfile
@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import CourseError
-from tutorial_utils.engine.tensorrt import MessageLog, trt
+from tutorial_utils.engine.tensorrt import MessageLog, checked, trt
 from tutorial_utils.lessons.lesson03 import by_hand
 from tutorial_utils.measure import quality, timing
 from tutorial_utils.measure.experiment import Experiment
@@ -187,27 +187,22 @@ def save_top_k(path: Path) -> Path:
     return onnx_file.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
 
 
-def build_top_k(path: Path) -> bytes:
-    """Build the model of `save_top_k` for 1 to 10 numbers. The profile ranges over values of k, not over its shape.
+def build_top_k(path: Path) -> engine.Engine:
+    """Build the model of `save_top_k` for 1 to 10 numbers. The profile ranges over values of k, not over its shape."""
 
-    Raises:
-        PlanError: TensorRT refuses a call.
-    """
-    log = MessageLog()
-    builder = trt.Builder(log)
-    network = by_hand.must(builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)), log)
-    by_hand.must(trt.OnnxParser(network, log).parse_from_file(str(path)), log)
-    profile, config = builder.create_optimization_profile(), builder.create_builder_config()
-    profile.set_shape_input("k", [1], [5], [10])
-    by_hand.must(config.add_optimization_profile(profile), log)
-    return bytes(by_hand.must(builder.build_serialized_network(network, config), log))
+    def configure(network: "trt.INetworkDefinition", config: "trt.IBuilderConfig") -> int:
+        profile = network.builder.create_optimization_profile()
+        profile.set_shape_input("k", [1], [5], [10])
+        return config.add_optimization_profile(profile)
+
+    return engine.build(path, configure=configure)
 
 
 def _top_k() -> dict[str, Any]:
     x = np.random.default_rng(0).permutation(np.prod(_TOP_K_SHAPE)).reshape(_TOP_K_SHAPE).astype(np.float32)
     k = np.array([3], np.int64)
     with tempfile.TemporaryDirectory() as folder:
-        plan = build_top_k(save_top_k(Path(folder) / "top_k.onnx"))
+        plan = build_top_k(save_top_k(Path(folder) / "top_k.onnx")).plan
     log = MessageLog()
     try:
         outputs = by_hand.infer_with_allocator(by_hand.load(plan, log), {"x": x, "k": k}, log)
@@ -281,7 +276,7 @@ def _clocks(built: engine.Engine) -> dict[str, float]:
     enqueued, waited = [], []
     for _ in range(_CLOCK_CALLS):
         begin = time.perf_counter()
-        by_hand.must(lane.context.execute_async_v3(lane.stream.handle), lane.log)
+        checked(lane.context.execute_async_v3(lane.stream.handle), lane.log)
         enqueued.append(time.perf_counter() - begin)
         lane.stream.synchronize()
         waited.append(time.perf_counter() - begin)
@@ -296,7 +291,7 @@ def _capture(built: engine.Engine, seconds: float) -> dict[str, Any]:
     if find_spec("cuda") is None or find_spec("cuda.bindings") is None:
         return {"status": "cuda-python is not installed"}
     lane = _resnet_lane(built, 1)
-    expected = _output(lane, lambda: by_hand.must(lane.context.execute_async_v3(lane.stream.handle), lane.log))
+    expected = _output(lane, lambda: checked(lane.context.execute_async_v3(lane.stream.handle), lane.log))
     try:
         graph = by_hand.capture(lane)
         captured = _output(lane, functools.partial(by_hand.launch, graph, lane))

@@ -141,15 +141,15 @@ def tensorrt_call(
         PlanError: TensorRT refuses a call.
     """
     from tutorial_utils.engine.tensorrt import MessageLog, checked
-    from tutorial_utils.lessons.lesson03.by_hand import load, must, new_context
+    from tutorial_utils.lessons.lesson03.by_hand import load, new_context
 
     log = MessageLog()
     context = new_context(load(built.plan, log), log, cuda_graph=cuda_graph)
-    must(context.set_input_shape("x", tuple(images.shape)), log)
+    checked(context.set_input_shape("x", tuple(images.shape)), log)
     (output,) = (name for name in _names(context.engine) if name != "x")
     logits = torch.empty(tuple(context.get_tensor_shape(output)), dtype=torch.float32, device="cuda")
-    must(context.set_tensor_address("x", images.data_ptr()), log)
-    must(context.set_tensor_address(output, logits.data_ptr()), log)
+    checked(context.set_tensor_address("x", images.data_ptr()), log)
+    checked(context.set_tensor_address(output, logits.data_ptr()), log)
 
     def call() -> Any:
         checked(context.execute_async_v3(stream.cuda_stream), log, PlanError, "TensorRT can't run", "Build it again.")

@@ -23,7 +23,7 @@ from filelock import FileLock
 from onnx import numpy_helper
 
 from tutorial_utils.base import paths
-from tutorial_utils.base.errors import BuildError, ExportError, InputError, ModelFileError
+from tutorial_utils.base.errors import ExportError, InputError
 from tutorial_utils.debug import tensor_errors
 from tutorial_utils.model import classifier, data, networks, onnx_file, trained
 from tutorial_utils.model.number_formats import FP16
@@ -364,36 +364,3 @@ def sparsity_of(onnx_path: str | Path) -> float:
 def packed_bytes(onnx_path: str | Path) -> int:
     """Return the size of a file after gzip, in bytes: what a download of it takes."""
     return len(gzip.compress(Path(onnx_path).read_bytes(), mtime=0))
-
-
-def plans_with_sparse_flag(onnx_path: Path) -> tuple[bytes, bytes]:
-    """Build a quick classifier without and with `BuilderFlag.SPARSE_WEIGHTS`, which lets TensorRT look for 2:4.
-
-    Plans can differ in some bytes from build to build, also with the same flag: compare sizes.
-
-    Raises:
-        ModelFileError: TensorRT's parser refuses the file.
-        BuildError: TensorRT refuses the build.
-    """
-    return _plan(onnx_path, sparse=False), _plan(onnx_path, sparse=True)
-
-
-def _plan(onnx_path: Path, sparse: bool) -> bytes:
-    from tutorial_utils.engine.tensorrt import MessageLog, checked, trt
-
-    log = MessageLog()
-    builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    checked(
-        parser.parse_from_file(str(onnx_path)),
-        log, ModelFileError, f"TensorRT can't read {onnx_path.name}", "Write the model again.",
-    )  # fmt: skip
-    config = builder.create_builder_config()
-    if sparse:
-        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
-    profile = builder.create_optimization_profile()
-    profile.set_shape("x", (1, *data.IMAGE_SHAPE), (BATCH, *data.IMAGE_SHAPE), (BATCH, *data.IMAGE_SHAPE))
-    config.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, config)
-    return bytes(checked(plan, log, BuildError, f"TensorRT can't build {onnx_path.name}", "Read its message."))
