@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutorial_utils.base import progress
+from tutorial_utils.base import progress, shapes
 from tutorial_utils.base.errors import BuildError, ModelFileError, ProfileError, TargetError, UnsupportedOperatorError
 from tutorial_utils.base.flavour import FLAVOURS
 from tutorial_utils.engine import report as reports
@@ -136,8 +136,8 @@ def _configure(
     _check_profiles({tensor.name: tuple(tensor.shape) for tensor in inputs}, options.profiles)
     for wanted in options.profiles:
         profile = checked(builder.create_optimization_profile(), log, BuildError, "TensorRT gives no profile", _DOCTOR)
-        for name, shapes in wanted.ranges:
-            profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
+        for name, given in wanted.ranges:
+            profile.set_shape(name, given.min, given.opt, given.max)
         checked(
             config.add_optimization_profile(profile),
             log, ProfileError, f"TensorRT refuses the profile {wanted.ranges}", "Check its shapes against the model.",
@@ -156,25 +156,23 @@ def _check_profiles(inputs: dict[str, tuple[int, ...]], profiles: Sequence[Profi
             f"Pass profiles=[Profile.of({name}=(min_shape, opt_shape, max_shape))].",
         )
     for profile in profiles:
-        unknown = [name for name, _ in profile.ranges if name not in inputs]
-        missing = [name for name in dynamic if name not in profile]
-        if unknown or missing:
-            given = ", ".join(name for name, _ in profile.ranges) or "nothing"
+        _check_profile(inputs, list(dynamic), profile)
+
+
+def _check_profile(inputs: dict[str, tuple[int, ...]], dynamic: Sequence[str], profile: Profile) -> None:
+    names = [name for name, _ in profile.ranges]
+    if not set(dynamic) <= set(names) <= set(inputs):
+        raise ProfileError(
+            f"A profile gives ranges for {', '.join(names) or 'nothing'}, but the dynamic inputs are "
+            f"{', '.join(dynamic) or 'none'}.",
+            "Give one range for each dynamic input, under the name that the ONNX file uses.",
+        )
+    for name, given in profile.ranges:
+        if not shapes.fits(given.min, inputs[name]) or not shapes.fits(given.max, inputs[name]):
             raise ProfileError(
-                f"A profile gives ranges for {given}, but the dynamic inputs are {', '.join(dynamic) or 'none'}.",
-                "Give one range for each dynamic input, under the name that the ONNX file uses.",
+                f"The profile's range {given.min} to {given.max} doesn't fit the input {name} of shape {inputs[name]}.",
+                "Only the dimensions of -1 may vary; the others must be as in the model.",
             )
-        for name, shapes in profile.ranges:
-            shape = inputs[name]
-            fits = len(shape) == len(shapes.min) and all(
-                size in (-1, low) and (size == -1 or low == high)
-                for size, low, high in zip(shape, shapes.min, shapes.max, strict=True)
-            )
-            if not fits:
-                raise ProfileError(
-                    f"The profile's range {shapes.min} to {shapes.max} doesn't fit the input {name} of shape {shape}.",
-                    "Only the dimensions of -1 may vary; the others must be as in the model.",
-                )
 
 
 def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[str]) -> None:

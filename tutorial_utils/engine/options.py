@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tutorial_utils.base import shapes
 from tutorial_utils.base.errors import BuildError, ProfileError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class ShapeRange:
                 f"The shapes of a profile differ in rank: min {self.min}, opt {self.opt}, max {self.max}.",
                 "Give all three the rank of the model's input.",
             )
-        if any(not 1 <= low <= best <= high for low, best, high in zip(self.min, self.opt, self.max, strict=True)):
+        if not shapes.in_order((1,) * len(self.min), self.min, self.opt, self.max):
             raise ProfileError(
                 f"A profile needs 1 <= min <= opt <= max in every dimension, not min {self.min}, opt {self.opt}, "
                 f"max {self.max}.",

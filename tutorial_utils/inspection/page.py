@@ -21,6 +21,7 @@ import onnx
 from tutorial_utils import engine
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import BuildError, InputError, TargetError
+from tutorial_utils.base.shapes import fits
 from tutorial_utils.engine import BuildOptions, BuildReport, Profile
 from tutorial_utils.inspection import dataflow, engine_layers
 from tutorial_utils.inspection.engine_layers import KINDS, NodeHome
@@ -189,7 +190,7 @@ def _check_shape(name: str, given: Shape, declared: Mapping[str, Shape], model: 
     if name not in declared:
         raise InputError(f"{model} has no input {name}.", f"Its inputs are {', '.join(declared) or 'none'}.")
     sizes = declared[name]
-    if len(given) != len(sizes) or any(size not in (0, one) for size, one in zip(sizes, given, strict=True)):
+    if not fits(given, sizes):
         raise InputError(
             f"The shape {shape_text(given)} was given for the input {name}, which is {_open_sizes(sizes)}.",
             "Give a size for each question mark, and the other sizes as they are.",

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tutorial_utils.base import shapes
 from tutorial_utils.base.errors import CalibrationError, PrecisionError
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.number_formats import FP8, INT8
@@ -133,9 +134,7 @@ def _check_calibration_images(model: onnx.ModelProto, images: np.ndarray | None)
             "INT8 needs calibration images and got none.",
             "Pass some hundred training images, for example data.calibration_images(...).",
         )
-    fits = images.ndim == len(shape) and all(
-        want in (0, size) for want, size in zip(shape[1:], images.shape[1:], strict=True)
-    )
+    fits = shapes.fits(images.shape[1:], shape[1:])
     if fits and shape[0] and len(images) % shape[0]:
         raise CalibrationError(
             f"The input {value.name} takes batches of exactly {shape[0]}, and {len(images)} images don't fill them.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tutorial_utils.base import shapes
 from tutorial_utils.base.errors import InputError
 
 Arrays = dict[str, np.ndarray]
@@ -43,13 +44,8 @@ class TensorSpec:
             )
         if self.shape is None:
             return
-        low = self.min_shape or tuple(max(size, 1) for size in self.shape)
-        high = self.max_shape or tuple(size if size >= 0 else None for size in self.shape)
-        fits = array.ndim == len(self.shape) and all(
-            size >= least and (most is None or size <= most)
-            for size, least, most in zip(array.shape, low, high, strict=True)
-        )
-        if not fits:
+        fits = shapes.fits(array.shape, self.shape) and 0 not in array.shape
+        if not fits or (self.max_shape and not shapes.in_order(self.min_shape, array.shape, self.max_shape)):
             raise InputError(
                 f"The input {self.name} has the shape {array.shape}, but the model takes {self._allowed()}.",
                 "Reshape or split the batch, or build the engine with a wider profile."

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError, PrecisionError, ProfileError
+from tutorial_utils.engine import Profile
 from tutorial_utils.model.classifier import SavedModel
 from tutorial_utils.model.quiet_paddle import paddle
 from tutorial_utils.runners.paddle import PaddleRunner, Shape
@@ -91,7 +92,7 @@ def convert(
             "quantized model.",
             "Calibrate with the legacy way, or go through ONNX with Q/DQ.",
         )
-    _check(shapes)
+    Profile.from_mapping(shapes)
     require_tensorrt()
     from paddle.tensorrt.export import Input, PrecisionMode, TensorRTConfig, convert
 
@@ -195,7 +196,7 @@ def legacy_config(
         )
     if (shapes is None) == (shape_ranges is None):
         raise ProfileError("The engine needs ranges of shapes, given once.", "Give shapes or shape_ranges.")
-    _check(shapes or {})
+    Profile.from_mapping(shapes or {})
     require_tensorrt()
     config = paddle.inference.Config(str(model_path), str(params_path))
     config.disable_glog_info()
@@ -227,15 +228,3 @@ def _require_pdmodel(model_path: str | Path) -> None:
             "enable_tensorrt_engine without a word.",
             "Save the legacy form with legacy_program.save(), or convert the .json with paddle_tensorrt.convert().",
         )
-
-
-def _check(shapes: Shapes) -> None:
-    for name, (smallest, best, largest) in shapes.items():
-        same_rank = len(smallest) == len(best) == len(largest)
-        if not same_rank or any(
-            not 1 <= low <= middle <= high for low, middle, high in zip(smallest, best, largest, strict=True)
-        ):
-            raise ProfileError(
-                f"The range of {name} is not ordered: smallest {smallest}, best {best}, largest {largest}.",
-                "Give 1 <= smallest <= best <= largest in every dimension.",
-            )
