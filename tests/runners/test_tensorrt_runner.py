@@ -127,6 +127,19 @@ def test_two_runners_at_once(start, reference):
         assert error(other.infer({"x": batch})["y"], reference(batch)) < TOLERANCE["fp16"]
 
 
+def test_what_the_hook_of_the_build_set_is_what_runs(fp32_model, start, reference):
+    """TensorRT computes FP32 in full where TF32 is cleared. TensorRT-RTX (1.6, 1.7) takes no notice."""
+    from tutorial_utils.engine.tensorrt import trt
+
+    def configure(network, config):
+        network.get_output(0).name = "logits"
+        config.clear_flag(trt.BuilderFlag.TF32)
+
+    batch = images(8)
+    with start(build(fp32_model, options(profiles=PROFILES), configure=configure)) as runner:
+        assert error(runner.infer({"x": batch})["logits"], reference(batch)) < (TOLERANCE["fp32"] if RTX else 1e-5)
+
+
 @cuda_graphs
 def test_runners_of_one_engine_share_it(cuda_graph, start, reference):
     """Each has a stream, a context and buffers of its own, and the engine lives as long as one of them."""

@@ -8,6 +8,7 @@ import pictures
 import pytest
 from small_models import images, options
 
+from tutorial_utils.base import flavour
 from tutorial_utils.engine import build
 from tutorial_utils.lessons.lesson01.asynchrony import Overlap, Span, bound, draw_streams, draw_timeline
 from tutorial_utils.measure import quality
@@ -80,7 +81,7 @@ def test_timeline_counts_from_the_start_of_each_order():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize("cuda_graph", [False, True] if flavour.installed_flavour() == "tensorrt_rtx" else [False])
 def test_lanes_compute_what_onnx_runtime_computes(fp32_model, cuda_graph):
     from tutorial_utils.lessons.lesson01.lanes import Lanes  # imports PyCUDA
 

@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
-from small_models import images, options
+from small_models import images, options, residual_model
 
 from tutorial_utils.machine import capabilities
 
 pytest.importorskip("tensorrt_rtx")
 from tutorial_utils import engine
 from tutorial_utils.engine.tensorrt import MessageLog
-from tutorial_utils.lessons.lesson03 import by_hand, inference
+from tutorial_utils.lessons.lesson03 import by_hand, inference, resnet50
+from tutorial_utils.model import half_precision, onnx_file
 
 
 def test_profile_of_values_builds(tmp_path):
@@ -40,3 +41,35 @@ def test_every_way_by_hand_agrees_with_the_runner(fp32_model, on_gpu):
         by_hand.close(lane)
     for output in outputs:
         np.testing.assert_allclose(output["y"], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def large_models(tmp_path_factory):
+    """The residual model for images of 224x224, in FP32 and FP16: a small stand-in for ResNet-50."""
+    folder, model = tmp_path_factory.mktemp("large"), residual_model()
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_value = 224
+    fp32 = onnx_file.save(model, folder / "fp32.onnx")
+    return {"fp32": fp32, "fp16": half_precision.to_fp16(fp32, folder / "fp16.onnx")}
+
+
+@pytest.mark.gpu
+def test_inference_experiment_runs(models, large_models):
+    """Each way to run an engine agrees with the others, in every part of the recording."""
+    files = {"quick-fp32": models["fp32"], "quick-fp16": models["fp16"], "resnet50-fp16": large_models["fp16"]}
+    results = inference.measure(files, seconds=0.01)
+    for precision, errors in results["agreement"].items():
+        assert max(errors.values()) < {"fp32": 2e-3, "fp16": 2e-2}[precision]
+    assert results["top_k"]["right"]
+    assert all(row["message"] for row in results["mistakes"] if row["returned"] in ("False", "None"))
+    assert results["capture"]["status"] == "cuda-python is not installed" or results["capture"]["relative_error"] < 1e-3
+
+
+@pytest.mark.gpu
+def test_resnet50_experiment_runs(large_models, monkeypatch):
+    pytest.importorskip("torchvision")
+    monkeypatch.setattr(resnet50, "BATCHES", (2,))
+    rows = resnet50.measure(large_models, seconds=0.01)
+    of_tensorrt = [row for row in rows if row["library"] == "TensorRT"]
+    assert len(of_tensorrt) == 4
+    assert max(row["relative_error"] for row in of_tensorrt) < 2e-2
