@@ -1,6 +1,7 @@
 """Lesson 03's experiments: what needs no GPU and, on one, that inference by hand agrees with the runner."""
 
 import numpy as np
+import onnxruntime
 import pytest
 from small_models import images, options, residual_model
 
@@ -68,6 +69,8 @@ def test_inference_experiment_runs(models, large_models):
 @pytest.mark.gpu
 def test_resnet50_experiment_runs(large_models, monkeypatch):
     pytest.importorskip("torchvision")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("ONNX Runtime was built without CUDA")
     monkeypatch.setattr(resnet50, "BATCHES", (2,))
     rows = resnet50.measure(large_models, seconds=0.01)
     of_tensorrt = [row for row in rows if row["library"] == "TensorRT"]
