@@ -109,7 +109,7 @@ def build(
     with entry.locked():
         cached = None if rebuild else entry.read()
         if cached is not None:
-            return Engine(cached.plan, cached.report, onnx_path, options, cache_folder, from_cache=True)
+            return Engine(*cached, onnx_path, options, cache_folder, from_cache=True)
         plan, report, messages = _build(onnx_path, options, progress)
         if cache_key(onnx_path, options, _tensorrt_identity()) == key:
             entry.write(plan, report)

@@ -68,10 +68,8 @@ def build_plan(
     log = MessageLog()
     builder = trt.Builder(log)
     # Strongly typed: the types of the ONNX file are the types of the engine. TensorRT 11 and RTX know nothing else.
-    network = checked(
-        builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)),
-        log, BuildError, "TensorRT can't create a network", _DOCTOR,
-    )  # fmt: skip
+    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = checked(builder.create_network(typed), log, BuildError, "TensorRT can't create a network", _DOCTOR)
     started = time.perf_counter()
     _parse(network, log, onnx_path)
     parsed = time.perf_counter()

@@ -11,7 +11,7 @@ import mmap
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,6 @@ from tutorial_utils.engine.options import BuildOptions
 from tutorial_utils.engine.report import BuildReport
 
 _FORMAT = 2  # of the side-car; a new number makes old entries unknown
-
-
-@dataclass(frozen=True)
-class CachedPlan:
-    """An intact cache entry."""
-
-    plan: bytes
-    report: BuildReport
 
 
 def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:
@@ -105,8 +97,8 @@ class CacheEntry:
         finally:
             lock.release()
 
-    def read(self) -> CachedPlan | None:
-        """Return the cached engine, or None if there is none. A damaged entry gives a warning and None."""
+    def read(self) -> tuple[bytes, BuildReport] | None:
+        """Return plan and report, or None if there is none. A damaged entry gives a warning and None."""
         if not self.sidecar_path.exists():
             return None  # no build has finished here
         try:
@@ -114,7 +106,7 @@ class CacheEntry:
             plan = self.plan_path.read_bytes()
             if _checksum(plan, sidecar["report"]) != sidecar["blake3"]:
                 raise ValueError("its checksum is wrong")
-            return CachedPlan(plan, BuildReport.from_dict(sidecar["report"]))
+            return plan, BuildReport.from_dict(sidecar["report"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             warnings.warn(
                 f"The cached engine {self.plan_path.name} is damaged ({error}): building it again.", stacklevel=2

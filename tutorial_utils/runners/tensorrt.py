@@ -132,10 +132,7 @@ class TensorRTRunner(Runner):
         if not cuda_graph and configure is None:
             context = self.engine.create_execution_context()
         elif IS_RTX:
-            config = checked(
-                self.engine.create_runtime_config(), self.log, BuildError, "TensorRT gives no runtime configuration",
-                "Leave cuda_graph and configure out.",
-            )  # fmt: skip
+            config = checked(self.engine.create_runtime_config(), self.log)
             if cuda_graph:
                 config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             if configure:
@@ -180,22 +177,14 @@ class TensorRTRunner(Runner):
         From pageable memory, an asynchronous copy is not asynchronous, so the host side is page-locked.
         """
         for name, spec in self.inputs.items():
-            self._set_shape(name, spec.max_shape)
+            checked(self.context.set_input_shape(name, spec.max_shape), self.log, InputError)
         self._check_shapes_known()
         for name, spec in {**self.inputs, **self.outputs}.items():
             size = int(np.prod(self.context.get_tensor_shape(name)))
             self._buffers[name] = cuda.pagelocked_empty(max(size, 1), spec.dtype)
             self.device[name] = cuda.mem_alloc(self._buffers[name].nbytes)
-            checked(
-                self.context.set_tensor_address(name, int(self.device[name])),
-                self.log, PlanError, f"TensorRT refuses the buffer of {name}", "Build the engine again.",
-            )  # fmt: skip
-
-    def _set_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        checked(
-            self.context.set_input_shape(name, shape),
-            self.log, InputError, f"TensorRT refuses the shape {shape} of {name}", "Stay inside the profile.",
-        )  # fmt: skip
+            address = int(self.device[name])
+            checked(self.context.set_tensor_address(name, address), self.log, failure=f"No buffer fits {name}")
 
     def _check_shapes_known(self) -> None:
         unknown = list(self.context.infer_shapes())
@@ -231,7 +220,7 @@ class TensorRTRunner(Runner):
         """Set the shapes of the inputs, and take views of the pinned buffers in the shapes of this call."""
         self._bound_shapes = None  # until all of them are accepted
         for name, shape in shapes.items():
-            self._set_shape(name, shape)
+            checked(self.context.set_input_shape(name, shape), self.log, InputError)
         self._check_shapes_known()
         for name, buffer in self._buffers.items():
             shape = tuple(self.context.get_tensor_shape(name))
@@ -245,10 +234,7 @@ class TensorRTRunner(Runner):
 
     def run(self) -> None:
         """Enqueue the engine."""
-        checked(
-            self.context.execute_async_v3(self.stream.handle),
-            self.log, PlanError, "TensorRT can't run the engine", "Build the engine again on this machine.",
-        )  # fmt: skip
+        checked(self.context.execute_async_v3(self.stream.handle), self.log, failure="TensorRT can't run the engine")
 
     def copy_out(self) -> None:
         """Enqueue the copies of the outputs to pinned memory."""
