@@ -299,3 +299,12 @@ def test_damaged_programs(ending, damage, legacy, paddle_model, tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelFileError):
         PaddleRunner(path, legacy[0].params_path)
+
+
+def test_a_paddle_that_writes_another_form(legacy, tmp_path, monkeypatch):
+    from tutorial_utils.base.errors import ExportError
+
+    monkeypatch.setattr(legacy_program.child_process, "run", lambda *_: None)
+    with pytest.raises(ExportError, match=r"could not save quick.*model\.pdmodel"):
+        legacy_program.save(legacy[1], "quick", tmp_path / "net")
+    assert list(tmp_path.iterdir()) == []

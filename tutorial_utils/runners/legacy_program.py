@@ -1,17 +1,16 @@
 """Save a network in Paddle's older static form, ``.pdmodel``, which the legacy Paddle-TRT and older tools read.
 
 Paddle 3 decides when it is imported which form it writes, by the environment variable FLAGS_enable_pir_api. So this is
-done in a process of its own: ``python -m tutorial_utils.runners.legacy_program NETWORK WEIGHTS PREFIX SHAPE CLASSES``.
+done in a process of its own.
 """
 
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutorial_utils.base.errors import CourseError, ExportError
+from tutorial_utils.base import child_process
+from tutorial_utils.base.errors import ExportError
 
 if TYPE_CHECKING:
     from paddle.nn import Layer
@@ -47,49 +46,33 @@ def save(
     target = SavedModel(Path(f"{path_prefix}.pdmodel"), Path(f"{path_prefix}.pdiparams"))
     folder = target.model_path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    shape = ",".join(str(-1 if size is None else size) for size in input_shape)
+    shape = [-1 if size is None else size for size in input_shape]
     with tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as temporary:
         weights, written = Path(temporary) / "weights.npz", Path(temporary) / "model"
         classifier.save_weights(model, weights)
-        arguments = [network, weights, written, shape, num_classes]
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "tutorial_utils.runners.legacy_program", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env={
-                **os.environ,
-                "FLAGS_enable_pir_api": "0",
-                "GLOG_minloglevel": "3",
-                "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path]),
-            },
-        )
-        if done.returncode or not written.with_suffix(".pdmodel").exists():
-            last = (done.stderr.strip().splitlines() or ["it wrote no .pdmodel"])[-1].rstrip(".")
+        try:
+            child_process.run(_write, network, weights, written, shape, num_classes)
+            written.with_suffix(".pdmodel").stat()  # a newer Paddle may ignore the flag
+        except Exception as error:  # Paddle's own errors have no common base class
+            reason = str(getattr(error, "cause", error)).rstrip(".")
             raise ExportError(
-                f"Paddle could not save {network} in the legacy form: {last}.",
+                f"Paddle could not save {network} in the legacy form: {reason}.",
                 "Give the name of the network that the weights belong to, and Paddle 3.",
-            )
+            ) from error
         target.model_path.unlink(missing_ok=True)  # the program is moved last: a pair always belongs together
         written.with_suffix(".pdiparams").replace(target.params_path)
         written.with_suffix(".pdmodel").replace(target.model_path)
     return target
 
 
-def _main(network: str, weights: str, prefix: str, shape: str, num_classes: str) -> None:
-    """Build, fill and save the network; FLAGS_enable_pir_api=0 is set already."""
+def _write(network: str, weights: Path, prefix: Path, shape: list[int], num_classes: int) -> None:
+    """Build, fill and save the network, in a process that hasn't imported Paddle yet."""
+    os.environ.update(FLAGS_enable_pir_api="0")
     from tutorial_utils.model import classifier
     from tutorial_utils.model.quiet_paddle import paddle
 
-    try:
-        model = classifier.build(network, int(num_classes))
-        classifier.load_weights(model, Path(weights))
-    except CourseError as error:
-        sys.exit(error.cause)
+    model = classifier.build(network, num_classes)
+    classifier.load_weights(model, weights)
     model.eval()
-    spec = paddle.static.InputSpec([int(size) for size in shape.split(",")], "float32", name=classifier.INPUT_NAME)
-    paddle.jit.save(model, prefix, input_spec=[spec])
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    spec = paddle.static.InputSpec(shape, "float32", name=classifier.INPUT_NAME)
+    paddle.jit.save(model, str(prefix), input_spec=[spec])
