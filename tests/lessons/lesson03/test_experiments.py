@@ -1,5 +1,7 @@
 """Lesson 03's experiments: what needs no GPU and, on one, that inference by hand agrees with the runner."""
 
+import json
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -51,19 +53,19 @@ def large_models(tmp_path_factory):
     for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
         dim.dim_value = 224
     fp32 = onnx_file.save(model, folder / "fp32.onnx")
-    return {"fp32": fp32, "fp16": half_precision.to_fp16(fp32, folder / "fp16.onnx")}
+    return {"resnet50-fp32": fp32, "resnet50-fp16": half_precision.to_fp16(fp32, folder / "fp16.onnx")}
 
 
 @pytest.mark.gpu
 def test_inference_experiment_runs(models, large_models):
     """Each way to run an engine agrees with the others, in every part of the recording."""
-    files = {"quick-fp32": models["fp32"], "quick-fp16": models["fp16"], "resnet50-fp16": large_models["fp16"]}
-    results = inference.measure(files, seconds=0.01)
-    for precision, errors in results["agreement"].items():
+    files = {"quick-fp32": models["fp32"], "quick-fp16": models["fp16"], **large_models}
+    found = inference.read(json.loads(json.dumps(inference.measure(files, seconds=0.01))))
+    for precision, errors in found.agreement.items():
         assert max(errors.values()) < {"fp32": 2e-3, "fp16": 2e-2}[precision]
-    assert results["top_k"]["right"]
-    assert all(row["message"] for row in results["mistakes"] if row["returned"] in ("False", "None"))
-    assert results["capture"]["status"] == "cuda-python is not installed" or results["capture"]["relative_error"] < 1e-3
+    assert found.top_k["right"]
+    assert all(row["message"] for row in found.mistakes if row["returned"] in ("False", "None"))
+    assert found.capture["status"] == "cuda-python is not installed" or found.capture["relative_error"] < 1e-3
 
 
 @pytest.mark.gpu
@@ -72,7 +74,7 @@ def test_resnet50_experiment_runs(large_models, monkeypatch):
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("ONNX Runtime was built without CUDA")
     monkeypatch.setattr(resnet50, "BATCHES", (2,))
-    rows = resnet50.measure(large_models, seconds=0.01)
-    of_tensorrt = [row for row in rows if row["library"] == "TensorRT"]
+    rows = resnet50.EXPERIMENT.read({"rows": resnet50.measure(large_models, seconds=0.01)})
+    of_tensorrt = [row for row in rows if row.library == "TensorRT"]
     assert len(of_tensorrt) == 4
-    assert max(row["relative_error"] for row in of_tensorrt) < 2e-2
+    assert max(row.relative_error for row in of_tensorrt) < 2e-2
