@@ -15,8 +15,8 @@ from nbval.plugin import IPyNbCell
 
 from tutorial_utils.authoring.course import kernel_environment
 from tutorial_utils.authoring.notebook_form import tags
-from tutorial_utils.base import flavour
-from tutorial_utils.machine.capabilities import INSTALL, probe
+from tutorial_utils.base import flavour, requirements
+from tutorial_utils.machine.capabilities import probe
 from tutorial_utils.measure.recordings import ORIGIN_MIME_TYPE
 
 # Warnings of libraries differ between machines, and HTML shows what the text/plain beside it shows.
@@ -65,7 +65,7 @@ def is_recorded_environment() -> bool:
 
     Another TensorRT fuses other layers, and a GPU adds rows. There every cell still runs, and its asserts count.
     """
-    pinned = INSTALL["tensorrt_rtx"].rpartition("==")[2]
+    pinned = requirements.requirement("tensorrt_rtx").rpartition("==")[2]
     return flavour.installed_version("tensorrt_rtx") == pinned and not probe().tensorrt_run.available
 
 

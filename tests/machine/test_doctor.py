@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -10,15 +9,18 @@ import pytest
 from test_cli import ROOT, WORKING
 
 from tutorial_utils.base import paths
+from tutorial_utils.base.gpu import Capability, Gpu
 from tutorial_utils.base.lesson_names import part_of
 from tutorial_utils.lessons import lesson02
-from tutorial_utils.machine import checks, doctor
-from tutorial_utils.machine.capabilities import Capabilities, Capability, Gpu, Library
-from tutorial_utils.machine.checks import Answer, Check, Fix
+from tutorial_utils.machine import checks, child, doctor, facts, library_checks
+from tutorial_utils.machine.capabilities import Capabilities
+from tutorial_utils.machine.checks import Check, Fix
+from tutorial_utils.machine.child import Answer
 from tutorial_utils.machine.doctor import Diagnosis, examine
+from tutorial_utils.machine.facts import Library
 from tutorial_utils.machine.needs import Needs, needs_of
 
-NO_GPU = (None, Capability("NVIDIA GPU", False, "No NVIDIA driver found.", "Nothing is broken: no GPU."))
+NO_GPU = (None, Capability("NVIDIA GPU", False, "No NVIDIA driver found.", "Look elsewhere.", harmless=True))
 PYCUDA = {"pycuda": "__version__ = '2026.1'", "pycuda/driver": "def init(): raise RuntimeError('a broken CUDA')"}
 PADDLE_GPU = {
     "paddle": "__version__ = '3.3.1'\ndef is_compiled_with_cuda(): return True",
@@ -33,7 +35,7 @@ def gpu(compute_capability):
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """Make a machine of light stand-ins: a GPU or none, modules by their source, and packages by their name."""
-    for name in (checks.POLYGRAPHY_SWITCH, "LD_LIBRARY_PATH", "TUTORIAL_UTILS_TENSORRT"):
+    for name in (library_checks.POLYGRAPHY_SWITCH, "LD_LIBRARY_PATH", "TUTORIAL_UTILS_TENSORRT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path))
 
@@ -212,7 +214,7 @@ def test_context_that_is_retained(machine):
 
 def test_slow_answer_is_a_warning(machine, monkeypatch):
     machine(gpu("8.9"), **PYCUDA | {"pycuda/driver": "import time\ndef init(): time.sleep(60)"})
-    monkeypatch.setattr(checks, "SECONDS", 0.5)
+    monkeypatch.setattr(child, "SECONDS", 0.5)
     assert row(examine(), "CUDA context of PyCUDA").status == "warning"
 
 
@@ -285,7 +287,7 @@ def test_fix_makes_paddle_find_the_libraries_of_pip(machine, tmp_path, monkeypat
     assert row(after, "TensorRT version for Paddle").reason.endswith("TensorRT 10.5.0 and opens 10.5.0.")
     assert os.readlink(folder / "libnvinfer.so") == "libnvinfer.so.10"
     assert json.loads(kernel.read_text())["env"] == {"OTHER": "1", "LD_LIBRARY_PATH": f"{folder}:${{LD_LIBRARY_PATH}}"}
-    assert checks.loader_environment()["LD_LIBRARY_PATH"] == f"{folder}:/elsewhere"
+    assert library_checks.loader_environment()["LD_LIBRARY_PATH"] == f"{folder}:/elsewhere"
 
 
 @pytest.mark.parametrize(
@@ -301,7 +303,7 @@ def test_fix_makes_paddle_find_the_libraries_of_pip(machine, tmp_path, monkeypat
 )
 def test_compiled_against_opened_tensorrt(compiled, number, status, reason):
     paddle = Library("3.3.1", details={"tensorrt": compiled})
-    found = checks.paddle_tensorrt_version(paddle, Answer({"errors": [], "version": number}))
+    found = library_checks.paddle_tensorrt_version(paddle, Answer({"errors": [], "version": number}))
     assert found.status == status
     assert reason in found.reason
 
@@ -319,6 +321,14 @@ def test_one_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(checks, "is_installed", lambda module: module != "jupyterlab")
     found = checks.packages({"paddle": Library("3.3.1")})
     assert found.remedy == 'Run `python -m pip install "jupyterlab>=4.2,<5"`.'
+
+
+def test_packages_that_nobody_lists(monkeypatch):
+    """A copy of the package's folder alone: no clone around it, and no metadata."""
+    monkeypatch.setattr(checks.requirements, "declared", dict)
+    found = checks.packages({})
+    assert (found.status, found.needed) == ("no", True)
+    assert "run `make course`" in found.remedy
 
 
 @pytest.mark.parametrize(("gib", "complete", "status"), [(3, True, "yes"), (3, False, "warning"), (0, True, "warning")])
@@ -348,25 +358,19 @@ def test_integer_instructions(tmp_path, monkeypatch, flags, reason):
     cpuinfo.write_text(
         f"processor\t: 0\nvmx flags\t: avx_vnni\nflags\t\t: fpu {flags}\n\nprocessor\t: 1\nflags\t\t: fpu\n"
     )
-    monkeypatch.setattr(checks, "Path", lambda path: {"/proc/cpuinfo": cpuinfo}[path])
+    monkeypatch.setattr(facts, "Path", lambda path: {"/proc/cpuinfo": cpuinfo}[path])
     found = checks.integer_instructions()
     assert found.status == "yes"
     assert found.reason.startswith(reason)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"processor: 0\nFeatures: asimd\n", b"flags\t:\n"])
+@pytest.mark.parametrize("content", [None, b"", b"\xff", b"processor: 0\nFeatures: asimd\n", b"flags\t:\nx\n"])
 def test_integer_instructions_that_nothing_is_known_of(tmp_path, monkeypatch, content):
     if content is not None:
         (tmp_path / "cpuinfo").write_bytes(content)
-    monkeypatch.setattr(checks, "Path", lambda path: tmp_path / "cpuinfo")
+    monkeypatch.setattr(facts, "Path", lambda path: tmp_path / "cpuinfo")
     found = checks.integer_instructions()
     assert (found.status, found.reason) == ("yes", "This system doesn't name them in /proc/cpuinfo.")
-
-
-def test_integer_instructions_that_cannot_be_read(tmp_path, monkeypatch):
-    (tmp_path / "cpuinfo").write_bytes(b"\xff")
-    monkeypatch.setattr(checks, "Path", lambda path: tmp_path / "cpuinfo")
-    assert "UnicodeDecodeError" in checks.integer_instructions().reason
 
 
 @pytest.mark.parametrize(
@@ -380,10 +384,10 @@ def test_integer_instructions_that_cannot_be_read(tmp_path, monkeypatch):
     ],
 )
 def test_switch_of_polygraphy(monkeypatch, switch, installed, status, remedy):
-    monkeypatch.delenv(checks.POLYGRAPHY_SWITCH, raising=False)
+    monkeypatch.delenv(library_checks.POLYGRAPHY_SWITCH, raising=False)
     if switch:
-        monkeypatch.setenv(checks.POLYGRAPHY_SWITCH, switch)
-    found = checks.polygraphy_switch({name: Library("1") for name in ["polygraphy", *installed]})
+        monkeypatch.setenv(library_checks.POLYGRAPHY_SWITCH, switch)
+    found = library_checks.polygraphy_switch({name: Library("1") for name in ["polygraphy", *installed]})
     assert found.status == status
     assert remedy in found.remedy
 
@@ -403,8 +407,8 @@ def test_kernel_of_another_interpreter(machine, tmp_path, monkeypatch):
 def test_fix_installs_the_kernel_of_this_interpreter(tmp_path, monkeypatch):
     pytest.importorskip("ipykernel")
     calls = []
-    monkeypatch.setattr(checks.subprocess, "run", lambda command, **named: calls.append(command))
-    lost = checks.kernel(Answer({}, "NoSuchKernel: python3"))
+    monkeypatch.setattr(library_checks.subprocess, "run", lambda command, **named: calls.append(command))
+    lost = library_checks.kernel(Answer({}, "NoSuchKernel: python3"))
     assert lost.status == "no"
     assert doctor.mend(Diagnosis([lost], [], {}), accept_all=True) == 1
     assert calls == [[sys.executable, "-m", "ipykernel", "install", "--sys-prefix"]]
@@ -469,13 +473,6 @@ def test_missing_network_has_a_command_and_keeps_no_other_lesson_from_running(ma
 
 
 # The tables
-
-
-def test_packages_are_those_of_the_project():
-    text = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("\n]")[0]
-    declared = re.findall(r'^\s*"([^"]+)"', text, re.MULTILINE)
-    large = re.compile(r"(onnxruntime|paddle2onnx|paddlepaddle|polygraphy|tensorrt-rtx)\b")
-    assert sorted(checks.PACKAGES.values()) == sorted(name for name in declared if not large.match(name))
 
 
 def test_every_lesson_has_its_needs():

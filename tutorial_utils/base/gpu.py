@@ -17,12 +17,14 @@ class Capability:
         available: Whether it works here.
         reason: One sentence: what was found, or why it doesn't work.
         remedy: One sentence or command: what to do about it. Empty when it works.
+        harmless: It doesn't work, and nothing is broken: this machine is as it should be.
     """
 
     name: str
     available: bool
     reason: str
     remedy: str
+    harmless: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,13 @@ def find_gpu() -> tuple[Gpu | None, Capability]:
         The GPU or None, and the row of the table that says what was found.
     """
     name = "NVIDIA GPU"
-    nothing_broken = "Nothing is broken: without a GPU the lessons build engines, and show recordings of their speed."
+    without = "Nothing is broken: without a GPU the lessons build engines, and show recordings of their speed."
     count = ctypes.c_int(0)
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
         status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
     except OSError:
-        return None, Capability(name, False, "No NVIDIA driver found (libcuda.so.1).", nothing_broken)
+        return None, Capability(name, False, "No NVIDIA driver found (libcuda.so.1).", without, harmless=True)
     except AttributeError as error:
         reason = f"libcuda.so.1 is not a whole NVIDIA driver: {error}."
         return None, Capability(name, False, reason, "Reinstall the NVIDIA driver.")
@@ -63,7 +65,7 @@ def find_gpu() -> tuple[Gpu | None, Capability]:
         reason = "The NVIDIA driver is installed but shows no GPU."
         if "CUDA_VISIBLE_DEVICES" in os.environ:
             reason += f" CUDA_VISIBLE_DEVICES is {os.environ['CUDA_VISIBLE_DEVICES']!r}."
-        return None, Capability(name, False, reason, nothing_broken)
+        return None, Capability(name, False, reason, without, harmless=True)
     if status != 0:
         reason = f"The NVIDIA driver is installed but doesn't start (CUDA error {status})."
         return None, Capability(name, False, reason, "Run `nvidia-smi`; after a driver update, restart the machine.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from tutorial_utils.base.errors import CacheError
 
 CACHE_VARIABLE = "TUTORIAL_UTILS_CACHE"
+ROOT = Path(__file__).resolve().parents[2]  # the clone, or the folder that the package was installed in
 
 
 def cache_root() -> Path:

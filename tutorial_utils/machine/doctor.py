@@ -1,7 +1,7 @@
 """Examine this machine, say what to mend in which order, and mend what is safe: `python -m tutorial_utils doctor`.
 
-The rules about GPUs and libraries are those of `capabilities`, which lessons show too. The checks beyond them are in
-`doctor_checks`. Here they are put in the order in which a person would mend them.
+The rules about GPUs and libraries are those of `rules`, which lessons show too. The checks beyond them are in
+`checks` and `library_checks`. Here they are put in the order in which a person would mend them.
 """
 
 import dataclasses
@@ -15,22 +15,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tutorial_utils.base.flavour import installed_flavour, is_installed
+from tutorial_utils.base.gpu import Capability, find_gpu
 from tutorial_utils.base.lesson_names import part_of
-from tutorial_utils.machine import checks
-from tutorial_utils.machine.capabilities import (
-    Capabilities,
-    Capability,
-    Library,
-    assess,
-    find_gpu,
-    find_libraries,
-    installed_versions,
-    text_table,
-)
-from tutorial_utils.machine.checks import Check, ask
+from tutorial_utils.base.paths import ROOT
+from tutorial_utils.machine import checks, library_checks
+from tutorial_utils.machine.capabilities import Capabilities, assess, text_table
+from tutorial_utils.machine.checks import Check
+from tutorial_utils.machine.child import ask
+from tutorial_utils.machine.facts import Library, find_libraries, installed_versions
 from tutorial_utils.machine.needs import Needs, needs_of
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = ROOT / "notebooks"
 
 
 # Fields of `Capabilities` that a library's own row depends on: a library that was too slow to be tried is a warning.
@@ -113,14 +108,14 @@ def examine() -> Diagnosis:
         if is_installed("pycuda"):
             asked["context"] = pool.submit(ask, "context")
         if "paddlepaddle-gpu" in installed_versions("paddle"):
-            asked["libraries"] = pool.submit(ask, "libraries", checks.loader_environment())
+            asked["libraries"] = pool.submit(ask, "libraries", environment=library_checks.loader_environment())
         imports = pool.submit(find_libraries)
         gpu, driver = find_gpu()
         libraries = imports.result()
         answers = {question: answer.result() for question, answer in asked.items()}
     found = assess(gpu, driver, libraries, installed_flavour())
 
-    context = checks.pycuda_context(found.pycuda, answers.get("context"))
+    context = library_checks.pycuda_context(found.pycuda, answers.get("context"))
     if context and context.status == "no" and found.tensorrt_run.available:
         run = Capability(found.tensorrt_run.name, False, context.reason, context.remedy)
         found = dataclasses.replace(found, tensorrt_run=run)
@@ -132,14 +127,14 @@ def examine() -> Diagnosis:
         checks.memory(),
         checks.integer_instructions(),
         *_rows(found, libraries, "driver", "tensorrt_build", "tensorrt_int8", "paddle", "onnx_export", "paddle_gpu"),
-        checks.paddle_libraries(loader),
-        checks.paddle_tensorrt_version(libraries.get("paddle"), loader),
+        library_checks.paddle_libraries(loader),
+        library_checks.paddle_tensorrt_version(libraries.get("paddle"), loader),
         *_rows(found, libraries, "paddle_tensorrt", "pycuda"),
         context,
         *_rows(found, libraries, "tensorrt_run", "onnxruntime_cpu", "onnxruntime_cuda", "polygraphy"),
-        checks.polygraphy_switch(libraries),
+        library_checks.polygraphy_switch(libraries),
         checks.text_detection(),
-        checks.kernel(answers.get("kernel")),
+        library_checks.kernel(answers.get("kernel")),
         checks.cache(),
     ]
     lessons = [outlook(path.stem, needs, found) for path in notebooks() if (needs := needs_of(part_of(path) or ""))]

@@ -1,0 +1,175 @@
+"""Ask another process a question that a broken driver or library may answer by ending it.
+
+`ask` starts this very file as a script, ``python -I child.py QUESTION SYS_PATH [ARGUMENT ...]``, with the caller's
+`sys.path` as JSON, so that both find the same modules. The script imports next to nothing itself: several run at once
+while a reader waits. Each answer is a line of its output: a prefix, which tells it from what libraries print, and JSON.
+"""
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SECONDS = 2.2  # for one question: the whole doctor stays below 3 s
+_PREFIX = "tutorial_utils answer: "
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back from a process that was asked something.
+
+    Attributes:
+        values: The answer, as far as it came.
+        error: Why there is no whole answer, or "".
+        slow: The process was given up.
+        end: How the process ended where it did so before its answer was whole: a signal's name, for example. Else "".
+    """
+
+    values: Mapping[str, Any]
+    error: str = ""
+    slow: bool = False
+    end: str = ""
+
+
+def ask(question: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Answer:
+    """Ask another process a question.
+
+    Args:
+        question: One of `QUESTIONS`.
+        arguments: Its arguments.
+        environment: Of that process; this one's unless given.
+    """
+    command = [sys.executable, "-I", __file__, question, json.dumps(sys.path), *arguments]
+    try:
+        child = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        values, _ = _read(error.stdout or b"")
+        return Answer(values, f"no answer within {SECONDS} s", slow=True)
+    except OSError as error:
+        return Answer({}, f"no process can be started: {error}")
+    values, whole = _read(child.stdout)
+    if whole:
+        return Answer(values, values.get("error", ""))
+    end = _in_words(child.returncode)
+    return Answer(values, f"the process ended without an answer ({end})", end=end)
+
+
+def _read(output: bytes) -> tuple[dict[str, Any], bool]:
+    """Return what the lines of an answer say together, and whether the last of them came."""
+    values: dict[str, Any] = {}
+    lines = output.decode(errors="replace").splitlines()
+    answers = [json.loads(line[len(_PREFIX) :]) for line in lines if line.startswith(_PREFIX)]
+    for answer in answers:
+        values |= answer or {}
+    return values, None in answers
+
+
+def _in_words(status: int) -> str:
+    """Return a process's exit status in words: the signal that killed it, or the number."""
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"exit status {status}"
+
+
+# What the other process does
+
+
+def main(question: str, search_path: str, *arguments: str) -> None:
+    """Print the answers, then null, and end without Python's own clean-up, in which some libraries crash."""
+    sys.path[:] = json.loads(search_path)
+    try:
+        for answer in QUESTIONS[question](*arguments):
+            _say(answer)
+    except BaseException as error:  # a broken library raises whatever it likes, SystemExit too
+        _say({"error": _message(error)})
+    _say(None)
+    os._exit(0)
+
+
+def _say(answer: Mapping[str, Any] | None) -> None:
+    print(f"\n{_PREFIX}{json.dumps(answer)}", flush=True)  # a library may have printed half a line
+
+
+def modules(*names: str) -> Iterator[dict[str, Any]]:
+    """Import modules one after the other: ``{name: {"version": ..., "details": ...}}``, or ``{name: {"error": ...}}``.
+
+    The details are what only the imported library knows: "providers" of onnxruntime, "cuda" and "tensorrt" of paddle.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or ONNX Runtime sends usage data when it is imported
+    gc.disable()  # takes a third off Paddle's import, the longest by far
+    for name in names:
+        try:
+            module = importlib.import_module(name)
+            details = {}
+            if name == "onnxruntime":
+                details = {"providers": module.get_available_providers()}
+            elif name == "paddle":
+                inference = importlib.import_module("paddle.inference")
+                # The version of TensorRT is (0, 0, 0) in a build without it.
+                tensorrt = list(inference.get_trt_compile_version())
+                details = {"cuda": module.is_compiled_with_cuda(), "tensorrt": tensorrt}
+            elif name == "pycuda":
+                importlib.import_module("pycuda.driver")  # the part that is bound to the driver and the toolkit
+            yield {name: {"version": str(getattr(module, "__version__", "")), "details": details}}
+        except BaseException as error:  # as above
+            yield {name: {"error": _message(error)}}
+
+
+def kernel() -> Iterator[dict[str, Any]]:
+    """Find the kernel that Jupyter starts for the lessons: its command, and the folder that it is described in."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    spec = KernelSpecManager().get_kernel_spec("python3")
+    yield {"argv": spec.argv, "folder": spec.resource_dir}
+
+
+def context() -> Iterator[dict[str, Any]]:
+    """Retain the primary context of the first GPU, as `runners.tensorrt` does."""
+    import pycuda.driver as cuda
+
+    cuda.init()
+    primary = cuda.Device(0).retain_primary_context()
+    primary.push()
+    primary.pop()
+    yield {}
+
+
+def libraries() -> Iterator[dict[str, Any]]:
+    """Open TensorRT's libraries by the names that Paddle uses: what failed, and the version."""
+    from tutorial_utils.machine.tensorrt_libraries import OPENED_BY_PADDLE
+
+    errors, version = [], None
+    for name in OPENED_BY_PADDLE:
+        try:
+            library = ctypes.CDLL(f"{name}.so")
+            if name == "libnvinfer":
+                version = library.getInferLibVersion()
+        except (OSError, AttributeError) as error:  # not found, or not TensorRT
+            errors.append(_message(error))
+    yield {"errors": errors, "version": version}
+
+
+QUESTIONS = {"modules": modules, "kernel": kernel, "context": context, "libraries": libraries}
+
+
+def _message(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200].rstrip('.')}"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

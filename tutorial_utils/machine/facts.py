@@ -1,0 +1,109 @@
+"""What is found on this machine: its libraries, each imported in a process of its own, and its hardware's names."""
+
+import importlib.metadata
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tutorial_utils.base.flavour import is_installed
+from tutorial_utils.base.requirements import DISTRIBUTIONS
+from tutorial_utils.machine import child
+
+# One process for each line. paddle2onnx imports Paddle itself, so the two share one: Paddle's import is the slowest.
+_IMPORTS = (("paddle", "paddle2onnx"), ("onnxruntime",), ("polygraphy",), ("tensorrt_rtx",), ("tensorrt",), ("pycuda",))
+
+
+@dataclass(frozen=True)
+class Library:
+    """What became of one installed library.
+
+    Attributes:
+        version: Its version, or "" where it doesn't say.
+        error: Why it can't be imported, or "".
+        slow: The import took so long that it was given up; nothing else speaks against the library.
+        details: What only the imported library knows; the keys are in `child.modules`.
+        distributions: The installed packages that hold it, of those in `requirements.DISTRIBUTIONS`.
+    """
+
+    version: str
+    error: str = ""
+    slow: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+    distributions: tuple[str, ...] = ()
+
+
+def find_libraries() -> dict[str, Library]:
+    """Find the installed ones of the libraries that the course uses, and try to import them in other processes.
+
+    Returns:
+        The installed libraries by module name, whether they can be imported or not.
+    """
+    groups = [[name for name in group if is_installed(name)] for group in _IMPORTS]
+    with ThreadPoolExecutor(len(groups)) as pool:
+        found = pool.map(_import_elsewhere, groups)
+    return {name: library for group in found for name, library in group.items()}
+
+
+def _import_elsewhere(modules: Sequence[str]) -> dict[str, Library]:
+    """Import the modules one after the other in one other process, and say what became of each."""
+    if not modules:
+        return {}
+    answer = child.ask("modules", *modules)
+    libraries = {}
+    for module in modules:
+        versions = installed_versions(module)
+        report = answer.values.get(module, {})
+        if not report and answer.end:
+            report = {"error": f"importing it ends Python ({answer.end})"}
+        libraries[module] = Library(
+            version=report.get("version") or next(iter(versions.values()), ""),
+            error=report.get("error", ""),
+            slow=not report,  # or no process can be started: then the packages' metadata has to do
+            details=report.get("details", {}),
+            distributions=tuple(versions),
+        )
+    return libraries
+
+
+def installed_versions(module: str) -> dict[str, str]:
+    """Return the versions of the installed ones of the packages that can hold a module, without importing it."""
+    versions = {}
+    for distribution in DISTRIBUTIONS[module]:
+        try:
+            versions[distribution] = str(importlib.metadata.version(distribution) or "")
+        except Exception:  # not installed, or metadata damaged in any of many ways
+            continue
+    return versions
+
+
+def operating_system() -> str:
+    """Return the name of the system and of the kind of its processor."""
+    try:
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        name = f"{platform.system()} {platform.release()}"
+    return f"{name}, {platform.machine()}"
+
+
+def cpu_model() -> str:
+    """Return the name of the processor."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str]:
+    """Return the features of the first processor; none where the system doesn't name them as on x86-64."""
+    return set(_cpuinfo("flags").split())
+
+
+def _cpuinfo(key: str) -> str:
+    """Return what ``/proc/cpuinfo`` says about the first processor, or ""."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return ""
+    found = re.search(rf"^{key}[ \t]*:(.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""

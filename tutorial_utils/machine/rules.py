@@ -1,0 +1,231 @@
+"""What follows from the facts: a yes or a no, with a reason and a remedy, for each thing that the course does."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tutorial_utils.base.flavour import FLAVOUR_VARIABLE, FLAVOURS, mistyped
+from tutorial_utils.base.gpu import Capability, Gpu
+from tutorial_utils.base.requirements import TENSORRT_FOR_BLACKWELL, pip_install, requirement
+from tutorial_utils.machine import child
+from tutorial_utils.machine.facts import Library
+
+HOPPER = "9.0"
+FULL_STACK = "Create the environment of environment.yml: it has Paddle's GPU build, TensorRT 10 and PyCUDA."
+
+
+def judge(
+    gpu: Gpu | None, driver: Capability, libraries: Mapping[str, Library], flavour: str | None
+) -> dict[str, Capability]:
+    """Turn what was found on this machine into what can be run on it.
+
+    Args:
+        gpu: The GPU, or None.
+        driver: What `find_gpu` says about it.
+        libraries: The installed libraries, from `find_libraries`.
+        flavour: The TensorRT to judge: "tensorrt_rtx", "tensorrt", None, or what somebody mistyped.
+
+    Returns:
+        The capabilities by the names of the fields of `Capabilities`, in the order of its table.
+    """
+
+    def on_gpu(name: str, instead: str, rule: Callable[..., Capability], *facts: Any) -> Capability:
+        if driver.available:
+            return dataclasses.replace(rule(*facts), name=name)
+        remedy = f"Nothing is broken: {instead}" if driver.harmless else driver.remedy
+        return dataclasses.replace(driver, name=name, remedy=remedy)
+
+    paddle = _works("Paddle on the CPU", "paddle", libraries)
+    build = _tensorrt_build(gpu, libraries, flavour)
+    pycuda = on_gpu("PyCUDA", "only running TensorRT engines needs PyCUDA.", _pycuda, libraries)
+    paddle_gpu = on_gpu("Paddle on the GPU", "Paddle runs on the CPU.", _paddle_gpu, paddle, libraries)
+    recorded = "its lesson shows recordings and the code."
+    runs_on_cpu = "ONNX Runtime runs the models, and the lessons show recordings of TensorRT."
+    return {
+        "driver": driver,
+        "paddle": paddle,
+        "onnx_export": _onnx_export(paddle, libraries),
+        "onnxruntime_cpu": _works("ONNX Runtime on the CPU", "onnxruntime", libraries),
+        "onnxruntime_cuda": on_gpu(
+            "ONNX Runtime on the GPU", "ONNX Runtime runs on the CPU.", _onnxruntime_cuda, libraries
+        ),
+        "tensorrt_build": build,
+        "tensorrt_int8": dataclasses.replace(_int8(gpu, build, libraries, flavour), name="TensorRT builds INT8"),
+        "tensorrt_run": on_gpu(
+            "TensorRT runs engines", runs_on_cpu, _tensorrt_run, gpu, build, pycuda, libraries, flavour
+        ),
+        "pycuda": pycuda,
+        "paddle_gpu": paddle_gpu,
+        "paddle_tensorrt": on_gpu("Paddle-TensorRT", recorded, _paddle_tensorrt, paddle, paddle_gpu, libraries),
+        "polygraphy": _works("Polygraphy", "polygraphy", libraries),
+    }
+
+
+def _works(name: str, module: str, libraries: Mapping[str, Library]) -> Capability:
+    """A library that works when it can be imported."""
+    library = libraries.get(module)
+    if library is None:
+        return Capability(name, False, f"{module} is not installed.", _install(requirement(module)))
+    if library.error:
+        reason = f"{module} {library.version} is installed but broken: {library.error}."
+        return Capability(name, False, reason, _install(requirement(module), options="--force-reinstall"))
+    return Capability(name, True, _found(module, library), "")
+
+
+def _onnx_export(paddle: Capability, libraries: Mapping[str, Library]) -> Capability:
+    name = "Paddle to ONNX"
+    if not paddle.available:
+        return Capability(name, False, "paddle2onnx needs Paddle, which doesn't work here.", paddle.remedy)
+    return _works(name, "paddle2onnx", libraries)
+
+
+def _pycuda(libraries: Mapping[str, Library]) -> Capability:
+    works = _works("", "pycuda", libraries)
+    if works.available:
+        return works
+    without_toolkit = " It needs the CUDA toolkit (nvcc); `conda install -c conda-forge pycuda` doesn't."
+    return dataclasses.replace(works, remedy=works.remedy + without_toolkit)
+
+
+def _onnxruntime_cuda(libraries: Mapping[str, Library]) -> Capability:
+    works = _works("", "onnxruntime", libraries)
+    if not works.available:
+        return works
+    library = libraries["onnxruntime"]
+    gpu_build = pip_install("onnxruntime-gpu")
+    replace = f"Run `python -m pip uninstall -y onnxruntime onnxruntime-gpu && {gpu_build}`."
+    if not library.slow and "CUDAExecutionProvider" not in library.details["providers"]:
+        if len(library.distributions) > 1:
+            reason = "onnxruntime and onnxruntime-gpu are both installed, and the CPU build has overwritten the other."
+        else:
+            reason = f"This build of ONNX Runtime ({library.version}) has no CUDA provider."
+        return _no(reason, replace)
+    if library.slow and "onnxruntime-gpu" not in library.distributions:
+        return _no(f"{_found('onnxruntime', library)} It is not onnxruntime-gpu.", replace)
+    return works
+
+
+def _tensorrt_build(gpu: Gpu | None, libraries: Mapping[str, Library], flavour: str | None) -> Capability:
+    name = "TensorRT builds engines"
+    if flavour is None:
+        return Capability(name, False, "No TensorRT is installed.", _install(_rtx_for(gpu)))
+    wrong = mistyped(flavour)
+    if wrong:
+        return Capability(name, False, wrong.cause, wrong.remedy)
+    works = _works(name, flavour, libraries)
+    if not works.available:
+        if flavour not in libraries and FLAVOUR_VARIABLE in os.environ:
+            return dataclasses.replace(works, reason=f"{FLAVOUR_VARIABLE} asks for {flavour}, which is not installed.")
+        return works
+    if flavour == "tensorrt_rtx":
+        return works
+    library = libraries[flavour]
+    if _version(library.version) < (10,):
+        reason = f"TensorRT {library.version} is too old: the course needs 10.0 or newer."
+        return Capability(name, False, reason, _install(requirement("tensorrt")))
+    if gpu is None:
+        reason = f"TensorRT {library.version} needs an NVIDIA GPU also to build; TensorRT-RTX doesn't."
+        return Capability(name, False, reason, _use_rtx(gpu, libraries))
+    if _compute_capability(gpu) < (7, 5):
+        reason = f"{gpu.name} has compute capability {gpu.compute_capability}; the course needs 7.5 or newer."
+        return Capability(name, False, reason, _use_rtx(gpu, libraries))
+    if _compute_capability(gpu) >= (10, 0) and _version(library.version) < (10, 8):
+        reason = f"TensorRT {library.version} doesn't know compute capability {gpu.compute_capability} (Blackwell)."
+        return Capability(name, False, reason, _install(TENSORRT_FOR_BLACKWELL))
+    return works
+
+
+def _int8(gpu: Gpu | None, build: Capability, libraries: Mapping[str, Library], flavour: str | None) -> Capability:
+    version = libraries[flavour].version if build.available else ""
+    if not build.available or flavour != "tensorrt_rtx" or _version(version) >= (1, 7, 1):
+        return build
+    reason = f"TensorRT-RTX {version} can't build INT8 convolutions; 1.7.1 is the first that can."
+    if gpu and gpu.compute_capability == HOPPER:
+        keep = f"Nothing is broken: keep {version}, since 1.7.1 builds INT8 but runs no engine on Hopper."
+        return _no(reason, keep, harmless=True)
+    return _no(reason, _install(requirement("tensorrt_rtx")))
+
+
+def _tensorrt_run(
+    gpu: Gpu, build: Capability, pycuda: Capability, libraries: Mapping[str, Library], flavour: str | None
+) -> Capability:
+    if not build.available:
+        return build
+    if flavour == "tensorrt_rtx":
+        if _compute_capability(gpu) < (7, 5):
+            reason = f"TensorRT-RTX needs compute capability 7.5 or newer; {gpu.name} has {gpu.compute_capability}."
+            return _no(reason, "Nothing is broken: ONNX Runtime runs the models on this GPU.", harmless=True)
+        version = libraries[flavour].version
+        if gpu.compute_capability == HOPPER and _version(version) >= (1, 7):
+            refuses = f"TensorRT-RTX {version} refuses to load engines on compute capability 9.0 (Hopper); "
+            return _no(f"{refuses}1.6.1.120 was measured to work there.", _install(_rtx_for(gpu)))
+    if not pycuda.available:
+        return _no(f"Running engines needs PyCUDA. {pycuda.reason}", pycuda.remedy)
+    return Capability("", True, f"{build.reason.rstrip('.')} on {gpu.name}.", "")
+
+
+def _paddle_gpu(paddle: Capability, libraries: Mapping[str, Library]) -> Capability:
+    if not paddle.available:
+        return paddle
+    library = libraries["paddle"]
+    compiled = "paddlepaddle-gpu" in library.distributions if library.slow else library.details["cuda"]
+    return paddle if compiled else _no(f"Paddle {library.version} is the CPU build.", FULL_STACK)
+
+
+def _paddle_tensorrt(paddle: Capability, paddle_gpu: Capability, libraries: Mapping[str, Library]) -> Capability:
+    if not paddle_gpu.available:
+        only = " Only Paddle's GPU builds hold paddle.tensorrt." if paddle.available else ""
+        return dataclasses.replace(paddle_gpu, reason=paddle_gpu.reason + only)
+    library = libraries["paddle"]
+    if library.slow:
+        return _no(_found("paddle", library), "Run this again: a second import is faster.")
+    compiled = ".".join(str(number) for number in library.details["tensorrt"])
+    if compiled == "0.0.0":
+        return _no(f"Paddle {library.version} was compiled without TensorRT.", FULL_STACK)
+    works = _works("", "tensorrt", libraries)  # never TensorRT-RTX: Paddle links against libnvinfer
+    if not works.available:
+        return dataclasses.replace(works, reason=f"Paddle was compiled for TensorRT {compiled}. {works.reason}")
+    installed = libraries["tensorrt"].version
+    if _version(installed)[:1] != _version(compiled)[:1]:
+        reason = f"Paddle was compiled for TensorRT {compiled}, and {installed} is installed."
+        return _no(reason, _install(f"tensorrt=={compiled}"))
+    return Capability("", True, f"Paddle {library.version}, compiled for TensorRT {compiled}, with {installed}.", "")
+
+
+def _no(reason: str, remedy: str, *, harmless: bool = False) -> Capability:
+    """A rule's no; `judge` gives it its name."""
+    return Capability("", False, reason, remedy, harmless)
+
+
+def _use_rtx(gpu: Gpu | None, libraries: Mapping[str, Library]) -> str:
+    if "tensorrt_rtx" in libraries:
+        return f"TensorRT-RTX is installed: set {FLAVOUR_VARIABLE}=tensorrt_rtx."
+    return _install(_rtx_for(gpu))
+
+
+def _rtx_for(gpu: Gpu | None) -> str:
+    extra = "hopper" if gpu and gpu.compute_capability == HOPPER else "default"
+    return requirement("tensorrt_rtx", extra)
+
+
+def _install(*requirements: str, options: str = "") -> str:
+    return f"Run `{pip_install(*requirements, options=options)}`."
+
+
+def _found(module: str, library: Library) -> str:
+    text = f"{FLAVOURS.get(module, module)} {library.version}".strip()
+    if library.slow:
+        text += f", installed (its import takes longer than {child.SECONDS} s and was given up)"
+    return text + "."
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version: "10.5.0.post1" is (10, 5, 0)."""
+    match = re.match(r"\d+(\.\d+)*", text)
+    return tuple(int(number) for number in match.group().split(".")) if match else ()
+
+
+def _compute_capability(gpu: Gpu) -> tuple[int, ...]:
+    return _version(gpu.compute_capability)
