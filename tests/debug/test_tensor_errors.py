@@ -139,6 +139,7 @@ def test_first_bad_is_the_first_in_the_order_of_computation():
     assert tensor_errors.first_bad(table, rel_l2=0.01) == "b"
     assert tensor_errors.first_bad(table, rel_l2=table["rel_l2"] * 0 + [1, 1, 1, 1]) == "c"
     assert tensor_errors.first_bad(table.loc[["a"]]) is None
+    assert tensor_errors.first_bad(table.loc[["a", "d"]]) == "d", "NaN alone, and no tolerance"
 
 
 # Where it comes from

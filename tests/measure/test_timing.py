@@ -125,6 +125,16 @@ def test_measure_on_device(clock):
     assert result.calls == 100
 
 
+def test_first_call_of_a_round_on_the_device_is_not_counted(clock):
+    """It waits for the copy of the inputs. The last call counts as every other."""
+
+    def device_times(calls):
+        return np.array([50.0, *[2.0] * (calls - 2), 3.0]) if calls > 1 else np.array([2.0])
+
+    (result,) = measure_on_device_in_turn({"work": device_times}, seconds=0.2).values()
+    assert result.rounds_ms == ((*[2.0] * 9, 3.0),) * 10
+
+
 def test_work_on_the_device_takes_turns(clock):
     order = []
 

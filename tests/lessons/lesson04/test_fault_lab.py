@@ -60,6 +60,21 @@ def test_division_gives_nan_for_the_grey_image_without_any_infinity(seed):
 
 
 @each_seed
+def test_blank_image_stays_below_the_threshold_whatever_fp16_rounds(seed):
+    """Just below would do in FP32; in FP16 a rounding could lift it above zero, and there would be no division."""
+    case = fault_lab.serve("division", seed)
+    block = case.answer[1].removesuffix(".attention")
+    (bias,) = [
+        numpy_helper.to_array(weight)
+        for weight in onnx_file.load(case.reference_model).graph.initializer
+        if weight.name == f"{block}.interest.bias"
+    ]
+    blank = tensors(case, of="reference")[f"{block}.interest"][fault_lab._BLANK].max()
+    assert blank / bias.item() > 8 * np.finfo(np.float16).eps
+    assert bias < 0
+
+
+@each_seed
 def test_tolerance_case_is_sound(seed):
     case = fault_lab.serve("tolerance", seed)
     found = table(case)
