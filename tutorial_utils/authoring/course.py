@@ -20,6 +20,7 @@ from tutorial_utils.authoring import notebook_form
 from tutorial_utils.authoring.course_page import LESSON_TEMPLATE, Lesson, count, duration, front_page
 from tutorial_utils.base.errors import LessonError
 from tutorial_utils.base.onnx_session import TELEMETRY_VARIABLE
+from tutorial_utils.base.paths import ROOT
 from tutorial_utils.base.progress import PROGRESS_VARIABLE
 from tutorial_utils.machine.capabilities import probe
 from tutorial_utils.measure.recordings import ORIGIN_MIME_TYPE, Origin
@@ -114,8 +115,7 @@ def kernel_environment() -> dict[str, str]:
 
     ONNX Runtime sends no usage data from it: a lesson may import it before any module of this package.
     """
-    root = str(Path(__file__).resolve().parents[2])
-    python_path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    python_path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {TELEMETRY_VARIABLE: "1", **os.environ, "PYTHONPATH": python_path, PROGRESS_VARIABLE: "0"}
 
 

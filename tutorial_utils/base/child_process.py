@@ -1,6 +1,6 @@
-"""Call a function in a process of its own: for what leaves traces (a failed build) or may end the process (a bad plan).
+"""Child processes that find the modules of this one: for what leaves traces, or may end the process that does it.
 
-It is a plain child process. Those of `multiprocessing` would leave a helper behind, for which a Jupyter kernel waits
+They are plain child processes. Those of `multiprocessing` would leave a helper behind, for which a Jupyter kernel waits
 seconds when it is shut down.
 """
 
@@ -13,8 +13,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from tutorial_utils.base.paths import ROOT
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def environment(*first: str, **changes: str) -> dict[str, str]:
+    """Return the environment of a Python that finds this package, and all else that this process finds.
+
+    Args:
+        first: Folders that it is to look in before those.
+        changes: Variables that differ from this process's.
+    """
+    path = os.pathsep.join(filter(None, [*first, str(ROOT), *sys.path]))
+    return {**os.environ, **changes, "PYTHONPATH": path}
+
+
+def run_module(module: str, *arguments: object, **changes: str) -> "subprocess.CompletedProcess[str]":
+    """Run a module as ``python -m`` does, and return how it ended, with its stdout and stderr as text.
+
+    Args:
+        module: Its full name.
+        arguments: Those of its command line, as text.
+        changes: Variables of its environment that differ from this process's.
+    """
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=environment(**changes),
+    )
 
 
 def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -29,7 +59,6 @@ def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         subprocess.CalledProcessError: The process died.
         Exception: Whatever the function raised.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer"
         subprocess.run(
@@ -37,7 +66,7 @@ def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
             input=pickle.dumps((function, args, kwargs)),
             capture_output=True,
             check=True,
-            env=environment,
+            env=environment(),
         )
         result, error = pickle.loads(answer.read_bytes())
     if error is not None:

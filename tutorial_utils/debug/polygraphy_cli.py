@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tutorial_utils.base import flavour
+from tutorial_utils.base import child_process, flavour
 from tutorial_utils.base.errors import BackendUnavailableError, InputError
 from tutorial_utils.base.onnx_session import TELEMETRY_VARIABLE
 
@@ -109,16 +109,14 @@ def run_all(commands: Sequence[str], folder: str | Path, at_once: int = 2) -> li
 
 def _environment(assigned: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for Polygraphy and for the commands that it starts itself (`debug ... --check python`)."""
-    return {
-        TELEMETRY_VARIABLE: "1",
-        **os.environ,
+    variables = {
+        TELEMETRY_VARIABLE: os.environ.get(TELEMETRY_VARIABLE, "1"),
         "POLYGRAPHY_AUTOINSTALL_DEPS": "0",
         "POLYGRAPHY_USE_TENSORRT_RTX": "1" if flavour.installed_flavour() == "tensorrt_rtx" else "0",
         **assigned,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        # The whole path of this process, so that a check finds this package in whatever folder it runs.
-        "PYTHONPATH": os.pathsep.join(filter(None, [assigned.get("PYTHONPATH"), *sys.path])),
     }
+    return child_process.environment(variables.pop("PYTHONPATH", ""), **variables)
 
 
 def _clean(output: str, folder: Path) -> str:

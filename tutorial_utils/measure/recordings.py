@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import RecordingError
 
-FOLDER = Path(__file__).parents[2] / "notebooks" / "recordings"
+FOLDER = paths.ROOT / "notebooks" / "recordings"
 # `course` reads this from executed notebooks to tell on its index page what ran live.
 ORIGIN_MIME_TYPE = "application/vnd.tutorial-origin+json"
 

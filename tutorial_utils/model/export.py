@@ -1,15 +1,12 @@
 """Static Paddle model to FP32 ONNX."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from tutorial_utils.base import errors, onnx_session
+from tutorial_utils.base import child_process, errors, onnx_session
 from tutorial_utils.base.errors import ExportError, ModelFileError, UnsupportedOperatorError
 from tutorial_utils.model import onnx_file
 
@@ -58,15 +55,9 @@ def to_onnx(
 
 def _run_worker(model: Path, params: Path, onnx_path: Path, opset: int, samples: Path | None) -> None:
     """Let `paddle2onnx_worker` write the model and the samples, and raise what kept it from that."""
-    root = str(Path(__file__).resolve().parents[2])
     arguments = [model, params, onnx_path, opset, *([samples] if samples else [])]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tutorial_utils.model.paddle2onnx_worker", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env={**os.environ, **_KEEP_MEMORY, "PYTHONPATH": os.pathsep.join([root, *sys.path]), "GLOG_minloglevel": "3"},
-    )
+    worker = "tutorial_utils.model.paddle2onnx_worker"
+    done = child_process.run_module(worker, *arguments, **_KEEP_MEMORY, GLOG_minloglevel="3")
     if done.returncode == 0:
         return
     if done.returncode == WORKER_COURSE_ERROR:
