@@ -6,6 +6,8 @@ bit, while the tensors between the layers grow: what badly scaled training does 
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,13 +17,12 @@ from tutorial_utils.base.errors import InputError
 # What lesson 04 plants, tensor and factor. Reading on spoils its search: look there first.
 PLANTED = ("conv2d_491.tmp_0", 32.0)
 
-# Layers whose output is proportional to their weights: inputs 1 and, where there is one, 2.
-_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"}
-# f(s * x) = s * f(x) for every s > 0, and only the first input is scaled.
-_HOMOGENEOUS = {
-    "AveragePool", "Flatten", "GlobalAveragePool", "Identity", "LeakyRelu", "MaxPool", "Relu", "Reshape", "Resize",
-    "Squeeze", "Transpose", "Unsqueeze",
-}  # fmt: skip
+# By which powers of the factor weights change; an array where they differ between input channels.
+Powers = dict[str, int | np.ndarray]
+# What an operator does that reads a larger tensor: the powers of its weights, and which channels of its output grow.
+# None for both: it can neither hand the factor on nor take it back.
+Passed = tuple[Powers, slice | None] | None
+_WHOLE = slice(None)
 
 
 def movable(model: onnx.ModelProto) -> list[str]:
@@ -61,7 +62,7 @@ def move_scale(model: onnx.ModelProto, tensor: str, factor: float) -> onnx.Model
     if not changes:
         raise InputError(
             f"The scale of the tensor {tensor} can't be moved to the layers after it.",
-            "Choose one of those that overflow.movable returns.",
+            "Choose one of those that scaling.movable returns.",
         )
     for weight in moved.graph.initializer:
         if weight.name in changes:
@@ -78,59 +79,84 @@ def _channels(model: onnx.ModelProto) -> dict[str, int]:
     return {name: shape[1].dim_value for name, shape in dims.items() if len(shape) > 1}
 
 
-def _changes(model: onnx.ModelProto, channels: dict[str, int], tensor: str) -> dict[str, int | np.ndarray]:
-    """Return which weights change when a tensor is scaled: by the factor to the power of 1, 0 or -1.
-
-    The power is an array where it differs between input channels. Nothing is returned where the scale can't be moved.
-    """
+def _changes(model: onnx.ModelProto, channels: Mapping[str, int], tensor: str) -> Powers:
+    """Return which weights change when a tensor is scaled; none where the scale can't be moved."""
     graph = model.graph
     uses = Counter(name for node in graph.node for name in node.input)
     own = {weight.name for weight in graph.initializer if uses[weight.name] == 1}  # shared ones would change more
-    inputs = {weight.name: weight.dims[1] for weight in graph.initializer if len(weight.dims) > 1}
+    widths = {**channels, **{weight.name: weight.dims[1] for weight in graph.initializer if len(weight.dims) > 1}}
+    outputs = {value.name for value in graph.output}
     producer = next((node for node in graph.node if tensor in node.output), None)
-    if producer is None or tensor in {value.name for value in graph.output}:
-        return {}
-    factors = producer.input[1:3] if producer.op_type in _LAYERS else own & set(producer.input)
-    if not factors or producer.op_type not in _LAYERS | {"Mul"}:
-        return {}
-    changes = dict.fromkeys(factors, 1)
-    scaled = {tensor: slice(None)}  # tensors that grow, with the channels that do
-    for node in graph.node:
+    changes: Powers = dict.fromkeys(_factors(producer, own), 1) if producer else {}
+    scaled = {tensor: _WHOLE}  # tensors that grow, with the channels that do
+    for node in graph.node if changes else ():
         reads = [name for name in node.input if name in scaled]
         if not reads:
             continue
-        others = [name for name in node.input if name and name not in scaled]
-        first = scaled.get(node.input[0])
-        partly = any(scaled[name] != slice(None) for name in reads)  # a part of a concatenation: only Conv divides it
-        if partly:
-            whole = node.op_type == "Conv" and inputs.get(node.input[1]) == channels.get(node.input[0])
-            if not first or not whole:  # not a convolution, or one by groups of channels
-                return {}
-            changes[node.input[1]] = _inverse(channels[node.input[0]], first)
-        elif node.op_type == "BatchNormalization":
-            changes.update({node.input[1]: -1, node.input[3]: 1})
-        elif node.op_type in _LAYERS and first and len(reads) == 1:
-            changes[node.input[1]] = -1
-        elif node.op_type == "Mul" and len(reads) == 1 and others[0] in own:
-            changes[others[0]] = -1
-        elif (
-            node.op_type == "Concat" and node.attribute[0].i == 1 and len(reads) == 1 and channels.keys() >= set(others)
-        ):
-            start = sum(channels[name] for name in node.input[: list(node.input).index(reads[0])])
-            scaled[node.output[0]] = slice(start, start + channels[reads[0]])
-        elif (node.op_type in _HOMOGENEOUS and first) or (node.op_type == "Mul" and len(reads) == 1):
-            scaled[node.output[0]] = slice(None)
-        elif node.op_type == "Add":
-            changes.update(dict.fromkeys(others, 1))  # a bias grows along; an activation can't, see below
-            scaled[node.output[0]] = slice(None)
-        else:
+        passed = _passed(node, reads, scaled, own, widths)
+        if not passed:
             return {}
-    ends_inside = not any(value.name in scaled for value in graph.output)
-    return changes if ends_inside and changes.keys() <= own else {}
+        changes.update(passed[0])
+        if passed[1]:
+            scaled[node.output[0]] = passed[1]
+    return changes if outputs.isdisjoint(scaled) and changes.keys() <= own else {}
 
 
-def _inverse(channels: int, scaled: slice) -> np.ndarray:
-    """Return the powers for the weights of a convolution of which only some input channels grow."""
-    powers = np.zeros((1, channels, 1, 1), np.float32)
-    powers[:, scaled] = -1
-    return powers
+def _passed(node: onnx.NodeProto, reads: list[str], scaled: dict[str, slice], *facts: Any) -> Passed:
+    if node.op_type not in _READERS or (node.op_type != "Conv" and any(scaled[name] != _WHOLE for name in reads)):
+        return None
+    return _READERS[node.op_type](node, reads, scaled[reads[0]], *facts)
+
+
+def _factors(producer: onnx.NodeProto, own: set[str]) -> Iterable[str]:
+    """Return the weights to which a layer's output is proportional."""
+    if producer.op_type == "Mul":
+        return own & set(producer.input)
+    return producer.input[1:3] if producer.op_type in (*_LAYERS, "BatchNormalization") else ()
+
+
+def _layer(node: onnx.NodeProto, reads: list[str], part: slice, own: set[str], widths: dict[str, int]) -> Passed:
+    data, weight = node.input[:2]
+    if reads != [data]:
+        return None
+    if part == _WHOLE:
+        return {weight: -1}, None
+    if widths.get(weight) != widths.get(data):  # a convolution by groups of channels
+        return None
+    powers = np.zeros((1, widths[data], 1, 1), np.float32)
+    powers[:, part] = -1
+    return {weight: powers}, None
+
+
+def _product(node: onnx.NodeProto, reads: list[str], part: slice, own: set[str], widths: dict[str, int]) -> Passed:
+    others = [name for name in node.input if name not in reads]
+    if len(others) != 1:  # a square
+        return None
+    return ({others[0]: -1}, None) if others[0] in own else ({}, _WHOLE)
+
+
+def _concatenation(
+    node: onnx.NodeProto, reads: list[str], part: slice, own: set[str], widths: dict[str, int]
+) -> Passed:
+    names = list(node.input)
+    if node.attribute[0].i != 1 or len(reads) != 1 or not widths.keys() >= set(names):
+        return None
+    start = sum(widths[name] for name in names[: names.index(reads[0])])
+    return {}, slice(start, start + widths[reads[0]])
+
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# f(s * x) = s * f(x) for every s > 0, where only the first input grows.
+_HOMOGENEOUS = (
+    "AveragePool", "Flatten", "GlobalAveragePool", "Identity", "LeakyRelu", "MaxPool", "Relu", "Reshape", "Resize",
+    "Squeeze", "Transpose", "Unsqueeze",
+)  # fmt: skip
+_READERS: dict[str, Callable[..., Passed]] = {
+    # A bias grows along; an activation can't: it is none of the weights that may change.
+    "Add": lambda node, reads, *_: ({name: 1 for name in node.input if name not in reads}, _WHOLE),
+    "BatchNormalization": lambda node, *_: ({node.input[1]: -1, node.input[3]: 1}, None),
+    "Concat": _concatenation,
+    "Mul": _product,
+    **dict.fromkeys(_LAYERS, _layer),
+    **dict.fromkeys(_HOMOGENEOUS, lambda node, reads, *_: ({}, _WHOLE) if reads == [node.input[0]] else None),
+}
