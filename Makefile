@@ -17,10 +17,6 @@ PIP := $(RUN) pip -qq --disable-pip-version-check
 # itself, which only NVIDIA's index has. In a folder of their own: on Python's path, they would look like an installed TensorRT.
 STUBS := tensorrt-stubs==10.13.0.35.1
 
-# Ships the network of lesson 04, of which the course takes that file alone. Installed without its dependencies: they would
-# bring OpenCV, and a second ONNX Runtime that overwrites a GPU build.
-NETWORK := rapidocr-onnxruntime==1.4.4
-
 .PHONY: help course lab test test-hopper bench lint notebooks lock clean
 .DEFAULT_GOAL := help
 
@@ -65,7 +61,7 @@ clean: ## remove everything that the other targets made, .venv too
 .venv/installed: requirements.txt pyproject.toml | .venv/bin/python
 	@echo "Installing requirements.txt into .venv: about 2 minutes, 1 GB to download."
 	@$(PIP) install -r requirements.txt
-	@$(PIP) install --no-deps $(NETWORK)
+	@$(PIP) install --no-deps $$($(RUN) tutorial_utils.base.requirements)
 	@$(PIP) install --no-deps --target .venv/tensorrt-stubs --upgrade $(STUBS)
 	@$(PIP) install --no-deps --editable .
 	@touch $@

@@ -11,6 +11,7 @@ from test_cli import ROOT, WORKING
 from tutorial_utils.base import paths
 from tutorial_utils.base.gpu import Capability, Gpu
 from tutorial_utils.base.lesson_names import part_of
+from tutorial_utils.base.requirements import TEXT_DETECTION
 from tutorial_utils.lessons import lesson02
 from tutorial_utils.machine import checks, child, doctor, facts, library_checks
 from tutorial_utils.machine.capabilities import Capabilities
@@ -468,7 +469,7 @@ def test_missing_network_has_a_command_and_keeps_no_other_lesson_from_running(ma
     found = examine()
     network = row(found, "Text detection network")
     assert (network.status, network.needed) == ("no", False)
-    assert network.remedy == "Run `python -m pip install --no-deps rapidocr-onnxruntime==1.4.4`."
+    assert network.remedy == f"Run `python -m pip install --no-deps {TEXT_DETECTION}`."
     assert found.first_to_mend is None
 
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from tutorial_utils.base.paths import ROOT
 
-# Ships the network of lesson 04. Installed without its dependencies, for the reason that the Makefile gives.
+# Ships the network of lesson 04, and the course takes that file alone. It is installed without its dependencies (no list
+# can say that of one package): they would bring OpenCV, and a second ONNX Runtime that overwrites a GPU build.
 TEXT_DETECTION = "rapidocr-onnxruntime==1.4.4"
 # NVIDIA's full TensorRT comes with environment.yml, in the build for its CUDA. This is the range that the course takes.
 TENSORRT = "tensorrt>=10,<12"
@@ -95,3 +96,7 @@ def pip_install(*requirements: str, options: str = "") -> str:
 def _module(requirement: str) -> str:
     package = re.match(r"[\w.-]+", requirement)[0]
     return _MODULES.get(package, package.replace("-", "_"))
+
+
+if __name__ == "__main__":  # for the Makefile, and for who installs by hand
+    print(TEXT_DETECTION)
