@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+
+from tutorial_utils.base.html_page import html_page
 from tutorial_utils.measure.recordings import Origin
 
 TITLE = "From a PaddlePaddle model to a fast TensorRT engine"
@@ -32,18 +34,9 @@ LESSON_TEMPLATE = """\
 {%- endblock -%}
 """
 
-STYLE = """\
-:root { color-scheme: light dark; --text: #1c2024; --quiet: #596069; --page: #f6f7f9; --card: #fff; --line: #d9dde3;
-  --link: #0b57c2; --live: #17693a; --recording: #8a4b00; }
-@media (prefers-color-scheme: dark) { :root { --text: #e7eaee; --quiet: #a3abb5; --page: #14171b; --card: #1d2126;
-  --line: #363c44; --link: #86b7ff; --live: #74d69c; --recording: #f2b872; } }
-body { margin: 0; background: var(--page); color: var(--text); font: 1rem/1.5 system-ui, sans-serif; }
-main { max-width: 52rem; margin: 0 auto; padding: 2.5rem 1.25rem; }
-h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .75rem; }
+_STYLE = """\
 h2 { font-size: 1.15rem; line-height: 1.35; margin: 0; flex: 1; }
-a { color: var(--link); }
-header p { margin: .25rem 0; }
-.quiet { color: var(--quiet); font-size: .9rem; }
+p { margin: .25rem 0; }
 ol, ul { list-style: none; margin: 0; padding: 0; }
 ol { margin-top: 2rem; }
 ol > li { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: 1rem 1.25rem;
@@ -61,6 +54,30 @@ ul .quiet { grid-column: 2; }
   .badge { width: 6rem; }
 }
 """
+
+# Jinja comes with nbconvert, which makes the lessons' pages.
+_BODY = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined).from_string("""\
+<p>{{ total }}</p>
+<p class="quiet">Run on {{ date }}: {{ machine }}.</p>
+<ol role="list">
+{% for lesson in lessons %}
+<li>
+<div class="head"><h2><a href="{{ lesson.page }}">{{ lesson.title }}</a></h2>
+<span class="time">{{ duration(lesson.seconds) }}</span></div>
+{% if lesson.origins %}
+<ul role="list">
+{% for result in lesson.origins %}
+<li><span class="badge {{ result.origin }}">{{ result.origin }}</span><span>{{ result.what }}</span>
+{% if result.origin == "recording" %}
+<span class="quiet">{{ result.machine[:1].upper() }}{{ result.machine[1:] }}. Why not live: {{ result.reason }}</span>
+{% endif %}
+</li>
+{% endfor %}
+</ul>
+{% endif %}
+</li>
+{% endfor %}
+</ol>""")
 
 
 @dataclass(frozen=True)
@@ -94,31 +111,8 @@ def front_page(lessons: Sequence[Lesson], machine: Mapping[str, Any], date: str)
         f"{count(len(lessons), 'lesson')}, {duration(sum(lesson.seconds for lesson in lessons))} on this machine: "
         f"{count(len(origins) - recordings, 'result')} live, {count(recordings, 'recording')}."
     )
-    cards = "\n".join(_card(lesson) for lesson in lessons)
-    return f"""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{TITLE}</title>
-<style>
-{STYLE}</style>
-</head>
-<body>
-<main>
-<header>
-<h1>{TITLE}</h1>
-<p>{total}</p>
-<p class="quiet">Run on {escape(date)}: {escape(machine_line(machine))}.</p>
-</header>
-<ol role="list">
-{cards}
-</ol>
-</main>
-</body>
-</html>
-"""
+    body = _BODY.render(lessons=lessons, total=total, date=date, machine=machine_line(machine), duration=duration)
+    return html_page(TITLE, body, _STYLE)
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:
@@ -138,25 +132,3 @@ def duration(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """Return a number with its noun in the right form: "1 lesson" or "3 lessons"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _card(lesson: Lesson) -> str:
-    rows = [_row(origin) for origin in lesson.origins]
-    results = "\n".join(['<ul role="list">', *rows, "</ul>"]) if rows else ""
-    return f"""\
-<li>
-<div class="head"><h2><a href="{escape(lesson.page)}">{escape(lesson.title)}</a></h2>
-<span class="time">{duration(lesson.seconds)}</span></div>
-{results}
-</li>"""
-
-
-def _row(origin: Origin) -> str:
-    note = ""
-    if origin.origin == "recording":
-        stamp = origin.machine[:1].upper() + origin.machine[1:]
-        note = f'<span class="quiet">{escape(stamp)}. Why not live: {escape(origin.reason)}</span>'
-    return (
-        f'<li><span class="badge {escape(origin.origin)}">{escape(origin.origin)}</span>'
-        f"<span>{escape(origin.what)}</span>{note}</li>"
-    )

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from tutorial_utils.base.paths import ROOT
 
-# Ships the network of lesson 04, and the course takes that file alone. It is installed without its dependencies (no list
-# can say that of one package): they would bring OpenCV, and a second ONNX Runtime that overwrites a GPU build.
+# Ships the network of lesson 04, and the course takes that file alone. It is installed without its dependencies, which
+# no list can say of one package: they would bring OpenCV, and a second ONNX Runtime that overwrites a GPU build.
 TEXT_DETECTION = "rapidocr-onnxruntime==1.4.4"
 # NVIDIA's full TensorRT comes with environment.yml, in the build for its CUDA. This is the range that the course takes.
 TENSORRT = "tensorrt>=10,<12"
