@@ -241,7 +241,7 @@ def test_probe_survives_a_module_without_a_spec(monkeypatch):
 
 def test_default_environment_without_a_gpu():
     found = on_cpu()
-    available = {row["what"] for row in found.rows() if row["here"] == "yes"}
+    available = {what for what, here, _, _ in found.rows() if here == "yes"}
     assert available == {
         "Paddle on the CPU",
         "Paddle to ONNX",
@@ -253,10 +253,10 @@ def test_default_environment_without_a_gpu():
     assert found.missing_for_default() == []
     assert found.tensorrt_build.reason == "TensorRT-RTX 1.7.1.116."
     assert found.tensorrt_run.reason.startswith("No NVIDIA driver found")
-    for row in found.rows():
-        assert (row["remedy"] == "") is (row["here"] == "yes")
-        if row["here"] == "no" and row["what"] != NO_DRIVER.name:
-            assert row["remedy"].startswith("Nothing is broken: ")
+    for what, here, _, remedy in found.rows():
+        assert (remedy == "") is (here == "yes")
+        if here == "no" and what != NO_DRIVER.name:
+            assert remedy.startswith("Nothing is broken: ")
 
 
 def test_bare_interpreter_is_told_what_to_install():
@@ -430,8 +430,8 @@ def test_text_fits_the_terminal_and_keeps_every_word(monkeypatch):
     found = on_gpu("9.0")
     text = str(found)
     assert max(len(line) for line in text.splitlines()) <= 72
-    for row in found.rows():
-        for words in (row["what"], row["why"], row["remedy"]):
+    for what, _, why, remedy in found.rows():
+        for words in (what, why, remedy):
             assert set(words.split()) <= set(text.split())
     assert "tensorrt-rtx==1.6.1.120" in text  # a command is not broken at its hyphens
 

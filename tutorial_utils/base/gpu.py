@@ -18,6 +18,7 @@ class Capability:
         reason: One sentence: what was found, or why it doesn't work.
         remedy: One sentence or command: what to do about it. Empty when it works.
         harmless: It doesn't work, and nothing is broken: this machine is as it should be.
+        untried: It should work, but its library took too long to be tried.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Capability:
     reason: str
     remedy: str
     harmless: bool = False
+    untried: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from tutorial_utils.base.gpu import Capability, Gpu, find_gpu
 from tutorial_utils.machine.facts import Library, cpu_model, find_libraries, operating_system
 from tutorial_utils.machine.rules import judge
 
+Row = tuple[str, str, str, str]  # what, whether it is so here, why, remedy
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -58,17 +60,9 @@ class Capabilities:
         """Return what the course can't do without on any machine."""
         return [self.paddle, self.onnx_export, self.onnxruntime_cpu, self.tensorrt_build]
 
-    def rows(self) -> list[dict[str, str]]:
-        """Return the table, one row for each capability, with the keys "what", "here", "why" and "remedy"."""
-        return [
-            {
-                "what": entry.name,
-                "here": "yes" if entry.available else "no",
-                "why": entry.reason,
-                "remedy": entry.remedy,
-            }
-            for entry in self.capabilities()
-        ]
+    def rows(self) -> list[Row]:
+        """Return the table, one row for each capability."""
+        return [(one.name, "yes" if one.available else "no", one.reason, one.remedy) for one in self.capabilities()]
 
     def machine(self) -> dict[str, Any]:
         """Return the stamp of a recording: the hardware and software that a measurement depends on."""
@@ -98,34 +92,30 @@ class Capabilities:
         table = "border-collapse: collapse; color: inherit;"
         style = "text-align: left; vertical-align: top; padding: 0.3em 0.8em 0.3em 0;"
         body = ""
-        for row in self.rows():
-            why = html.escape(row["why"])
-            if row["remedy"]:
-                remedy = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(row["remedy"]))
-                why += f"<br>→ {remedy}"
-            mark = "✓&nbsp;yes" if row["here"] == "yes" else "✗&nbsp;no"
-            what = f'<th scope="row" style="{style} white-space: nowrap;">{html.escape(row["what"])}</th>'
-            body += f'<tr>{what}<td style="{style}">{mark}</td><td style="{style}">{why}</td></tr>\n'
+        for what, here, why, remedy in self.rows():
+            why = html.escape(why)
+            if remedy:
+                why += "<br>→ " + re.sub("`(.+?)`", r"<code>\1</code>", html.escape(remedy))
+            mark = "✓&nbsp;yes" if here == "yes" else "✗&nbsp;no"
+            heading = f'<th scope="row" style="{style} white-space: nowrap;">{html.escape(what)}</th>'
+            body += f'<tr>{heading}<td style="{style}">{mark}</td><td style="{style}">{why}</td></tr>\n'
         caption = f'<caption style="text-align: left; padding-bottom: 0.5em;">{html.escape(self._heading())}</caption>'
         return f'<table style="{table}">\n{caption}\n<tbody>\n{body}</tbody>\n</table>'
 
 
-def text_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return rows with the keys "what", "here", "why" and "remedy" as text that fits the terminal."""
+def text_table(rows: Sequence[Row]) -> str:
+    """Return rows as text that fits the terminal."""
     width = min(shutil.get_terminal_size().columns, 120)
-    what_width = max(len(row["what"]) for row in rows)
-    here_width = max(len(row["here"]) for row in rows)
+    what_width, here_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     indent = " " * (what_width + here_width + 4)
     lines = []
-    for row in rows:
-        start = f"{row['what']:{what_width}}  {row['here']:{here_width}}  "
-        lines += textwrap.wrap(row["why"], width, initial_indent=start, subsequent_indent=indent)
-        if row["remedy"]:
-            arrow = f"{indent}-> "
-            # A command stays copyable: it is never broken at its hyphens.
-            lines += textwrap.wrap(
-                row["remedy"], width, initial_indent=arrow, subsequent_indent=indent + "   ", break_on_hyphens=False
-            )
+    for what, here, why, remedy in rows:
+        start = f"{what:{what_width}}  {here:{here_width}}  "
+        lines += textwrap.wrap(why, width, initial_indent=start, subsequent_indent=indent)
+        # A command stays copyable: it is never broken at its hyphens.
+        lines += textwrap.wrap(
+            remedy, width, initial_indent=f"{indent}-> ", subsequent_indent=indent + "   ", break_on_hyphens=False
+        )
     return "\n".join(lines)
 
 

@@ -22,21 +22,10 @@ from tutorial_utils.machine import checks, library_checks
 from tutorial_utils.machine.capabilities import Capabilities, assess, text_table
 from tutorial_utils.machine.checks import Check
 from tutorial_utils.machine.child import ask
-from tutorial_utils.machine.facts import Library, find_libraries, installed_versions
+from tutorial_utils.machine.facts import find_libraries, installed_versions
 from tutorial_utils.machine.needs import Needs, needs_of
 
 NOTEBOOKS = ROOT / "notebooks"
-
-
-# Fields of `Capabilities` that a library's own row depends on: a library that was too slow to be tried is a warning.
-_LIBRARY_OF = {
-    "paddle": "paddle",
-    "onnx_export": "paddle2onnx",
-    "onnxruntime_cpu": "onnxruntime",
-    "onnxruntime_cuda": "onnxruntime",
-    "pycuda": "pycuda",
-    "polygraphy": "polygraphy",
-}
 
 
 @dataclass(frozen=True)
@@ -85,11 +74,9 @@ class Diagnosis:
         return json.dumps(found, indent=2)
 
     def __str__(self) -> str:
-        rows = [{"what": c.name, "here": c.status, "why": c.reason, "remedy": c.remedy} for c in self.checks]
-        parts = [text_table(rows)]
+        parts = [text_table([(check.name, check.status, check.reason, check.remedy) for check in self.checks])]
         if self.lessons:
-            lessons = [{"what": x.lesson, "here": x.runs, "why": x.reason, "remedy": ""} for x in self.lessons]
-            parts.append(text_table(lessons))
+            parts.append(text_table([(lesson.lesson, lesson.runs, lesson.reason, "") for lesson in self.lessons]))
         first = self.first_to_mend
         if first:
             parts.append(f"Not ready. Mend this first: {first.name}. {first.remedy}")
@@ -126,12 +113,12 @@ def examine() -> Diagnosis:
         checks.disk(not found.missing_for_default()),
         checks.memory(),
         checks.integer_instructions(),
-        *_rows(found, libraries, "driver", "tensorrt_build", "tensorrt_int8", "paddle", "onnx_export", "paddle_gpu"),
+        *_rows(found, "driver", "tensorrt_build", "tensorrt_int8", "paddle", "onnx_export", "paddle_gpu"),
         library_checks.paddle_libraries(loader),
         library_checks.paddle_tensorrt_version(libraries.get("paddle"), loader),
-        *_rows(found, libraries, "paddle_tensorrt", "pycuda"),
+        *_rows(found, "paddle_tensorrt", "pycuda"),
         context,
-        *_rows(found, libraries, "tensorrt_run", "onnxruntime_cpu", "onnxruntime_cuda", "polygraphy"),
+        *_rows(found, "tensorrt_run", "onnxruntime_cpu", "onnxruntime_cuda", "polygraphy"),
         library_checks.polygraphy_switch(libraries),
         checks.text_detection(),
         library_checks.kernel(answers.get("kernel")),
@@ -159,15 +146,14 @@ def outlook(lesson: str, needs: Needs, found: Capabilities) -> LessonOutlook:
     return LessonOutlook(lesson, "live", "Everything runs on this machine.")
 
 
-def _rows(found: Capabilities, libraries: Mapping[str, Library], *fields: str) -> list[Check]:
+def _rows(found: Capabilities, *fields: str) -> list[Check]:
     """Turn capabilities into rows of the doctor's table."""
     needed = found.needed_for_default()
     rows = []
     for field in fields:
         capability = getattr(found, field)
-        library = libraries.get(_LIBRARY_OF.get(field, ""))
         status, remedy = "yes" if capability.available else "no", capability.remedy
-        if capability.available and library and library.slow:
+        if capability.available and capability.untried:
             status, remedy = "warning", "Run this again: a second import is faster."
         rows.append(Check(capability.name, status, capability.reason, remedy, needed=capability in needed))
     return rows

@@ -71,7 +71,7 @@ def _works(name: str, module: str, libraries: Mapping[str, Library]) -> Capabili
     if library.error:
         reason = f"{module} {library.version} is installed but broken: {library.error}."
         return Capability(name, False, reason, _install(requirement(module), options="--force-reinstall"))
-    return Capability(name, True, _found(module, library), "")
+    return Capability(name, True, _found(module, library), "", untried=library.slow)
 
 
 def _onnx_export(paddle: Capability, libraries: Mapping[str, Library]) -> Capability:
