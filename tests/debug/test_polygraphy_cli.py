@@ -76,5 +76,5 @@ def test_refusals(model, monkeypatch):
     with pytest.raises(InputError, match="no folder"):
         polygraphy_cli.run("polygraphy --version", model / "missing")
     monkeypatch.setattr(flavour, "is_installed", lambda module: module != "polygraphy")
-    with pytest.raises(BackendUnavailableError, match="pip install polygraphy"):
+    with pytest.raises(BackendUnavailableError, match='pip install "polygraphy'):
         polygraphy_cli.run("polygraphy --version", model)

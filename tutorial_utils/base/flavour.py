@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from types import ModuleType
 
 from tutorial_utils.base.errors import BackendUnavailableError
+from tutorial_utils.base.requirements import pip_install, requirement
 
 FLAVOUR_VARIABLE = "TUTORIAL_UTILS_TENSORRT"
 FLAVOURS = {"tensorrt_rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
@@ -76,14 +77,14 @@ def load() -> ModuleType:
     if name is None:
         raise BackendUnavailableError(
             "No TensorRT is installed.",
-            "Run `python -m pip install tensorrt-rtx`: it builds engines on any x86-64 Linux machine.",
+            f"Run `{pip_install(requirement('tensorrt_rtx'))}`: it builds engines on any x86-64 Linux machine.",
         )
     try:
         module = importlib.import_module(name)
     except Exception as error:  # a broken native library raises whatever it likes
         raise BackendUnavailableError(
             f"{FLAVOURS[name]} is installed but can't be imported: {error}.",
-            f"Reinstall it with `python -m pip install --force-reinstall {name.replace('_', '-')}`.",
+            f"Reinstall it with `{pip_install(requirement(name), options='--force-reinstall')}`.",
         ) from error
     if name == "tensorrt" and int(module.__version__.split(".")[0]) < 10:
         raise BackendUnavailableError(

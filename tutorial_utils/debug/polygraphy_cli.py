@@ -14,6 +14,7 @@ from pathlib import Path
 from tutorial_utils.base import child_process, flavour
 from tutorial_utils.base.errors import BackendUnavailableError, InputError
 from tutorial_utils.base.onnx_session import TELEMETRY_VARIABLE
+from tutorial_utils.base.requirements import pip_install, requirement
 
 # The console script `polygraphy` does the same, but it may belong to another Python than the one that runs the lesson.
 _MAIN = "import sys; from polygraphy.tools import main; sys.argv[0] = 'polygraphy'; sys.exit(main())"
@@ -84,7 +85,9 @@ def run(command: str, folder: str | Path) -> Result:
     if program != "polygraphy":
         raise InputError(f"`{command}` is no command of Polygraphy.", "Begin it with `polygraphy`.")
     if not flavour.is_installed("polygraphy"):
-        raise BackendUnavailableError("Polygraphy is not installed.", "Run `python -m pip install polygraphy`.")
+        raise BackendUnavailableError(
+            "Polygraphy is not installed.", f"Run `{pip_install(requirement('polygraphy'))}`."
+        )
     folder = Path(folder).absolute()
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}.", "Name the folder in which the command's files are.")

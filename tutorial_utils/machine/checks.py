@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from tutorial_utils.base import paths, requirements
 from tutorial_utils.base.flavour import is_installed
@@ -45,15 +45,6 @@ class Fix:
     apply: Callable[[], None]
 
 
-class Found(NamedTuple):
-    """What a check found; the fields are those of `Check`."""
-
-    status: Literal["yes", "warning", "no"]
-    reason: str
-    remedy: str = ""
-    fix: Fix | None = None
-
-
 @dataclass(frozen=True)
 class Check:
     """One row of the doctor's table.
@@ -75,6 +66,10 @@ class Check:
     needed: bool = False
 
 
+# What a check found: status, reason and, where there are any, remedy and fix.
+Found = tuple[str, str] | tuple[str, str, str] | tuple[str, str, str, Fix]
+
+
 def row(name: str, *, needed: bool = False) -> Callable[[Callable[..., Found | None]], Callable[..., Check | None]]:
     """Make a check return its row, or None where it says nothing about this machine.
 
@@ -87,7 +82,7 @@ def row(name: str, *, needed: bool = False) -> Callable[[Callable[..., Found | N
             try:
                 found = check(*arguments)
             except Exception as error:  # whatever a damaged installation makes it raise
-                found = Found("warning", f"This can't be examined: {type(error).__name__}: {error}.")
+                found = "warning", f"This can't be examined: {type(error).__name__}: {error}."
             return Check(name, *found, needed=needed) if found else None
 
         return guarded
@@ -101,11 +96,11 @@ def python() -> Found:
     found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {sys.prefix}."
     if sys.platform != "linux" or platform.machine().lower() not in ("x86_64", "amd64"):
         remedy = "Use Linux on x86-64, for example a container, a virtual machine or WSL 2."
-        return Found("no", f"{found} The libraries have no wheels for it.", remedy)
+        return "no", f"{found} The libraries have no wheels for it.", remedy
     if sys.version_info[:2] not in PYTHONS:
         remedy = "Install Python 3.10, 3.11 or 3.12, then run `make clean course PYTHON=python3.11`."
-        return Found("no", f"{found} Paddle 3.3.1 needs 3.10, 3.11 or 3.12.", remedy)
-    return Found("yes", found)
+        return "no", f"{found} Paddle 3.3.1 needs 3.10, 3.11 or 3.12.", remedy
+    return "yes", found
 
 
 @row("Packages", needed=True)
@@ -114,24 +109,24 @@ def packages(libraries: Mapping[str, Library]) -> Found:
     needed = requirements.light()
     if not needed:
         reason = "What the course needs isn't known here: the package is neither in a clone nor installed."
-        return Found("no", reason, "Clone the course, and run `make course` in it.")
+        return "no", reason, "Clone the course, and run `make course` in it."
     missing = {module: requirement for module, requirement in needed.items() if not is_installed(module)}
     if not missing:
-        return Found("yes", f"All {len(needed)} packages beside the large libraries.")
+        return "yes", f"All {len(needed)} packages beside the large libraries."
     # The whole list of tested versions is right only where nothing can be overwritten by it.
     remedy = f"Run `{pip_install(*missing.values())}`."
     if not libraries:
         remedy = "Run `make course`, or `python -m pip install -r requirements.txt`: it installs the libraries too."
-    return Found("no", f"Missing: {', '.join(missing)}.", remedy)
+    return "no", f"Missing: {', '.join(missing)}.", remedy
 
 
 @row("Text detection network")
 def text_detection() -> Found:
     """The package that holds the network of lesson 04; requirements.txt can't list it, see `requirements`."""
     if is_installed("rapidocr_onnxruntime"):
-        return Found("yes", "rapidocr-onnxruntime is installed, which ships the network of lesson 04.")
+        return "yes", "rapidocr-onnxruntime is installed, which ships the network of lesson 04."
     remedy = f"Run `{pip_install(requirements.TEXT_DETECTION, options='--no-deps')}`."
-    return Found("no", "rapidocr-onnxruntime, which ships the network of lesson 04, is not installed.", remedy)
+    return "no", "rapidocr-onnxruntime, which ships the network of lesson 04, is not installed.", remedy
 
 
 @row("Disk")
@@ -146,11 +141,11 @@ def disk(complete: bool) -> Found:
     purpose = "models and engines" if complete else "the libraries"
     reason = f"{free / GIB:.1f} GiB free at {place}; {purpose} want {wanted / GIB:.0f} GiB."
     if free >= wanted:
-        return Found("yes", reason)
+        return "yes", reason
     remedy = "Free some space (`python -m pip cache purge` helps)"
     if complete:
         remedy += f", or set {paths.CACHE_VARIABLE} to a folder on another disk"
-    return Found("warning", reason, f"{remedy}.")
+    return "warning", reason, f"{remedy}."
 
 
 @row("Memory")
@@ -159,8 +154,8 @@ def memory() -> Found:
     available = _available_memory()
     reason = f"{available / GIB:.1f} GiB available; a lesson wants {MEMORY_BYTES / GIB:.0f} GiB."
     if available >= MEMORY_BYTES:
-        return Found("yes", reason)
-    return Found("warning", reason, "Close other programs, or raise the memory limit of the container.")
+        return "yes", reason
+    return "warning", reason, "Close other programs, or raise the memory limit of the container."
 
 
 def _available_memory() -> int:
@@ -184,15 +179,15 @@ def integer_instructions() -> Found:
     """What the CPU multiplies INT8 numbers with: on some, ONNX Runtime by itself would give other INT8 results."""
     flags = cpu_flags()
     if not flags:
-        return Found("yes", "This system doesn't name them in /proc/cpuinfo.")
+        return "yes", "This system doesn't name them in /proc/cpuinfo."
     exact = [flag for flag in _EXACT_INSTRUCTIONS if flag in flags]
     if exact:
-        return Found("yes", f"{', '.join(exact)}: INT8 products are added in 32 bits.")
+        return "yes", f"{', '.join(exact)}: INT8 products are added in 32 bits."
     saturating = [title for flag, title in _SATURATING_INSTRUCTIONS.items() if flag in flags]
     if not saturating:
-        return Found("yes", "None for INT8: neither AVX2 nor VNNI.")
+        return "yes", "None for INT8: neither AVX2 nor VNNI."
     reason = f"{saturating[0]} only, no VNNI: ONNX Runtime would saturate INT8. The course turns on its exact mode."
-    return Found("yes", reason)
+    return "yes", reason
 
 
 @row("Cache", needed=True)
@@ -202,18 +197,18 @@ def cache() -> Found:
         folder = paths.cache_root()
     except ImportError:
         reason = "The user's cache folder isn't known without platformdirs."
-        return Found("no", reason, f"Run `{pip_install(requirements.requirement('platformdirs'))}`.")
+        return "no", reason, f"Run `{pip_install(requirements.requirement('platformdirs'))}`."
     if not folder.exists() and not os.path.lexists(folder) and os.access(_existing(folder), os.W_OK | os.X_OK):
         fix = Fix(f"create {folder}", lambda: folder.mkdir(parents=True))
         reason = f"{folder} doesn't exist, so writing to it can't be tried; it is created when it is first used."
-        return Found("warning", reason, f"Nothing is broken. {FIX_COMMAND} to create it now.", fix)
+        return "warning", reason, f"Nothing is broken. {FIX_COMMAND} to create it now.", fix
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         remedy = f"Give yourself write access, or set {paths.CACHE_VARIABLE} to a folder that you can write to."
-        return Found("no", f"{folder} can't be written to: {error.strerror}.", remedy)
-    return Found("yes", f"{folder} can be written to.")
+        return "no", f"{folder} can't be written to: {error.strerror}.", remedy
+    return "yes", f"{folder} can be written to."
 
 
 def _cache_root() -> Path:

@@ -38,22 +38,22 @@ def paddle_libraries(loader: Answer | None) -> Found | None:
     if loader.error:
         status = "warning" if loader.slow else "no"
         remedy = _AGAIN if loader.slow else f"Reinstall TensorRT. {FULL_STACK}"
-        return Found(status, f"Opening libnvinfer.so: {loader.error}.", remedy)
+        return status, f"Opening libnvinfer.so: {loader.error}.", remedy
     errors = loader.values["errors"]
     if not errors:
         where = "by the loader" if _on_loader_path() else "by Jupyter kernels of this environment"
-        return Found("yes", f"libnvinfer.so and libnvinfer_plugin.so are found {where}.")
+        return "yes", f"libnvinfer.so and libnvinfer_plugin.so are found {where}."
     reason = "Paddle opens TensorRT by names without a version. " + "; ".join(errors) + "."
     folder = tensorrt_libraries.libraries_folder()
     if folder is None:
-        return Found("no", reason, f"No TensorRT of pip is installed to link to. {FULL_STACK}")
+        return "no", reason, f"No TensorRT of pip is installed to link to. {FULL_STACK}"
     fix = Fix(
         f"link libnvinfer.so and libnvinfer_plugin.so in {folder}, and put that folder on the LD_LIBRARY_PATH of this "
         "environment's Jupyter kernel",
         lambda: make_findable(folder),
     )
     remedy = f"{FIX_COMMAND}, and for scripts `export LD_LIBRARY_PATH={folder}:$LD_LIBRARY_PATH` before Python starts."
-    return Found("no", reason, remedy, fix)
+    return "no", reason, remedy, fix
 
 
 @row("TensorRT version for Paddle")
@@ -73,13 +73,13 @@ def paddle_tensorrt_version(paddle: Library | None, loader: Answer | None) -> Fo
     opened = (number // (100 * step), number // 100 % step, number % 100)
     reason = f"Paddle was compiled for TensorRT {_dotted(compiled)} and opens {_dotted(opened)}."
     if opened[0] != compiled[0]:
-        return Found("no", f"{reason} The major versions don't fit.", FULL_STACK)
+        return "no", f"{reason} The major versions don't fit.", FULL_STACK
     if opened[:2] < compiled[:2]:
-        return Found("warning", f"{reason} An older one may crash.", FULL_STACK)
+        return "warning", f"{reason} An older one may crash.", FULL_STACK
     if opened[:2] >= (10, 8):
         known = "From 10.8 on, paddle.tensorrt can't convert pd_op.stack and pd_op.arange (Paddle issue 79319)."
-        return Found("warning", f"{reason} {known}", "Use 10.5, or name both in TensorRTConfig's disable_ops.")
-    return Found("yes", reason)
+        return "warning", f"{reason} {known}", "Use 10.5, or name both in TensorRTConfig's disable_ops."
+    return "yes", reason
 
 
 @row("CUDA context of PyCUDA")
@@ -93,11 +93,11 @@ def pycuda_context(pycuda: Capability, answer: Answer | None) -> Found | None:
     if not pycuda.available or answer is None:
         return None  # the row of PyCUDA says why
     if not answer.error:
-        return Found("yes", "The primary context of the first GPU can be retained.")
+        return "yes", "The primary context of the first GPU can be retained."
     if answer.slow:
-        return Found("warning", f"Retaining the primary context: {answer.error}.", _AGAIN)
+        return "warning", f"Retaining the primary context: {answer.error}.", _AGAIN
     remedy = "Look at `nvidia-smi` for other programs on the GPU and its compute mode, then at PyCUDA's CUDA version."
-    return Found("no", f"The primary context can't be retained: {answer.error}.", remedy)
+    return "no", f"The primary context can't be retained: {answer.error}.", remedy
 
 
 @row("Polygraphy's TensorRT")
@@ -109,10 +109,10 @@ def polygraphy_switch(libraries: Mapping[str, Library]) -> Found | None:
     wants_rtx = os.environ.get(POLYGRAPHY_SWITCH, "0") != "0"
     wanted = "tensorrt_rtx" if wants_rtx else "tensorrt"
     if wanted in libraries:
-        return Found("yes", f"Polygraphy uses {wanted}.")
+        return "yes", f"Polygraphy uses {wanted}."
     reason = f"Polygraphy looks for {wanted}, and only {'tensorrt_rtx' if rtx else 'tensorrt'} is installed."
     command = f"unset {POLYGRAPHY_SWITCH}" if wants_rtx else f"export {POLYGRAPHY_SWITCH}=1"
-    return Found("warning", reason, f"Before using Polygraphy with TensorRT, run `{command}`.")
+    return "warning", reason, f"Before using Polygraphy with TensorRT, run `{command}`."
 
 
 @row("Jupyter kernel", needed=True)
@@ -123,21 +123,21 @@ def kernel(answer: Answer | None) -> Found:
         answer: To "kernel"; None where Jupyter is not installed.
     """
     if answer is None:
-        return Found("no", "Jupyter is not installed.", _install("jupyterlab"))
+        return "no", "Jupyter is not installed.", _install("jupyterlab")
     if not is_installed("ipykernel"):
-        return Found("no", "This environment has no ipykernel.", _install("ipykernel"))
+        return "no", "This environment has no ipykernel.", _install("ipykernel")
     if answer.slow:
-        return Found("warning", f"Looking for the kernel: {answer.error}.", _AGAIN)
+        return "warning", f"Looking for the kernel: {answer.error}.", _AGAIN
     fix = Fix(f"describe this interpreter as the kernel python3 in {_kernel_folder()}", install_kernel)
     if answer.error:
         remedy = f"{FIX_COMMAND}: it installs the kernel's description."
-        return Found("no", f"There is no kernel python3 ({answer.error}).", remedy, fix)
+        return "no", f"There is no kernel python3 ({answer.error}).", remedy, fix
     command, folder = answer.values["argv"][0], answer.values["folder"]
     if not _is_this_python(command):
         reason = f"The kernel python3 of {folder} starts another interpreter, {command}."
         remedy = f"{FIX_COMMAND}, or delete that folder."
-        return Found("no", reason, remedy, fix)
-    return Found("yes", f"python3 of {folder} starts this interpreter.")
+        return "no", reason, remedy, fix
+    return "yes", f"python3 of {folder} starts this interpreter."
 
 
 def _dotted(version: tuple[int, ...]) -> str:
