@@ -56,6 +56,7 @@ def test_without_any_list_a_package_still_has_its_name(no_clone, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "requires", missing)
     assert requirements.light() == {}
     assert requirements.requirement("paddle") == "paddlepaddle"
+    assert requirements.requirement("tensorrt_rtx") == "tensorrt-rtx"
     assert requirements.requirement("ml_dtypes") == "ml-dtypes"
 
 

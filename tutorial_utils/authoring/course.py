@@ -113,7 +113,8 @@ def execute(path: Path) -> tuple[NotebookNode, float]:
 def kernel_environment() -> dict[str, str]:
     """Return the environment of a headless kernel: this package importable from any folder, and no progress bars.
 
-    ONNX Runtime sends no usage data from it: a lesson may import it before any module of this package.
+    ONNX Runtime sends no usage data from it: a lesson may import it before any module of this package. Else the kernel
+    finds what a learner's finds, and not what else this process does: see `child_process.environment`.
     """
     python_path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {TELEMETRY_VARIABLE: "1", **os.environ, "PYTHONPATH": python_path, PROGRESS_VARIABLE: "0"}

@@ -84,7 +84,9 @@ def requirement(module: str, extra: str = "default") -> str:
     for name in (extra, "dependencies", *everything):
         if module in everything.get(name, {}):
             return everything[name][module]
-    return DISTRIBUTIONS.get(module, (module.replace("_", "-"),))[-1]
+    name = module.replace("_", "-")
+    packages = DISTRIBUTIONS.get(module, (name,))
+    return name if name in packages else packages[-1]
 
 
 def pip_install(*requirements: str, options: str = "") -> str:
