@@ -6,8 +6,8 @@ bit, while the tensors between the layers grow: what badly scaled training does 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -34,8 +34,8 @@ def movable(model: onnx.ModelProto) -> list[str]:
     Args:
         model: The model. Its shapes are inferred for the channels of concatenated tensors.
     """
-    channels = _channels(model)
-    return [name for node in model.graph.node for name in node.output if _changes(model, channels, name)]
+    facts = _facts(model)
+    return [name for node in model.graph.node for name in node.output if _changes(model, facts, name)]
 
 
 def move_scale(model: onnx.ModelProto, tensor: str, factor: float) -> onnx.ModelProto:
@@ -58,7 +58,7 @@ def move_scale(model: onnx.ModelProto, tensor: str, factor: float) -> onnx.Model
         )
     moved = onnx.ModelProto()
     moved.CopyFrom(model)
-    changes = _changes(moved, _channels(moved), tensor)
+    changes = _changes(moved, _facts(moved), tensor)
     if not changes:
         raise InputError(
             f"The scale of the tensor {tensor} can't be moved to the layers after it.",
@@ -72,73 +72,75 @@ def move_scale(model: onnx.ModelProto, tensor: str, factor: float) -> onnx.Model
     return moved
 
 
-def _channels(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the channels of every tensor whose second dimension is known."""
+class _Facts(NamedTuple):
+    own: set[str]  # weights that one node alone reads: others would change more
+    widths: dict[str, int]  # second dimensions of tensors, their channels, and of weights
+
+
+def _facts(model: onnx.ModelProto) -> _Facts:
     graph = onnx.shape_inference.infer_shapes(model).graph
+    uses = Counter(name for node in graph.node for name in node.input)
+    own = {weight.name for weight in graph.initializer if uses[weight.name] == 1}
     dims = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)}
-    return {name: shape[1].dim_value for name, shape in dims.items() if len(shape) > 1}
+    widths = {name: shape[1].dim_value for name, shape in dims.items() if len(shape) > 1}
+    return _Facts(own, widths | {weight.name: weight.dims[1] for weight in graph.initializer if len(weight.dims) > 1})
 
 
-def _changes(model: onnx.ModelProto, channels: Mapping[str, int], tensor: str) -> Powers:
+def _changes(model: onnx.ModelProto, facts: _Facts, tensor: str) -> Powers:
     """Return which weights change when a tensor is scaled; none where the scale can't be moved."""
     graph = model.graph
-    uses = Counter(name for node in graph.node for name in node.input)
-    own = {weight.name for weight in graph.initializer if uses[weight.name] == 1}  # shared ones would change more
-    widths = {**channels, **{weight.name: weight.dims[1] for weight in graph.initializer if len(weight.dims) > 1}}
-    outputs = {value.name for value in graph.output}
     producer = next((node for node in graph.node if tensor in node.output), None)
-    changes: Powers = dict.fromkeys(_factors(producer, own), 1) if producer else {}
+    changes: Powers = dict.fromkeys(_factors(producer, facts), 1) if producer else {}
     scaled = {tensor: _WHOLE}  # tensors that grow, with the channels that do
     for node in graph.node if changes else ():
         reads = [name for name in node.input if name in scaled]
         if not reads:
             continue
-        passed = _passed(node, reads, scaled, own, widths)
+        passed = _passed(node, reads, scaled, facts)
         if not passed:
             return {}
         changes.update(passed[0])
         if passed[1]:
             scaled[node.output[0]] = passed[1]
-    return changes if outputs.isdisjoint(scaled) and changes.keys() <= own else {}
+    ends_inside = not any(value.name in scaled for value in graph.output)
+    return changes if ends_inside and changes.keys() <= facts.own else {}
 
 
-def _passed(node: onnx.NodeProto, reads: list[str], scaled: dict[str, slice], *facts: Any) -> Passed:
+def _passed(node: onnx.NodeProto, reads: list[str], scaled: dict[str, slice], facts: _Facts) -> Passed:
     if node.op_type not in _READERS or (node.op_type != "Conv" and any(scaled[name] != _WHOLE for name in reads)):
         return None
-    return _READERS[node.op_type](node, reads, scaled[reads[0]], *facts)
+    return _READERS[node.op_type](node, reads, scaled[reads[0]], facts)
 
 
-def _factors(producer: onnx.NodeProto, own: set[str]) -> Iterable[str]:
+def _factors(producer: onnx.NodeProto, facts: _Facts) -> Iterable[str]:
     """Return the weights to which a layer's output is proportional."""
     if producer.op_type == "Mul":
-        return own & set(producer.input)
+        return facts.own & set(producer.input)
     return producer.input[1:3] if producer.op_type in (*_LAYERS, "BatchNormalization") else ()
 
 
-def _layer(node: onnx.NodeProto, reads: list[str], part: slice, own: set[str], widths: dict[str, int]) -> Passed:
+def _layer(node: onnx.NodeProto, reads: list[str], part: slice, facts: _Facts) -> Passed:
     data, weight = node.input[:2]
     if reads != [data]:
         return None
     if part == _WHOLE:
         return {weight: -1}, None
-    if widths.get(weight) != widths.get(data):  # a convolution by groups of channels
+    if facts.widths.get(weight) != facts.widths.get(data):  # a convolution by groups of channels
         return None
-    powers = np.zeros((1, widths[data], 1, 1), np.float32)
+    powers = np.zeros((1, facts.widths[data], 1, 1), np.float32)
     powers[:, part] = -1
     return {weight: powers}, None
 
 
-def _product(node: onnx.NodeProto, reads: list[str], part: slice, own: set[str], widths: dict[str, int]) -> Passed:
+def _product(node: onnx.NodeProto, reads: list[str], part: slice, facts: _Facts) -> Passed:
     others = [name for name in node.input if name not in reads]
     if len(others) != 1:  # a square
         return None
-    return ({others[0]: -1}, None) if others[0] in own else ({}, _WHOLE)
+    return ({others[0]: -1}, None) if others[0] in facts.own else ({}, _WHOLE)
 
 
-def _concatenation(
-    node: onnx.NodeProto, reads: list[str], part: slice, own: set[str], widths: dict[str, int]
-) -> Passed:
-    names = list(node.input)
+def _concatenation(node: onnx.NodeProto, reads: list[str], part: slice, facts: _Facts) -> Passed:
+    names, widths = list(node.input), facts.widths
     if node.attribute[0].i != 1 or len(reads) != 1 or not widths.keys() >= set(names):
         return None
     start = sum(widths[name] for name in names[: names.index(reads[0])])
