@@ -64,7 +64,9 @@ def test_inference_experiment_runs(models, large_models):
     for precision, errors in found.agreement.items():
         assert max(errors.values()) < {"fp32": 2e-3, "fp16": 2e-2}[precision]
     assert found.top_k["right"]
-    assert all(row["message"] for row in found.mistakes if row["returned"] in ("False", "None"))
+    refused = [row["message"] for row in found.mistakes if row["returned"] in ("False", "None")]
+    assert refused
+    assert "TensorRT gave no message" not in refused
     assert found.capture["status"] == "cuda-python is not installed" or found.capture["relative_error"] < 1e-3
 
 
