@@ -191,10 +191,19 @@ def test_shape_range_out_of_order(shapes, message):
         (Profile.from_mapping({}), "ranges for nothing, but the dynamic inputs are x"),
         (Profile.batch("x", (3, 16, 16), opt=1, max=2), r"doesn't fit the input x of shape \(-1, 3, 32, 32\)"),
         (Profile.of(x=((1, 3, 32, 32), (2, 3, 32, 32), (2, 3, 64, 32))), "doesn't fit the input x"),
+        (Profile.of(x=((1, 3, 16, 32), (2, 3, 32, 32), (2, 3, 32, 32))), "doesn't fit the input x"),
         (Profile.batch("x", (3, 32), opt=1, max=2), "doesn't fit the input x"),
         (None, r"x has the dynamic shape \(-1, 3, 32, 32\), and there is no profile"),
     ],
-    ids=["unknown name", "missing input", "static dimension changed", "static dimension varies", "rank", "none"],
+    ids=[
+        "unknown name",
+        "missing input",
+        "static dimension changed",
+        "static dimension varies",
+        "static dimension begins lower",
+        "rank",
+        "none",
+    ],
 )
 def test_profile_that_does_not_fit_the_model(profile, message, fp32_model):
     with pytest.raises(ProfileError, match=message):

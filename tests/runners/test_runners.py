@@ -113,6 +113,11 @@ def test_shape_outside_a_profile(batch, allowed):
         spec.check(images(batch))
 
 
+def test_an_empty_batch_fits_no_model():
+    with pytest.raises(InputError, match=r"shape \(0, 3, 32, 32\), but the model takes \(any, 3, 32, 32\)"):
+        TensorSpec("x", np.dtype("float32"), (-1, 3, 32, 32)).check(images(0))
+
+
 # --- Paddle ----------------------------------------------------------------------------------------------------------
 
 
