@@ -1,6 +1,5 @@
 import os
 import subprocess
-import sys
 
 import pytest
 
@@ -33,14 +32,6 @@ def test_process_that_dies():
 def test_environment_is_this_process(tmp_path, monkeypatch):
     monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path))
     assert child_process.run(paths.cache_dir) == tmp_path
-
-
-def test_module_of_this_package_is_found_from_any_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", ["", *(folder for folder in sys.path if folder != str(paths.ROOT))])
-    (tmp_path / "says.py").write_text("import os, sys, tutorial_utils\nprint(os.environ['WORD'], sys.argv[1:])")
-    done = child_process.run_module("says", 1, tmp_path, WORD="hello")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"hello ['1', '{tmp_path}']\n", "")
 
 
 def test_folders_that_come_first(monkeypatch):

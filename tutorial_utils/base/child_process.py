@@ -30,23 +30,6 @@ def environment(*first: str, **changes: str) -> dict[str, str]:
     return {**os.environ, **changes, "PYTHONPATH": path}
 
 
-def run_module(module: str, *arguments: object, **changes: str) -> "subprocess.CompletedProcess[str]":
-    """Run a module as ``python -m`` does, and return how it ended, with its stdout and stderr as text.
-
-    Args:
-        module: Its full name.
-        arguments: Those of its command line, as text.
-        changes: Variables of its environment that differ from this process's.
-    """
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env=environment(**changes),
-    )
-
-
 def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in a fresh process and return its result. What it prints is dropped.
 

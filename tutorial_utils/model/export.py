@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +58,13 @@ def to_onnx(
 def _run_worker(model: Path, params: Path, onnx_path: Path, opset: int, samples: Path | None) -> None:
     """Let `paddle2onnx_worker` write the model and the samples, and raise what kept it from that."""
     arguments = [model, params, onnx_path, opset, *([samples] if samples else [])]
-    worker = "tutorial_utils.model.paddle2onnx_worker"
-    done = child_process.run_module(worker, *arguments, **_KEEP_MEMORY, GLOG_minloglevel="3")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tutorial_utils.model.paddle2onnx_worker", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=child_process.environment(**_KEEP_MEMORY, GLOG_minloglevel="3"),
+    )
     if done.returncode == 0:
         return
     if done.returncode == WORKER_COURSE_ERROR:
