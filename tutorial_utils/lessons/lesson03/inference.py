@@ -143,13 +143,15 @@ def _agreement(built: engine.Engine, reference: Path, images: np.ndarray) -> dic
 def _mistakes(plan: bytes) -> list[dict[str, str]]:
     """Make mistakes on purpose, each with an engine and a context of its own, and keep what TensorRT answers."""
     stream = by_hand.cuda.Stream()
+    tensors = by_hand.tensors(by_hand.load(plan, MessageLog()))
+    output = next(name for name, (mode, *_) in tensors.items() if mode == "OUTPUT")
     good, too_large = (BATCH, *data.IMAGE_SHAPE), (LARGEST + 1, *data.IMAGE_SHAPE)
     attempts: dict[str, Callable[[Any], Any]] = {
         "shape outside the profile": lambda context: context.set_input_shape("x", too_large),
         "shape of another rank": lambda context: context.set_input_shape("x", good[1:]),
         "shape of an unknown input": lambda context: context.set_input_shape("image", good),
         "address of an unknown tensor": lambda context: context.set_tensor_address("image", 0),
-        "output shape before the input's": lambda context: tuple(context.get_tensor_shape("fetch_name_0")),
+        "output shape before the input's": lambda context: tuple(context.get_tensor_shape(output)),
         "inputs without a shape": lambda context: list(context.infer_shapes()),
         "run without a shape": lambda context: context.execute_async_v3(stream.handle),
         "run without addresses": lambda context: (
