@@ -13,7 +13,10 @@ from tutorial_utils.measure.deployment import Row
 from tutorial_utils.model.data import Dataset
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#5f6b76"
 WIDTH_INCHES = 9  # of a notebook's column, at the resolution below
@@ -59,6 +62,24 @@ def new_figure(height_inches: float, **subplots: Any) -> tuple["Figure", Any]:
     return figure, axes
 
 
+def name_rows(axes: "Axes", labels: Sequence[str]) -> None:
+    """Name the rows of a figure, bars or marks at 0, 1, ..., with the first at the top."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+
+
+def plain_numbers(axis: "Axis") -> None:
+    """Make an axis logarithmic, with numbers such as 0.1 and 100 at it instead of powers of ten."""
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def note(axes: "Axes", text: str, at: tuple[float, float], points: tuple[float, float], **style: Any) -> "Annotation":
+    """Write a small text some points away from a place, centred on its height."""
+    style = {"textcoords": "offset points", "va": "center", "fontsize": 9, **style}
+    return axes.annotate(text, at, xytext=points, **style)
+
+
 def samples(dataset: Dataset, count: int = 12) -> Picture:
     """Draw the first images of a dataset, with their labels."""
     figure, axes = new_figure(1.3, nrows=1, ncols=count)
@@ -86,15 +107,11 @@ def latency(groups: Sequence[tuple[str, Sequence[Row]]]) -> Picture:
         median, tail = row.latency.median_ms, row.latency.p99_ms
         axes.plot([median, tail], [position] * 2, color=colours[where], linewidth=2, solid_capstyle="butt")
         axes.plot(median, position, markers[where], color=colours[where], markersize=8)
-        label = axes.annotate(
-            f"{median:.3g} ms", (tail, position), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9
-        )
+        label = note(axes, f"{median:.3g} ms", (tail, position), (7, 0))
         label.set_in_layout(False)  # there is room for it, see the limit of the axis
-    axes.set_yticks(range(len(rows)), [row.label for _, row in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xscale("log")
+    name_rows(axes, [row.label for _, row in rows])
+    plain_numbers(axes.xaxis)
     axes.set_xlim(right=axes.get_xlim()[1] * 2)  # room for the last label
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     batch = rows[0][1].latency.batch
     axes.set_xlabel(f"milliseconds for a batch of {batch}, copies included: median (mark) to 99th percentile (line)")
     for where, colour in colours.items():

@@ -29,16 +29,10 @@ _STAGE_CALLS = 100
 
 @dataclass(frozen=True)
 class Overlap:
-    """Orders of work at one batch size.
+    """Orders of work at one batch size: times of a run by order, "one by one", "1 stream", ...
 
-    Attributes:
-        batch: Images in a batch.
-        batches_per_run: Batches in a run.
-        bytes_in: Bytes of the images of a batch.
-        bytes_out: Bytes of its logits.
-        stages_ms: Milliseconds of "copy in", "engine", "copy out", and of "enqueue" on the host.
-        stages_graph_ms: The same with the engine as a CUDA graph.
-        runs: Times of a run by order of work: "one by one", "1 stream", ...
+    Stages are milliseconds of "copy in", "engine", "copy out", and of "enqueue" on the host: with calls of the engine,
+    and with it as a CUDA graph. Bytes are those of a batch of images, and of its logits.
     """
 
     batch: int
@@ -56,7 +50,7 @@ class Asynchrony:
 
     Attributes:
         overlap: One entry for each of `BATCHES`.
-        copied_bytes: Bytes of the images that `copies` took to the GPU.
+        copied_bytes: Size of the images that `copies` took to the GPU.
         copies: Times from "pinned" and from "pageable" memory.
         cuda_graph: Times of one image by clock, "host" or "device", and by "calls" or "graph".
         relative_error: Largest difference of a lane's logits from `TensorRTRunner`'s.
@@ -70,14 +64,7 @@ class Asynchrony:
 
 
 def measure(models: Mapping[str, Path], seconds: float = 0.5) -> dict[str, Any]:
-    """Run the experiment on this machine's GPU.
-
-    Args:
-        models: ONNX files by name: ResNet-50 in FP16.
-        seconds: About how long to time each candidate.
-
-    Returns:
-        What `read` takes.
+    """Run the experiment on this machine's GPU, each candidate for about so many seconds; return what `read` takes.
 
     Raises:
         BackendUnavailableError: TensorRT engines can't run here.
@@ -192,11 +179,7 @@ def draw_timeline(orders: Mapping[str, Sequence[Span]]) -> Picture:
 
 
 def draw_streams(overlap: Sequence[Overlap]) -> Picture:
-    """Draw the time of a batch in every order of work on the GPU, each with its bound where that is known.
-
-    Args:
-        overlap: One entry for each batch size.
-    """
+    """Draw the time of a batch in every order of work on the GPU, each with its bound where that is known."""
     names = list(overlap[0].runs)
     figure, axes = plotting.new_figure(0.9 + 0.27 * len(names), ncols=len(overlap), sharey=True, squeeze=False)
     lines, best = [], []
@@ -204,18 +187,12 @@ def draw_streams(overlap: Sequence[Overlap]) -> Picture:
         times = {name: run.median_ms / entry.batches_per_run for name, run in entry.runs.items()}
         for position, name in enumerate(names):
             one.barh(position, times[name], color=_colour(name), height=0.7)
-            one.annotate(
-                f"{times[name]:.2f}", (max(times[name], bound(entry, name) or 0), position),
-                xytext=(8, 0), textcoords="offset points",
-                va="center", fontsize=9,
-            )  # fmt: skip
+            lines.append(f"batch {entry.batch:2}  {name:24} {times[name]:7.3f} ms")
             limit = bound(entry, name)
             if limit is not None:
                 one.plot([limit] * 2, [position - 0.42, position + 0.42], color="black", linewidth=2)
-            lines.append(
-                f"batch {entry.batch:2}  {name:24} {times[name]:7.3f} ms"
-                + (f"  bound {limit:7.3f} ms" if limit is not None else "")
-            )
+                lines[-1] += f"  bound {limit:7.3f} ms"
+            plotting.note(one, f"{times[name]:.2f}", (max(times[name], limit or 0), position), (8, 0))
         one.set_xlim(right=1.2 * max(times.values()))
         one.set_title(f"batch of {entry.batch}", fontsize=10)
         one.set_xlabel("milliseconds for a batch")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.fft
+import scipy.stats
 from threadpoolctl import threadpool_limits
 
 from tutorial_utils import plotting
@@ -35,21 +36,13 @@ _ROUNDS, _CALLS, _WARM_UP_CALLS = 10, 5, 5
 
 @dataclass(frozen=True)
 class Shape:
-    """A convolution of stride 1 whose output is as large as its input: "same" padding, odd kernel.
-
-    Attributes:
-        batch: Images.
-        channels_in: Channels of the input.
-        channels_out: Channels of the output.
-        size: Height and width of the image.
-        kernel: Height and width of the kernel.
-    """
+    """A convolution of stride 1 whose output is as large as its input: "same" padding, odd kernel."""
 
     batch: int
     channels_in: int
     channels_out: int
-    size: int
-    kernel: int
+    size: int  # height and width of the image
+    kernel: int  # and of the kernel
 
     def __str__(self) -> str:
         return (
@@ -149,12 +142,8 @@ def cpu_calls(shape: Shape) -> dict[str, Callable[[], np.ndarray]]:
 def measure_cpu(shapes: Sequence[Shape] = CPU_SHAPES, seconds: float = 0.1) -> dict[str, dict[str, Measurement]]:
     """Time the algorithms in turn with numpy on one core: more would measure the thread pool of its matrix product.
 
-    Args:
-        shapes: The convolutions.
-        seconds: About how long to time each algorithm at each shape.
-
     Returns:
-        Measurements by shape and algorithm.
+        Measurements by shape and algorithm, each of about so many seconds.
     """
     with threadpool_limits(1):
         return {
@@ -176,18 +165,13 @@ def fixed_choices(times: dict[str, dict[str, float]]) -> dict[str, float]:
     Returns:
         By implementation: the geometric mean over the shapes of its time divided by the fastest one's.
     """
-    ratios = {name: [] for name in next(iter(times.values()))}
-    for by_name in times.values():
-        for name, milliseconds in by_name.items():
-            ratios[name].append(milliseconds / min(by_name.values()))
-    return {name: float(np.exp(np.mean(np.log(values)))) for name, values in ratios.items()}
+    names = list(next(iter(times.values())))
+    ratios = [[by_name[name] / min(by_name.values()) for name in names] for by_name in times.values()]
+    return dict(zip(names, scipy.stats.gmean(ratios).tolist(), strict=True))
 
 
 def measure_gpu(shapes: Sequence[Shape] = GPU_SHAPES) -> dict[str, dict[str, float]]:
-    """Time the algorithms and cuDNN's convolutions in turn with PyTorch.
-
-    Returns:
-        Median milliseconds by shape and implementation.
+    """Time the algorithms and cuDNN's convolutions in turn with PyTorch; return `medians`.
 
     Raises:
         BackendUnavailableError: There is no PyTorch with a GPU.
@@ -250,17 +234,15 @@ def draw_winners(times: dict[str, dict[str, float]], where: str) -> Picture:
 
     Args:
         times: Median milliseconds by shape and implementation.
-        where: The machine, for the title.
+        where: The machine.
     """
     names = list(next(iter(times.values())))
     figure, axes = plotting.new_figure(1.3 + 0.42 * len(times))
     for name, (colour, marker) in zip(names, _STYLES, strict=False):
         ratios = [by_name[name] / min(by_name.values()) for by_name in times.values()]
         axes.plot(ratios, range(len(times)), marker, color=colour, markersize=8, alpha=0.85, label=name)
-    axes.set_yticks(range(len(times)), list(times))
-    axes.set_ylim(len(times) - 0.5, -0.5)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    plotting.name_rows(axes, list(times))
+    plotting.plain_numbers(axes.xaxis)
     axes.axvline(1, color=GREY, linewidth=1)
     axes.set_xlabel(f"time as a multiple of the fastest implementation of the row ({where})")
     figure.legend(loc="outside upper left", ncols=5, frameon=False)

@@ -20,13 +20,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A quantized model's quality.
-
-    Attributes:
-        accuracy: Fraction of right answers on the test images.
-        sqnr_db: How far its logits are from the FP32 model's: signal over quantization noise in decibels.
-        scales: Scale of each quantized activation, by tensor name.
-    """
+    """A quantized model: accuracy, 0 to 1; signal over noise of its logits in decibels; scale of each activation."""
 
     accuracy: float
     sqnr_db: float
@@ -38,14 +32,10 @@ class Calibrated:
 
 
 class CalibrationTrial:
-    """Quantizes one model with different calibrations and measures each on the same test images.
-
-    Args:
-        fp32_path: The FP32 model.
-        test_set: Test images and labels.
+    """Quantizes one FP32 model with different calibrations and measures each on the same test images.
 
     Attributes:
-        reference_accuracy: Accuracy of the FP32 model.
+        reference_accuracy: Accuracy of the FP32 model, 0 to 1.
     """
 
     def __init__(self, fp32_path: Path, test_set: Dataset):
@@ -58,16 +48,7 @@ class CalibrationTrial:
     def run(
         self, images: np.ndarray, method: quantization.CalibrationMethod = "minmax", per_channel: bool = True
     ) -> Calibrated:
-        """Quantize with these calibration images and measure.
-
-        Args:
-            images: Calibration images, float32 ``[N, ...]`` as the model's input.
-            method: How ranges are chosen, as for `quantization.to_int8`.
-            per_channel: One scale for each output channel of a weight.
-
-        Raises:
-            CalibrationError: The images don't fit the model, or the method is unknown.
-        """
+        """Quantize with these calibration images and measure. Arguments and errors are those of `to_int8`."""
         with tempfile.TemporaryDirectory() as folder:
             path = quantization.to_int8(
                 self._fp32_path, Path(folder) / "int8.onnx", images, method=method, per_channel=per_channel
@@ -83,48 +64,30 @@ class CalibrationTrial:
 
 
 def activation_scales(onnx_path: str | Path) -> dict[str, float]:
-    """Return the scale of each quantized activation, by the name of the tensor that goes into QuantizeLinear.
-
-    Raises:
-        ModelFileError: The model is missing or damaged.
-    """
-    graph = onnx_file.load(onnx_path).graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    return {
-        node.input[0]: float(numpy_helper.to_array(constants[node.input[1]]))
-        for node in graph.node
-        if node.op_type == "QuantizeLinear"
-    }
+    """Return the scale of each quantized activation, by the name of the tensor that goes into QuantizeLinear."""
+    return {name: float(scale) for name, scale in _scales(onnx_path, "QuantizeLinear").items()}
 
 
 def weight_scales(onnx_path: str | Path) -> dict[str, np.ndarray]:
-    """Return the scales of each quantized weight: one number, or one for each output channel.
+    """Return the scales of each quantized weight: one number, or one for each output channel."""
+    found = _scales(onnx_path, "DequantizeLinear").items()
+    return {name.removesuffix("_quantized"): scale for name, scale in found if name.endswith("_quantized")}
 
-    Raises:
-        ModelFileError: The model is missing or damaged.
-    """
+
+def _scales(onnx_path: str | Path, operator: str) -> dict[str, np.ndarray]:
     graph = onnx_file.load(onnx_path).graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    return {
-        node.input[0].removesuffix("_quantized"): numpy_helper.to_array(constants[node.input[1]])
-        for node in graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in constants
-    }
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    return {node.input[0]: constants[node.input[1]] for node in graph.node if node.op_type == operator}
 
 
 _COLOURS = (BLUE, RED, GREEN, ORANGE)
 
 
 def draw_thresholds(tensors: Mapping[str, np.ndarray], chosen: Mapping[str, Mapping[str, float]]) -> Picture:
-    """Draw a histogram of each tensor, with the magnitude at which each method cuts off.
-
-    Args:
-        tensors: Values by tensor name.
-        chosen: By method: the threshold of each tensor.
-    """
-    figure, axes = plotting.new_figure(1.0 + 1.25 * len(tensors), nrows=len(tensors))
+    """Draw a histogram of each tensor, with the magnitude at which each method cuts off: its threshold, by name."""
+    figure, _ = plotting.new_figure(1.0 + 1.25 * len(tensors), nrows=len(tensors))
     lines = []
-    for one, (name, values) in zip(np.atleast_1d(axes), tensors.items(), strict=True):
+    for one, (name, values) in zip(figure.axes, tensors.items(), strict=True):
         largest = max([float(np.abs(values).max()), *(by_name[name] for by_name in chosen.values())])
         one.hist(np.abs(values).ravel(), np.linspace(0, largest, 120), color=GREY, alpha=0.55)
         for (method, by_name), colour in zip(chosen.items(), _COLOURS, strict=False):
@@ -134,8 +97,8 @@ def draw_thresholds(tensors: Mapping[str, np.ndarray], chosen: Mapping[str, Mapp
         one.set_yscale("log")
         one.set_ylabel("values")
         one.set_title(name, fontsize=10, loc="left")
-    np.atleast_1d(axes)[-1].set_xlabel("magnitude")
-    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.axes[-1].set_xlabel("magnitude")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=len(chosen), frameon=False)
     alt = (
         f"Histograms of the magnitudes of {len(tensors)} activations, counts on a logarithmic axis, with the threshold "
@@ -149,7 +112,7 @@ def draw_quality(groups: Sequence[tuple[str, Mapping[str, Calibrated]]], interva
 
     Args:
         groups: Title and models by name, such as ``[("method", {"minmax": ...}), ("images", {...})]``.
-        interval: Confidence interval of the FP32 model's accuracy, 0 to 1: drawn as a band.
+        interval: Of the FP32 model's accuracy, 0 to 1: drawn as a band.
     """
     rows = [(title, name, one) for title, models in groups for name, one in models.items()]
     figure, (left, right) = plotting.new_figure(1.0 + 0.3 * len(rows), ncols=2, sharey=True, width_ratios=[1.4, 1])
@@ -158,8 +121,7 @@ def draw_quality(groups: Sequence[tuple[str, Mapping[str, Calibrated]]], interva
     for position, (title, _, one) in enumerate(rows):
         left.barh(position, one.sqnr_db, color=colours[title], height=0.7)
         right.plot(100 * one.accuracy, position, "o", color=colours[title], markersize=7)
-    left.set_yticks(range(len(rows)), [name for _, name, _ in rows])
-    left.set_ylim(len(rows) - 0.4, -0.6)
+    plotting.name_rows(left, [name for _, name, _ in rows])
     left.set_xlabel("signal to quantization noise of the logits, dB")
     right.set_xlabel("accuracy, % (band: 95 % interval of FP32)")
     for title, colour in colours.items():

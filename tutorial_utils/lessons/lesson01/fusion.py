@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +39,6 @@ def device_times(
 
     Returns:
         Number of kernels and times, under "fused" and "marked".
-
-    Raises:
-        BackendUnavailableError: TensorRT engines can't run here.
-        ModelFileError: The model is missing.
     """
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
@@ -77,17 +73,12 @@ def measure(models: Mapping[str, Path]) -> list[dict[str, Any]]:
     ]
 
 
-def read(rows: Sequence[Mapping[str, Any]]) -> list[FusionRow]:
-    """Return the rows that `measure` made."""
-    return [FusionRow(**{**row, "times": Measurement.from_dict(row["times"])}) for row in rows]
-
-
 EXPERIMENT = Experiment(
     name="lesson01_fusion",
     title="Engines with and without layer fusion",
     method=METHOD,
     measure=lambda models: {"rows": measure(models)},
-    read=lambda data: read(data["rows"]),
+    read=lambda data: [FusionRow(**{**row, "times": Measurement.from_dict(row["times"])}) for row in data["rows"]],
     models=tuple(f"{name}.onnx" for name, _, _ in CASES),
 )
 
@@ -98,17 +89,16 @@ def draw_bytes_moved(networks: Mapping[str, Mapping[str, Dataflow]]) -> plotting
     Args:
         networks: For each network its variants, such as ``{"quick": {"ONNX nodes": ..., "fused engine": ...}}``.
     """
-    figure, axes = plotting.new_figure(2.6, nrows=1, ncols=len(networks))
+    figure, _ = plotting.new_figure(2.6, nrows=1, ncols=len(networks))
     lines, fractions = [], []
-    for one, (network, variants) in zip([axes] if len(networks) == 1 else axes, networks.items(), strict=True):
+    for one, (network, variants) in zip(figure.axes, networks.items(), strict=True):
         for row, (name, flow) in enumerate(variants.items()):
             read, written = flow.read_bytes / 1e6, flow.written_bytes / 1e6
             one.barh(row, read, color=plotting.BLUE, label="read" if row == 0 else None)
             one.barh(row, written, left=read, color=plotting.ORANGE, label="written" if row == 0 else None)
             one.text(read + written, row, f" {read + written:.0f}", va="center", fontsize=9)
             lines.append(f"{network}, {name}: {read:.1f} MB read, {written:.1f} MB written, {len(flow.steps)} steps")
-        one.set_yticks(range(len(variants)), variants)
-        one.set_ylim(len(variants) - 0.4, -0.6)
+        plotting.name_rows(one, variants)
         one.set_xlim(right=1.18 * max(flow.moved_bytes for flow in variants.values()) / 1e6)
         one.set_title(network, fontsize=11)
         one.set_xlabel("MB of activations for one batch")

@@ -17,7 +17,7 @@ STAGES = ("copy in", "engine", "copy out")
 
 
 class Lanes:
-    """The orders in which batches can take turns on the lanes of an engine.
+    """The orders in which batches can take turns on the lanes of an engine. It raises what `TensorRTRunner` raises.
 
     Args:
         engine: The engine, with one input.
@@ -27,10 +27,6 @@ class Lanes:
 
     Attributes:
         runners: A runner for each lane.
-
-    Raises:
-        BackendUnavailableError: There is no GPU, or this TensorRT doesn't capture CUDA graphs by itself.
-        PlanError: The runtime refuses the plan.
     """
 
     def __init__(self, engine: Engine, images: np.ndarray, count: int, *, cuda_graph: bool = False):

@@ -25,30 +25,17 @@ _REPEATS = 3
 
 @dataclass(frozen=True)
 class Load:
-    """One load of a cached engine on a GPU.
+    """One load of a cached engine on a GPU: milliseconds of each step, and bytes of activation memory."""
 
-    Attributes:
-        read_ms: Milliseconds to find the plan in the cache, read it and compare its checksum.
-        deserialize_ms: Milliseconds to deserialize it.
-        context_ms: Milliseconds to create an execution context.
-        reported_bytes: Activation memory that the build reported.
-        asked_bytes: Device memory that the deserialized engine asks for.
-    """
-
-    read_ms: float
+    read_ms: float  # finding the plan in the cache, reading it and comparing its checksum
     deserialize_ms: float
-    context_ms: float
-    reported_bytes: int
-    asked_bytes: int
+    context_ms: float  # creating an execution context
+    reported_bytes: int  # by the build
+    asked_bytes: int  # by the deserialized engine
 
 
 def load(onnx_path: Path, options: engine.BuildOptions) -> Load:
-    """Load a cached engine once, from the file to a context that can run. Call it in a fresh process.
-
-    Raises:
-        PlanError: The runtime refuses the plan.
-        BuildError: There is no memory for a context.
-    """
+    """Load a cached engine once, from the file to a context that can run. Call it in a fresh process."""
     from tutorial_utils.base.errors import BuildError, PlanError
     from tutorial_utils.engine.tensorrt import MessageLog, checked, trt
     from tutorial_utils.runners.tensorrt import primary_context
@@ -90,7 +77,7 @@ def damaged(plan: bytes) -> dict[str, bytes]:
     return {
         "untouched": plan,
         "cut to half": plan[: len(plan) // 2],
-        "another version in the header": plan[:26] + bytes([plan[26] ^ 0xFF]) + plan[27:],
+        "another version in the header": _flipped(plan, 26),
         "one byte of the middle altered": _flipped(plan, len(plan) // 2),
         "another magic number": b"ftrt" + plan[4:],
         "empty": b"",
@@ -117,17 +104,9 @@ class Plans:
     refusals: dict[str, str]
 
 
-def loads(onnx_path: Path, sample: tuple[int, ...], batch: int) -> dict[str, float]:
-    """Build a model's engine, load it a few times, each in a fresh process, and return the fields of `Start`.
-
-    Args:
-        onnx_path: The model. Its one input is called x.
-        sample: Shape of one image.
-        batch: Largest batch of the profile.
-    """
-    options = engine.BuildOptions(profiles=(engine.Profile.batch("x", sample, opt=batch, max=batch),))
-    built = engine.build(onnx_path, options)
-    results = [asdict(child_process.run(load, onnx_path, options)) for _ in range(_REPEATS)]
+def loads(built: engine.Engine) -> dict[str, float]:
+    """Load a cached engine a few times, each in a fresh process, and return the fields of `Start`."""
+    results = [asdict(child_process.run(load, built.onnx_path, built.options)) for _ in range(_REPEATS)]
     medians = {name: round(statistics.median(one[name] for one in results), 3) for name in results[0]}
     return {
         "parse_ms": round(1000 * built.report.parse_seconds, 3),
@@ -149,10 +128,12 @@ def refusals(plan: bytes) -> dict[str, str]:
 
 def measure(models: Mapping[str, Path]) -> dict[str, Any]:
     """Load the engines of all `CASES`, and damaged plans of the first; return what `read` takes."""
-    measured = {name: loads(models[name], sample, batch) for name, sample, batch in CASES}
-    first, sample, batch = CASES[0]
-    options = engine.BuildOptions(profiles=(engine.Profile.batch("x", sample, opt=batch, max=batch),))
-    return {"loads": measured, "refusals": refusals(engine.build(models[first], options).plan)}
+    engines = {}
+    for name, sample, batch in CASES:
+        profile = engine.Profile.batch("x", sample, opt=batch, max=batch)
+        engines[name] = engine.build(models[name], engine.BuildOptions(profiles=(profile,)))
+    first, *_ = engines.values()
+    return {"loads": {name: loads(one) for name, one in engines.items()}, "refusals": refusals(first.plan)}
 
 
 def read(data: Mapping[str, Any]) -> Plans:
@@ -177,24 +158,16 @@ def draw_times(networks: Mapping[str, Mapping[str, float]]) -> plotting.Picture:
         for position, step in zip(positions, steps, strict=True):
             axes.text(values[step], position, f" {_milliseconds(values[step])}", va="center", fontsize=9)
             lines.append(f"{network}, {step}: {_milliseconds(values[step])}")
-    axes.set_yticks(range(len(steps)), steps)
-    axes.set_ylim(len(steps) - 0.4, -0.6)
-    axes.set_xscale("log")
+    plotting.name_rows(axes, steps)
+    plotting.plain_numbers(axes.xaxis)
     axes.set_xlim(right=axes.get_xlim()[1] * 3)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("milliseconds")
     figure.legend(loc="outside upper left", ncols=len(networks), frameon=False)
-    slowest = {network: max(values, key=values.get) for network, values in networks.items()}
-    alt = (
-        "Milliseconds of "
-        + ", ".join(steps)
-        + ". "
-        + ". ".join(
-            f"For {network}, {step} takes longest: {_milliseconds(networks[network][step])}"
-            for network, step in slowest.items()
-        )
+    slowest = " ".join(
+        f"For {network}, {max(values, key=values.get)} takes longest: {_milliseconds(max(values.values()))}."
+        for network, values in networks.items()
     )
-    return plotting.Picture(figure, f"{alt}.", "\n".join(lines))
+    return plotting.Picture(figure, f"Milliseconds of {', '.join(steps)}. {slowest}", "\n".join(lines))
 
 
 def _milliseconds(value: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 from tutorial_utils import engine, plotting
 from tutorial_utils.machine import capabilities
@@ -51,13 +51,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Precisions:
-    """What the experiment found.
-
-    Attributes:
-        resnet50: Times by precision and batch size.
-        tf32: The operators with the flag set and cleared.
-        quick: The answers of the quick classifier by precision.
-    """
+    """What the experiment found: ResNet-50's times by precision and batch, and the quick classifier by precision."""
 
     resnet50: dict[str, dict[int, Measurement]]
     tf32: list[Tf32Row]
@@ -68,8 +62,7 @@ def save_gemm(path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
     """Write a model of one matrix product in FP32; return its path, an input and the result in float64."""
     random = np.random.default_rng(0)
     x, weight = (random.standard_normal((_GEMM_SIZE, _GEMM_SIZE), np.float32) for _ in range(2))
-    node = helper.make_node("MatMul", ["x", "weight"], ["y"], name="MatMul.0")
-    _save(path, node, weight, x.shape, x.shape)
+    _save(path, "MatMul(x, weight)", weight, x.shape)
     return path, x, x.astype(np.float64) @ weight.astype(np.float64)
 
 
@@ -80,22 +73,18 @@ def save_convolution(path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
     x = random.standard_normal(_CONV, np.float32)
     weight = random.standard_normal((_CONV[1], _CONV[1], 3, 3), np.float32)
-    node = helper.make_node("Conv", ["x", "weight"], ["y"], name="Conv.0", pads=[1, 1, 1, 1])
-    _save(path, node, weight, _CONV, _CONV)
+    _save(path, "Conv <pads = [1, 1, 1, 1]> (x, weight)", weight, x.shape)
     with OnnxRuntimeRunner(path) as runner:
         return path, x, runner.infer({"x": x})["y"]
 
 
-def _save(path: Path, node: onnx.NodeProto, weight: np.ndarray, shape_in: tuple, shape_out: tuple) -> None:
-    graph = helper.make_graph(
-        [node],
-        path.stem,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape_in)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape_out)],
-        [numpy_helper.from_array(weight, "weight")],
-    )
-    opset = helper.make_opsetid("", export.OPSET)
-    onnx_file.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+def _save(path: Path, operation: str, weight: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Write a model of one operation, in ONNX's text form, whose input x and output have the same shape."""
+    kind = f"float{list(shape)}"
+    head = f'<ir_version: 8, opset_import: ["": {export.OPSET}]>'
+    model = onnx.parser.parse_model(f"{head} {path.stem} ({kind} x) => ({kind} y) {{ y = {operation} }}")
+    model.graph.initializer.append(numpy_helper.from_array(weight, "weight"))
+    onnx_file.save(model, path)
 
 
 def rms_error(actual: np.ndarray, reference: np.ndarray) -> float:
@@ -111,7 +100,7 @@ def tf32_experiment(folder: Path, seconds: float = 0.5) -> list[dict[str, Any]]:
         seconds: About how long to time each engine.
 
     Returns:
-        One row for each operator and flag: ``operator``, ``tf32_flag``, ``rms_error``, ``time`` (a `Measurement`).
+        The fields of a `Tf32Row` for each operator and flag.
     """
     from tutorial_utils.engine.tensorrt import trt
     from tutorial_utils.runners.tensorrt import TensorRTRunner
@@ -133,25 +122,22 @@ def tf32_experiment(folder: Path, seconds: float = 0.5) -> list[dict[str, Any]]:
 
 
 def resnet_times(models: dict[str, Path], seconds: float = 0.5) -> dict[str, dict[int, Any]]:
-    """Time ResNet-50 at 3x224x224 in each precision at several batch sizes.
-
-    Args:
-        models: ONNX file of each precision.
-        seconds: About how long to time each batch size.
+    """Time ResNet-50 at 3x224x224 in each precision, for some `seconds` at each of `RESNET_BATCHES`.
 
     Returns:
-        `Measurement` as a dict by precision and batch size.
+        A `Measurement` as plain values, by precision and batch size.
     """
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     profile = engine.Profile.batch("x", (3, 224, 224), opt=8, max=max(RESNET_BATCHES))
     images = np.random.default_rng(0).standard_normal((max(RESNET_BATCHES), 3, 224, 224), np.float32)
+    options = engine.BuildOptions(profiles=(profile,))
     times: dict[str, dict[int, Any]] = {precision: {} for precision in models}
     with ExitStack() as stack:
-        runners = {}
-        for precision, path in models.items():
-            built = engine.build(path, engine.BuildOptions(profiles=(profile,)))
-            runners[precision] = stack.enter_context(TensorRTRunner(built))
+        runners = {
+            precision: stack.enter_context(TensorRTRunner(engine.build(path, options)))
+            for precision, path in models.items()
+        }
         for batch in RESNET_BATCHES:
             feeds = {"x": images[:batch]}
             calls = {precision: functools.partial(one.device_times, feeds) for precision, one in runners.items()}
@@ -241,9 +227,7 @@ def draw_range_and_resolution(tensors: Mapping[str, np.ndarray]) -> Picture:
         binades = np.exp2(np.floor(np.log2(magnitudes)))  # the step relative to the binade: a line and not a saw
         top.plot(magnitudes, number_format.step(binades / scale) * scale / binades, style, color=colour, linewidth=2)
         at = float(number_format.step(np.array(label_at / scale)) * scale / label_at)
-        top.annotate(
-            number_format.name, (label_at, at), xytext=(3, 5), textcoords="offset points", color=colour, fontsize=10
-        )
+        plotting.note(top, number_format.name, (label_at, at), (3, 5), color=colour, fontsize=10, va="baseline")
     top.set_yscale("log", base=2)
     top.set_ylim(2.0**-26, 2.0)
     top.set_ylabel("step / magnitude\n(lower is finer)")
@@ -251,14 +235,8 @@ def draw_range_and_resolution(tensors: Mapping[str, np.ndarray]) -> Picture:
     bins = np.exp2(np.arange(-32, 37))
     for (name, values), colour in zip(tensors.items(), (BLUE, ORANGE), strict=False):
         magnitudes = np.abs(values[values != 0])
-        bottom.hist(
-            magnitudes,
-            bins,
-            weights=np.full(magnitudes.size, 100 / magnitudes.size),
-            color=colour,
-            alpha=0.6,
-            label=name,
-        )
+        weights = np.full(magnitudes.size, 100 / magnitudes.size)
+        bottom.hist(magnitudes, bins, weights=weights, color=colour, alpha=0.6, label=name)
     bottom.set_ylabel("% of values\nother than 0")
     bottom.set_xlabel("magnitude (FP32, TF32 and BF16 go on to both sides, to about $2^{-126}$ and $2^{128}$)")
     bottom.legend(frameon=False)
@@ -278,21 +256,13 @@ def draw_range_and_resolution(tensors: Mapping[str, np.ndarray]) -> Picture:
 
 
 def draw_tf32_errors(rows: Sequence[Tf32Row]) -> Picture:
-    """Draw the error of "FP32" engines against the rounding of TF32 and FP32.
-
-    Args:
-        rows: One for each engine.
-    """
+    """Draw the error of "FP32" engines against the rounding of TF32 and FP32."""
     figure, axes = plotting.new_figure(1.1 + 0.36 * len(rows))
     labels = [f"{row.operator}, TF32 flag {'set' if row.tf32_flag else 'cleared'}" for row in rows]
     axes.plot([row.rms_error for row in rows], range(len(rows)), "o", color=BLUE, markersize=9)
-    for exponent, name, colour in (
-        (-11, "TF32 rounds by up to $2^{-11}$", RED),
-        (-24, "FP32 by up to $2^{-24}$", GREEN),
-    ):
-        axes.axvline(2.0**exponent, color=colour, linewidth=1.5, linestyle="--", label=name)
-    axes.set_yticks(range(len(rows)), labels)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.axvline(2.0**-11, color=RED, linewidth=1.5, linestyle="--", label="TF32 rounds by up to $2^{-11}$")
+    axes.axvline(2.0**-24, color=GREEN, linewidth=1.5, linestyle="--", label="FP32 by up to $2^{-24}$")
+    plotting.name_rows(axes, labels)
     axes.set_xscale("log")
     axes.set_xlim(1e-8, 1e-2)
     axes.set_xlabel("root mean square error, as a fraction of the result's")
@@ -303,11 +273,7 @@ def draw_tf32_errors(rows: Sequence[Tf32Row]) -> Picture:
 
 
 def draw_batch_times(times: Mapping[str, Mapping[int, Measurement]]) -> Picture:
-    """Draw the GPU time for one image, by batch size and precision.
-
-    Args:
-        times: Measurements by precision and batch size.
-    """
+    """Draw the GPU time for one image, by precision and batch size."""
     batches = list(next(iter(times.values())))
     figure, axes = plotting.new_figure(2.6)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)

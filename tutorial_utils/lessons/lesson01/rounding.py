@@ -9,17 +9,11 @@ from tutorial_utils.model.number_formats import NumberFormat
 
 @dataclass(frozen=True)
 class Loss:
-    """What rounding to a format does to a set of values.
+    """What rounding to a format does to a set of values."""
 
-    Attributes:
-        overflow: Values that are too large for the format.
-        underflow: Values other than 0 that become 0.
-        sqnr_db: Power of the values over power of the rounding error, in decibels; NaN where a value overflows.
-    """
-
-    overflow: int
-    underflow: int
-    sqnr_db: float
+    overflow: int  # values that are too large for the format
+    underflow: int  # values other than 0 that become 0
+    sqnr_db: float  # power of the values over power of the rounding error; NaN where a value overflows
 
 
 def loss(values: np.ndarray, number_format: NumberFormat, scale: float = 1.0) -> Loss:

@@ -15,18 +15,10 @@ _AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of one build.
+    """What came of one build: the size of the plan and its number of kernels, or TensorRT's reason for a refusal."""
 
-    Attributes:
-        model: Name of the ONNX file, without its ending.
-        targets: The compute capabilities that were asked for; empty for TensorRT-RTX's default.
-        plan_bytes: Size of the plan, or None if TensorRT refused.
-        kernels: Kernels of the engine, or None if TensorRT refused.
-        reason: TensorRT's reason for a refusal, or "".
-    """
-
-    model: str
-    targets: tuple[str, ...]
+    model: str  # stem of the ONNX file
+    targets: tuple[str, ...]  # compute capabilities that were asked for; empty for TensorRT-RTX's default
     plan_bytes: int | None = None
     kernels: int | None = None
     reason: str = ""
@@ -57,15 +49,7 @@ def _reason(error: CourseError) -> str:
 
 
 def attempts(cases: Sequence[tuple[Path, tuple[str, ...]]], profile: engine.Profile) -> list[Attempt]:
-    """Build every case in a fresh process, so that no failed build can touch another.
-
-    Args:
-        cases: ONNX file and compute capabilities of each build.
-        profile: The optimization profile of all.
-
-    Returns:
-        What came of each case, in order.
-    """
+    """Build every case, an ONNX file and its targets, in a fresh process: no failed build can touch another."""
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return list(threads.map(lambda case: child_process.run(attempt, case[0], profile, case[1]), cases))
 
@@ -87,9 +71,8 @@ def draw_build_matrix(attempts: Sequence[Attempt]) -> plotting.Picture:
         axes.barh(row, 0.96, left=column - 0.48, height=0.92, color=colour, hatch="" if one.built else "//", alpha=0.9)
         box = {"boxstyle": "round,pad=0.2", "facecolor": colour, "edgecolor": "none"}
         axes.text(column, row, text, ha="center", va="center", color="white", fontsize=9, weight="bold", bbox=box)
-        lines.append(f"{one.model} for {one.targets[0]}: {text.replace(chr(10), ', ')}")
-    axes.set_yticks(range(len(models)), models)
-    axes.set_ylim(len(models) - 0.45, -0.55)
+        lines.append(f"{one.model} for {one.targets[0]}: {', '.join(text.splitlines())}")
+    plotting.name_rows(axes, models)
     axes.set_xticks(range(len(targets)), targets)
     axes.set_xlabel("compute capability of the target")
     axes.grid(visible=False)

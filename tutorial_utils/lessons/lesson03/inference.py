@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
+import onnx
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import CourseError
@@ -20,9 +20,9 @@ from tutorial_utils.measure import quality, timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.model import data, export, onnx_file
 
-BATCH, LARGEST = 64, 64
-QUICK_PROFILE = engine.Profile.batch("x", data.IMAGE_SHAPE, opt=BATCH, max=LARGEST)
-RESNET_PROFILE = engine.Profile.batch("x", (3, 224, 224), opt=8, max=LARGEST)
+BATCH = 64  # the largest that the profiles allow
+QUICK_PROFILE = engine.Profile.batch("x", data.IMAGE_SHAPE, opt=BATCH, max=BATCH)
+RESNET_PROFILE = engine.Profile.batch("x", (3, 224, 224), opt=8, max=BATCH)
 LANES = 3
 MODELS = ("quick-fp32", "quick-fp16", "resnet50-fp16")
 METHOD = (
@@ -73,11 +73,9 @@ def read(data: Mapping[str, Any]) -> Inference:
 
 
 def measure(models: Mapping[str, Path], seconds: float = 0.3) -> dict[str, Any]:
-    """Run the experiment on this machine's GPU.
+    """Run the experiment on this machine's GPU, with ONNX files by the names of `MODELS`.
 
-    Args:
-        models: ONNX files by name: `MODELS`.
-        seconds: About how long to time each candidate.
+    Each candidate is timed for about so many seconds.
 
     Returns:
         What `read` takes: the fields of `Inference` as plain values.
@@ -145,7 +143,7 @@ def _mistakes(plan: bytes) -> list[dict[str, str]]:
     stream = by_hand.cuda.Stream()
     tensors = by_hand.tensors(by_hand.load(plan, MessageLog()))
     output = next(name for name, (mode, *_) in tensors.items() if mode == "OUTPUT")
-    good, too_large = (BATCH, *data.IMAGE_SHAPE), (LARGEST + 1, *data.IMAGE_SHAPE)
+    good, too_large = (BATCH, *data.IMAGE_SHAPE), (BATCH + 1, *data.IMAGE_SHAPE)
     attempts: dict[str, Callable[[Any], Any]] = {
         "shape outside the profile": lambda context: context.set_input_shape("x", too_large),
         "shape of another rank": lambda context: context.set_input_shape("x", good[1:]),
@@ -167,26 +165,18 @@ def _mistakes(plan: bytes) -> list[dict[str, str]]:
 def _attempt(what: str, plan: bytes, call: Callable[[Any], Any]) -> dict[str, str]:
     log = MessageLog()
     context = by_hand.new_context(by_hand.load(plan, log), log)
-    seen = len(log.messages)
-    returned = repr(call(context))
-    fresh = MessageLog()
-    fresh.messages = log.messages[seen:]
-    return {"what": what, "returned": returned, "message": fresh.last_errors()}
+    log.messages.clear()
+    return {"what": what, "returned": repr(call(context)), "message": log.last_errors()}
 
 
 def save_top_k(path: Path) -> Path:
     """Write a model whose output shape follows the value of an input: the k largest numbers of each row."""
-    node = helper.make_node("TopK", ["x", "k"], ["values", "indices"], "TopK.0", axis=1)
-    info = helper.make_tensor_value_info
-    rows, _ = _TOP_K_SHAPE
-    graph = helper.make_graph(
-        [node],
-        "top_k",
-        [info("x", TensorProto.FLOAT, _TOP_K_SHAPE), info("k", TensorProto.INT64, [1])],
-        [info("values", TensorProto.FLOAT, [rows, "k"]), info("indices", TensorProto.INT64, [rows, "k"])],
-    )
-    opset = helper.make_opsetid("", export.OPSET)
-    return onnx_file.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    rows, columns = _TOP_K_SHAPE
+    text = f"""<ir_version: 8, opset_import: ["": {export.OPSET}]>
+        top_k (float[{rows}, {columns}] x, int64[1] k) => (float[{rows}, k] values, int64[{rows}, k] indices) {{
+            values, indices = TopK <axis = 1> (x, k)
+        }}"""
+    return onnx_file.save(onnx.parser.parse_model(text), path)
 
 
 def build_top_k(path: Path) -> engine.Engine:

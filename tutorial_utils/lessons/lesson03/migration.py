@@ -5,6 +5,7 @@ runs where there is a GPU. `missing_names` looks every name of some code up in t
 """
 
 import ast
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,16 +38,14 @@ class Change:
         topic: What the code is for.
         old: Code as it was written for TensorRT 8.6.
         new: What to write now.
-        old_in_10: Whether TensorRT 10 (10.13) still has the old names. Most are deprecated there.
-        old_in_11: Whether TensorRT 11 still has them.
+        old_in_10: Whether TensorRT 10 (10.13) still has the old names, most of them deprecated. TensorRT 11 has none.
         needs: What must exist before: only a builder, or an engine on a GPU.
     """
 
     topic: str
     old: str
     new: str
-    old_in_10: bool
-    old_in_11: bool
+    old_in_10: bool = False
     needs: Literal["builder", "engine"] = "builder"
 
 
@@ -57,86 +56,59 @@ CARD = (
         "network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))",
         "network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))",
         old_in_10=True,
-        old_in_11=False,
     ),
     Change(
         "batch size",
         "builder.max_batch_size = 64",
         "profile.set_shape('x', (1, 3, 32, 32), (32, 3, 32, 32), (64, 3, 32, 32))",
-        old_in_10=False,
-        old_in_11=False,
     ),
     Change(
         "workspace",
         "config.max_workspace_size = 1 << 30",
         "config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 1 << 30)",
-        old_in_10=False,
-        old_in_11=False,
     ),
     Change(
-        "FP16",
-        "config.set_flag(trt.BuilderFlag.FP16)",
-        "onnx_path = to_fp16(onnx_path, fp16_path)",
-        old_in_10=True,
-        old_in_11=False,
+        "FP16", "config.set_flag(trt.BuilderFlag.FP16)", "onnx_path = to_fp16(onnx_path, fp16_path)", old_in_10=True
     ),
     Change(
         "INT8",
         "config.int8_calibrator = calibrator",
         "onnx_path = to_int8(onnx_path, int8_path, images)",
         old_in_10=True,
-        old_in_11=False,
     ),
     Change(
         "precision of a layer",
         "layer.precision = trt.float16",
         "half = network.add_cast(tensor, trt.float16).get_output(0)",
         old_in_10=True,
-        old_in_11=False,
     ),
     Change(
         "range of a tensor",
         "tensor.dynamic_range = (-1, 1)",
         "quantized = network.add_quantize(tensor, scale, trt.int8).get_output(0)",
         old_in_10=True,
-        old_in_11=False,
     ),
     Change(
         "pooling",
         "layer = network.add_pooling(tensor, trt.PoolingType.MAX, (2, 2))",
         "layer = network.add_pooling_nd(tensor, trt.PoolingType.MAX, (2, 2))",
-        old_in_10=False,
-        old_in_11=False,
     ),
     Change(
         "build",
         "engine = builder.build_engine(network, config)",
         "plan = builder.build_serialized_network(network, config)",
-        old_in_10=False,
-        old_in_11=False,
     ),
-    Change(
-        "number of tensors",
-        "count = engine.num_bindings",
-        "count = engine.num_io_tensors",
-        old_in_10=False,
-        old_in_11=False,
-        needs="engine",
-    ),
+    Change("number of tensors", "count = engine.num_bindings", "count = engine.num_io_tensors", needs="engine"),
     Change(
         "input or output",
         "is_input = engine.binding_is_input(0)",
         "is_input = engine.get_tensor_mode('x') == trt.TensorIOMode.INPUT",
-        old_in_10=False,
-        old_in_11=False,
         needs="engine",
     ),
     Change(
         "limits of a profile",
         "limits = engine.get_profile_shape(0, 'x')",
         "limits = engine.get_tensor_profile_shape('x', 0)",
-        old_in_10=False,
-        old_in_11=False,
         needs="engine",
     ),
     Change(
@@ -144,15 +116,12 @@ CARD = (
         "size = engine.device_memory_size",
         "size = engine.device_memory_size_v2",
         old_in_10=True,
-        old_in_11=False,
         needs="engine",
     ),
     Change(
         "input shape",
         "context.set_binding_shape(0, (8, 3, 32, 32))",
         "context.set_input_shape('x', (8, 3, 32, 32))",
-        old_in_10=False,
-        old_in_11=False,
         needs="engine",
     ),
     Change(
@@ -160,7 +129,6 @@ CARD = (
         "ready = context.all_shape_inputs_specified",
         "ready = not context.infer_shapes()",
         old_in_10=True,
-        old_in_11=False,
         needs="engine",
     ),
     Change(
@@ -168,8 +136,6 @@ CARD = (
         "context.execute_async_v2(list(addresses.values()), stream)",
         "for name, address in addresses.items(): context.set_tensor_address(name, address)\n"
         "context.execute_async_v3(stream)",
-        old_in_10=False,
-        old_in_11=False,
         needs="engine",
     ),
 )
@@ -197,11 +163,10 @@ def _api_name(chain: str) -> str | None:
 
 
 def _exists(name: str) -> bool:
-    owner: Any = trt
-    for part in name.split("."):
-        if not hasattr(owner, part):
-            return False
-        owner = getattr(owner, part)
+    try:
+        operator.attrgetter(name)(trt)
+    except AttributeError:
+        return False
     return True
 
 
@@ -236,10 +201,7 @@ def execute(change: Change, variables: Mapping[str, Any]) -> dict[str, Any]:
         variables: What its code uses, for example from `build_variables`.
 
     Returns:
-        The variables that the code assigned.
-
-    Raises:
-        Exception: Whatever the code raises.
+        The variables that the code assigned. What it raises comes through.
     """
     assigned: dict[str, Any] = {}
     exec(change.new, dict(variables), assigned)
@@ -248,17 +210,15 @@ def execute(change: Change, variables: Mapping[str, Any]) -> dict[str, Any]:
 
 def markdown(card: Sequence[Change] = CARD) -> str:
     """Return the card as a table. Whether the installed TensorRT has the old names is looked up, not typed."""
-    still = {True: "yes", False: "no"}
     lines = [
         f"| for | written for 8.6 → write instead | old in 10 | in 11 | in this {FLAVOURS[trt.__name__]} |",
         "|:--|:--|:--|:--|:--|",
     ]
     for change in card:
-        here = not missing_names(change.old)
-        code = f"{_code(change.old)}<br>→ {_code(change.new)}"
-        lines.append(
-            f"| {change.topic} | {code} | {still[change.old_in_10]} | {still[change.old_in_11]} | {still[here]} |"
+        in_10, here = (
+            "yes" if old_is_there else "no" for old_is_there in (change.old_in_10, not missing_names(change.old))
         )
+        lines.append(f"| {change.topic} | {_code(change.old)}<br>→ {_code(change.new)} | {in_10} | no | {here} |")
     return "\n".join(lines)
 
 
