@@ -18,30 +18,17 @@ Choices = Sequence[tuple[str, Mapping[str, Any]]]  # name and keyword arguments 
 
 @dataclass(frozen=True)
 class ColdCall:
-    """Times of one fresh predictor, by the host's clock, copies included.
-
-    Attributes:
-        name: The configuration.
-        create_ms: Making the predictor: Paddle loads and optimizes the program.
-        first_ms: The first call: all that the article timed.
-        warm: Calls in turn with the other predictors, after all of them were made and called once.
-    """
+    """Times of one fresh predictor, by the host's clock, copies included."""
 
     name: str
-    create_ms: float
-    first_ms: float
-    warm: Measurement
+    create_ms: float  # making the predictor: Paddle loads and optimizes the program
+    first_ms: float  # the first call: all that the article timed
+    warm: Measurement  # calls in turn with the other predictors, after all of them were made and called once
 
 
 @dataclass(frozen=True)
 class SpeedUp:
-    """What one configuration gains over another, by both ways of timing.
-
-    Attributes:
-        name: The configuration.
-        cold: Ratio of the first calls.
-        warm: Comparison of the warm calls.
-    """
+    """What one configuration gains over another: by the ratio of first calls, and by comparing warm ones."""
 
     name: str
     cold: float
@@ -53,7 +40,7 @@ def in_fresh_process(model_path: Path, params_path: Path, images: np.ndarray, ch
 
     Args:
         model_path: Program.
-        params_path: Weights.
+        params_path: Its weights.
         images: One batch, float32 ``[N, 3, H, W]``.
         choices: The configurations, in the order in which they are made and called.
     """

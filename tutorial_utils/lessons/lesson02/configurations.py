@@ -61,6 +61,7 @@ def times_table(rows: Sequence[Row]) -> "pandas.DataFrame":
     """Return the times of all rows, with the speed-up over the first."""
     import pandas
 
+    compared = [None, *(timing.compare(rows[0].latency, row.latency) for row in rows[1:])]
     lines = (
         {
             "configuration": row.backend,
@@ -69,16 +70,11 @@ def times_table(rows: Sequence[Row]) -> "pandas.DataFrame":
             "p99 ms": f"{row.latency.p99_ms:.2f}",
             "calls": row.latency.calls,
             "images/s": f"{row.latency.images_per_second:,.0f}",
-            "speed-up (95 % interval)": "" if row is rows[0] else _speed_up(rows[0], row),
+            "speed-up (95 % interval)": f"{one.speedup:.2f}x ({one.low:.2f} to {one.high:.2f})" if one else "",
         }
-        for row in rows
+        for row, one in zip(rows, compared, strict=True)
     )
     return pandas.DataFrame(lines).set_index(["configuration", "type"])
-
-
-def _speed_up(baseline: Row, row: Row) -> str:
-    compared = timing.compare(baseline.latency, row.latency)
-    return f"{compared.speedup:.2f}x ({compared.low:.2f} to {compared.high:.2f})"
 
 
 def quality_table(rows: Sequence[Row]) -> "pandas.DataFrame":

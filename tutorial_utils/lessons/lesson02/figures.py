@@ -9,38 +9,19 @@ from tutorial_utils.plotting import BLUE, GREY, ORANGE, Picture
 
 
 def apparent_speed_ups(rows: Sequence[SpeedUp], baseline: str) -> Picture:
-    """Draw speed-ups by first calls and by warm medians, on a logarithmic axis.
-
-    Args:
-        rows: What is compared with the baseline.
-        baseline: Its name.
-    """
+    """Draw speed-ups over a baseline by first calls and by warm medians, on a logarithmic axis."""
     figure, axes = plotting.new_figure(1.5 + 0.55 * len(rows))
     positions = range(len(rows))
     for position, one in enumerate(rows):
         axes.plot([one.cold, one.warm.speedup], [position] * 2, color=GREY, linewidth=1)
         axes.plot([one.warm.low, one.warm.high], [position] * 2, color=BLUE, linewidth=4, solid_capstyle="butt")
         for value, height in ((one.cold, 11), (one.warm.speedup, -17)):
-            axes.annotate(
-                f"{value:.2f}x",
-                (value, position),
-                xytext=(0, height),
-                textcoords="offset points",
-                ha="center",
-                fontsize=9,
-            )
+            plotting.note(axes, f"{value:.2f}x", (value, position), (0, height), ha="center", va="baseline")
     axes.plot([one.cold for one in rows], positions, "D", color=ORANGE, markersize=9, label="one cold call (above)")
-    axes.plot(
-        [one.warm.speedup for one in rows],
-        positions,
-        "o",
-        color=BLUE,
-        markersize=9,
-        label="median of warm calls, 95 % interval (below)",
-    )
+    warm_label = "median of warm calls, 95 % interval (below)"
+    axes.plot([one.warm.speedup for one in rows], positions, "o", color=BLUE, markersize=9, label=warm_label)
     axes.axvline(1, color=GREY, linewidth=1.5, linestyle="--")
-    axes.set_yticks(positions, [one.name for one in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    plotting.name_rows(axes, [one.name for one in rows])
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(low / 1.2, high * 1.2)
@@ -58,11 +39,7 @@ def apparent_speed_ups(rows: Sequence[SpeedUp], baseline: str) -> Picture:
 
 
 def accuracy_intervals(results: Mapping[str, tuple[int, int]]) -> Picture:
-    """Draw accuracies with their 95 % confidence intervals.
-
-    Args:
-        results: Right answers and number of images, by name.
-    """
+    """Draw accuracies, each from the number of right answers and of images, with their 95 % confidence intervals."""
     figure, axes = plotting.new_figure(1.1 + 0.42 * len(results))
     lines = []
     for position, (name, (right, total)) in enumerate(results.items()):
@@ -73,12 +50,8 @@ def accuracy_intervals(results: Mapping[str, tuple[int, int]]) -> Picture:
             f"{name}: {right} of {total}, {100 * right / total:.1f} %, interval {low:.1f} % to {high:.1f} %, "
             f"{high - low:.1f} points wide"
         )
-        axes.annotate(
-            f"{high - low:.1f} points", (low, position), xytext=(-6, 0), textcoords="offset points",
-            ha="right", va="center", fontsize=9,
-        )  # fmt: skip
-    axes.set_yticks(range(len(results)), list(results))
-    axes.set_ylim(len(results) - 0.5, -0.5)
+        plotting.note(axes, f"{high - low:.1f} points", (low, position), (-6, 0), ha="right")
+    plotting.name_rows(axes, list(results))
     axes.set_xlim(left=axes.get_xlim()[0] - 8)
     axes.set_xlabel("accuracy in % (dot) and its 95 % interval (line, with its width)")
     return Picture(figure, f"Accuracies and their intervals. {'; '.join(lines)}.", "\n".join(lines))

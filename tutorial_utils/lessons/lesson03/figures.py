@@ -37,8 +37,7 @@ def latency_accuracy(groups: Sequence[tuple[str, Sequence[Row]]], images: int) -
             axes.plot(median, 100 * accuracy, PRECISIONS[row.precision].marker, color=colour, markersize=9,
                       markerfacecolor=colour if where == groups[0][0] else "#fafafa", markeredgewidth=1.8)  # fmt: skip
             lines.append(f"{row.label:28} {median:9.3f} ms {100 * accuracy:6.2f} %  {where}")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    plotting.plain_numbers(axes.xaxis)
     axes.set_xlabel(f"median milliseconds for a batch of {groups[0][1][0].latency.batch}, copies included")
     axes.set_ylabel("accuracy in %, with its 95 % interval")
     for backend, colour in colours.items():
@@ -68,19 +67,17 @@ def resnet50(rows: Sequence["ResnetRow"]) -> plotting.Picture:
     lines, fastest = [], []
     for panel, batch in zip(axes, batches, strict=True):
         shown = [row for row in rows if row.batch == batch]
-        times = [row.call for row in shown]
-        for position, (row, time) in enumerate(zip(shown, times, strict=True)):
+        for position, row in enumerate(shown):
+            time = row.call
             panel.barh(position, time.median_ms, color=_COLOURS[row.library], height=0.7)
             panel.plot([time.median_ms, time.p99_ms], [position] * 2, color="black", linewidth=1)
-            panel.annotate(f"{time.median_ms:.2f}", (time.p99_ms, position), xytext=(4, 0),
-                           textcoords="offset points", va="center", fontsize=9)  # fmt: skip
+            plotting.note(panel, f"{time.median_ms:.2f}", (time.p99_ms, position), (4, 0))
             lines.append(f"batch {batch:2}  {row.label:27} median {time.median_ms:7.3f} ms  p99 {time.p99_ms:7.3f} ms")
-        panel.set_yticks(range(len(shown)), [row.label for row in shown])
-        panel.set_ylim(len(shown) - 0.4, -0.6)
-        panel.set_xlim(right=1.18 * max(time.p99_ms for time in times))
+        plotting.name_rows(panel, [row.label for row in shown])
+        panel.set_xlim(right=1.18 * max(row.call.p99_ms for row in shown))
         panel.set_xlabel(f"milliseconds per call, {batch}x3x224x224")
-        best = min(zip(shown, times, strict=True), key=lambda pair: pair[1].median_ms)
-        fastest.append(f"batch {batch}: {best[0].label} with {best[1].median_ms:.2f} ms")
+        best = min(shown, key=lambda row: row.call.median_ms)
+        fastest.append(f"batch {batch}: {best.label} with {best.call.median_ms:.2f} ms")
     alt = f"ResNet-50 in three libraries, median times of a call. Fastest at {'; at '.join(fastest)}."
     return plotting.Picture(figure, alt, "\n".join(lines))
 
@@ -89,21 +86,19 @@ def resnet50_table(rows: Sequence["ResnetRow"]) -> "pandas.DataFrame":
     """Return the times of ResNet-50 as a table for display."""
     import pandas
 
-    lines = []
-    for row in rows:
-        call, gpu = row.call, row.gpu
-        lines.append(
-            {
-                "batch": row.batch,
-                "library": row.label,
-                "loading ms": f"{row.ready_ms:.0f}",
-                "first call ms": f"{call.first_call_ms:.1f}",
-                "median ms": f"{call.median_ms:.3f}",
-                "p99 ms": f"{call.p99_ms:.3f}",
-                "GPU median ms": f"{gpu.median_ms:.3f}",
-                "GPU p99 ms": f"{gpu.p99_ms:.3f}",
-                "images/s": f"{call.images_per_second:,.0f}",
-                "error": f"{row.relative_error:.0e}",
-            }
-        )
+    lines = [
+        {
+            "batch": row.batch,
+            "library": row.label,
+            "loading ms": f"{row.ready_ms:.0f}",
+            "first call ms": f"{row.call.first_call_ms:.1f}",
+            "median ms": f"{row.call.median_ms:.3f}",
+            "p99 ms": f"{row.call.p99_ms:.3f}",
+            "GPU median ms": f"{row.gpu.median_ms:.3f}",
+            "GPU p99 ms": f"{row.gpu.p99_ms:.3f}",
+            "images/s": f"{row.call.images_per_second:,.0f}",
+            "error": f"{row.relative_error:.0e}",
+        }
+        for row in rows
+    ]
     return pandas.DataFrame(lines).set_index(["batch", "library"])

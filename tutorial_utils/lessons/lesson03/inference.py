@@ -36,33 +36,19 @@ _TOP_K_SHAPE = (4, 100)
 
 @dataclass(frozen=True)
 class Inference:
-    """What the experiment found. Errors are relative; times without a `Measurement` are milliseconds.
+    """What the experiment found. Errors are relative; times without a `Measurement` are milliseconds."""
 
-    Attributes:
-        tensors: Mode, type and shape of each tensor of the engine.
-        agreement: By precision and way to run: the largest error of a logit.
-        mistakes: What was done wrong, what the call returned, and TensorRT's words: "what", "returned", "message".
-        top_k: "k", "shapes" and whether the values are "right" where k is an input; "message" where it doesn't build.
-        once: Loading the plan, making the context, the first call.
-        per_call: Times of a call: what is made once, `TensorRTRunner`, everything made in every call.
-        graph: Times of "calls" and of a CUDA "graph".
-        lanes: Times of `LANES` batches on "1 stream" and more.
-        clocks: What three clocks say of one call.
-        capture: "status" of a capture with cuda-python, and its "relative_error" where it worked.
-        capture_times: Times of "calls" and of the captured "graph"; empty where the capture failed.
-    """
-
-    tensors: dict[str, list]
-    agreement: dict[str, dict[str, float]]
-    mistakes: list[dict[str, str]]
-    top_k: dict[str, Any]
-    once: dict[str, float]
-    per_call: dict[str, timing.Measurement]
-    graph: dict[str, timing.Measurement]
-    lanes: dict[str, timing.Measurement]
-    clocks: dict[str, float]
-    capture: dict[str, Any]
-    capture_times: dict[str, timing.Measurement]
+    tensors: dict[str, list]  # mode, type and shape of each tensor of the engine
+    agreement: dict[str, dict[str, float]]  # by precision and way to run: the largest error of a logit
+    mistakes: list[dict[str, str]]  # "what" was done wrong, what the call "returned", and TensorRT's "message"
+    top_k: dict[str, Any]  # "k", "shapes", whether the values are "right"; "message" where the engine refuses
+    once: dict[str, float]  # loading the plan, making the context, the first call
+    per_call: dict[str, timing.Measurement]  # what is made once, `TensorRTRunner`, everything made in every call
+    graph: dict[str, timing.Measurement]  # of "calls" and of a CUDA "graph"
+    lanes: dict[str, timing.Measurement]  # of `LANES` batches on "1 stream" and more
+    clocks: dict[str, float]  # what three clocks say of one call
+    capture: dict[str, Any]  # "status" of a capture with cuda-python, and its "relative_error" where it worked
+    capture_times: dict[str, timing.Measurement]  # of "calls" and the captured "graph"; empty where it failed
 
 
 def read(data: Mapping[str, Any]) -> Inference:
@@ -73,22 +59,18 @@ def read(data: Mapping[str, Any]) -> Inference:
 
 
 def measure(models: Mapping[str, Path], seconds: float = 0.3) -> dict[str, Any]:
-    """Run the experiment on this machine's GPU, with ONNX files by the names of `MODELS`.
-
-    Each candidate is timed for about so many seconds.
-
-    Returns:
-        What `read` takes: the fields of `Inference` as plain values.
+    """Run the experiment on this machine's GPU, each candidate for about so many seconds; return what `read` takes.
 
     Raises:
         BackendUnavailableError: TensorRT engines can't run here.
     """
     images = data.load("digits", "test").images[:BATCH]
-    quick = {name: _build(models[f"quick-{name}"], QUICK_PROFILE) for name in ("fp32", "fp16")}
-    resnet = _build(models["resnet50-fp16"], RESNET_PROFILE)
+    quick_options, resnet_options = (engine.BuildOptions(profiles=(one,)) for one in (QUICK_PROFILE, RESNET_PROFILE))
+    quick = {name: engine.build(models[f"quick-{name}"], quick_options) for name in ("fp32", "fp16")}
+    resnet = engine.build(models["resnet50-fp16"], resnet_options)
     with by_hand.primary_context():
         return {
-            "tensors": _tensors(quick["fp32"]),
+            "tensors": by_hand.tensors(by_hand.load(quick["fp32"].plan, MessageLog())),
             "agreement": {name: _agreement(built, models["quick-fp32"], images) for name, built in quick.items()},
             "mistakes": _mistakes(quick["fp32"].plan),
             "top_k": _top_k(),
@@ -98,17 +80,8 @@ def measure(models: Mapping[str, Path], seconds: float = 0.3) -> dict[str, Any]:
         }
 
 
-def _build(path: Path, profile: engine.Profile) -> engine.Engine:
-    return engine.build(path, engine.BuildOptions(profiles=(profile,)))
-
-
-def _tensors(built: engine.Engine) -> dict[str, list]:
-    found = by_hand.tensors(by_hand.load(built.plan, MessageLog()))
-    return {name: [mode, dtype, list(shape)] for name, (mode, dtype, shape) in found.items()}
-
-
 def _agreement(built: engine.Engine, reference: Path, images: np.ndarray) -> dict[str, float]:
-    """Compare every way to run an engine with the runner and with ONNX Runtime's FP32 on the CPU."""
+    """Compare every way to run an engine with the runner, and the runner with ONNX Runtime's FP32 on the CPU."""
     from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
@@ -129,12 +102,10 @@ def _agreement(built: engine.Engine, reference: Path, images: np.ndarray) -> dic
     }
     for lane in (*lanes, graph_lane):
         by_hand.close(lane)
-    errors = {
-        f"{name} against TensorRTRunner": max(
-            quality.relative_error(next(iter(outputs.values())), expected) for outputs in results
-        )
-        for name, results in ways.items()
-    }
+    errors = {}
+    for name, results in ways.items():
+        logits = [next(iter(outputs.values())) for outputs in results]
+        errors[f"{name} against TensorRTRunner"] = max(quality.relative_error(one, expected) for one in logits)
     return {**errors, "TensorRTRunner against ONNX Runtime FP32": quality.relative_error(expected, wanted)}
 
 
@@ -192,20 +163,16 @@ def build_top_k(path: Path) -> engine.Engine:
 
 def _top_k() -> dict[str, Any]:
     x = np.random.default_rng(0).permutation(np.prod(_TOP_K_SHAPE)).reshape(_TOP_K_SHAPE).astype(np.float32)
-    k = np.array([3], np.int64)
+    k = 3
     with tempfile.TemporaryDirectory() as folder:
         plan = build_top_k(save_top_k(Path(folder) / "top_k.onnx")).plan
     log = MessageLog()
     try:
-        outputs = by_hand.infer_with_allocator(by_hand.load(plan, log), {"x": x, "k": k}, log)
+        outputs = by_hand.infer_with_allocator(by_hand.load(plan, log), {"x": x, "k": np.array([k])}, log)
     except CourseError as error:
-        return {"k": int(k[0]), "right": False, "message": error.cause}
-    wanted = -np.sort(-x, axis=1)[:, : k[0]]
-    return {
-        "k": int(k[0]),
-        "shapes": {name: list(array.shape) for name, array in outputs.items()},
-        "right": bool(np.array_equal(outputs["values"], wanted)),
-    }
+        return {"k": k, "right": False, "message": error.cause}
+    shapes = {name: array.shape for name, array in outputs.items()}
+    return {"k": k, "shapes": shapes, "right": bool(np.array_equal(outputs["values"], -np.sort(-x, axis=1)[:, :k]))}
 
 
 def _costs(built: engine.Engine, images: np.ndarray, seconds: float) -> dict[str, Any]:
@@ -213,40 +180,30 @@ def _costs(built: engine.Engine, images: np.ndarray, seconds: float) -> dict[str
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     feeds, shapes, log = {"x": images}, {"x": images.shape}, MessageLog()
-    started = time.perf_counter()
+    times = [time.perf_counter()]
     loaded = by_hand.load(built.plan, log)
-    after_load = time.perf_counter()
+    times.append(time.perf_counter())
     lane = by_hand.make_lane(loaded, shapes, log)
-    after_context = time.perf_counter()
+    times.append(time.perf_counter())
     by_hand.infer(lane, feeds)
-    after_call = time.perf_counter()
-    once = np.diff([started, after_load, after_context, after_call]) * 1000
+    times.append(time.perf_counter())
+    once = dict(zip(("load", "context", "first call"), np.round(1000 * np.diff(times), 2).tolist(), strict=True))
     lanes = [lane, *(by_hand.make_lane(loaded, shapes, log) for _ in range(LANES - 1))]
     graph_lane = by_hand.make_lane(loaded, shapes, log, cuda_graph=True)
+    on_lane, on_graph_lane = (functools.partial(by_hand.infer, one, feeds) for one in (lane, graph_lane))
+    one_stream = {"1 stream": lambda: [by_hand.infer(lane, feeds) for _ in range(LANES)]}
+    several_streams = {f"{LANES} streams": functools.partial(by_hand.infer_on_lanes, lanes, feeds)}
+    in_turn = functools.partial(timing.measure_in_turn, batch=len(images), seconds=seconds, max_calls=200)
     with TensorRTRunner(built) as runner:
-        per_call = timing.measure_in_turn(
-            {
-                "made once": functools.partial(by_hand.infer, lane, feeds),
-                "TensorRTRunner": functools.partial(runner.infer, feeds),
-                "made in every call": functools.partial(by_hand.infer_from_scratch, loaded, feeds, log),
-            },
-            batch=len(images), seconds=seconds, max_calls=200,
-        )  # fmt: skip
-    graph = timing.measure_in_turn(
-        {name: functools.partial(by_hand.infer, one, feeds) for name, one in (("calls", lane), ("graph", graph_lane))},
-        batch=len(images), seconds=seconds, max_calls=200,
-    )  # fmt: skip
-    streams = timing.measure_in_turn(
-        {
-            "1 stream": lambda: [by_hand.infer(lane, feeds) for _ in range(LANES)],
-            f"{LANES} streams": functools.partial(by_hand.infer_on_lanes, lanes, feeds),
-        },
-        batch=LANES * len(images), seconds=seconds, max_calls=200,
-    )  # fmt: skip
+        from_scratch = functools.partial(by_hand.infer_from_scratch, loaded, feeds, log)
+        on_runner = functools.partial(runner.infer, feeds)
+        per_call = in_turn({"made once": on_lane, "TensorRTRunner": on_runner, "made in every call": from_scratch})
+    graph = in_turn({"calls": on_lane, "graph": on_graph_lane})
+    streams = in_turn({**one_stream, **several_streams}, batch=LANES * len(images))
     for one in (*lanes, graph_lane):
         by_hand.close(one)
     return {
-        "once": {name: round(ms, 2) for name, ms in zip(("load", "context", "first call"), once.tolist(), strict=True)},
+        "once": once,
         "per_call": timing.to_plain(per_call),
         "graph": timing.to_plain(graph),
         "lanes": timing.to_plain(streams),
@@ -272,10 +229,13 @@ def _clocks(built: engine.Engine) -> dict[str, float]:
         enqueued.append(time.perf_counter() - begin)
         lane.stream.synchronize()
         waited.append(time.perf_counter() - begin)
-    events = float(np.median(by_hand.event_times(lane, _CLOCK_CALLS)))
+    times = {
+        "enqueue only": 1000 * np.median(enqueued),
+        "enqueue and wait": 1000 * np.median(waited),
+        "CUDA events": np.median(by_hand.event_times(lane, _CLOCK_CALLS)),
+    }
     by_hand.close(lane)
-    times = {"enqueue only": 1000 * np.median(enqueued), "enqueue and wait": 1000 * np.median(waited)}
-    return {**{name: round(float(ms), 4) for name, ms in times.items()}, "CUDA events": round(events, 4)}
+    return {name: round(float(ms), 4) for name, ms in times.items()}
 
 
 def _capture(built: engine.Engine, seconds: float) -> dict[str, Any]:
@@ -287,13 +247,11 @@ def _capture(built: engine.Engine, seconds: float) -> dict[str, Any]:
     try:
         graph = by_hand.capture(lane)
         captured = _output(lane, functools.partial(by_hand.launch, graph, lane))
-        times = timing.measure_in_turn(
-            {
-                "calls": lambda: (lane.context.execute_async_v3(lane.stream.handle), lane.stream.synchronize()),
-                "graph": lambda: (by_hand.launch(graph, lane), lane.stream.synchronize()),
-            },
-            seconds=seconds, max_calls=200,
-        )  # fmt: skip
+        calls = {
+            "calls": lambda: (lane.context.execute_async_v3(lane.stream.handle), lane.stream.synchronize()),
+            "graph": lambda: (by_hand.launch(graph, lane), lane.stream.synchronize()),
+        }
+        times = timing.measure_in_turn(calls, seconds=seconds, max_calls=200)
     except Exception as error:  # whatever CUDA or its binding raise: the recording says so
         return {"status": f"{type(error).__name__}: {getattr(error, 'cause', error)}"}
     by_hand.close(lane)

@@ -32,27 +32,16 @@ _MAX_CALLS = 200
 
 @dataclass(frozen=True)
 class ResnetRow:
-    """ResNet-50 in one library.
-
-    Attributes:
-        library: Its name.
-        precision: "FP32", "TF32" or "FP16".
-        variant: "" or "CUDA graph".
-        batch: Images in a call.
-        ready_ms: Milliseconds from the model file or the built engine to before the first call.
-        call: Times on the host, the first call in it.
-        gpu: Times by CUDA events.
-        relative_error: Against FP32 with the same weights: ONNX Runtime's for the ONNX models, PyTorch's for its own.
-    """
+    """ResNet-50 in one library."""
 
     library: str
-    precision: str
-    variant: str
+    precision: str  # "FP32", "TF32" or "FP16"
+    variant: str  # "" or "CUDA graph"
     batch: int
-    ready_ms: float
-    call: Measurement
-    gpu: Measurement
-    relative_error: float
+    ready_ms: float  # from the model file or the built engine to before the first call
+    call: Measurement  # on the host, with the first call
+    gpu: Measurement  # by CUDA events
+    relative_error: float  # against FP32 with the same weights: in ONNX Runtime, or in PyTorch for its own
 
     @property
     def label(self) -> str:
@@ -61,14 +50,11 @@ class ResnetRow:
 
 
 def measure(models: Mapping[str, Path], seconds: float = 0.4) -> list[dict[str, Any]]:
-    """Time every candidate at every batch size.
+    """Time every candidate at every batch size; return the fields of a `ResnetRow` of each.
 
     Args:
         models: ONNX files by name: "resnet50-fp32" and "resnet50-fp16", dynamic in the first dimension.
         seconds: About how long to time each candidate with each of the two clocks.
-
-    Returns:
-        The fields of a `ResnetRow` of each candidate and batch.
 
     Raises:
         BackendUnavailableError: There is no PyTorch with a GPU, or no TensorRT that runs engines.
@@ -91,14 +77,11 @@ def _measure_batch(
     for precision, name in (("fp32", "TF32"), ("fp16", "FP16")):  # TensorRT-RTX computes FP32 as TF32
         built = engine.build(models[f"resnet50-{precision}"], engine.BuildOptions(profiles=(profile,)))
         for variant in ("", "CUDA graph"):
-            makers["TensorRT", name, variant] = functools.partial(
-                tensorrt_call, torch, stream, built, images, bool(variant)
-            )
+            make = functools.partial(tensorrt_call, torch, stream, built, images, bool(variant))
+            makers["TensorRT", name, variant] = make
     for precision, name in (("fp32", "FP32"), ("fp32", "TF32"), ("fp16", "FP16")):
-        make = functools.partial(
-            onnxruntime_call, torch, stream, models[f"resnet50-{precision}"], images, name == "TF32"
-        )
-        makers["ONNX Runtime", name, ""] = make
+        path, tf32 = models[f"resnet50-{precision}"], name == "TF32"
+        makers["ONNX Runtime", name, ""] = functools.partial(onnxruntime_call, torch, stream, path, images, tf32)
     for name in ("FP32", "TF32", "FP16"):
         makers["PyTorch eager", name, ""] = functools.partial(pytorch_call, torch, images, name)
 
@@ -110,26 +93,16 @@ def _measure_batch(
         ready_ms[candidate] = round(1000 * (time.perf_counter() - started), 1)
     waiting = {candidate: functools.partial(_and_wait, call, stream) for candidate, call in calls.items()}
     on_host = timing.measure_in_turn(waiting, batch=batch, seconds=seconds, max_calls=_MAX_CALLS)
-    references = {
-        "TensorRT": _result(calls["ONNX Runtime", "FP32", ""], stream),
-        "ONNX Runtime": _result(calls["ONNX Runtime", "FP32", ""], stream),
-        "PyTorch eager": _result(calls["PyTorch eager", "FP32", ""], stream),
-    }
-    return [
-        {
-            "library": library,
-            "precision": precision,
-            "variant": variant,
-            "batch": batch,
-            "ready_ms": ready_ms[library, precision, variant],
-            "call": on_host[library, precision, variant].to_dict(),
-            "gpu": timing.measure_on_device(
-                functools.partial(_event_times, torch, stream, call), batch=batch, seconds=seconds, max_calls=_MAX_CALLS
-            ).to_dict(),
-            "relative_error": quality.relative_error(_result(call, stream), references[library]),
-        }
-        for (library, precision, variant), call in calls.items()
-    ]
+    references = {one: _result(calls[one, "FP32", ""], stream) for one in ("ONNX Runtime", "PyTorch eager")}
+    rows = []
+    for candidate, call in calls.items():
+        event_times = functools.partial(_event_times, torch, stream, call)
+        on_gpu = timing.measure_on_device(event_times, batch=batch, seconds=seconds, max_calls=_MAX_CALLS)
+        reference = references.get(candidate[0], references["ONNX Runtime"])
+        error = quality.relative_error(_result(call, stream), reference)
+        row = ResnetRow(*candidate, batch, ready_ms[candidate], on_host[candidate], on_gpu, error)
+        rows.append({**vars(row), **timing.to_plain({"call": row.call, "gpu": row.gpu})})
+    return rows
 
 
 def tensorrt_call(
@@ -141,12 +114,12 @@ def tensorrt_call(
         PlanError: TensorRT refuses a call.
     """
     from tutorial_utils.engine.tensorrt import MessageLog, checked
-    from tutorial_utils.lessons.lesson03.by_hand import load, new_context
+    from tutorial_utils.lessons.lesson03 import by_hand
 
     log = MessageLog()
-    context = new_context(load(built.plan, log), log, cuda_graph=cuda_graph)
+    context = by_hand.new_context(by_hand.load(built.plan, log), log, cuda_graph=cuda_graph)
     checked(context.set_input_shape("x", tuple(images.shape)), log)
-    (output,) = (name for name in _names(context.engine) if name != "x")
+    (output,) = by_hand.tensors(context.engine).keys() - {"x"}
     logits = torch.empty(tuple(context.get_tensor_shape(output)), dtype=torch.float32, device="cuda")
     checked(context.set_tensor_address("x", images.data_ptr()), log)
     checked(context.set_tensor_address(output, logits.data_ptr()), log)
@@ -156,10 +129,6 @@ def tensorrt_call(
         return logits
 
     return call
-
-
-def _names(loaded: Any) -> list[str]:
-    return [loaded.get_tensor_name(i) for i in range(loaded.num_io_tensors)]
 
 
 def onnxruntime_call(torch: ModuleType, stream: Any, onnx_path: Path, images: Any, tf32: bool) -> Callable[[], Any]:
