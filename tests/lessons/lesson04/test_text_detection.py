@@ -66,11 +66,6 @@ def test_model_is_made_once(prepared):
     assert prepared.stat().st_mtime_ns == changed
 
 
-def test_model_goes_where_it_is_wanted(prepared, tmp_path):
-    target = text_detection.prepare(tmp_path / "here.onnx")
-    assert target.read_bytes() == prepared.read_bytes()
-
-
 def test_boxes_lie_on_the_lines_of_the_page(prepared, feeds):
     boxes = text_detection.boxes(run(prepared, feeds))
     assert len(boxes) == 7

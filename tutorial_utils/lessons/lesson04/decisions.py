@@ -8,21 +8,13 @@ from tutorial_utils import plotting
 
 @dataclass(frozen=True)
 class Decision:
-    """A question on the way down, and the answer that leaves the way.
-
-    Attributes:
-        question: What to find out.
-        leaves: The answer at which the search ends here; with the other answer, the next question follows.
-        verdict: What is wrong then.
-        remedy: The command or change that shows or mends it.
-        section: Where the lesson does it.
-    """
+    """A question on the way down, and the answer that leaves the way."""
 
     question: str
-    leaves: str
-    verdict: str
-    remedy: str
-    section: str
+    leaves: str  # the answer at which the search ends here; with the other answer, the next question follows
+    verdict: str  # what is wrong then
+    remedy: str  # the command or change that shows or mends it
+    section: str  # where the lesson does it
 
 
 START = "The engine's output is not what it should be"
@@ -110,7 +102,6 @@ def chart() -> plotting.Picture:
     axes.text(0, 0.2, START, fontsize=12, fontweight="bold", va="center")
     for index, row in enumerate(rows):
         y = _TOP + _STEP * index + _HEIGHT / 2
-        last = row is LAST
         _box(axes, 0, y, _QUESTION_WIDTH, plotting.BLUE, "#eaf2f8")
         axes.text(middle, y, "\n".join(wrap(row.question, 46)), ha="center", va="center", fontsize=10)
         _box(axes, _LEAF_X, y, _LEAF_WIDTH, plotting.GREEN, "#eaf6f1")
@@ -120,10 +111,10 @@ def chart() -> plotting.Picture:
         axes.text(left, y + 0.23, row.section, va="center", fontsize=9, color=plotting.GREY)
         _arrow(axes, (_QUESTION_WIDTH, y), (_LEAF_X, y))
         axes.text((_QUESTION_WIDTH + _LEAF_X) / 2, y - 0.13, row.leaves, ha="center", va="center", fontsize=10)
-        if not last:
+        if row is not LAST:
             _arrow(axes, (middle, y + _HEIGHT / 2), (middle, y + _STEP - _HEIGHT / 2))
-            other = {"yes": "no", "no": "yes"}[row.leaves]
-            axes.text(middle + 0.12, y + _STEP / 2, other, va="center", fontsize=10)
+            other_answer = "yes" if row.leaves == "no" else "no"
+            axes.text(middle + 0.12, y + _STEP / 2, other_answer, va="center", fontsize=10)
     alt = (
         f"A decision chart: {len(DECISIONS)} questions in a column, from the comparison over the feed and the file to "
         "the tensors. Beside each stands what is wrong if the way ends there, with a remedy and the lesson's section. "
@@ -135,13 +126,10 @@ def chart() -> plotting.Picture:
 def text() -> str:
     """Return the chart as text: a numbered question, what ends the search, and where it leads."""
     lines = [START]
-    for number, row in enumerate(DECISIONS, 1):
-        lines += [f"{number}. {row.question}", f"   {row.leaves}: {_leaf(row)}"]
-    return "\n".join([*lines, f"{len(DECISIONS) + 1}. {LAST.question}", f"   {_leaf(LAST)}"])
-
-
-def _leaf(row: Decision) -> str:
-    return f"{row.verdict} -> {row.remedy} ({row.section})"
+    for number, row in enumerate((*DECISIONS, LAST), 1):
+        answer = f"{row.leaves}: " if row.leaves else ""
+        lines += [f"{number}. {row.question}", f"   {answer}{row.verdict} -> {row.remedy} ({row.section})"]
+    return "\n".join(lines)
 
 
 def _box(axes, x: float, y: float, width: float, edge: str, face: str) -> None:

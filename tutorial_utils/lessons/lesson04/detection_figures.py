@@ -18,19 +18,19 @@ def detections(image: np.ndarray, runs: Mapping[str, np.ndarray]) -> plotting.Pi
     columns = min(len(runs), 2)
     rows = -(-len(runs) // columns)
     height = 9 / columns * image.shape[0] / image.shape[1] + 0.3
-    figure, axes = plotting.new_figure(rows * height, nrows=rows, ncols=columns, squeeze=False)
+    figure, _ = plotting.new_figure(rows * height, nrows=rows, ncols=columns)
     lines = []
-    for panel in axes.flat:
+    for panel in figure.axes:
         panel.set_axis_off()
-    for panel, (name, probability) in zip(axes.flat, runs.items(), strict=False):
+    for panel, (name, probability) in zip(figure.axes, runs.items(), strict=False):
         plane = np.asarray(probability).reshape(probability.shape[-2:])
-        size = plane.shape[1], plane.shape[0]
-        panel.imshow(image, extent=(0, size[0], size[1], 0), aspect="equal")
+        extent = (0, plane.shape[1], plane.shape[0], 0)
+        panel.imshow(image, extent=extent, aspect="equal")
         lost = np.isnan(plane)
         if lost.any():
             red = np.zeros((*plane.shape, 4))
             red[lost] = (0.84, 0.37, 0, 0.75)
-            panel.imshow(red, extent=(0, size[0], size[1], 0), aspect="equal", interpolation="nearest")
+            panel.imshow(red, extent=extent, aspect="equal", interpolation="nearest")
         found = text_detection.boxes(plane)
         for x0, y0, x1, y1 in found:
             panel.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=plotting.BLUE, linewidth=1.6)

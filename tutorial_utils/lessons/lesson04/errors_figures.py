@@ -24,13 +24,11 @@ def magnitudes(tables: Mapping[str, pd.DataFrame]) -> plotting.Picture:
     for (name, table), (colour, width) in zip(tables.items(), styles, strict=False):
         peaks = table["peak_ref"].to_numpy()
         axes.plot(range(len(peaks)), peaks, color=colour, linewidth=width, label=name)
-        above = [(position, peak) for position, peak in enumerate(peaks) if peak > FP16.largest]
-        for position, peak in above:
-            axes.plot(position, peak, "x", color=colour, markersize=8, markeredgewidth=2)
+        above = np.flatnonzero(peaks > FP16.largest)
+        for position in above:
+            axes.plot(position, peaks[position], "x", color=colour, markersize=8, markeredgewidth=2)
         largest = table["peak_ref"].idxmax()
-        lines.append(
-            f"{name}: largest {table['peak_ref'].max():,.0f} in {largest}; {len(above)} tensors above the limit"
-        )
+        lines.append(f"{name}: largest {peaks.max():,.0f} in {largest}; {len(above)} tensors above the limit")
     axes.axhline(FP16.largest, color="black", linewidth=1, linestyle="--", label="largest FP16 number, 65,504")
     axes.set_yscale("log")
     axes.set_xlabel("tensors in the order of computation")
@@ -57,9 +55,8 @@ def error_growth(tables: Mapping[tensor_errors.Format, pd.DataFrame], depths: Ma
         depth = np.array([depths[name] for name in table.index])
         error = table["rel_l2"].to_numpy()
         drawn = error > 0
-        axes.plot(
-            depth[drawn], error[drawn], marker, color=colour, markersize=4, alpha=0.5, label=f"{dtype.upper()}: tensors"
-        )
+        label = f"{dtype.upper()}: tensors"
+        axes.plot(depth[drawn], error[drawn], marker, color=colour, markersize=4, alpha=0.5, label=label)
         line = np.arange(1, depth.max() + 1)
         epsilon = tensor_errors.machine_epsilon(dtype)
         axes.plot(line, epsilon * line**0.5, color=colour, linewidth=1.2, linestyle=":", label="epsilon * sqrt(depth)")
@@ -70,9 +67,8 @@ def error_growth(tables: Mapping[tensor_errors.Format, pd.DataFrame], depths: Ma
             f"{dtype.upper()}: machine epsilon {epsilon:.1e}, all {len(table)} tensors within tolerance: {share < 1}"
         )
     axes.axhline(1e-5, color="black", linewidth=1, linestyle="--", label="1e-5, the habit")
-    axes.set_xscale("log")
+    plotting.plain_numbers(axes.xaxis)
     axes.set_yscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("depth: operations between the input and the tensor")
     axes.set_ylabel("relative L2 error against FP32")
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)

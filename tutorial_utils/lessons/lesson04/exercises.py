@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,7 @@ _OTHER_SEEDS = (7, 8)  # between them they serve each fault in another place tha
 
 @functools.cache
 def examined(number: int) -> list[Case]:
-    """Return the cases of 04.1 to 04.6, ``examine(case)``: name the cause and the first wrong tensor.
-
-    Args:
-        number: Of the case that the exercise serves.
-    """
+    """Return the cases of 04.1 to 04.6, ``examine(case)``: name the cause and the first wrong tensor."""
     fault = fault_lab.order()[number - 1]
     others = [
         Case((served,), served.answer, "the same fault in another network", _copied(served))
@@ -71,9 +68,8 @@ def _with_small_scales(fp8_path: Path, target: Path) -> Path:
 
 def _objections(served: fault_lab.Case) -> list[Mistake]:
     """Return every wrong answer with what speaks against it."""
-    answers = [(cause, tensor) for cause in fault_lab.CAUSES for tensor in (None, *served.tensors)]
-    objections = {answer: fault_lab.objection(served, *answer) for answer in answers}
-    return [Mistake(answer, message) for answer, message in objections.items() if message]
+    answers = itertools.product(fault_lab.CAUSES, (None, *served.tensors))
+    return [Mistake(answer, message) for answer in answers if (message := fault_lab.objection(served, *answer))]
 
 
 def _copied(served: fault_lab.Case) -> list[Mistake]:

@@ -5,6 +5,7 @@ number has which fault, and where in the network it is. `judge` says whether an 
 against it.
 """
 
+import copy
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from tutorial_utils.lessons.lesson04 import fault_lab_model
 from tutorial_utils.lessons.lesson04.fault_lab_model import IMAGE_SIZE, INPUTS
 from tutorial_utils.measure import experiment
 from tutorial_utils.measure.recordings import Origin
-from tutorial_utils.model import data, networks, onnx_file
+from tutorial_utils.model import data, networks, onnx_file, quantization
 from tutorial_utils.model.number_formats import FP16
 
 CAUSES = {
@@ -55,32 +56,19 @@ _AGAINST = {
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What an engineer has in hand when somebody says that a model is wrong.
+    """What an engineer has in hand when somebody says that a model is wrong: a trusted program, and another one."""
 
-    Attributes:
-        complaint: What that somebody says.
-        reference_model: The ONNX file that is trusted.
-        candidate_model: The ONNX file that is used instead; it may be the same.
-        reference_feeds: What the trusted program hands over, by name of the input.
-        candidate_feeds: What the other program hands over: the arrays themselves, memory included.
-        reference_output: What comes out of the trusted program.
-        candidate_output: What comes out of the other one; None where only measurements of it were kept.
-        measured: Those measurements, by precision of the engine: ``accuracy`` and ``sqnr_db``, the power of the
-            reference's logits over that of their error.
-        origin: Where the measurements come from.
-        answer: Cause, and the first tensor that is wrong, or None where no tensor of the file is. Don't look.
-    """
-
-    complaint: str
-    reference_model: Path
-    candidate_model: Path
-    reference_feeds: dict[str, np.ndarray]
-    candidate_feeds: dict[str, np.ndarray]
+    complaint: str  # what that somebody says
+    reference_model: Path  # the ONNX file that is trusted
+    candidate_model: Path  # the ONNX file that is used instead; it may be the same
+    reference_feeds: dict[str, np.ndarray]  # what the trusted program hands over, by name of the input
+    candidate_feeds: dict[str, np.ndarray]  # what the other program hands over: the arrays themselves, memory included
     reference_output: np.ndarray
-    candidate_output: np.ndarray | None
+    candidate_output: np.ndarray | None  # None where only measurements of it were kept
+    # Cause, and the first tensor that is wrong, or None where no tensor of the file is. Don't look.
     answer: tuple[str, str | None] = field(repr=False)
-    measured: dict[str, Any] | None = None
-    origin: Origin | None = None
+    measured: dict[str, Any] | None = None  # those measurements by precision: lesson 01's `Answers`
+    origin: Origin | None = None  # where they come from
 
     def __str__(self) -> str:
         fed = ", ".join(f"{name} {list(array.shape)}" for name, array in self.candidate_feeds.items())
@@ -104,11 +92,7 @@ def order(seed: int = SEED) -> tuple[str, ...]:
 
 
 def case(number: int, seed: int = SEED) -> Case:
-    """Return one case of the laboratory.
-
-    Args:
-        number: 1 to 7.
-        seed: Another seed serves the faults under other numbers, in other places.
+    """Return one case of the laboratory, by its number. Another seed changes the numbers of the faults, and the places.
 
     Raises:
         InputError: There is no case of this number.
@@ -124,20 +108,16 @@ def serve(fault: str, seed: int) -> Case:
 
 
 def judge(served: Case, cause: str, tensor: str | None = None) -> Result:
-    """Say whether an answer is right.
+    """Say whether an answer is right. The verdict shows itself as the last value of a cell.
 
     Args:
         served: The case.
         cause: One of `CAUSES`.
         tensor: The first tensor that is wrong; None if no tensor of the file is.
-
-    Returns:
-        The verdict. It shows itself as the last value of a cell.
     """
     message = objection(served, cause, tensor)
-    if message:
-        return Result("of the laboratory", "wrong", message)
-    return Result("of the laboratory", "right", f"{cause}: {CAUSES[cause]}.")
+    verdict = ("wrong", message) if message else ("right", f"{cause}: {CAUSES[cause]}.")
+    return Result("of the laboratory", *verdict)
 
 
 def objection(served: Case, cause: str, tensor: str | None = None) -> str | None:
@@ -194,8 +174,7 @@ def _division(random: np.random.Generator, folder: Path) -> Case:
 
 
 def _tolerance(random: np.random.Generator, folder: Path) -> Case:
-    model = fault_lab_model.network(random)
-    return _fp16_case(model, _normalized(_photographs(random)), ("tolerance", None), folder)
+    return _fp16_case(fault_lab_model.network(random), _normalized(_photographs(random)), ("tolerance", None), folder)
 
 
 def _layout(random: np.random.Generator, folder: Path) -> Case:
@@ -211,7 +190,7 @@ def _normalization(random: np.random.Generator, folder: Path) -> Case:
     def faulty(pixels: np.ndarray) -> np.ndarray:
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
         channel = (1, 3, 1, 1)
-        mean, spread = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])  # of ImageNet
+        mean, spread = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
         imagenet = (planes / 255 - mean.reshape(channel)) / spread.reshape(channel)
         return (planes, planes / 255, imagenet)[random.integers(3)]
 
@@ -228,10 +207,9 @@ def _memory(random: np.random.Generator, folder: Path) -> Case:
 
 def _engine(random: np.random.Generator, folder: Path) -> Case:
     """The one that is real: see lesson 01, where the FP8 file is made and measured."""
-    models = networks.quick()
+    models, feeds = networks.quick(), {"x": data.load("digits", "test").images}
     measured = experiment.find("lesson01_precision").recorded("it needs a GPU with FP8 on which such engines run")
-    images = data.load("digits", "test").images
-    return fp8_case(models["fp32"], models["int8"], {"x": images}, measured, folder)
+    return fp8_case(models["fp32"], models["int8"], feeds, measured, folder)
 
 
 def fp8_case(
@@ -242,16 +220,14 @@ def fp8_case(
     Args:
         fp32_path: The reference.
         int8_path: Its INT8 variant, from which the FP8 file is made.
-        feeds: Inputs.
+        feeds: Inputs of both.
         measured: What the experiment ``lesson01_precision`` found.
         folder: Where to write the FP8 file.
     """
-    from tutorial_utils.model.quantization import to_fp8
-
     return Case(
-        complaint="The FP8 engine runs on the GPU without an error, and its answers are no better than guesses.",
+        "The FP8 engine runs on the GPU without an error, and its answers are no better than guesses.",
         reference_model=fp32_path,
-        candidate_model=to_fp8(fp32_path, int8_path, folder / "fp8.onnx"),
+        candidate_model=quantization.to_fp8(fp32_path, int8_path, folder / "fp8.onnx"),
         reference_feeds=feeds,
         candidate_feeds=feeds,
         reference_output=_output(fp32_path, feeds),
@@ -287,10 +263,8 @@ def _half(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     from onnxconverter_common import float16
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
     limits = {"min_positive_val": 0.0, "max_finite_val": FP16.largest}
-    return float16.convert_float_to_float16(copy, keep_io_types=True, **limits)
+    return float16.convert_float_to_float16(copy.deepcopy(model), keep_io_types=True, **limits)
 
 
 def _feed_case(

@@ -38,19 +38,18 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(np.asarray(values, np.float32), name))
         return name
 
-    def conv(self, source: str, output: str, channels: tuple[int, int], size: int, stride: int = 1) -> str:
-        """Add a convolution with weights that keep the spread of values, and biases."""
-        shape = (channels[1], channels[0], size, size)
-        weight = self.random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-        inputs = [source, self.constant(f"{output}.weight", weight)]
-        inputs.append(self.constant(f"{output}.bias", self.random.standard_normal(channels[1]) / 10))
-        return self.add("Conv", inputs, output, pads=[size // 2] * 4, strides=[stride] * 2)
+    def conv(self, source: str, output: str, channels_in: int, stride: int = 1) -> str:
+        """Add a 3x3 convolution with weights that keep the spread of values, and biases."""
+        shape = (_CHANNELS, channels_in, 3, 3)
+        weight = self.constant(f"{output}.weight", self.random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:])))
+        bias = self.constant(f"{output}.bias", self.random.standard_normal(_CHANNELS) / 10)
+        return self.add("Conv", [source, weight, bias], output, pads=[1] * 4, strides=[stride] * 2)
 
     def block(self, name: str, source: str, channels_in: int) -> str:
         """Add two convolutions and a spatial attention: each pixel is weighted by its score over the mean score."""
-        conv1 = self.conv(source, f"{name}.conv1", (channels_in, _CHANNELS), 3, stride=2)
+        conv1 = self.conv(source, f"{name}.conv1", channels_in, stride=2)
         relu1 = self.add("Relu", [conv1], f"{name}.relu1")
-        conv2 = self.conv(relu1, f"{name}.conv2", (_CHANNELS, _CHANNELS), 3)
+        conv2 = self.conv(relu1, f"{name}.conv2", _CHANNELS)
         relu2 = self.add("Relu", [conv2], f"{name}.relu2")
         weight = self.constant(f"{name}.interest.weight", np.abs(self.random.standard_normal((1, _CHANNELS, 1, 1))))
         bias = self.constant(f"{name}.interest.bias", [0.1])

@@ -3,6 +3,7 @@
 The GPU machine needs neither Paddle nor the package that ships the network: `prepare` writes what `measure` reads.
 """
 
+import itertools
 import re
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from tutorial_utils.base.errors import ModelFileError
 from tutorial_utils.debug import polygraphy_cli
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.model import half_precision, onnx_file, quantization
+from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED
 
 if TYPE_CHECKING:
     import pandas
@@ -48,13 +50,9 @@ _NUMBER = r"[-+\w.]+"
 
 
 def prepare(folder: Path) -> dict[str, Path]:
-    """Write the models and inputs that `measure` reads. Needs Paddle, and the package of the network.
+    """Write the models and inputs that `measure` reads, and return the path of each of `FILES`.
 
-    Args:
-        folder: Where to write `FILES`.
-
-    Returns:
-        The path of each file.
+    It needs Paddle, and the package that ships the network.
     """
     from polygraphy.json import save_json
 
@@ -64,8 +62,7 @@ def prepare(folder: Path) -> dict[str, Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     sound = onnx_file.load(text_detection.prepare())
-    models = {"sound": sound, "overflow": scaling.move_scale(sound, *scaling.PLANTED)}
-    for name, model in models.items():
+    for name, model in (("sound", sound), ("overflow", scaling.move_scale(sound, *scaling.PLANTED))):
         fp32_path = onnx_file.save(model, folder / f"det-{name}-fp32.onnx")
         half_precision.to_fp16(fp32_path, folder / f"det-{name}-fp16.onnx")
     page = text_detection.preprocess(text_detection.page(), *INPUT_SHAPE[2:])
@@ -78,72 +75,50 @@ def prepare(folder: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Command:
-    """A command of Polygraphy, and what it said.
+    """A command of Polygraphy, and what it said. The first of some tensors is the first in the order of computation."""
 
-    Attributes:
-        model: Stem of the model's file.
-        what: What was asked.
-        command: The command.
-        returncode: Its exit status.
-        passed: Whether Polygraphy said so.
-        checked: Number of tensors that were checked.
-        failed: Number of those that failed.
-        first_failed: The first of them in the order of computation.
-        not_finite: Number of tensors with Inf or NaN in TensorRT.
-        first_not_finite: The first of them.
-        last_error: Tensor, largest absolute and largest relative difference of the last tensor that was compared; None
-            if there was none or it isn't finite.
-        text: The lines that matter.
-    """
-
-    model: str
-    what: str
+    model: str  # stem of the file
+    what: str  # what was asked
     command: str
     returncode: int
-    passed: bool
-    checked: int
-    failed: int
+    passed: bool  # whether Polygraphy said so
+    checked: int  # number of tensors that were checked
+    failed: int  # number of those that failed
     first_failed: str | None
-    not_finite: int
+    not_finite: int  # number of tensors with Inf or NaN in TensorRT
     first_not_finite: str | None
-    last_error: list | None
-    text: list[str]
+    last_error: list | None  # name, largest absolute and relative difference of the last tensor; None if not finite
+    text: list[str]  # the lines that matter
 
 
 def commands(fp8_tensors: list[str]) -> list[dict[str, str]]:
-    """Return the commands, each with the model, and what it asks.
-
-    Args:
-        fp8_tensors: Tensors of the FP8 model to compare.
-    """
-    rows = []
-    for name in DETECTORS:
-        for precision in PRECISIONS:
-            model = f"det-{name}-{precision}"
-            run, marked = f"polygraphy run {model}.onnx --trt", "--trt-outputs mark all"
-            # ONNX Runtime on an FP16 model would round and overflow as well. FP32 is what the results should be.
-            reference = f"--load-outputs det-{name}-fp32-onnxrt.json"
-            asked = {
-                "validate every tensor": f"{run} --validate {marked} {PROFILE}",
-                "validate the output": f"{run} --validate {PROFILE}",
-                "compare the output": f"{run} {'--onnxrt' if precision == 'fp32' else reference} {PROFILE} {TOLERANCE}",
-                "compare every tensor": f"{run} {marked} {PROFILE} {reference} {TOLERANCE}",
-            }
-            rows += [{"model": model, "what": what, "command": command} for what, command in asked.items()]
+    """Return the commands, each with the model and what it asks, given the FP8 model's tensors to compare."""
+    asked: dict[str, dict[str, str]] = {}
+    for name, precision in itertools.product(DETECTORS, PRECISIONS):
+        model = f"det-{name}-{precision}"
+        run, marked = f"polygraphy run {model}.onnx --trt", "--trt-outputs mark all"
+        # ONNX Runtime on an FP16 model would round and overflow as well. FP32 is what the results should be.
+        reference = f"--load-outputs det-{name}-fp32-onnxrt.json"
+        asked[model] = {
+            "validate every tensor": f"{run} --validate {marked} {PROFILE}",
+            "validate the output": f"{run} --validate {PROFILE}",
+            "compare the output": f"{run} {'--onnxrt' if precision == 'fp32' else reference} {PROFILE} {TOLERANCE}",
+            "compare every tensor": f"{run} {marked} {PROFILE} {reference} {TOLERANCE}",
+        }
     # ONNX Runtime's optimizer gets this file wrong, too: unoptimized, it computes what the file says.
     unoptimized = "--graph-optimization-level ORT_DISABLE_ALL"
     fp8 = f"polygraphy run quick-fp8.onnx --trt --onnxrt {unoptimized} --load-inputs digits.json"
     shapes = " ".join(f"--trt-{size}-shapes x:[{_FP8_IMAGES},3,32,32]" for size in ("min", "opt", "max"))
     marked = " ".join(fp8_tensors)
     tolerances = "--rtol 1e-1 --atol 1e-1"
+    asked["quick-fp8"] = {
+        "compare the output": f"{fp8} {shapes} {tolerances}",
+        "compare every layer": f"{fp8} {shapes} --trt-outputs {marked} --onnx-outputs {marked} {tolerances}",
+    }
     return [
-        *rows,
-        {"model": "quick-fp8", "what": "compare the output", "command": f"{fp8} {shapes} {tolerances}"},
-        {
-            "model": "quick-fp8",
-            "what": "compare every layer",
-            "command": f"{fp8} {shapes} --trt-outputs {marked} --onnx-outputs {marked} {tolerances}",
-        },
+        {"model": model, "what": what, "command": command}
+        for model, of_model in asked.items()
+        for what, command in of_model.items()
     ]
 
 
@@ -157,14 +132,11 @@ def references() -> list[str]:
 
 
 def outcome(result: polygraphy_cli.Result, order: list[str]) -> dict[str, Any]:
-    """Read what a `polygraphy run` with one or two runners printed.
+    """Read what a `polygraphy run` with one or two runners printed: the fields of `Command` from `returncode` on.
 
     Args:
         result: Of the command.
         order: The tensors of the model in the order in which they are computed.
-
-    Returns:
-        The fields of `Command` from `returncode` on.
     """
     text = result.text
     place = {name: index for index, name in enumerate(order)}
@@ -203,13 +175,10 @@ def _first_and_last(lines: list[str]) -> list[str]:
 
 
 def measure(models: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Run all `commands` on this machine's GPU.
+    """Run all `commands` on this machine's GPU; return the fields of a `Command` of each.
 
     Args:
         models: The paths of `FILES`, by stem.
-
-    Returns:
-        One row for each command: the fields of a `Command`.
 
     Raises:
         ModelFileError: ONNX Runtime can't compute the references.
@@ -232,21 +201,17 @@ def measure(models: Mapping[str, Path]) -> list[dict[str, Any]]:
         ]
 
 
-# What kind of work it is, tool, what goes in, what comes out.
+# What kind of work it is, its colour, tool, what goes in, what comes out.
 _TOOLS = (
-    ("runs", "run", "model, engine or script; inputs", "outputs of each runtime; PASSED or FAILED"),
-    ("builds", "convert", "ONNX model", "TensorRT engine, or ONNX in FP16"),
-    ("looks", "inspect", "model, engine or saved data", "its layers, shapes, statistics"),
-    ("looks", "check", "ONNX model", "what is wrong with it, node by node"),
-    ("writes", "surgeon", "ONNX model", "a part of it, or a cleaned copy"),
-    ("writes", "template", "model or options", "a Python script to complete"),
-    ("searches", "debug", "failing model; command that checks it", "smallest model that still fails"),
-    ("carries", "data", "saved inputs and outputs", "one file of inputs"),
+    ("runs", BLUE, "run", "model, engine or script; inputs", "outputs of each runtime; PASSED or FAILED"),
+    ("builds", BLUE, "convert", "ONNX model", "TensorRT engine, or ONNX in FP16"),
+    ("looks", GREEN, "inspect", "model, engine or saved data", "its layers, shapes, statistics"),
+    ("looks", GREEN, "check", "ONNX model", "what is wrong with it, node by node"),
+    ("writes", ORANGE, "surgeon", "ONNX model", "a part of it, or a cleaned copy"),
+    ("writes", ORANGE, "template", "model or options", "a Python script to complete"),
+    ("searches", RED, "debug", "failing model; command that checks it", "smallest model that still fails"),
+    ("carries", GREY, "data", "saved inputs and outputs", "one file of inputs"),
 )
-_COLOURS = {
-    "runs": plotting.BLUE, "builds": plotting.BLUE, "looks": plotting.GREEN, "writes": plotting.ORANGE,
-    "searches": plotting.RED, "carries": plotting.GREY,
-}  # fmt: skip
 
 
 def draw_toolbox() -> plotting.Picture:
@@ -257,22 +222,21 @@ def draw_toolbox() -> plotting.Picture:
     axes.set_ylim(len(_TOOLS) - 0.4, -1)
     for position, heading in ((0.405, "goes in"), (0.635, "comes out")):
         align = "right" if position < 0.5 else "left"
-        axes.text(position, -0.75, heading, ha=align, va="center", fontsize=10, color=plotting.GREY)
-    arrow = {"arrowstyle": "-|>", "color": plotting.GREY, "linewidth": 1.3, "shrinkA": 0, "shrinkB": 0}
-    for row, (kind, tool, goes_in, comes_out) in enumerate(_TOOLS):
-        box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": _COLOURS[kind], "linewidth": 2}
+        axes.text(position, -0.75, heading, ha=align, va="center", fontsize=10, color=GREY)
+    arrow = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.3, "shrinkA": 0, "shrinkB": 0}
+    for row, (kind, colour, tool, goes_in, comes_out) in enumerate(_TOOLS):
+        box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": colour, "linewidth": 2}
         axes.text(0.52, row, f"{tool:^8}", ha="center", va="center", family="monospace", weight="bold", bbox=box)
         axes.text(0.405, row, goes_in, ha="right", va="center", fontsize=10.5)
         axes.text(0.635, row, comes_out, ha="left", va="center", fontsize=10.5)
         axes.annotate("", (0.465, row), (0.415, row), arrowprops=arrow)
         axes.annotate("", (0.625, row), (0.575, row), arrowprops=arrow)
-        axes.text(0, row, kind, ha="left", va="center", fontsize=9, color=plotting.GREY, style="italic")
-    width = max(len(goes_in) for _, _, goes_in, _ in _TOOLS)
-    text = "\n".join(f"{tool:8}  {goes_in:{width}} -> {comes_out}" for _, tool, goes_in, comes_out in _TOOLS)
-    alt = "Polygraphy's eight tools. " + " ".join(
-        f"{tool}: {goes_in} in, {comes_out} out." for _, tool, goes_in, comes_out in _TOOLS
-    )
-    return plotting.Picture(figure, alt, text)
+        axes.text(0, row, kind, ha="left", va="center", fontsize=9, color=GREY, style="italic")
+    words = [tool[2:] for tool in _TOOLS]
+    width = max(len(goes_in) for _, goes_in, _ in words)
+    text = "\n".join(f"{tool:8}  {goes_in:{width}} -> {comes_out}" for tool, goes_in, comes_out in words)
+    alt = " ".join(f"{tool}: {goes_in} in, {comes_out} out." for tool, goes_in, comes_out in words)
+    return plotting.Picture(figure, f"Polygraphy's eight tools. {alt}", text)
 
 
 def table(rows: Sequence[Command]) -> "pandas.DataFrame":

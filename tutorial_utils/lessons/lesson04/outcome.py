@@ -14,26 +14,19 @@ from tutorial_utils.model import onnx_file
 Box = tuple[int, int, int, int]
 
 
-def same_boxes(found: Sequence[Box], expected: Sequence[Box], pixels: int = 1) -> bool:
-    """Return whether two lists of boxes have the same length, and no edge is more than some pixels off."""
-    return len(found) == len(expected) and bool(np.all(np.abs(np.subtract(found, expected)) <= pixels))
+def same_boxes(found: Sequence[Box], expected: Sequence[Box]) -> bool:
+    """Return whether two lists of boxes have the same length, and no edge is more than a pixel off."""
+    return len(found) == len(expected) and bool(np.all(np.abs(np.subtract(found, expected)) <= 1))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a variant of the text detection network answers.
+    """What a variant of the text detection network answers."""
 
-    Attributes:
-        finite: Whether every number of the output is finite.
-        rel_l2: Relative L2 error of the output against the sound FP32 network; infinite if it isn't finite.
-        boxes: How many text boxes were found.
-        boxes_kept: Whether they are those of the sound FP32 network, to within a pixel.
-    """
-
-    finite: bool
-    rel_l2: float
-    boxes: int
-    boxes_kept: bool
+    finite: bool  # every number of the output
+    rel_l2: float  # relative L2 error of the output against the sound FP32 network; infinite if it isn't finite
+    boxes: int  # how many text boxes were found
+    boxes_kept: bool  # whether they are those of the sound FP32 network, to within a pixel
 
 
 def judge(
@@ -49,9 +42,6 @@ def judge(
         feeds: Its input.
         expected: What the sound network computes in FP32, ``[1, 1, height, width]``.
         stored_as: Store all tensors of an FP32 file in this format; otherwise in those that the file says.
-
-    Raises:
-        ModelFileError: The variant is missing or damaged.
     """
     output = onnx_file.load(onnx_path).graph.output[0].name
     values = tensor_errors.all_outputs(onnx_path, feeds, stored_as)[output]

@@ -21,22 +21,21 @@ def errors(curves: Mapping[str, Mapping[float, Outcome]]) -> Picture:
     top = 20 * max(finite)
     lines, broken = [], []
     for (name, points), colour, marker in zip(curves.items(), _COLOURS, _MARKERS, strict=False):
-        factors = list(points)
         heights = [one.rel_l2 if one.finite else top for one in points.values()]
-        axes.plot(factors, heights, marker=marker, color=colour, label=name, markersize=7)
+        axes.plot(list(points), heights, marker=marker, color=colour, label=name, markersize=7)
         for factor, one in points.items():
             state = "boxes kept" if one.boxes_kept else "boxes not kept"
             error = f"relative L2 error {one.rel_l2:.1e}, {state}" if one.finite else "not finite"
             lines.append(f"{name:26} factor {factor:5g}: {error}")
         if not all(one.finite for one in points.values()):
             broken.append(name)
+    factors = sorted({factor for points in curves.values() for factor in points})
     axes.set_xscale("log", base=2)
+    axes.set_xticks(factors, [f"{factor:g}" for factor in factors])
     axes.set_yscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xticks(sorted({factor for points in curves.values() for factor in points}))
     axes.axhline(top, color=GREY, linewidth=0.8, linestyle=":")
-    axes.annotate("Inf or NaN", (0.01, top), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                  textcoords="offset points", fontsize=9, color=GREY)  # fmt: skip
+    beside = ("axes fraction", "data")
+    plotting.note(axes, "Inf or NaN", (0.01, top), (0, 3), xycoords=beside, color=GREY, va="baseline")
     axes.set_ylim(min(finite) / 2, 2.5 * top)
     axes.set_xlabel("factor moved between two layers")
     axes.set_ylabel("relative L2 error against FP32")
@@ -59,10 +58,8 @@ def accuracies(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> Pic
     colours = dict(zip([title for title, _ in groups], (BLUE, ORANGE, GREEN, RED), strict=False))
     for position, (title, _, value) in enumerate(rows):
         axes.barh(position, 100 * value, color=colours[title], height=0.7)
-        axes.annotate(f"{100 * value:.1f}", (100 * value, position), xytext=(4, 0),
-                      textcoords="offset points", va="center", fontsize=9)  # fmt: skip
-    axes.set_yticks(range(len(rows)), [name for _, name, _ in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+        plotting.note(axes, f"{100 * value:.1f}", (100 * value, position), (4, 0))
+    plotting.name_rows(axes, [name for _, name, _ in rows])
     axes.set_xlim(0, 108)
     axes.set_xlabel("right answers on the test images, %")
     for title, colour in colours.items():
@@ -70,6 +67,5 @@ def accuracies(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> Pic
     figure.legend(loc="outside upper left", ncols=len(colours), frameon=False)
     width = max(len(name) for _, name, _ in rows)
     lines = [f"{title}: {name:{width}} {100 * value:5.1f} %" for title, name, value in rows]
-    return Picture(
-        figure, f"Accuracies as bars. {'; '.join(' '.join(line.split()) for line in lines)}.", "\n".join(lines)
-    )
+    listed = "; ".join(" ".join(line.split()) for line in lines)
+    return Picture(figure, f"Accuracies as bars. {listed}.", "\n".join(lines))

@@ -25,9 +25,11 @@ from onnx import numpy_helper
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import ExportError, InputError
 from tutorial_utils.debug import tensor_errors
+from tutorial_utils.measure import deployment, quality
 from tutorial_utils.model import classifier, data, networks, onnx_file, trained
 from tutorial_utils.model.number_formats import FP16
 from tutorial_utils.model.quiet_paddle import paddle
+from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 nn = paddle.nn
 
@@ -41,12 +43,7 @@ Pattern = Literal["magnitude", "2:4"]
 
 @dataclass(frozen=True)
 class Retrained:
-    """A network after a training.
-
-    Attributes:
-        model: The network, in evaluation mode.
-        seconds: Time that the training took, also when it was read from the cache.
-    """
+    """A network after a training, in evaluation mode, and the seconds that it took, also when read from the cache."""
 
     model: nn.Layer
     seconds: float
@@ -71,9 +68,7 @@ def scale_moved(factor: float = SCALE) -> nn.Layer:
 def round_weights(model: nn.Layer, bits: int) -> nn.Layer:
     """Round the weights of convolutions and linear layers in place, each layer with one scale, and return the network.
 
-    Args:
-        model: The network.
-        bits: 2 or more: 3 leave the seven levels -3 to 3.
+    There are 2 bits or more: 3 leave the seven levels -3 to 3.
     """
     levels = 2 ** (bits - 1) - 1
     with paddle.no_grad():
@@ -84,26 +79,25 @@ def round_weights(model: nn.Layer, bits: int) -> nn.Layer:
     return model
 
 
-def decay_scale(decay: float, seed: int = 0) -> Retrained:
+def decay_scale(decay: float) -> Retrained:
     """Train `scale_moved` on, with weight decay on the batch norm that sets the range of the large tensor.
 
     The loss doesn't resist: the batch norm after the next convolution takes every scale out again.
 
     Args:
         decay: Coefficient of the decay; a step multiplies the parameters by 1 minus learning rate times decay.
-        seed: Seed of the order of the images.
     """
 
     def train() -> nn.Layer:
         model = scale_moved()
         decayed = {parameter.name for parameter in model.blocks[1].norm1.parameters()}
-        _fit(model, 1e-2, seed, weight_decay=decay, apply_decay_param_fun=lambda name: name in decayed)
+        _fit(model, 1e-2, weight_decay=decay, apply_decay_param_fun=lambda name: name in decayed)
         return model
 
-    return _cached(f"decay-{decay}-{seed}", train)
+    return _cached(f"decay-{decay}", train)
 
 
-def train_quantized(bits: int, quantized: bool = True, seed: int = 0) -> Retrained:
+def train_quantized(bits: int, quantized: bool = True) -> Retrained:
     """Train the classifier on with the rounding in every step (quantization-aware training), and round its weights.
 
     `paddle.quantization.QAT` rounds in the forward pass the weights of convolutions and linear layers, as
@@ -114,18 +108,17 @@ def train_quantized(bits: int, quantized: bool = True, seed: int = 0) -> Retrain
     Args:
         bits: Bits of the weights.
         quantized: False for the same training without rounding, for comparison. The weights are rounded after it, too.
-        seed: Seed of the order of the images.
     """
 
     def train() -> nn.Layer:
         model = network()
         rounding = _with_rounding(model, bits) if quantized else model
-        _fit(rounding, 1e-3, seed)
+        _fit(rounding, 1e-3)
         weights = rounding.state_dict()  # holds the quantizers' state, too
         model.set_state_dict({name: weights[name] for name in model.state_dict()})
         return round_weights(model, bits)
 
-    return _cached(f"rounded-{bits}-{quantized}-{seed}", train)
+    return _cached(f"rounded-{bits}-{quantized}", train)
 
 
 def _with_rounding(model: nn.Layer, bits: int) -> nn.Layer:
@@ -133,11 +126,9 @@ def _with_rounding(model: nn.Layer, bits: int) -> nn.Layer:
     from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
 
     config = QuantConfig(activation=None, weight=None)
-    config.add_type_config(
-        [nn.Conv2D, nn.Linear],
-        activation=FakeQuanterWithAbsMaxObserver(moving_rate=0.9),
-        weight=FakeQuanterWithAbsMaxObserver(moving_rate=0.9, bit_length=bits),
-    )
+    activation = FakeQuanterWithAbsMaxObserver(moving_rate=0.9)
+    weight = FakeQuanterWithAbsMaxObserver(moving_rate=0.9, bit_length=bits)
+    config.add_type_config([nn.Conv2D, nn.Linear], activation=activation, weight=weight)
     model.train()  # QAT refuses networks in evaluation mode
     return QAT(config).quantize(model)
 
@@ -155,7 +146,7 @@ def paddle_conversion() -> str:
     return "converted"
 
 
-def prune(pattern: Pattern, sparsity: float = 0.5, retrain: bool = True, seed: int = 0) -> Retrained:
+def prune(pattern: Pattern, sparsity: float = 0.5, retrain: bool = True) -> Retrained:
     """Set weights of the convolutions to 0, and train the others on.
 
     The first convolution is left alone: it has 3 input channels, too few for 2:4.
@@ -165,7 +156,6 @@ def prune(pattern: Pattern, sparsity: float = 0.5, retrain: bool = True, seed: i
             along the input channels, which is the pattern that sparse tensor cores compute with.
         sparsity: The fraction to set to 0; 2:4 is always a half.
         retrain: Train after pruning.
-        seed: Seed of the order of the images.
 
     Raises:
         InputError: The pattern is unknown, or the sparsity isn't within 0 to 1.
@@ -185,27 +175,27 @@ def prune(pattern: Pattern, sparsity: float = 0.5, retrain: bool = True, seed: i
                 masks[layer.weight.name] = mask.astype(np.float32)
         _apply(model, masks)
         if retrain:
-            _fit(model, 1e-3, seed, after_step=lambda: _apply(model, masks))
+            _fit(model, 1e-3, after_step=lambda: _apply(model, masks))
         return model
 
-    return _cached(f"pruned-{pattern.replace(':', '')}-{sparsity}-{retrain}-{seed}", train)
+    return _cached(f"pruned-{pattern.replace(':', '')}-{sparsity}-{retrain}", train)
 
 
 def largest(weight: np.ndarray, part: float) -> np.ndarray:
     """Return a mask of the largest magnitudes: bool, of the weight's shape, a part of it (0 to 1) true."""
     order = np.argsort(np.abs(weight), axis=None, kind="stable")
-    mask = np.zeros(weight.size, bool)
-    mask[order[weight.size - round(part * weight.size) :]] = True
-    return mask.reshape(weight.shape)
+    mask = np.zeros(weight.shape, bool)
+    mask.flat[order[weight.size - round(part * weight.size) :]] = True
+    return mask
 
 
 def two_of_four(weight: np.ndarray) -> np.ndarray:
     """Return a mask of the two largest magnitudes of each four input channels: bool, ``[out, in, height, width]``."""
-    fours = np.moveaxis(np.abs(weight), 1, -1)
-    rows = fours.reshape(-1, 4)
-    mask = np.ones(rows.shape, bool)
-    np.put_along_axis(mask, np.argsort(rows, axis=1, kind="stable")[:, :2], False, axis=1)
-    return np.moveaxis(mask.reshape(fours.shape), -1, 1)
+    out_channels, _, *size = weight.shape
+    fours = np.abs(weight).reshape(out_channels, -1, 4, *size)
+    mask = np.ones(fours.shape, bool)
+    np.put_along_axis(mask, np.argsort(fours, axis=2, kind="stable")[:, :, :2], False, axis=2)
+    return mask.reshape(weight.shape)
 
 
 def _apply(model: nn.Layer, masks: Mapping[str, np.ndarray]) -> None:
@@ -219,10 +209,10 @@ def _layers(model: nn.Layer, kind: type | tuple[type, ...]) -> list[nn.Layer]:
     return [layer for layer in model.sublayers() if isinstance(layer, kind)]
 
 
-def _fit(model: nn.Layer, learning_rate: float, seed: int, **options: Any) -> None:
+def _fit(model: nn.Layer, learning_rate: float, **options: Any) -> None:
     """Train in place, for `EPOCHS`, and leave the network in evaluation mode."""
     dataset = data.load("digits", "train")
-    classifier.train(model, dataset, EPOCHS, BATCH, learning_rate, seed, progress=False, **options)
+    classifier.train(model, dataset, EPOCHS, BATCH, learning_rate, progress=False, **options)
     model.train()
     _measure_statistics(model, dataset.images)
     model.eval()
@@ -264,15 +254,11 @@ _PARAMETER = re.compile(r"(conv2d|batch_norm2d|linear)_(\d+)\.([wb]_\d)")
 
 
 def write_onnx(model: nn.Layer, onnx_path: str | Path) -> Path:
-    """Write a quick classifier as FP32 ONNX: the exported file of the trained one, with this network's weights.
+    """Write a quick classifier as FP32 ONNX, and return the path: the trained one's file, with this network's weights.
 
     An export takes seconds, this doesn't. Paddle numbers the layers of a process, so the names in the file and those of
     the network have the same order and other numbers. Batch norms are folded into the convolutions, as TensorRT does
     too, so that the file's weights are those that an engine stores.
-
-    Args:
-        model: A network of the quick classifier's structure.
-        onnx_path: Where to write the model.
 
     Raises:
         ExportError: The network has other weights than the file.
@@ -290,44 +276,25 @@ def write_onnx(model: nn.Layer, onnx_path: str | Path) -> Path:
 
 
 def _numbered_from_0(names: Iterable[str]) -> dict[tuple[str, int, str], str]:
-    parts = {name: found for name in names if (found := _PARAMETER.fullmatch(name))}
-    first: dict[str, int] = {}
-    for found in parts.values():
-        first[found[1]] = min(int(found[2]), first.get(found[1], int(found[2])))
-    return {(found[1], int(found[2]) - first[found[1]], found[3]): name for name, found in parts.items()}
+    parts = [found for name in names if (found := _PARAMETER.fullmatch(name))]
+    first = {kind: min(int(found[2]) for found in parts if found[1] == kind) for kind in {found[1] for found in parts}}
+    return {(found[1], int(found[2]) - first[found[1]], found[3]): found[0] for found in parts}
 
 
 @dataclass(frozen=True)
 class Health:
-    """What FP16 does to a classifier, and its range.
+    """What FP16 does to a classifier, and its range."""
 
-    Attributes:
-        subnormal: How many weights FP16 can store only with fewer bits than its 11: below 2**-14, and not 0.
-        largest_weight: Their largest magnitude.
-        largest_activation: Largest magnitude of a tensor inside, on the test images in FP32.
-        finite: Whether all logits are finite with weights and tensors stored in FP16.
-        accuracy: Fraction of right answers in FP32.
-        accuracy_fp16: The same in FP16. NaN is no answer.
-    """
-
-    subnormal: int
-    largest_weight: float
-    largest_activation: float
-    finite: bool
-    accuracy: float
-    accuracy_fp16: float
+    subnormal: int  # how many weights FP16 can store only with fewer bits than its 11: below 2**-14, and not 0
+    largest_weight: float  # their largest magnitude
+    largest_activation: float  # largest magnitude of a tensor inside, on the test images in FP32
+    finite: bool  # whether all logits are finite with weights and tensors stored in FP16
+    accuracy: float  # fraction of right answers in FP32
+    accuracy_fp16: float  # the same in FP16; NaN is no answer
 
 
 def examine(onnx_path: str | Path, test_set: data.Dataset) -> Health:
-    """Run a classifier in FP32, and in FP16 as a GPU rounds it, on all test images.
-
-    Args:
-        onnx_path: The FP32 model. It has one input.
-        test_set: Test images and labels.
-
-    Raises:
-        ModelFileError: The model is missing or damaged.
-    """
+    """Run an FP32 classifier with one input as it is, and in FP16 as a GPU rounds it, on all test images."""
     graph = onnx_file.load(onnx_path).graph
     weights = np.abs(np.concatenate([one.ravel() for one in onnx_file.weights(onnx_path).values()]))
     feeds, logits = {graph.input[0].name: test_set.images}, graph.output[0].name
@@ -346,9 +313,6 @@ def examine(onnx_path: str | Path, test_set: data.Dataset) -> Health:
 
 def accuracy_of(onnx_path: str | Path, test_set: data.Dataset) -> float:
     """Return the fraction of right answers that ONNX Runtime gives with a classifier's file, as the file is."""
-    from tutorial_utils.measure import deployment, quality
-    from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
-
     with OnnxRuntimeRunner(onnx_path) as runner:
         logits = deployment.predict(runner, test_set.images, BATCH)
     return quality.classification_metrics(test_set.labels, logits).accuracy

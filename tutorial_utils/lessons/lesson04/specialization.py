@@ -38,25 +38,17 @@ class Calls:
 
 
 def measure(onnx_path: Path) -> list[dict[str, Any]]:
-    """Call one engine many times with each strategy.
-
-    Args:
-        onnx_path: The quick classifier. Its one input is called x.
-
-    Returns:
-        A row for each strategy: "strategy", "errors" and "calls" made by then, one for each of `SECONDS`.
+    """Call an engine of the quick classifier many times with each strategy; return the fields of its `Calls`.
 
     Raises:
         BackendUnavailableError: PyCUDA can't be imported, or this TensorRT is no TensorRT-RTX.
-        ModelFileError: The model is missing.
     """
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     images = np.random.default_rng(0).standard_normal((BATCH, *SHAPE), dtype=np.float32)
     options = engine.BuildOptions(profiles=(engine.Profile.batch("x", SHAPE, opt=BATCH, max=BATCH),))
     built = engine.build(onnx_path, options, progress=False)
-    session = onnx_session.new_session(onnx_path)
-    (expected,) = session.run(None, {"x": images})
+    (expected,) = onnx_session.new_session(onnx_path).run(None, {"x": images})
     rows = []
     for strategy in STRATEGIES:
         with TensorRTRunner(built, configure=functools.partial(specialize, strategy)) as runner:

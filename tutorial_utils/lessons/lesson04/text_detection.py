@@ -41,26 +41,19 @@ def shipped_path() -> Path:
     return path
 
 
-def prepare(target: Path | None = None) -> Path:
+def prepare() -> Path:
     """Bring the shipped file into the form that conversions to FP16 and INT8 need, computing the same.
 
     Its opset is raised to 17, its weights become initializers, and its batch norms are folded into the convolutions
     before them, as TensorRT does anyway: one has a variance of 98 million, which FP16 can't hold. Batch, height and
     width stay dynamic, inputs and outputs keep their names.
 
-    Args:
-        target: Where to write the model. Without one it is kept in the cache, and made once.
-
     Returns:
-        The path of the model: input "x", float32 ``[batch, 3, height, width]``, output "sigmoid_0.tmp_0", float32
-        ``[batch, 1, height, width]``, the probability that a pixel belongs to text.
-
-    Raises:
-        ModelFileError: The package with the network is not installed.
+        The path of the model in the cache, where it is made once. It has the input "x", float32
+        ``[batch, 3, height, width]``, and the output "sigmoid_0.tmp_0", float32 ``[batch, 1, height, width]``, the
+        probability that a pixel belongs to text.
     """
     source = shipped_path()
-    if target is not None:
-        return onnx_file.save(_prepared(source), target)
     code = blake3(bytes([RECIPE]) + source.read_bytes()).hexdigest(length=8)
     path = paths.cache_dir("lesson04") / f"text-detection-{code}.onnx"
     with FileLock(path.with_suffix(".lock")):
@@ -156,7 +149,7 @@ def preprocess(image: np.ndarray, height: int, width: int) -> np.ndarray:
         float32, shape ``[1, 3, height, width]``.
 
     Raises:
-        InputError: The image is not a uint8 RGB image, or a size is not a multiple of 32.
+        InputError: It is no such image, or a size is not a multiple of 32.
     """
     from PIL import Image
 
