@@ -9,7 +9,7 @@ import html
 import math
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tutorial_utils.base.errors import InputError
@@ -20,49 +20,30 @@ _TOLERANCE = 1e-6  # relative: for answers that are computed in another order
 
 @dataclass(frozen=True)
 class Mistake:
-    """An answer that a typical mistake leads to.
+    """An answer that a typical mistake leads to."""
 
-    Attributes:
-        answer: What a function with this mistake returns.
-        message: What the mistake is, in one or two sentences to the learner, without the right answer.
-    """
-
-    answer: Any
-    message: str
+    answer: Any  # what a function with this mistake returns
+    message: str  # what the mistake is, in one or two sentences to the learner, without the right answer
 
 
 @dataclass(frozen=True)
 class Case:
-    """One input to try a learner's function with.
+    """One input to try a learner's function with, and what it should return."""
 
-    Attributes:
-        arguments: What the function is called with. It gets a copy.
-        answer: What it should return.
-        what: The input in words, for the message about a mistake without a name: "For <what>, ...".
-        mistakes: Wrong answers that are worth a message of their own.
-        judged: Returns what is compared in place of the returned value itself, in words: of a model, what it does.
-    """
-
-    arguments: tuple[Any, ...]
+    arguments: tuple[Any, ...]  # the function gets a copy
     answer: Any
-    what: str
-    mistakes: Sequence[Mistake] = field(default=())
-    judged: Callable[[Any], str] | None = None
+    what: str  # the input in words, for the message about a mistake without a name: "For <what>, ..."
+    mistakes: Sequence[Mistake] = ()
+    judged: Callable[[Any], str] | None = None  # says what is compared instead: of a returned model, what it does
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of a check. As the last value of a cell, it shows itself.
+    """What came out of a check. As the last value of a cell, it shows itself."""
 
-    Attributes:
-        exercise: Id of the exercise, such as "01.1".
-        state: "right", "wrong", or "open" where the function isn't written yet.
-        message: One or two sentences to the learner.
-    """
-
-    exercise: str
-    state: Literal["right", "wrong", "open"]
-    message: str
+    exercise: str  # id, such as "01.1"
+    state: Literal["right", "wrong", "open"]  # "open" where the function isn't written yet
+    message: str  # one or two sentences to the learner
 
     @property
     def passed(self) -> bool:
@@ -89,24 +70,20 @@ class Result:
 
 
 def check(exercise: str, answer: Callable[..., Any], *, on: tuple[Any, ...] | None = None) -> Result:
-    """Check a learner's function. It never raises because of what the function does.
+    """Check a learner's function, and say what is right or wrong. It never raises because of what the function does.
 
     Args:
         exercise: Id of the exercise, such as "01.1".
         answer: The learner's function itself.
         on: Arguments for one more call, on the lesson's own data. What a right function returns for them is shown.
 
-    Returns:
-        What is right or wrong. It shows itself as the last value of a cell.
-
     Raises:
         InputError: There is no such exercise.
     """
     cases = find(exercise)()
     if not callable(answer):
-        given = (
-            f"{type(answer).__name__} {answer!r}" if isinstance(answer, (int, float, str)) else type(answer).__name__
-        )
+        given = type(answer).__name__
+        given += f" {answer!r}" if isinstance(answer, (int, float, str)) else ""
         return Result(exercise, "wrong", f"check takes the function, without parentheses behind it, and got {given}.")
     for case in cases:
         returned, failure = _call(exercise, answer, case.arguments)
@@ -135,12 +112,9 @@ def find(exercise: str) -> Callable[[], list[Case]]:
     room = import_room(part, "exercises")
     known = [known for known in room.EXERCISES if known.startswith(f"{part}.")] if room else []
     if exercise not in known:
-        raise InputError(
-            f"There is no exercise {exercise!r}.",
-            f"Part {part} has {', '.join(known)}."
-            if known
-            else 'Ids look like "01.1" or "01a.1": part, then exercise.',
-        )
+        form = 'Ids look like "01.1" or "01a.1": part, then exercise.'
+        remedy = f"Part {part} has {', '.join(known)}." if known else form
+        raise InputError(f"There is no exercise {exercise!r}.", remedy)
     return room.EXERCISES[exercise]
 
 
@@ -159,10 +133,9 @@ def _in_one_line(error: Exception, answer: Callable[..., Any]) -> str:
     """Return type and message of an exception, and the line of the learner's function that it came from."""
     text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
     code = getattr(answer, "__code__", None)
+    place = (code.co_filename, code.co_name) if code else None
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [
-        frame.lineno for frame in frames if code and frame.filename == code.co_filename and frame.name == code.co_name
-    ]
+    lines = [frame.lineno for frame in frames if (frame.filename, frame.name) == place]
     where = f", in line {lines[-1] - code.co_firstlineno + 1} of the function" if lines else ""
     return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
 
@@ -171,14 +144,15 @@ def _mistake(returned: Any, case: Case) -> str:
     for mistake in case.mistakes:
         if _same(returned, mistake.answer):
             return mistake.message
+    start = f"For {case.what}, your function returned"
     if returned is None:
-        return f"For {case.what}, your function returned None. Does every way through it end with `return`?"
+        return f"{start} None. Does every way through it end with `return`?"
     if case.judged is not None:
-        return f"For {case.what}, your function returned {returned}, which is not right."
+        return f"{start} {returned}, which is not right."
     if type(returned).__name__ != type(case.answer).__name__ and not (_is_number(returned) and _is_number(case.answer)):
         wanted = "None" if case.answer is None else type(case.answer).__name__
-        return f"For {case.what}, your function returned {type(returned).__name__}, where {wanted} is right."
-    return f"For {case.what}, your function returned {_shown(returned)}, which is not right."
+        return f"{start} {type(returned).__name__}, where {wanted} is right."
+    return f"{start} {_shown(returned)}, which is not right."
 
 
 def _same(returned: Any, wanted: Any) -> bool:

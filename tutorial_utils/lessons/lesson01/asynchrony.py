@@ -29,38 +29,26 @@ _STAGE_CALLS = 100
 
 @dataclass(frozen=True)
 class Overlap:
-    """Orders of work at one batch size: times of a run by order, "one by one", "1 stream", ...
-
-    Stages are milliseconds of "copy in", "engine", "copy out", and of "enqueue" on the host: with calls of the engine,
-    and with it as a CUDA graph. Bytes are those of a batch of images, and of its logits.
-    """
+    """Orders of work at one batch size."""
 
     batch: int
     batches_per_run: int
-    bytes_in: int
-    bytes_out: int
-    stages_ms: dict[str, float]
-    stages_graph_ms: dict[str, float]
-    runs: dict[str, Measurement]
+    bytes_in: int  # of the images of a batch
+    bytes_out: int  # of its logits
+    stages_ms: dict[str, float]  # of "copy in", "engine", "copy out", and of "enqueue" on the host
+    stages_graph_ms: dict[str, float]  # the same with the engine as a CUDA graph
+    runs: dict[str, Measurement]  # of a run by order of work: "one by one", "1 stream", ...
 
 
 @dataclass(frozen=True)
 class Asynchrony:
-    """What the experiment found.
+    """What the experiment found."""
 
-    Attributes:
-        overlap: One entry for each of `BATCHES`.
-        copied_bytes: Size of the images that `copies` took to the GPU.
-        copies: Times from "pinned" and from "pageable" memory.
-        cuda_graph: Times of one image by clock, "host" or "device", and by "calls" or "graph".
-        relative_error: Largest difference of a lane's logits from `TensorRTRunner`'s.
-    """
-
-    overlap: list[Overlap]
-    copied_bytes: int
-    copies: dict[str, Measurement]
-    cuda_graph: dict[str, dict[str, Measurement]]
-    relative_error: float
+    overlap: list[Overlap]  # one entry for each of `BATCHES`
+    copied_bytes: int  # size of the images that `copies` took to the GPU
+    copies: dict[str, Measurement]  # from "pinned" and from "pageable" memory
+    cuda_graph: dict[str, dict[str, Measurement]]  # one image by clock, "host" or "device", and by "calls" or "graph"
+    relative_error: float  # largest difference of a lane's logits from `TensorRTRunner`'s
 
 
 def measure(models: Mapping[str, Path], seconds: float = 0.5) -> dict[str, Any]:
@@ -146,11 +134,7 @@ class Span:
 
 
 def draw_timeline(orders: Mapping[str, Sequence[Span]]) -> Picture:
-    """Draw when each stage worked on which batch, one block of rows for each order of work.
-
-    Args:
-        orders: The spans of one run by name of the order. Every order has the same stages.
-    """
+    """Draw when each stage worked on which batch: a block of rows for each order of work, all with the same stages."""
     stages = list(dict.fromkeys(span.stage for spans in orders.values() for span in spans))
     colours = dict(zip(stages, (plotting.ORANGE, plotting.BLUE, plotting.GREEN), strict=False))
     rows = [(order, stage) for order in orders for stage in stages]

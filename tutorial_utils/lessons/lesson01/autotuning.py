@@ -142,8 +142,7 @@ def cpu_calls(shape: Shape) -> dict[str, Callable[[], np.ndarray]]:
 def measure_cpu(shapes: Sequence[Shape] = CPU_SHAPES, seconds: float = 0.1) -> dict[str, dict[str, Measurement]]:
     """Time the algorithms in turn with numpy on one core: more would measure the thread pool of its matrix product.
 
-    Returns:
-        Measurements by shape and algorithm, each of about so many seconds.
+    Returns measurements by shape and algorithm, each of about so many seconds.
     """
     with threadpool_limits(1):
         return {
@@ -170,7 +169,7 @@ def fixed_choices(times: dict[str, dict[str, float]]) -> dict[str, float]:
     return dict(zip(names, scipy.stats.gmean(ratios).tolist(), strict=True))
 
 
-def measure_gpu(shapes: Sequence[Shape] = GPU_SHAPES) -> dict[str, dict[str, float]]:
+def measure_gpu() -> dict[str, dict[str, float]]:
     """Time the algorithms and cuDNN's convolutions in turn with PyTorch; return `medians`.
 
     Raises:
@@ -178,7 +177,7 @@ def measure_gpu(shapes: Sequence[Shape] = GPU_SHAPES) -> dict[str, dict[str, flo
     """
     torch = _torch()
     torch.set_float32_matmul_precision("high")  # TF32; cuDNN's convolutions use it by default
-    return {str(shape): _median_gpu_times(torch, _gpu_calls(torch, shape)) for shape in shapes}
+    return {str(shape): _median_gpu_times(torch, _gpu_calls(torch, shape)) for shape in GPU_SHAPES}
 
 
 def _torch() -> ModuleType:
@@ -230,12 +229,7 @@ _STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (RED, "D"), (GREY, "P"))
 
 
 def draw_winners(times: dict[str, dict[str, float]], where: str) -> Picture:
-    """Draw the time of each implementation as a multiple of the fastest one, shape by shape.
-
-    Args:
-        times: Median milliseconds by shape and implementation.
-        where: The machine.
-    """
+    """Draw the time of each implementation on a machine as a multiple of the fastest one, shape by shape."""
     names = list(next(iter(times.values())))
     figure, axes = plotting.new_figure(1.3 + 0.42 * len(times))
     for name, (colour, marker) in zip(names, _STYLES, strict=False):

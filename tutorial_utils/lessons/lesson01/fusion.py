@@ -26,19 +26,10 @@ METHOD = (
 CASES = (("quick-fp32", (3, 32, 32), 64), ("resnet50-fp16", (3, 224, 224), 8))
 
 
-def device_times(
-    onnx_path: Path, sample: tuple[int, ...], batch: int, seconds: float = 1.0
-) -> dict[str, tuple[int, Measurement]]:
+def device_times(onnx_path: Path, sample: tuple[int, ...], batch: int) -> dict[str, tuple[int, Measurement]]:
     """Time a model's engine on this machine's GPU, fused and with every tensor marked as an output.
 
-    Args:
-        onnx_path: The model. Its one input is called x.
-        sample: Shape of one image.
-        batch: Images in one call.
-        seconds: About how long to time each engine.
-
-    Returns:
-        Number of kernels and times, under "fused" and "marked".
+    The model's one input, x, is a batch of samples. Returns number of kernels and times, under "fused" and "marked".
     """
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
@@ -50,7 +41,7 @@ def device_times(
     with ExitStack() as stack:
         runners = {name: stack.enter_context(TensorRTRunner(built)) for name, built in engines.items()}
         calls = {name: functools.partial(runner.device_times, {"x": images}) for name, runner in runners.items()}
-        times = timing.measure_on_device_in_turn(calls, batch=batch, seconds=seconds)
+        times = timing.measure_on_device_in_turn(calls, batch=batch)
     return {name: (len(built.report.kernels), times[name]) for name, built in engines.items()}
 
 

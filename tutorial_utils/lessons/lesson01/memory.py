@@ -10,11 +10,7 @@ _MIB = 2**20
 
 
 def memory_by_batch(networks: Mapping[str, Mapping[str, Mapping[int, int]]]) -> plotting.Picture:
-    """Draw how much activation memory grows with the largest batch, one panel for each network.
-
-    Args:
-        networks: For each network its curves by label, and for each curve the bytes by batch.
-    """
+    """Draw activation memory over the largest batch: for each network a panel, for each label its bytes by batch."""
     figure, _ = plotting.new_figure(3.4, nrows=1, ncols=len(networks))
     colours = (plotting.RED, plotting.GREY, plotting.GREEN, plotting.BLUE)
     lines = []

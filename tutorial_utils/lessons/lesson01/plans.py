@@ -142,11 +142,7 @@ def read(data: Mapping[str, Any]) -> Plans:
 
 
 def draw_times(networks: Mapping[str, Mapping[str, float]]) -> plotting.Picture:
-    """Draw the milliseconds of each step on the way to an engine, on a logarithmic axis.
-
-    Args:
-        networks: For each network the milliseconds by step; all have the same steps.
-    """
+    """Draw on a logarithmic axis the milliseconds of each step to an engine: the same steps for each network."""
     steps = list(next(iter(networks.values())))
     figure, axes = plotting.new_figure(1.1 + 0.3 * len(steps) * len(networks))
     height = 0.8 / len(networks)

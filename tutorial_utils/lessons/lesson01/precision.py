@@ -27,6 +27,7 @@ METHOD = (
     "errors against float64 or ONNX Runtime's FP32 on the CPU; quality on all test images"
 )
 RESNET_BATCHES = (1, 8, 64)
+_SECONDS = 0.5  # about how long each engine is timed
 _GEMM_SIZE = 1024
 _CONV = (32, 64, 56, 56)  # images, channels, height, width of a 3x3 convolution
 
@@ -92,15 +93,10 @@ def rms_error(actual: np.ndarray, reference: np.ndarray) -> float:
     return float(10 ** (-quality.sqnr_db(actual, reference) / 20))
 
 
-def tf32_experiment(folder: Path, seconds: float = 0.5) -> list[dict[str, Any]]:
+def tf32_experiment(folder: Path) -> list[dict[str, Any]]:
     """Run a matrix product and a convolution in "FP32" with the TF32 flag set and cleared.
 
-    Args:
-        folder: Where to write the two models.
-        seconds: About how long to time each engine.
-
-    Returns:
-        The fields of a `Tf32Row` for each operator and flag.
+    Their models are written into the folder. Returns the fields of a `Tf32Row` for each operator and flag.
     """
     from tutorial_utils.engine.tensorrt import trt
     from tutorial_utils.runners.tensorrt import TensorRTRunner
@@ -116,17 +112,13 @@ def tf32_experiment(folder: Path, seconds: float = 0.5) -> list[dict[str, Any]]:
             with TensorRTRunner(engine.build(path, configure=configure)) as runner:
                 error = rms_error(runner.infer({"x": x})["y"], reference)
                 device_times = functools.partial(runner.device_times, {"x": x})
-                time = timing.measure_on_device(device_times, batch=len(x), seconds=seconds, max_calls=200)
+                time = timing.measure_on_device(device_times, batch=len(x), seconds=_SECONDS, max_calls=200)
             rows.append({"operator": operator, "tf32_flag": flag, "rms_error": error, "time": time.to_dict()})
     return rows
 
 
-def resnet_times(models: dict[str, Path], seconds: float = 0.5) -> dict[str, dict[int, Any]]:
-    """Time ResNet-50 at 3x224x224 in each precision, for some `seconds` at each of `RESNET_BATCHES`.
-
-    Returns:
-        A `Measurement` as plain values, by precision and batch size.
-    """
+def resnet_times(models: dict[str, Path]) -> dict[str, dict[int, Any]]:
+    """Time ResNet-50 at 3x224x224 by precision and by each of `RESNET_BATCHES`; return measurements as plain values."""
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     profile = engine.Profile.batch("x", (3, 224, 224), opt=8, max=max(RESNET_BATCHES))
@@ -141,7 +133,7 @@ def resnet_times(models: dict[str, Path], seconds: float = 0.5) -> dict[str, dic
         for batch in RESNET_BATCHES:
             feeds = {"x": images[:batch]}
             calls = {precision: functools.partial(one.device_times, feeds) for precision, one in runners.items()}
-            measured = timing.measure_on_device_in_turn(calls, batch=batch, seconds=seconds, max_calls=200)
+            measured = timing.measure_on_device_in_turn(calls, batch=batch, seconds=_SECONDS, max_calls=200)
             for precision, one in measured.items():
                 times[precision][batch] = one.to_dict()
     return times
@@ -150,11 +142,7 @@ def resnet_times(models: dict[str, Path], seconds: float = 0.5) -> dict[str, dic
 def quick_quality(models: dict[str, Path]) -> dict[str, dict[str, float]]:
     """Run TensorRT engines of the quick classifier on all test images and compare them with FP32 on the CPU.
 
-    Args:
-        models: ONNX file of each precision; "fp32" is the reference.
-
-    Returns:
-        ``accuracy`` and ``sqnr_db`` of the logits, by precision.
+    Takes the ONNX file of each precision, and returns the fields of its `Answers`.
     """
     from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
     from tutorial_utils.runners.tensorrt import TensorRTRunner

@@ -55,11 +55,7 @@ def attempts(cases: Sequence[tuple[Path, tuple[str, ...]]], profile: engine.Prof
 
 
 def draw_build_matrix(attempts: Sequence[Attempt]) -> plotting.Picture:
-    """Draw models against compute capabilities: the kernels and kilobytes of each engine, or "refused".
-
-    Args:
-        attempts: Builds for one target each.
-    """
+    """Draw models against single compute capabilities: the kernels and kilobytes of each engine, or "refused"."""
     models = list(dict.fromkeys(one.model for one in attempts))
     targets = list(dict.fromkeys(one.targets[0] for one in attempts))
     figure, axes = plotting.new_figure(0.8 + 0.55 * len(models))

@@ -38,11 +38,7 @@ class SpeedUp:
 def in_fresh_process(model_path: Path, params_path: Path, images: np.ndarray, choices: Choices) -> list[ColdCall]:
     """Time configurations in a new process, as a script would: cold one after the other, then warm in turn.
 
-    Args:
-        model_path: Program.
-        params_path: Its weights.
-        images: One batch, float32 ``[N, 3, H, W]``.
-        choices: The configurations, in the order in which they are made and called.
+    They are made and called in the order of the choices, on one batch of images, float32 ``[N, 3, H, W]``.
     """
     return child_process.run(_cold_then_warm, model_path, params_path, images, list(choices))
 

@@ -6,7 +6,7 @@ runs where there is a GPU. `missing_names` looks every name of some code up in t
 
 import ast
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,21 +32,13 @@ CLASSES = {
 
 @dataclass(frozen=True)
 class Change:
-    """One line of the card.
+    """One line of the card."""
 
-    Attributes:
-        topic: What the code is for.
-        old: Code as it was written for TensorRT 8.6.
-        new: What to write now.
-        old_in_10: Whether TensorRT 10 (10.13) still has the old names, most of them deprecated. TensorRT 11 has none.
-        needs: What must exist before: only a builder, or an engine on a GPU.
-    """
-
-    topic: str
-    old: str
-    new: str
-    old_in_10: bool = False
-    needs: Literal["builder", "engine"] = "builder"
+    topic: str  # what the code is for
+    old: str  # code as it was written for TensorRT 8.6
+    new: str  # what to write now
+    old_in_10: bool = False  # whether TensorRT 10 still has the old names, most of them deprecated; 11 has none
+    needs: Literal["builder", "engine"] = "builder"  # what must exist before: only a builder, or an engine on a GPU
 
 
 # 10 was checked against the type stubs of 10.13, 11 was read in the wheel of tensorrt-cu12-bindings 11.4.0.106.
@@ -142,10 +134,9 @@ CARD = (
 
 
 def missing_names(code: str) -> list[str]:
-    """Return the names of TensorRT's API in some code that the installed TensorRT lacks.
+    """Return the names of TensorRT's API that some code uses and the installed TensorRT lacks.
 
-    Args:
-        code: Python that uses the variables of `CLASSES`, and ``trt``.
+    The code's variables are those of `CLASSES`, and ``trt``.
     """
     chains = {ast.unparse(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute)}
     found = {_api_name(chain) for chain in chains}
@@ -194,27 +185,22 @@ def build_variables(onnx_path: Path, folder: Path, images: np.ndarray) -> dict[s
 
 
 def execute(change: Change, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the right-hand side of a line.
+    """Run the right-hand side of a line with the variables that it uses, and return those that it assigned.
 
-    Args:
-        change: A line of the card.
-        variables: What its code uses, for example from `build_variables`.
-
-    Returns:
-        The variables that the code assigned. What it raises comes through.
+    What the code raises comes through.
     """
     assigned: dict[str, Any] = {}
     exec(change.new, dict(variables), assigned)
     return assigned
 
 
-def markdown(card: Sequence[Change] = CARD) -> str:
+def markdown() -> str:
     """Return the card as a table. Whether the installed TensorRT has the old names is looked up, not typed."""
     lines = [
         f"| for | written for 8.6 → write instead | old in 10 | in 11 | in this {FLAVOURS[trt.__name__]} |",
         "|:--|:--|:--|:--|:--|",
     ]
-    for change in card:
+    for change in CARD:
         in_10, here = (
             "yes" if old_is_there else "no" for old_is_there in (change.old_in_10, not missing_names(change.old))
         )

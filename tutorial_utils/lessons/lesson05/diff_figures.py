@@ -19,11 +19,7 @@ _ACTIVATIONS, _WEIGHTS = (plotting.GREY, ""), ("#b9c2cb", "---")  # colour and h
 
 
 def summary(reports: Mapping[str, BuildReport]) -> plotting.Picture:
-    """Draw the kernels of each engine by kind, and the memory for activations and weights.
-
-    Args:
-        reports: Reports by a name for each engine.
-    """
+    """Draw the kernels of each engine by kind, and the memory for activations and weights."""
     figure, (left, right) = plotting.new_figure(1.0 + 0.42 * len(reports), nrows=1, ncols=2)
     lines = []
     for row, (name, report) in enumerate(reports.items()):
@@ -70,12 +66,7 @@ def readable(kernel: EngineLayer) -> str:
 
 
 def side_by_side(groups: Sequence[Group], names: Sequence[str]) -> plotting.Picture:
-    """Draw a row for each group of ONNX nodes, with the kernels of each engine that compute them.
-
-    Args:
-        groups: What `diff.align_kernels` found.
-        names: The engines, in its order.
-    """
+    """Draw a row for each group that `diff.align_kernels` found, with the kernels of each engine, by their names."""
     heights = [max(len(side) for side in group.kernels) for group in groups]
     figure, axes = plotting.new_figure(0.75 + 0.175 * sum(heights) + 0.06 * len(groups))
     width = 1 / len(names)
@@ -97,9 +88,8 @@ def side_by_side(groups: Sequence[Group], names: Sequence[str]) -> plotting.Pict
         lines.append(f"{', '.join(group.nodes) or 'no shared node'}\n  {sides}\n  differs: {', '.join(group.changes)}")
         top -= height + 0.35
     kind_legend(figure, (kernel for group in groups for side in group.kernels for kernel in side))
-    counts = ", ".join(
-        f"{name} {sum(len(group.kernels[column]) for group in groups)}" for column, name in enumerate(names)
-    )
+    totals = [sum(len(group.kernels[column]) for group in groups) for column in range(len(names))]
+    counts = ", ".join(f"{name} {total}" for name, total in zip(names, totals, strict=True))
     alt = f"Kernels side by side in {len(groups)} groups of ONNX nodes. Kernels by engine: {counts}."
     return plotting.Picture(figure, alt, "\n".join(lines))
 

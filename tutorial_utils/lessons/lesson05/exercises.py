@@ -209,12 +209,9 @@ def _model(*nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("y",)) -> onnx.Mo
     weights = sorted({name for node in nodes for name in node.input if name.startswith("w")})
     shape = (1, _SIZE, _SIZE, _SIZE)
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", *outputs)]
-    scale = np.sqrt(9 * _SIZE)
-    graph = helper.make_graph(
-        list(nodes), "small", values[:1], values[1:],
-        [numpy_helper.from_array((rng.standard_normal((_SIZE, _SIZE, 3, 3)) / scale).astype(np.float32), name)
-         for name in weights],
-    )  # fmt: skip
+    drawn = rng.standard_normal((len(weights), _SIZE, _SIZE, 3, 3)) / np.sqrt(9 * _SIZE)
+    arrays = [numpy_helper.from_array(one, name) for one, name in zip(drawn.astype(np.float32), weights, strict=True)]
+    graph = helper.make_graph(list(nodes), "small", values[:1], values[1:], arrays)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -223,10 +220,8 @@ def _model(*nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("y",)) -> onnx.Mo
 def _flow(sizes: dict[str, int], steps: str) -> Dataflow:
     """Return a dataflow whose steps are written as "ab>c": reads a and b, writes c."""
     sides = [step.split(">") for step in steps.split()]
-    return Dataflow(
-        tuple(Step(f"step{i}", "", tuple(reads), tuple(writes)) for i, (reads, writes) in enumerate(sides)),
-        sizes, ("x",), ("y",),
-    )  # fmt: skip
+    found = tuple(Step(f"step{i}", "", tuple(reads), tuple(writes)) for i, (reads, writes) in enumerate(sides))
+    return Dataflow(found, sizes, ("x",), ("y",))
 
 
 # --- what becomes of a model -----------------------------------------------------------------------------------------

@@ -24,32 +24,20 @@ _WARM_UP = 3  # calls; the first one also allocates
 
 @dataclass(frozen=True)
 class LayerTime:
-    """Time of one node or engine layer.
+    """Time of one node or engine layer."""
 
-    Attributes:
-        name: The node's name, or the ONNX nodes inside an engine layer.
-        operation: ONNX operator, or the layer's type in the engine; empty where it isn't known.
-        ms: Milliseconds.
-    """
-
-    name: str
-    operation: str
+    name: str  # the node's name, or the ONNX nodes inside an engine layer
+    operation: str  # ONNX operator, or the layer's type in the engine; empty where it isn't known
     ms: float
 
 
 @dataclass(frozen=True)
 class TimedLayers:
-    """The layers of a network with their times, and the time of the network itself.
+    """The layers of a network with their times, and the time of the network itself."""
 
-    Attributes:
-        layers: In the order of execution.
-        profiled_ms: The call whose layers these are, timed from outside.
-        network_ms: A call without the profiler: the only number that a user of the network meets.
-    """
-
-    layers: tuple[LayerTime, ...]
-    profiled_ms: float
-    network_ms: float
+    layers: tuple[LayerTime, ...]  # in the order of execution
+    profiled_ms: float  # the call whose layers these are, timed from outside
+    network_ms: float  # a call without the profiler: the only number that a user of the network meets
 
     @property
     def sum_ms(self) -> float:
@@ -77,7 +65,6 @@ def on_cpu(onnx_path: str | Path, feeds: Mapping[str, np.ndarray], calls: int = 
 
     Raises:
         InputError: No calls are asked for.
-        ModelFileError: The model is missing or ONNX Runtime can't load it.
     """
     if calls < 1:
         raise InputError(f"{calls} calls were asked for.", "Ask for 1 or more.")
@@ -113,8 +100,8 @@ def calls_in(events: Sequence[Mapping[str, Any]]) -> list[list[LayerTime]]:
     for event in events:
         name = event.get("name", "")
         if event.get("cat") == "Node" and name.endswith("_kernel_time"):
-            operation = event["args"]["op_name"]
-            running.append(LayerTime(name.removesuffix("_kernel_time"), operation, event["dur"] / 1000))
+            layer = LayerTime(name.removesuffix("_kernel_time"), event["args"]["op_name"], event["dur"] / 1000)
+            running.append(layer)
         elif name == "model_run":
             calls.append(running)
             running = []
@@ -124,16 +111,8 @@ def calls_in(events: Sequence[Mapping[str, Any]]) -> list[list[LayerTime]]:
 def of_engine(profile: Profile, layers: Sequence[EngineLayer] = ()) -> TimedLayers:
     """Bring what TensorRT's profiler said about an engine into the same form.
 
-    Args:
-        profile: What the profiler said.
-        layers: The engine's layers, so that ONNX nodes can stand for the layers' own names.
+    ONNX nodes stand for the names of those layers that are given, where they have any.
     """
-    known = {layer.name: layer for layer in layers}
-    times = tuple(_layer_time(name, ms, known.get(name)) for name, ms in profile.layers.items())
+    known = {layer.name: (", ".join(layer.onnx_nodes) or layer.name, layer.type) for layer in layers}
+    times = tuple(LayerTime(*known.get(name, (name, "")), ms) for name, ms in profile.layers.items())
     return TimedLayers(times, profile.profiled_ms, profile.engine_ms)
-
-
-def _layer_time(name: str, ms: float, layer: EngineLayer | None) -> LayerTime:
-    if layer is None:
-        return LayerTime(name, "", ms)
-    return LayerTime(", ".join(layer.onnx_nodes) or name, layer.type, ms)

@@ -27,9 +27,6 @@ def start(onnx_path: str | Path) -> str:
     Other than `netron.start` with a file's name, this serves nothing but the model: no files that lie beside it. Netron
     then shows the graph of a model with external weights, but not their values.
 
-    Args:
-        onnx_path: The model. It is held in memory while it is served.
-
     Returns:
         The address for a browser of this machine, such as ``http://127.0.0.1:41234/``.
 
@@ -50,11 +47,7 @@ def start(onnx_path: str | Path) -> str:
 
 
 def stop(url: str) -> None:
-    """End a server, and return when its port is closed.
-
-    Args:
-        url: What `start` returned.
-    """
+    """End the server that has this address, and return when its port is closed."""
     import netron
 
     address = (urlsplit(url).hostname, urlsplit(url).port)
@@ -77,13 +70,6 @@ def show(onnx_path: str | Path, still: "Image") -> "IFrame | Image":
     """Return what a cell shows: Netron in a frame where someone looks, the still picture where the cell runs headless.
 
     The server of the frame ends with the kernel, or with ``netron.stop()``.
-
-    Args:
-        onnx_path: The model.
-        still: A screenshot of Netron with this model.
-
-    Raises:
-        ModelFileError: The file is missing or empty.
     """
     from IPython.display import IFrame
 

@@ -12,7 +12,7 @@ from tutorial_utils.inspection import dataflow
 
 
 def save_engine(report: BuildReport, target_path: str | Path, batch: int) -> Path:
-    """Write an engine's graph as a page, as ``--save-visual`` does.
+    """Write an engine's graph as a page, as ``--save-visual`` does, and return ``target_path``.
 
     A browser shows the page where it can load the scripts that it names: see lesson 05.
 
@@ -20,9 +20,6 @@ def save_engine(report: BuildReport, target_path: str | Path, batch: int) -> Pat
         report: The report of a build with detailed verbosity.
         target_path: Where to write the page.
         batch: Images in one call; it takes the place of every dimension of -1.
-
-    Returns:
-        ``target_path``.
 
     Raises:
         InputError: The report has no layers.

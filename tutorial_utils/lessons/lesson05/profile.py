@@ -52,35 +52,19 @@ class LayerTimes(trt.IProfiler):
 
 @dataclass(frozen=True)
 class Profile:
-    """What TensorRT's profiler and inspector say of an engine.
+    """What TensorRT's profiler and inspector say of an engine."""
 
-    Attributes:
-        engine_ms: Median of a call without the profiler, by CUDA events.
-        profiled_ms: The same with the profiler.
-        layers: Median milliseconds of each layer by name, in order of execution.
-        calls: How often each layer was timed.
-        inspector: The engine inspector's JSON; None where it wasn't kept.
-    """
-
-    engine_ms: float
-    profiled_ms: float
-    layers: dict[str, float]
-    calls: dict[str, int]
-    inspector: dict[str, Any] | None = None
+    engine_ms: float  # median of a call without the profiler, by CUDA events
+    profiled_ms: float  # the same with the profiler
+    layers: dict[str, float]  # median milliseconds of each layer by name, in order of execution
+    calls: dict[str, int]  # how often each layer was timed
+    inspector: dict[str, Any] | None = None  # the engine inspector's JSON; None where it wasn't kept
 
 
 def profile(onnx_path: Path, sample: tuple[int, ...], batch: int, calls: int = 100) -> Profile:
-    """Run an engine on this machine's GPU with and without TensorRT's profiler.
+    """Run an engine on this machine's GPU with and without TensorRT's profiler: so many calls, a tenth to warm up.
 
-    Args:
-        onnx_path: The model. Its one input is called x.
-        sample: Shape of one image.
-        batch: Images in one call.
-        calls: Calls that are measured each way, after a tenth as many to warm up.
-
-    Raises:
-        BackendUnavailableError: PyCUDA can't be imported.
-        BuildError: TensorRT refuses the model.
+    The model's one input, x, is a batch of samples.
     """
     from tutorial_utils.runners.tensorrt import TensorRTRunner, primary_context
 

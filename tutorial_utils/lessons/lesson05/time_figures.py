@@ -1,6 +1,7 @@
 """Lesson 05, time: the layers of a network end to end, and what they add up to beside the network's own time."""
 
 from tutorial_utils import plotting
+from tutorial_utils.inspection.drawings import clipped
 from tutorial_utils.lessons.lesson05.layer_times import LayerTime, TimedLayers
 
 _LONGEST_LABEL = 44  # characters
@@ -8,12 +9,9 @@ _MICROSECONDS_BELOW_MS = 5
 
 
 def waterfall(timed: TimedLayers, title: str, labelled: int = 10) -> plotting.Picture:
-    """Draw the layers' times end to end, in the order of execution: the slowest labelled, what lies between as one bar.
+    """Draw the layers' times end to end, in the order of execution, with a network and a machine as title.
 
-    Args:
-        timed: The layers.
-        title: The network and the machine.
-        labelled: How many of the slowest layers get a bar of their own.
+    So many of the slowest layers get a labelled bar of their own; what lies between is one bar.
     """
     rows = _grouped(timed, labelled)
     total = timed.sum_ms
@@ -24,13 +22,12 @@ def waterfall(timed: TimedLayers, title: str, labelled: int = 10) -> plotting.Pi
         colour, hatch = (plotting.GREY, "///") if is_group else (plotting.BLUE, None)
         axes.barh(row, scale * layer.ms, left=scale * begin, height=0.72, color=colour, hatch=hatch, edgecolor="white",
                   linewidth=0)  # fmt: skip
-        text = f"{_shortened(layer.name)}  {scale * layer.ms:.3g} {unit}, {layer.ms / total:.0%}"
+        text = f"{clipped(layer.name, _LONGEST_LABEL)}  {scale * layer.ms:.3g} {unit}, {layer.ms / total:.0%}"
         early = begin + layer.ms / 2 < total / 2  # then there is room to the right of the bar
-        axes.annotate(
-            text, (scale * (begin + layer.ms if early else begin), row), xytext=(4 if early else -4, 0), fontsize=8.5,
-            textcoords="offset points", va="center", ha="left" if early else "right", color="#222222",
-            bbox={"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.5},  # lines end at the text
-        )  # fmt: skip
+        end, points, align = (begin + layer.ms, 4, "left") if early else (begin, -4, "right")
+        box = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.5}  # lines end at the text
+        style = {"ha": align, "fontsize": 8.5, "color": "#222222", "bbox": box}
+        plotting.note(axes, text, (scale * end, row), (points, 0), **style)
         lines.append(f"from {begin:8.4f} ms: {layer.ms:8.4f} ms {layer.ms / total:6.1%}  {layer.name}")
         begin += layer.ms
     axes.axvline(scale * timed.network_ms, color=plotting.RED, linestyle="--", linewidth=1.5,
@@ -43,12 +40,10 @@ def waterfall(timed: TimedLayers, title: str, labelled: int = 10) -> plotting.Pi
     axes.set_title(title, fontsize=11, loc="left")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False, fontsize=9)
     lines.append(f"sum of the layers {total:.4f} ms, the network without profiler {timed.network_ms:.4f} ms")
-    slowest = timed.slowest(3)
+    slowest = "; ".join(f"{layer.name} with {layer.ms / total:.0%}" for layer in timed.slowest(3))
     alt = (
         f"Waterfall of {title}: {len(timed.layers)} layers, {total:.3g} ms end to end; the network alone takes "
-        f"{timed.network_ms:.3g} ms. Slowest: "
-        + "; ".join(f"{layer.name} with {layer.ms / total:.0%}" for layer in slowest)
-        + "."
+        f"{timed.network_ms:.3g} ms. Slowest: {slowest}."
     )
     return plotting.Picture(figure, alt, "\n".join(lines))
 
@@ -72,7 +67,3 @@ def _as_one(layers: list[LayerTime]) -> list[tuple[LayerTime, bool]]:
         return []
     name = f"{len(layers)} layers" if len(layers) > 1 else layers[0].name
     return [(LayerTime(name, "", sum(layer.ms for layer in layers)), True)]
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 3]}..."
