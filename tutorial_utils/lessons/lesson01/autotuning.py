@@ -158,11 +158,7 @@ def medians(results: dict[str, dict[str, Measurement]]) -> dict[str, dict[str, f
 def fixed_choices(times: dict[str, dict[str, float]]) -> dict[str, float]:
     """Return what each implementation costs if it serves every shape, as a multiple of the best choice per shape.
 
-    Args:
-        times: Median milliseconds by shape and implementation.
-
-    Returns:
-        By implementation: the geometric mean over the shapes of its time divided by the fastest one's.
+    It is the geometric mean over the shapes of its time divided by the fastest one's.
     """
     names = list(next(iter(times.values())))
     ratios = [[by_name[name] / min(by_name.values()) for name in names] for by_name in times.values()]

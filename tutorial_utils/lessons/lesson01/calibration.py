@@ -108,11 +108,9 @@ def draw_thresholds(tensors: Mapping[str, np.ndarray], chosen: Mapping[str, Mapp
 
 
 def draw_quality(groups: Sequence[tuple[str, Mapping[str, Calibrated]]], interval: tuple[float, float]) -> Picture:
-    """Draw logit quality and accuracy of calibrated models side by side.
+    """Draw logit quality and accuracy of calibrated models side by side, with the FP32 model's interval, 0 to 1.
 
-    Args:
-        groups: Title and models by name, such as ``[("method", {"minmax": ...}), ("images", {...})]``.
-        interval: Of the FP32 model's accuracy, 0 to 1: drawn as a band.
+    Groups have a title and models by name, such as ``[("method", {"minmax": ...}), ("images", {...})]``.
     """
     rows = [(title, name, one) for title, models in groups for name, one in models.items()]
     figure, (left, right) = plotting.new_figure(1.0 + 0.3 * len(rows), ncols=2, sharey=True, width_ratios=[1.4, 1])

@@ -77,8 +77,7 @@ EXPERIMENT = Experiment(
 def draw_bytes_moved(networks: Mapping[str, Mapping[str, Dataflow]]) -> plotting.Picture:
     """Draw the bytes of activations that each variant of each network reads and writes.
 
-    Args:
-        networks: For each network its variants, such as ``{"quick": {"ONNX nodes": ..., "fused engine": ...}}``.
+    Networks are given such as ``{"quick": {"ONNX nodes": ..., "fused engine": ...}}``.
     """
     figure, _ = plotting.new_figure(2.6, nrows=1, ncols=len(networks))
     lines, fractions = [], []

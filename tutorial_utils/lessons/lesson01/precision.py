@@ -52,11 +52,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class Precisions:
-    """What the experiment found: ResNet-50's times by precision and batch, and the quick classifier by precision."""
+    """What the experiment found."""
 
-    resnet50: dict[str, dict[int, Measurement]]
+    resnet50: dict[str, dict[int, Measurement]]  # by precision and batch size
     tf32: list[Tf32Row]
-    quick: dict[str, Answers]
+    quick: dict[str, Answers]  # by precision
 
 
 def save_gemm(path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
@@ -202,10 +202,7 @@ _SMALLEST, _LARGEST = 2.0**-32, 2.0**36
 def draw_range_and_resolution(tensors: Mapping[str, np.ndarray]) -> Picture:
     """Draw each format's relative step over the magnitude, above the magnitudes that a network really has.
 
-    INT8 is drawn with the scale 1/16, FP8 without a scale.
-
-    Args:
-        tensors: Values by name, such as weights and activations; the names go into the legend.
+    INT8 is drawn with the scale 1/16, FP8 without a scale. The names of the tensors go into the legend.
     """
     figure, (top, bottom) = plotting.new_figure(5.6, nrows=2, sharex=True, height_ratios=[2.2, 1])
     for number_format, (colour, style, label_at) in _LINES.items():

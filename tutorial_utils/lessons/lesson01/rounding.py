@@ -13,7 +13,7 @@ class Loss:
 
     overflow: int  # values that are too large for the format
     underflow: int  # values other than 0 that become 0
-    sqnr_db: float  # power of the values over power of the rounding error; NaN where a value overflows
+    sqnr_db: float  # power of the values over power of the rounding error, in decibels; NaN where a value overflows
 
 
 def loss(values: np.ndarray, number_format: NumberFormat, scale: float = 1.0) -> Loss:

@@ -26,12 +26,7 @@ def measure(
 ) -> list[Row]:
     """Run every configuration on all images for its quality, and time them in turn on one batch.
 
-    Args:
-        configurations: Precision and function of each, by name. The first is the reference of agreement and error.
-        dataset: Test images and labels.
-        model_bytes: Size of the static model's files.
-        batch: Images in one call.
-        seconds: About how long to time each.
+    A configuration has a name, a precision and a function. The first is the reference of agreement and error.
     """
     logits = {
         name: np.concatenate([predict(dataset.images[i : i + batch]) for i in range(0, len(dataset), batch)])

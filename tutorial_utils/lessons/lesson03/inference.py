@@ -191,15 +191,17 @@ def _costs(built: engine.Engine, images: np.ndarray, seconds: float) -> dict[str
     lanes = [lane, *(by_hand.make_lane(loaded, shapes, log) for _ in range(LANES - 1))]
     graph_lane = by_hand.make_lane(loaded, shapes, log, cuda_graph=True)
     on_lane, on_graph_lane = (functools.partial(by_hand.infer, one, feeds) for one in (lane, graph_lane))
-    one_stream = {"1 stream": lambda: [by_hand.infer(lane, feeds) for _ in range(LANES)]}
-    several_streams = {f"{LANES} streams": functools.partial(by_hand.infer_on_lanes, lanes, feeds)}
+    on_streams = {
+        "1 stream": lambda: [by_hand.infer(lane, feeds) for _ in range(LANES)],
+        f"{LANES} streams": functools.partial(by_hand.infer_on_lanes, lanes, feeds),
+    }
     in_turn = functools.partial(timing.measure_in_turn, batch=len(images), seconds=seconds, max_calls=200)
     with TensorRTRunner(built) as runner:
         from_scratch = functools.partial(by_hand.infer_from_scratch, loaded, feeds, log)
         on_runner = functools.partial(runner.infer, feeds)
         per_call = in_turn({"made once": on_lane, "TensorRTRunner": on_runner, "made in every call": from_scratch})
     graph = in_turn({"calls": on_lane, "graph": on_graph_lane})
-    streams = in_turn({**one_stream, **several_streams}, batch=LANES * len(images))
+    streams = in_turn(on_streams, batch=LANES * len(images))
     for one in (*lanes, graph_lane):
         by_hand.close(one)
     return {

@@ -15,8 +15,7 @@ _STYLES = {"fp16": (plotting.BLUE, "o"), "bf16": (plotting.ORANGE, "^")}
 def magnitudes(tables: Mapping[str, pd.DataFrame]) -> plotting.Picture:
     """Draw the largest magnitude of every tensor in FP32, in the order of computation, against what FP16 can hold.
 
-    Args:
-        tables: What `tensor_errors.compare` returned, by the name of the model. Its reference is the FP32 run.
+    The tables are those of `tensor_errors.compare`, with FP32 as the reference, by the name of the model.
     """
     figure, axes = plotting.new_figure(3.2)
     lines = []
@@ -27,8 +26,8 @@ def magnitudes(tables: Mapping[str, pd.DataFrame]) -> plotting.Picture:
         above = np.flatnonzero(peaks > FP16.largest)
         for position in above:
             axes.plot(position, peaks[position], "x", color=colour, markersize=8, markeredgewidth=2)
-        largest = table["peak_ref"].idxmax()
-        lines.append(f"{name}: largest {peaks.max():,.0f} in {largest}; {len(above)} tensors above the limit")
+        largest, peak = table["peak_ref"].idxmax(), table["peak_ref"].max()
+        lines.append(f"{name}: largest {peak:,.0f} in {largest}; {len(above)} tensors above the limit")
     axes.axhline(FP16.largest, color="black", linewidth=1, linestyle="--", label="largest FP16 number, 65,504")
     axes.set_yscale("log")
     axes.set_xlabel("tensors in the order of computation")

@@ -215,14 +215,9 @@ def _engine(random: np.random.Generator, folder: Path) -> Case:
 def fp8_case(
     fp32_path: Path, int8_path: Path, feeds: dict[str, np.ndarray], measured: experiment.Measured, folder: Path
 ) -> Case:
-    """Return the case of an FP8 file whose engine was measured on a GPU.
+    """Return the case of an FP8 file, written into the folder, whose engine was measured on a GPU.
 
-    Args:
-        fp32_path: The reference.
-        int8_path: Its INT8 variant, from which the FP8 file is made.
-        feeds: Inputs of both.
-        measured: What the experiment ``lesson01_precision`` found.
-        folder: Where to write the FP8 file.
+    The file is made from a model's FP32 and INT8 variants. ``lesson01_precision`` is the experiment that measured.
     """
     return Case(
         "The FP8 engine runs on the GPU without an error, and its answers are no better than guesses.",

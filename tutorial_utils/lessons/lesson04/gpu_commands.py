@@ -75,7 +75,7 @@ def prepare(folder: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Command:
-    """A command of Polygraphy, and what it said. The first of some tensors is the first in the order of computation."""
+    """A command of Polygraphy, and what it said. A first tensor is the first in the order of computation."""
 
     model: str  # stem of the file
     what: str  # what was asked
@@ -87,7 +87,7 @@ class Command:
     first_failed: str | None
     not_finite: int  # number of tensors with Inf or NaN in TensorRT
     first_not_finite: str | None
-    last_error: list | None  # name, largest absolute and relative difference of the last tensor; None if not finite
+    last_error: list | None  # name, largest absolute and relative difference of the last one; None if not finite
     text: list[str]  # the lines that matter
 
 

@@ -11,10 +11,9 @@ _MARKERS = "X^osD"
 
 
 def errors(curves: Mapping[str, Mapping[float, Outcome]]) -> Picture:
-    """Draw the error of each variant against the factor that was moved between two layers.
+    """Draw the error of each variant, by name, against the factor that was moved between two layers.
 
-    Args:
-        curves: By the variant's name: the outcome for each factor. What isn't finite is drawn at the upper edge.
+    What isn't finite is drawn at the upper edge.
     """
     figure, axes = plotting.new_figure(3.6)
     finite = [one.rel_l2 for points in curves.values() for one in points.values() if one.finite]
@@ -48,11 +47,7 @@ def errors(curves: Mapping[str, Mapping[float, Outcome]]) -> Picture:
 
 
 def accuracies(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> Picture:
-    """Draw the accuracy of a classifier before and after each remedy as bars.
-
-    Args:
-        groups: The remedy's name, and its rows of a name and an accuracy from 0 to 1.
-    """
+    """Draw the accuracy of a classifier, 0 to 1, before and after each remedy as bars: a group of rows for each."""
     rows = [(title, name, value) for title, entries in groups for name, value in entries]
     figure, axes = plotting.new_figure(0.9 + 0.3 * len(rows))
     colours = dict(zip([title for title, _ in groups], (BLUE, ORANGE, GREEN, RED), strict=False))
