@@ -2,9 +2,12 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
+
+from tutorial_utils.base.lesson_names import part_of
 
 PACKAGE = Path(__file__).parents[1] / "tutorial_utils"
 ROAD = ("model", "engine", "runners", "measure")
@@ -73,6 +76,17 @@ def test_no_lesson_imports_another(lesson):
         offenders(f"lessons/{lesson}", lambda name: name[0] == "lessons" and name[1] in LESSONS and name[1] != lesson)
         == []
     )
+
+
+NOTEBOOKS = [
+    path for path in PACKAGE.parent.glob("notebooks/**/[0-9]*.ipynb") if ".ipynb_checkpoints" not in path.parts
+]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_no_notebook_imports_another_lesson(path):
+    rooms = set(re.findall(r"tutorial_utils\.lessons\.(lesson\d\d)", path.read_text(encoding="utf-8")))
+    assert rooms <= {f"lesson{part_of(path)[:2]}"}
 
 
 @pytest.mark.parametrize("position", range(len(ROAD)), ids=ROAD)

@@ -7,9 +7,9 @@ from small_models import images, options
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import PrecisionError
+from tutorial_utils.debug.calibration import Calibrated, CalibrationTrial, activation_scales, weight_scales
 from tutorial_utils.lessons.lesson01 import calibration as figures
 from tutorial_utils.lessons.lesson01 import precision
-from tutorial_utils.lessons.lesson01.calibration import Calibrated, CalibrationTrial, activation_scales, weight_scales
 from tutorial_utils.measure import quality
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.data import Dataset
