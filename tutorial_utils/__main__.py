@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutorial_utils.base.errors import CourseError
+from tutorial_utils.base.errors import BackendUnavailableError, CourseError, ModelFileError
 
 if sys.version_info < (3, 10):  # noqa: UP036 - an older Python can't read the other modules, so it is told here
     sys.exit(f"The course needs Python 3.10, 3.11 or 3.12; this is {sys.version.split()[0]}.")
@@ -80,12 +80,15 @@ def _record(options: argparse.Namespace) -> int:
     if options.list:
         print(experiment.listing())
         return 0
-    written, failed = experiment.record_all(options.names, options.models, options.replace)
-    for path in written:
-        print(f"Written: {path}. Look at it, then commit it.")
-    for sentence in failed:
-        print(sentence, file=sys.stderr)
-    return 1 if failed else 0
+    status = 0
+    for one in [experiment.find(name) for name in options.names or experiment.names()]:
+        try:
+            path = one.record(options.models, one.name if options.replace else None)
+            print(f"Written: {path}. Look at it, then commit it.", flush=True)
+        except (BackendUnavailableError, ModelFileError) as error:  # the others are measured all the same
+            print(f"{one.name}: {error}", file=sys.stderr)
+            status = 1
+    return status
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from tutorial_utils.model.classifier import SavedModel
 
-# How the numbers of a row come about: part of the stamp of every recording of them.
 METHOD = (
     "warm-up until steady, then 10 rounds in which the candidates take turns, the first call of a round not counted; "
     "host clock around each call, copies of inputs and outputs included; GPU time by CUDA events, copies excluded; "
@@ -47,7 +46,7 @@ class Row:
     Attributes:
         backend: Library and device.
         precision: One of `PRECISIONS`.
-        quality: Accuracy, macro precision and macro recall on the whole dataset.
+        quality: On the whole dataset.
         agreement: Fraction of test images with the same answer as the reference, which is the first row.
         relative_error: Largest difference of a logit from the reference, as a fraction of the largest logit.
         latency: Time of a call on the host, copies included.
@@ -110,7 +109,7 @@ def run(
     """Run every variant on every backend that this machine has.
 
     Args:
-        machine: What this machine can run, from `capabilities.probe`.
+        machine: From `capabilities.probe`.
         dataset: Test images and labels. The models have one input and one output.
         onnx_models: ONNX file of each precision.
         engines: TensorRT engine of each precision.
@@ -142,7 +141,8 @@ def run(
             reasons = " ".join(f"{one.what}: {one.reason}" for one in skipped)
             remedy = "`python -m tutorial_utils doctor` says what to mend."
             raise BackendUnavailableError(f"No model runs on this machine. {reasons}".strip(), remedy)
-        calls = {i: functools.partial(one.runner.infer, one.feeds(images)) for i, one in enumerate(running)}
+        feeds = [{next(iter(one.runner.inputs)): images} for one in running]
+        calls = {i: functools.partial(one.runner.infer, feeds[i]) for i, one in enumerate(running)}
         latencies = timing.measure_in_turn(calls, batch=len(images), seconds=seconds)
         rows = [
             Row(
@@ -152,7 +152,7 @@ def run(
                 agreement=quality.agreement(one.logits, running[0].logits),
                 relative_error=quality.relative_error(one.logits, running[0].logits),
                 latency=latencies[i],
-                device_latency=_device_latency(one, images, seconds),
+                device_latency=_device_latency(one.runner, feeds[i], seconds),
                 model_bytes=one.candidate.model_bytes,
                 engine_bytes=one.candidate.engine and one.candidate.engine.report.plan_bytes,
                 activation_bytes=one.candidate.engine and one.candidate.engine.report.activation_bytes,
@@ -190,9 +190,6 @@ class _Running:
     first_result_ms: float
     logits: np.ndarray
 
-    def feeds(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        return {next(iter(self.runner.inputs)): images}
-
 
 def _candidates(
     machine: Capabilities,
@@ -200,7 +197,7 @@ def _candidates(
     engines: Mapping[str, Engine],
     paddle_model: "SavedModel | None",
 ) -> Iterator[_Candidate | Skipped]:
-    """List what this machine can run, and what it can't. Runners are imported here, where their library is there."""
+    """List what this machine can run, and what it can't. A runner is imported where its library is there."""
     if paddle_model is not None and not machine.paddle.available:
         yield Skipped("Paddle", machine.paddle.reason)
     elif paddle_model is not None:
@@ -241,9 +238,7 @@ def _candidates(
 def refusal(machine: Capabilities, precision: str) -> str | None:
     """Return why TensorRT can't build an engine of a precision on this machine, or None where it can.
 
-    Args:
-        machine: From `capabilities.probe`. Without a GPU, engines are built for others, which may have any type.
-        precision: One of `PRECISIONS`.
+    Without a GPU, engines are built for others, which may have any type.
     """
     needs = PRECISIONS[precision]
     if needs.capability and not getattr(machine, needs.capability).available:
@@ -287,13 +282,12 @@ def _start(candidate: _Candidate, open_runners: ExitStack, images: np.ndarray, b
     return _Running(candidate, runner, first_result_ms, logits)
 
 
-def _device_latency(one: _Running, images: np.ndarray, seconds: float) -> Measurement | None:
-    device_times = getattr(one.runner, "device_times", None)  # of a TensorRTRunner
+def _device_latency(runner: Runner, feeds: dict[str, np.ndarray], seconds: float) -> Measurement | None:
+    device_times = getattr(runner, "device_times", None)  # of a TensorRTRunner
     if device_times is None:
         return None
-    return timing.measure_on_device(
-        functools.partial(device_times, one.feeds(images)), batch=len(images), seconds=seconds
-    )
+    (images,) = feeds.values()
+    return timing.measure_on_device(functools.partial(device_times, feeds), batch=len(images), seconds=seconds)
 
 
 def table(groups: Sequence[tuple[str, Sequence[Row]]], *, details: bool = False) -> "pandas.DataFrame":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError, RecordingError
+from tutorial_utils.base.errors import InputError, ModelFileError, RecordingError
 from tutorial_utils.base.lesson_names import import_room
 from tutorial_utils.machine import capabilities
 from tutorial_utils.machine.capabilities import Capabilities
@@ -78,24 +78,14 @@ class Experiment(Generic[Result]):
     libraries: Callable[[], dict[str, str]] = dict
 
     def live_or_recorded(self, machine: Capabilities) -> Measured[Result]:
-        """Measure where this machine runs TensorRT engines; read the recording where it doesn't.
-
-        Args:
-            machine: From `capabilities.probe`.
-
-        Raises:
-            RecordingError: The recording is missing or damaged.
-        """
+        """Measure where this machine runs TensorRT engines; read the recording where it doesn't: see `recorded`."""
         if not machine.tensorrt_run.available:
             return self.recorded(machine.tensorrt_run.reason)
         data = self._measure(self.make_models(self.models))
         return Measured(self.read(data), recordings.live(self.title), self.method, machine.machine())
 
     def recorded(self, reason: str) -> Measured[Result]:
-        """Read the recording that the course ships.
-
-        Args:
-            reason: Why it isn't measured here, for the learner.
+        """Read the recording that the course ships, and say the reason why it isn't measured here.
 
         Raises:
             RecordingError: The recording is missing or damaged.
@@ -109,14 +99,11 @@ class Experiment(Generic[Result]):
         return Measured(result, origin, recording.method, recording.machine)
 
     def record(self, models: Path | None = None, name: str | None = None) -> Path:
-        """Measure on this machine and keep the result as a recording.
+        """Measure on this machine and keep the result as a recording; return its path.
 
         Args:
             models: A folder that holds `models`, for a machine without Paddle. None makes them here.
             name: Name of the recording; the experiment's and the GPU's unless given.
-
-        Returns:
-            The file that was written.
 
         Raises:
             BackendUnavailableError: This machine lacks what the experiment needs.
@@ -177,31 +164,7 @@ def listing() -> str:
     for name in names():
         try:
             recording = recordings.load(name)
+            lines.append(f"{name}: {recording.title}\n    {recording.stamp}")
         except RecordingError as error:
             lines.append(f"{name}: {error.cause}")
-            continue
-        lines.append(f"{name}: {recording.title}\n    {recording.stamp}")
     return "\n".join(lines)
-
-
-def record_all(chosen: Sequence[str], models: Path | None, replace: bool) -> tuple[list[Path], list[str]]:
-    """Make the recordings of several experiments; one that fails doesn't stop the others.
-
-    Args:
-        chosen: Names of the experiments; all where there are none.
-        models: See `Experiment.record`.
-        replace: Write over the recordings that the course ships, instead of beside them.
-
-    Returns:
-        The files that were written, and a sentence for each experiment that failed.
-
-    Raises:
-        InputError: There is no experiment of such a name.
-    """
-    written, failed = [], []
-    for experiment in [find(name) for name in chosen or names()]:
-        try:
-            written.append(experiment.record(models, experiment.name if replace else None))
-        except (BackendUnavailableError, ModelFileError) as error:
-            failed.append(f"{experiment.name}: {error}")
-    return written, failed

@@ -58,11 +58,7 @@ def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> Metrics:
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the fraction of images for which two models choose the same class.
-
-    Args:
-        a: Logits ``[N, C]`` of one model.
-        b: Logits ``[N, C]`` of the other, for the same images.
+    """Return the fraction of images for which two models, with logits ``[N, C]`` each, choose the same class.
 
     Raises:
         InputError: The shapes differ or aren't ``[N, C]``, or a logit is NaN or infinite.
@@ -76,11 +72,7 @@ def relative_error(actual: np.ndarray, reference: np.ndarray) -> float:
     """Return the largest difference, as a fraction of the largest magnitude of the reference.
 
     Dividing by one number for the whole array, unlike an element-wise relative error, doesn't blow up where the
-    reference passes through zero.
-
-    Args:
-        actual: Outputs of the optimized model, any shape.
-        reference: Outputs of the reference, same shape.
+    reference passes through zero. Both may have any shape, the same.
 
     Raises:
         InputError: The shapes differ, a value is NaN or infinite, or the reference is zero everywhere.
@@ -90,14 +82,10 @@ def relative_error(actual: np.ndarray, reference: np.ndarray) -> float:
 
 
 def sqnr_db(actual: np.ndarray, reference: np.ndarray) -> float:
-    """Return the signal-to-quantization-noise ratio: power of the reference over power of the difference.
+    """Return the signal-to-quantization-noise ratio: power of the reference over power of the difference, in decibels.
 
-    Args:
-        actual: Outputs of the optimized model, any shape.
-        reference: Outputs of the reference, same shape.
-
-    Returns:
-        Decibels: 20 dB is a noise of one tenth of the signal, 40 dB of one hundredth; infinite for equal arrays.
+    20 dB is a noise of one tenth of the signal, 40 dB of one hundredth; equal arrays give infinity. Both may have any
+    shape, the same.
 
     Raises:
         InputError: The shapes differ, a value is NaN or infinite, or the reference is zero everywhere.
@@ -110,14 +98,13 @@ def sqnr_db(actual: np.ndarray, reference: np.ndarray) -> float:
 def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the confidence interval of an accuracy: how far it would move with other test images.
 
+    Its bounds, 0 to 1, are those of Wilson's method, which also holds near 100 %
+    (https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval#Wilson_score_interval).
+
     Args:
         correct: Number of right answers.
         total: Number of test images.
         confidence: Probability that the interval covers the true accuracy, between 0 and 1.
-
-    Returns:
-        Lower and upper bound, 0 to 1, by Wilson's method, which also holds near 100 %
-        (https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval#Wilson_score_interval).
 
     Raises:
         InputError: ``correct`` isn't within 0 to ``total``, ``total`` is 0, or ``confidence`` isn't within 0 to 1.

@@ -7,7 +7,7 @@ machine's clock and load change in between).
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ WINDOW = 5
 SMALLEST_DIFFERENCE = 0.02
 _ROUNDS = 10
 _RESAMPLES = 2000
+_Timed = Callable[[int], "Sequence[float] | np.ndarray"]  # takes a number of calls, returns the milliseconds of each
 
 
 @dataclass(frozen=True)
@@ -126,32 +127,15 @@ def measure_in_turn(
             warm-up is at least 11 calls, and at least 10 calls are timed.
         max_calls: The most calls to time for each.
 
-    Returns:
-        One measurement for each callable, under its name.
-
     Raises:
         InputError: There is nothing to time, or a limit is not positive.
     """
-    if not calls or seconds <= 0 or max_calls < _ROUNDS or batch < 1:
-        raise InputError(
-            f"Can't time {len(calls)} candidates for {seconds} s, {max_calls} calls and batch {batch}.",
-            f"Give at least one callable, a positive time and batch, and max_calls of at least {_ROUNDS}.",
-        )
-    warm = {name: _warm_up(functools.partial(_time, call), seconds) for name, call in calls.items()}
-    per_round = {name: _calls_per_round(times, seconds, max_calls) for name, (times, _) in warm.items()}
-    rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in calls}
-    for _ in range(_ROUNDS):
-        for name, call in calls.items():
-            call()  # not timed: it finds the caches as the other candidates left them
-            rounds[name].append(tuple(_time(call) for _ in range(per_round[name])))
-    return {
-        name: Measurement(tuple(rounds[name]), times[0], len(times), stable, batch)
-        for name, (times, stable) in warm.items()
-    }
+    timed = {name: functools.partial(_times, call) for name, call in calls.items()}
+    return _in_turn(timed, batch, seconds, max_calls, clock="host", includes_copies=True)
 
 
 def measure_on_device(
-    device_times: Callable[[int], np.ndarray], *, batch: int = 1, seconds: float = 1.0, max_calls: int = 500
+    device_times: _Timed, *, batch: int = 1, seconds: float = 1.0, max_calls: int = 500
 ) -> Measurement:
     """Time work on a GPU with CUDA events, copies left out. See `measure_on_device_in_turn`."""
     candidates = {"work": device_times}
@@ -159,51 +143,55 @@ def measure_on_device(
 
 
 def measure_on_device_in_turn(
-    device_times: Mapping[str, Callable[[int], np.ndarray]],
-    *,
-    batch: int = 1,
-    seconds: float = 1.0,
-    max_calls: int = 500,
+    device_times: Mapping[str, _Timed], *, batch: int = 1, seconds: float = 1.0, max_calls: int = 500
 ) -> dict[str, Measurement]:
     """Time several pieces of work on a GPU with CUDA events, copies left out, in turn: round after round.
 
     Args:
         device_times: By name, what takes a number of calls and returns the milliseconds of each: a `TensorRTRunner`'s
             ``functools.partial(runner.device_times, feeds)``.
-        batch: Images in one call.
-        seconds: About how long to measure each.
-        max_calls: The most calls to time for each.
-
-    Returns:
-        One measurement for each, under its name.
+        batch, seconds, max_calls: As for `measure_in_turn`, which also says what is raised.
     """
-    warm = {name: _warm_up(lambda times=times: float(times(1)[0]), seconds) for name, times in device_times.items()}
+    return _in_turn(device_times, batch, seconds, max_calls, clock="CUDA events", includes_copies=False)
+
+
+def _in_turn(
+    timed: Mapping[str, _Timed], batch: int, seconds: float, max_calls: int, **how: Any
+) -> dict[str, Measurement]:
+    if not timed or seconds <= 0 or max_calls < _ROUNDS or batch < 1:
+        raise InputError(
+            f"Can't time {len(timed)} candidates for {seconds} s, {max_calls} calls and batch {batch}.",
+            f"Give at least one callable, a positive time and batch, and max_calls of at least {_ROUNDS}.",
+        )
+    warm = {name: _warm_up(times, seconds) for name, times in timed.items()}
     per_round = {name: _calls_per_round(times, seconds, max_calls) for name, (times, _) in warm.items()}
-    rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in device_times}
+    rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in timed}
     for _ in range(_ROUNDS):
-        for name, times in device_times.items():
-            # The first call of a round waits for the copy of the inputs, and is not counted.
+        for name, times in timed.items():
+            # The first call of a round finds the caches as the other candidates left them, or waits for the copy of
+            # the inputs to the GPU.
             rounds[name].append(tuple(float(ms) for ms in times(per_round[name] + 1)[1:]))
     return {
-        name: Measurement(
-            tuple(rounds[name]), times[0], len(times), stable, batch, "CUDA events", includes_copies=False
-        )
+        name: Measurement(tuple(rounds[name]), times[0], len(times), stable, batch, **how)
         for name, (times, stable) in warm.items()
     }
 
 
-def _time(call: Callable[[], Any]) -> float:
-    start = time.perf_counter_ns()
-    call()
-    return (time.perf_counter_ns() - start) / 1e6
+def _times(call: Callable[[], Any], count: int) -> list[float]:
+    times = []
+    for _ in range(count):
+        start = time.perf_counter_ns()
+        call()
+        times.append((time.perf_counter_ns() - start) / 1e6)
+    return times
 
 
-def _warm_up(timed_call: Callable[[], float], limit_seconds: float) -> tuple[list[float], bool]:
+def _warm_up(timed: _Timed, limit_seconds: float) -> tuple[list[float], bool]:
     """Call until the time is steady or the limit is over; return the times and whether they became steady."""
     times: list[float] = []
     deadline = time.perf_counter() + limit_seconds
     while True:
-        times.append(timed_call())
+        times.append(float(timed(1)[0]))
         if len(times) > 2 * WINDOW:  # the first call is never part of a window
             before, now = np.median(times[-2 * WINDOW : -WINDOW]), np.median(times[-WINDOW:])
             if abs(now - before) <= STABLE_WITHIN * before:
@@ -220,13 +208,7 @@ def _calls_per_round(warmup_ms: list[float], seconds: float, max_calls: int) -> 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two measurements side by side.
-
-    Attributes:
-        speedup: Median of the baseline divided by that of the candidate: 2.0 means half the time.
-        low: Lower end of the 95 % interval of the speed-up.
-        high: Upper end of it.
-    """
+    """A speed-up (2.0 means half of the baseline's median time), and the ends of its 95 % interval."""
 
     speedup: float
     low: float
