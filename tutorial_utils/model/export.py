@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from tutorial_utils.base import child_process, errors, onnx_session
-from tutorial_utils.base.errors import ExportError, ModelFileError, UnsupportedOperatorError
-from tutorial_utils.model import onnx_file
+from tutorial_utils.base.errors import ExportError, UnsupportedOperatorError
+from tutorial_utils.model import onnx_file, paddle_program
 
 OPSET = 17
 # Paddle and ONNX Runtime both compute in FP32, in another order: their outputs differ by rounding only.
@@ -24,7 +24,7 @@ _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 def to_onnx(
     model_path: str | Path, params_path: str | Path, onnx_path: str | Path, *, opset: int = OPSET, verify: bool = True
 ) -> Path:
-    """Convert a static Paddle model to FP32 ONNX.
+    """Convert a static Paddle model to FP32 ONNX, and return the path of the ONNX file.
 
     The names of inputs and outputs stay as in the Paddle model, and a dynamic first dimension is called "batch".
 
@@ -35,18 +35,13 @@ def to_onnx(
         opset: ONNX opset; 17 is the newest that all libraries of the course handle.
         verify: Compare ONNX Runtime's outputs with Paddle's on a random input.
 
-    Returns:
-        ``onnx_path``.
-
     Raises:
         ModelFileError: A file of the Paddle model is missing, or damaged.
         UnsupportedOperatorError: paddle2onnx can't convert an operator of the model.
         ExportError: The conversion failed in another way, or its result disagrees with Paddle.
     """
     model_path, params_path, onnx_path = Path(model_path), Path(params_path), Path(onnx_path)
-    for path in (model_path, params_path):
-        if not path.is_file() or path.stat().st_size == 0:
-            raise ModelFileError(f"The Paddle model file {path} is missing or empty.", "Save the model again.")
+    paddle_program.require_files(model_path, params_path)
     with onnx_file.writing(onnx_path) as temporary:
         samples_path = temporary.with_name("samples.npz")
         _run_worker(model_path, params_path, temporary, opset, samples_path if verify else None)

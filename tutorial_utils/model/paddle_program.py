@@ -21,11 +21,19 @@ BOOKKEEPING = (
 )  # fmt: skip
 
 
+def require_files(*paths: str | Path) -> None:
+    """Refuse a model of which a file is missing or empty.
+
+    Raises:
+        ModelFileError: It names the file.
+    """
+    for path in map(Path, paths):
+        if not path.is_file() or path.stat().st_size == 0:
+            raise ModelFileError(f"The Paddle model file {path} is missing or empty.", "Save the model again.")
+
+
 def operators(program_path: str | Path) -> list[str]:
     """Return the names of a program's operators as Paddle writes them, in order; those of its main block.
-
-    Args:
-        program_path: ``.json`` or ``.pdmodel``.
 
     Raises:
         ModelFileError: The file is missing, cut short or not a Paddle program.

@@ -31,11 +31,7 @@ class TensorSpec:
     max_shape: tuple[int, ...] | None = None
 
     def check(self, array: np.ndarray) -> None:
-        """Refuse an array that is not of this type and shape.
-
-        Raises:
-            InputError: It says what was given and what is allowed.
-        """
+        """Raise InputError for an array that is not of this type and shape: what was given, and what is allowed."""
         if not isinstance(array, np.ndarray) or array.dtype != self.dtype:
             given = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
             raise InputError(
@@ -81,13 +77,7 @@ class Runner(ABC):
     _accepted: list[tuple] | None = None  # kinds of arrays that the last call brought
 
     def infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
-        """Run the model once.
-
-        Args:
-            feeds: One array for each input, by name.
-
-        Returns:
-            The outputs by name, as arrays of their own.
+        """Run the model once on one array for each input, by name; return the outputs by name, as arrays of their own.
 
         Raises:
             InputError: A name, data type or shape doesn't fit the model.
@@ -96,11 +86,7 @@ class Runner(ABC):
         return self._infer(feeds)
 
     def check(self, feeds: Mapping[str, np.ndarray]) -> None:
-        """Refuse feeds that don't fit the model, in one sentence. What fitted in the last call is not looked at again.
-
-        Raises:
-            InputError: A name, data type or shape doesn't fit the model.
-        """
+        """Raise the error of `infer` for feeds that don't fit. What fitted in the last call is not looked at again."""
         given = [
             (name, type(array), getattr(array, "dtype", None), getattr(array, "shape", None))
             for name, array in feeds.items()

@@ -34,9 +34,6 @@ def save(
         input_shape: Shape of the input ``x``; None is a dimension that may vary.
         num_classes: Number of its classes.
 
-    Returns:
-        The paths of the two files.
-
     Raises:
         ExportError: The weights are not those of such a network, or Paddle wrote no ``.pdmodel``.
     """

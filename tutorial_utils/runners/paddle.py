@@ -14,8 +14,9 @@ from tutorial_utils.model.quiet_paddle import paddle
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 
 Shape = tuple[int, ...]
+Shapes = Mapping[str, tuple[Shape, Shape, Shape]]  # for each input the smallest, best and largest shape
 
-_GPU_MEMORY_MB = 256  # first allocation; `enable_use_gpu` takes megabytes
+GPU_MEMORY_MB = 256  # first allocation; `enable_use_gpu` takes megabytes
 
 
 class PaddleRunner(Runner):
@@ -47,9 +48,7 @@ class PaddleRunner(Runner):
     ):
         if device not in ("cpu", "gpu"):
             raise InputError(f"Paddle has no device {device!r} here.", "Choose one of cpu, gpu.")
-        for path in map(Path, (model_path, params_path)):
-            if not path.is_file() or path.stat().st_size == 0:
-                raise ModelFileError(f"The Paddle model file {path} is missing or empty.", "Save the model again.")
+        paddle_program.require_files(model_path, params_path)
         config = paddle.inference.Config(str(model_path), str(params_path))
         config.disable_glog_info()
         config.switch_ir_optim(optimize)
@@ -59,7 +58,7 @@ class PaddleRunner(Runner):
                     "Paddle can't use a GPU here: it was built without CUDA, or there is none.",
                     "Install paddlepaddle-gpu (see environment.yml).",
                 )
-            config.enable_use_gpu(_GPU_MEMORY_MB, 0)
+            config.enable_use_gpu(GPU_MEMORY_MB, 0)
         elif onednn:
             config.enable_mkldnn()
         else:
@@ -69,17 +68,14 @@ class PaddleRunner(Runner):
 
     @classmethod
     def from_config(
-        cls,
-        config: "paddle.inference.Config",
-        backend: str,
-        shapes: Mapping[str, tuple[Shape, Shape, Shape]] | None = None,
+        cls, config: "paddle.inference.Config", backend: str, shapes: Shapes | None = None
     ) -> "PaddleRunner":
         """Make a runner of a configuration of your own, such as one of `tutorial_utils.runners.paddle_tensorrt`.
 
         Args:
             config: Any configuration of Paddle Inference that names its two files.
             backend: The backend and device, as tables show it.
-            shapes: Smallest, best and largest shape of each input, where an engine was built for a range.
+            shapes: Range of each input, where an engine was built for one.
 
         Raises:
             ModelFileError: Paddle can't load the files.
@@ -93,7 +89,7 @@ class PaddleRunner(Runner):
         config: "paddle.inference.Config",
         model_path: Path,
         backend: str,
-        shapes: Mapping[str, tuple[Shape, Shape, Shape]],
+        shapes: Shapes,
     ) -> None:
         paddle_program.operators(model_path)  # a damaged .pdmodel must not reach Paddle: it would end the process
         try:
@@ -108,7 +104,7 @@ class PaddleRunner(Runner):
         self._inputs = {name: self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()}
         self._outputs = {name: self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()}
         self.inputs = {
-            name: TensorSpec(name, _dtype(handle), declared.get(name), *_range(shapes.get(name)))
+            name: TensorSpec(name, _dtype(handle), declared.get(name), *map(tuple, shapes.get(name, ())[::2]))
             for name, handle in self._inputs.items()
         }
         self.outputs = {name: TensorSpec(name, _dtype(h)) for name, h in self._outputs.items()}
@@ -143,10 +139,6 @@ class DynamicGraphRunner(Runner):
     def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         with paddle.no_grad():
             return {"y": self._model(paddle.to_tensor(feeds["x"])).numpy()}
-
-
-def _range(shapes: tuple[Shape, Shape, Shape] | None) -> tuple[Shape, Shape] | tuple[()]:
-    return (tuple(shapes[0]), tuple(shapes[2])) if shapes else ()
 
 
 def _input_shapes(model_path: Path) -> dict[str, tuple[int, ...]]:

@@ -18,11 +18,8 @@ from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError, 
 from tutorial_utils.engine import Profile
 from tutorial_utils.model.classifier import SavedModel
 from tutorial_utils.model.quiet_paddle import paddle
-from tutorial_utils.runners.paddle import PaddleRunner, Shape
+from tutorial_utils.runners.paddle import GPU_MEMORY_MB, PaddleRunner, Shapes
 
-Shapes = Mapping[str, tuple[Shape, Shape, Shape]]  # for each input the smallest, best and largest shape
-
-GPU_MEMORY_MB = 256  # of `enable_use_gpu`: megabytes
 WORKSPACE_BYTES = 1 << 30  # of TensorRT: bytes
 MIN_SUBGRAPH_SIZE = 3  # fewer operators than this in a row are not worth an engine
 _LEGACY_PRECISIONS = {
@@ -76,7 +73,7 @@ def convert(
         output_prefix: Where the new program goes, without endings; a folder of this name gets the engines. The program
             holds their absolute paths, so the folder must stay where it is.
         shapes: Range of each input.
-        precision: "fp32" or "fp16".
+        precision: That of the engines.
         keep_fp32: Operators to compute in FP32 in an FP16 engine, such as "pd_op.softmax".
         keep_out: Operators to leave to Paddle, such as "pd_op.flip".
 
@@ -116,9 +113,7 @@ def convert(
 
 def converted_config(converted: SavedModel) -> "paddle.inference.Config":
     """Return the configuration that runs what `convert` wrote."""
-    config = paddle.inference.Config(str(converted.model_path), str(converted.params_path))
-    config.disable_glog_info()
-    config.enable_use_gpu(GPU_MEMORY_MB, 0)
+    config = _config(converted.model_path, converted.params_path, gpu=True)
     config.exp_disable_mixed_precision_ops({"feed", "fetch"})
     return config
 
@@ -145,10 +140,7 @@ def collect_shape_ranges(
     _require_pdmodel(model_path)
     output = Path(output_path)
     output.unlink(missing_ok=True)
-    config = paddle.inference.Config(str(model_path), str(params_path))
-    config.disable_glog_info()
-    if paddle.device.is_compiled_with_cuda():
-        config.enable_use_gpu(GPU_MEMORY_MB, 0)
+    config = _config(model_path, params_path, gpu=paddle.device.is_compiled_with_cuda())
     config.collect_shape_range_info(str(output))
     with PaddleRunner.from_config(config, "Paddle") as runner:
         for feeds in batches:
@@ -175,12 +167,12 @@ def legacy_config(
     writes them when it is closed; the second uses them.
 
     Args:
-        model_path: ``.pdmodel``. For a ``.json``, Paddle ignores ``enable_tensorrt_engine`` without a word.
+        model_path: ``.pdmodel``.
         params_path: ``.pdiparams``.
         cache_folder: Where engines, calibration tables and the optimized program go. One for each set of options.
         shapes: Range of each input of the model. Give this or ``shape_ranges``.
         shape_ranges: What `collect_shape_ranges` wrote.
-        precision: "fp32", "fp16" or "int8".
+        precision: That of the engines.
         keep_out: Operators to leave to Paddle, such as "softmax".
 
     Raises:
@@ -198,9 +190,7 @@ def legacy_config(
         raise ProfileError("The engine needs ranges of shapes, given once.", "Give shapes or shape_ranges.")
     Profile.from_mapping(shapes or {})
     require_tensorrt()
-    config = paddle.inference.Config(str(model_path), str(params_path))
-    config.disable_glog_info()
-    config.enable_use_gpu(GPU_MEMORY_MB, 0)
+    config = _config(model_path, params_path, gpu=True)
     config.set_optim_cache_dir(str(cache_folder))
     config.enable_save_optim_model(True)  # _optimized.pdmodel: the proof of what became an engine
     config.enable_tensorrt_engine(
@@ -218,6 +208,14 @@ def legacy_config(
         config.enable_tuned_tensorrt_dynamic_shape(str(shape_ranges), True)
     if keep_out:
         config.exp_disable_tensorrt_ops(list(keep_out))
+    return config
+
+
+def _config(model_path: str | Path, params_path: str | Path, *, gpu: bool) -> "paddle.inference.Config":
+    config = paddle.inference.Config(str(model_path), str(params_path))
+    config.disable_glog_info()
+    if gpu:
+        config.enable_use_gpu(GPU_MEMORY_MB, 0)
     return config
 
 
