@@ -34,12 +34,10 @@ class Engine:
     Attributes:
         plan: The serialized engine, for `runners.tensorrt.TensorRTRunner` or any TensorRT runtime of the same version.
         report: What the build said. A cached engine has the report of the build that made it.
-        onnx_path: The model that it was built from.
-        options: The options that it was built with.
+        onnx_path, options, configure: What it was built from.
         cache_folder: The folder of the engine cache, or None where the engine was built without one.
         from_cache: Whether this call found the engine in the cache.
         messages: What TensorRT logged while it built, in order; empty where the engine came from the cache.
-        configure: The hook that it was built with.
     """
 
     plan: bytes
@@ -83,17 +81,13 @@ def build(
         rebuild: Build also if the cache holds the engine.
         progress: Show a progress bar while building.
 
-    Returns:
-        The engine and its report.
-
     Raises:
         ModelFileError: The model is missing or is no valid ONNX file.
         UnsupportedOperatorError: TensorRT can't convert an operator of the model.
         ProfileError: The profiles don't fit the model's inputs.
         BuildError: TensorRT refused the build or the hook's call; its last messages are in the text.
         CacheError: The cache folder can't be written to.
-        BackendUnavailableError: No TensorRT is installed, its import fails, or the environment asks for one that
-            doesn't exist.
+        BackendUnavailableError: No TensorRT is installed, or it can't be used.
     """
     onnx_path = Path(onnx_path)
     options = options or BuildOptions()

@@ -1,6 +1,5 @@
 """ONNX to a serialized TensorRT engine (plan): every TensorRT call of a build, for TensorRT 10, 11 and RTX."""
 
-import re
 import time
 import warnings
 from collections.abc import Sequence
@@ -48,22 +47,10 @@ class ProgressBar(trt.IProgressMonitor):
 def build_plan(
     onnx_path: Path, options: BuildOptions, show_progress: bool, configure: Configure | None = None
 ) -> tuple[bytes, reports.BuildReport, tuple[str, ...]]:
-    """Build an engine.
-
-    Args:
-        onnx_path: The ONNX model; external weights are found beside it.
-        options: Profiles, workspace and targets.
-        show_progress: Whether to show a progress bar.
-        configure: Called with network and configuration before the build.
+    """Build an engine as `engine.build` does, which also says what is raised, but without the cache.
 
     Returns:
         The plan, the report of its build, and every message that TensorRT logged.
-
-    Raises:
-        ModelFileError: The file is not a valid ONNX model.
-        UnsupportedOperatorError: TensorRT has no implementation for an operator of the model.
-        ProfileError: The profiles don't fit the inputs of the model.
-        BuildError: TensorRT refused the build, or what ``configure`` asked for.
     """
     log = MessageLog()
     builder = trt.Builder(log)
@@ -154,23 +141,20 @@ def _check_profiles(inputs: dict[str, tuple[int, ...]], profiles: Sequence[Profi
             f"Pass profiles=[Profile.of({name}=(min_shape, opt_shape, max_shape))].",
         )
     for profile in profiles:
-        _check_profile(inputs, list(dynamic), profile)
-
-
-def _check_profile(inputs: dict[str, tuple[int, ...]], dynamic: Sequence[str], profile: Profile) -> None:
-    names = [name for name, _ in profile.ranges]
-    if not set(dynamic) <= set(names) <= set(inputs):
-        raise ProfileError(
-            f"A profile gives ranges for {', '.join(names) or 'nothing'}, but the dynamic inputs are "
-            f"{', '.join(dynamic) or 'none'}.",
-            "Give one range for each dynamic input, under the name that the ONNX file uses.",
-        )
-    for name, given in profile.ranges:
-        if not shapes.fits(given.min, inputs[name]) or not shapes.fits(given.max, inputs[name]):
+        names = dict(profile.ranges).keys()
+        if not dynamic.keys() <= names <= inputs.keys():
             raise ProfileError(
-                f"The profile's range {given.min} to {given.max} doesn't fit the input {name} of shape {inputs[name]}.",
-                "Only the dimensions of -1 may vary; the others must be as in the model.",
+                f"A profile gives ranges for {', '.join(names) or 'nothing'}, but the dynamic inputs are "
+                f"{', '.join(dynamic) or 'none'}.",
+                "Give one range for each dynamic input, under the name that the ONNX file uses.",
             )
+        for name, given in profile.ranges:
+            declared = inputs[name]
+            if not shapes.fits(given.min, declared) or not shapes.fits(given.max, declared):
+                raise ProfileError(
+                    f"The profile's range {given.min} to {given.max} doesn't fit the input {name} of shape {declared}.",
+                    "Only the dimensions of -1 may vary; the others must be as in the model.",
+                )
 
 
 def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[str]) -> None:
@@ -179,9 +163,8 @@ def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[
             "Only TensorRT-RTX builds for other GPUs than the one at hand.",
             "Leave compute_capabilities empty, or install tensorrt-rtx.",
         )
-    known = {
-        _capability(name): value for name, value in trt.ComputeCapability.__members__.items() if name[-1].isdigit()
-    }
+    members = trt.ComputeCapability.__members__.items()  # SM86 is 8.6, SM120 is 12.0
+    known = {f"{name[2:-1]}.{name[-1]}": value for name, value in members if name[-1].isdigit()}
     unknown = [target for target in targets if target not in known]
     if unknown:
         raise TargetError(
@@ -196,17 +179,12 @@ def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[
         )  # fmt: skip
 
 
-def _capability(member: str) -> str:
-    """Return "8.6" for the member SM86 and "12.0" for SM120."""
-    digits = member.removeprefix("SM")
-    return f"{digits[:-1]}.{digits[-1]}"
-
-
 def _layers(plan: bytes, log: MessageLog) -> tuple[reports.EngineLayer, ...]:
     layers = reports.layers_from_log(log.texts())
-    if not layers and IS_RTX:
-        warnings.warn(f"The report has no layers: the log of {trt.__version__} has an unknown form.", stacklevel=2)
-    return layers if layers or IS_RTX else inspect_plan(plan)
+    if layers or not IS_RTX:
+        return layers or inspect_plan(plan)
+    warnings.warn(f"The report has no layers: the log of {trt.__version__} has an unknown form.", stacklevel=2)
+    return ()
 
 
 def inspect_plan(plan: bytes) -> tuple[reports.EngineLayer, ...]:
@@ -235,4 +213,4 @@ def _build_remedy(log: MessageLog) -> str:
 
 
 def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip().rstrip(".")
+    return " ".join(text.split()).rstrip(".")

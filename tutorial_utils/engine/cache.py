@@ -84,11 +84,7 @@ class CacheEntry:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the entry's lock, so that of several processes one builds and the others read.
-
-        Raises:
-            CacheError: The lock can't be created.
-        """
+        """Hold the entry's lock, so that of several processes one builds and the others read."""
         with _writing(self.plan_path.parent):
             lock = filelock.FileLock(self._lock_path)
             lock.acquire()
@@ -114,11 +110,7 @@ class CacheEntry:
             return None
 
     def write(self, plan: bytes, report: BuildReport) -> None:
-        """Store an engine.
-
-        Raises:
-            CacheError: The folder is read-only or the disk is full. Nothing half-written stays behind.
-        """
+        """Store an engine; where the folder is read-only or the disk full, nothing half-written stays behind."""
         values = report.to_dict()
         sidecar = {"blake3": _checksum(plan, values), "report": values}
         with _writing(self.plan_path.parent):

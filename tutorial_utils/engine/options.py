@@ -46,11 +46,7 @@ class Profile:
 
     @classmethod
     def of(cls, **inputs: tuple[Shape, Shape, Shape] | ShapeRange) -> "Profile":
-        """Make a profile from keyword arguments: ``Profile.of(x=(min_shape, opt_shape, max_shape))``.
-
-        Raises:
-            ProfileError: The shapes differ in rank or are not ordered.
-        """
+        """Make a profile from keyword arguments: ``Profile.of(x=(min_shape, opt_shape, max_shape))``."""
         return cls.from_mapping(inputs)
 
     @classmethod

@@ -14,15 +14,10 @@ _LAYOUT = struct.Struct("<4s12xI4x4B")  # magic; at byte 16 the size of the plan
 
 @dataclass(frozen=True)
 class PlanHeader:
-    """What a plan says about itself.
+    """What a plan says about itself."""
 
-    Attributes:
-        version: The TensorRT-RTX that built it, for example "1.7.1.116".
-        plan_bytes: The size that the whole plan must have.
-    """
-
-    version: str
-    plan_bytes: int
+    version: str  # of the TensorRT-RTX that built it, for example "1.7.1.116"
+    plan_bytes: int  # the size that the whole plan must have
 
 
 def read(plan: bytes) -> PlanHeader:

@@ -93,11 +93,7 @@ class BuildReport:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "BuildReport":
-        """Read a report back from `to_dict`.
-
-        Raises:
-            KeyError, TypeError, AttributeError: The values are not those of a report.
-        """
+        """Read a report back from `to_dict`. Other values give a KeyError, TypeError or AttributeError."""
         return cls(**{**values, **{name: tuple(values[name]) for name in ("targets", "warnings")},
                       "layers": tuple(_layer_from_dict(layer) for layer in values["layers"])})  # fmt: skip
 
@@ -109,8 +105,6 @@ def _layer_from_dict(values: dict[str, Any]) -> EngineLayer:
     }
     return EngineLayer(**{**values, **tensors, "onnx_nodes": tuple(values["onnx_nodes"])})
 
-
-# --- the build log ---------------------------------------------------------------------------------------------------
 
 _LOG_LAYER = re.compile(
     r"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: \[(?P<inputs>.*?)\], Constants: \[.*\], "
@@ -126,8 +120,7 @@ _ONNX_NODE = re.compile(r"\[ONNX Layer: (.*?)\]")
 def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
     """Read the layers from the messages of a build with detailed verbosity.
 
-    Returns:
-        The layers; empty if the log holds none, or one in another form: some of the layers would be a wrong answer.
+    A log without layers gives none. So does one in another form: some of the layers would be a wrong answer.
     """
     dump = next((text for text in reversed(messages) if text.startswith("Layers:\n")), "")
     lines = [line for line in dump.splitlines() if ", LayerType: " in line]
@@ -168,15 +161,11 @@ def memory_from_log(messages: list[str]) -> dict[str, int]:
     return found
 
 
-# --- the engine inspector --------------------------------------------------------------------------------------------
-
-
 def layers_from_inspector(text: str) -> tuple[EngineLayer, ...]:
     """Read the layers from the engine inspector's JSON, in the form of TensorRT 10 and in that of 11 and RTX.
 
     TensorRT 10 gives one field ``Format/Datatype`` for each tensor, later ones give ``Datatype`` and ``Format``.
     """
-    layers = json.loads(text).get("Layers", [])
     return tuple(
         EngineLayer(
             name=layer["Name"],
@@ -185,7 +174,7 @@ def layers_from_inspector(text: str) -> tuple[EngineLayer, ...]:
             outputs=tuple(_tensor_from_inspector(tensor) for tensor in layer["Outputs"]),
             onnx_nodes=tuple(_ONNX_NODE.findall(layer.get("Metadata", ""))),
         )
-        for layer in layers
+        for layer in json.loads(text).get("Layers", [])
         if isinstance(layer, dict)  # below detailed verbosity, a layer is only its name
     )
 
@@ -205,7 +194,6 @@ def _tensor_from_inspector(tensor: dict[str, Any]) -> EngineTensor:
 
 def _format(text: str) -> str:
     """Shorten a memory format: "(NHWC) Channel major format" to "NHWC", "Row major linear format" to "Linear"."""
-    short = re.match(r"\((\w+)\)", text)
-    if short:
+    if short := re.match(r"\((\w+)\)", text):
         return short[1]
     return "Linear" if text.startswith("Row major linear") else text.removesuffix(" format")

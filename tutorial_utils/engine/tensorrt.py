@@ -52,17 +52,14 @@ def checked(
     failure: str = "TensorRT refused a call",
     remedy: str = "Its message says why.",
 ) -> T:
-    """Return what a TensorRT call returned, unless that means failure.
+    """Return what a TensorRT call returned, unless that means failure: None, False and negative numbers do.
 
     Args:
-        result: Result of the call: None, False and negative numbers mean failure, anything else success.
+        result: Of the call.
         log: The log that the call wrote to.
-        error: Exception to raise.
+        error: What to raise then, with TensorRT's own last messages.
         failure: What failed, as the beginning of a sentence.
         remedy: What the user can do about it.
-
-    Raises:
-        CourseError: As ``error``, with TensorRT's own last messages.
     """
     if result is None or result is False or (isinstance(result, int) and result < 0):
         raise error(f"{failure}: {log.last_errors()}.", remedy)

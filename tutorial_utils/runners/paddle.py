@@ -104,6 +104,7 @@ class PaddleRunner(Runner):
         self._inputs = {name: self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()}
         self._outputs = {name: self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()}
         self.inputs = {
+            # of the three shapes, the smallest and the largest
             name: TensorSpec(name, _dtype(handle), declared.get(name), *map(tuple, shapes.get(name, ())[::2]))
             for name, handle in self._inputs.items()
         }
