@@ -19,13 +19,7 @@ INPUT_NAME = "x"
 
 
 class ResidualBlock(nn.Layer):
-    """Two 3x3 convolutions, and a shortcut that is added to their result.
-
-    Args:
-        channels_in: Channels of the input.
-        channels_out: Channels of the output.
-        stride: 1 keeps height and width, 2 halves them.
-    """
+    """Two 3x3 convolutions, and a shortcut that is added to their result. A stride of 2 halves height and width."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
@@ -51,9 +45,6 @@ class QuickNet(nn.Layer):
     """A residual network with 78,042 trainable weights that learns the digits in seconds without a GPU.
 
     It has what optimizers fuse in larger networks too: convolution, batch norm, ReLU and the residual addition.
-
-    Args:
-        num_classes: Number of classes.
     """
 
     def __init__(self, num_classes: int = 10):
@@ -69,11 +60,7 @@ class QuickNet(nn.Layer):
 
 
 class ResNet50Classifier(nn.Layer):
-    """ResNet-50 with a new head of dropout and one linear layer: 23.5 million weights.
-
-    Args:
-        num_classes: Number of classes.
-    """
+    """ResNet-50 with a new head of dropout and one linear layer: 23.5 million weights."""
 
     def __init__(self, num_classes: int = 10):
         super().__init__()
@@ -90,7 +77,7 @@ def build(name: str = "quick", num_classes: int = 10, seed: int = 0) -> nn.Layer
 
     Args:
         name: ``"quick"`` for QuickNet, ``"resnet50"`` for ResNet50Classifier.
-        num_classes: Number of classes.
+        num_classes: How many logits it gives.
         seed: Seed of the random initial weights. It sets Paddle's global generator.
 
     Raises:
@@ -169,10 +156,10 @@ def train(
 
 
 def predict(model: nn.Layer, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Run a network in evaluation mode.
+    """Run a network in evaluation mode; its own mode is left as it was.
 
     Args:
-        model: The network; its mode is left as it was.
+        model: The network.
         images: float32 ``[N, 3, H, W]``, N at least 1.
         batch_size: Images per call.
 
@@ -208,15 +195,10 @@ def _evaluation_mode(model: nn.Layer) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """The two files of a static Paddle model.
+    """The two files of a static Paddle model."""
 
-    Attributes:
-        model_path: The program, ``.json`` (Paddle's intermediate representation, PIR).
-        params_path: The weights, ``.pdiparams``.
-    """
-
-    model_path: Path
-    params_path: Path
+    model_path: Path  # the program, .json (Paddle's intermediate representation, PIR) or the older .pdmodel
+    params_path: Path  # the weights, .pdiparams
 
     @classmethod
     def at(cls, path_prefix: str | Path) -> "SavedModel":
@@ -247,9 +229,6 @@ def save(
         model: The network; its mode is left as it was.
         path_prefix: Where to, without the endings ``.json`` and ``.pdiparams``.
         input_shape: Shape of the input ``x``; None is a dimension that may vary, such as the batch.
-
-    Returns:
-        The paths of the two files.
 
     Raises:
         ModelFileError: Paddle wrote no ``.json``, because its older intermediate representation is switched on.

@@ -14,7 +14,6 @@ from tutorial_utils.base.errors import CalibrationError, DataError
 
 IMAGE_SHAPE = (3, 32, 32)
 DIGITS_TEST_IMAGES = 600
-DIGITS_SPLIT_SEED = 0
 CIFAR10_RECORD_BYTES = 1 + 3 * 32 * 32
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_MEMBERS = {
@@ -25,12 +24,7 @@ CIFAR10_MEMBERS = {
 
 @dataclass(frozen=True)
 class Source:
-    """A file on the network and the checksum that its publisher states.
-
-    Attributes:
-        url: Where the file is.
-        md5: Its MD5 checksum, hexadecimal.
-    """
+    """A file on the network and the MD5 checksum, hexadecimal, that its publisher states."""
 
     url: str
     md5: str
@@ -40,9 +34,6 @@ class Source:
         """The last part of the URL: the name under which the file is kept."""
         return self.url.rsplit("/", 1)[-1]
 
-
-# What to do where a file can't be had.
-_OFFLINE = "Use the dataset 'digits', which needs no network"
 
 # The binary version: the "python version" is a pickle, which can run code when it is read.
 # URL and checksum: https://www.cs.toronto.edu/~kriz/cifar.html
@@ -82,7 +73,6 @@ def load(name: str = "digits", split: Literal["train", "test"] = "train") -> Dat
 
     Raises:
         DataError: Name or split is unknown, or CIFAR-10 could not be downloaded or read.
-        CacheError: The cache folder can't be written to.
     """
     loaders = {"digits": _load_digits, "cifar10": _load_cifar10}
     if name not in loaders:
@@ -126,10 +116,7 @@ def calibration_images(dataset: Dataset, count: int = 500, seed: int = 0) -> np.
 
 
 def _fetch(source: Source, folder: Path) -> Path:
-    """Return a file of the network from a folder, downloading it first if it isn't there with the right checksum.
-
-    A download goes to a temporary file and gets its name only after its checksum was found right.
-    """
+    """Return a file of the network from a folder, downloading it first if it isn't there with the right checksum."""
     import pooch
 
     def download(url: str, output_file: str, caller: object) -> None:
@@ -147,12 +134,12 @@ def _fetch(source: Source, folder: Path) -> Path:
         wrong = f", and the {source.file_name} in {folder} has the wrong checksum" if was_there else ""
         raise DataError(
             f"{source.url} can't be downloaded ({type(error).__name__}){wrong}.",
-            f"{_OFFLINE}, connect to the network, or {by_hand}.",
+            f"Use the dataset 'digits', which needs no network, connect to the network, or {by_hand}.",
         ) from error
     except ValueError as error:
         raise DataError(
             f"The file that came from {source.url} has the wrong checksum: it is cut short, or not the published one.",
-            f"{_OFFLINE}, try again later, or {by_hand}.",
+            f"Use the dataset 'digits', which needs no network, try again later, or {by_hand}.",
         ) from error
     return Path(path)
 
@@ -163,12 +150,8 @@ def _load_digits(split: str) -> Dataset:
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
-    train, test = train_test_split(
-        np.arange(len(digits.target)),
-        test_size=DIGITS_TEST_IMAGES,
-        stratify=digits.target,
-        random_state=DIGITS_SPLIT_SEED,
-    )
+    every = np.arange(len(digits.target))
+    train, test = train_test_split(every, test_size=DIGITS_TEST_IMAGES, stratify=digits.target, random_state=0)
     chosen = train if split == "train" else test
     # 8x8 to 32x32, bilinear with half-pixel centres (what image libraries do by default), then gray to three channels.
     gray = ndimage.zoom(digits.images[chosen], (1, 4, 4), order=1, mode="nearest", grid_mode=True)

@@ -26,14 +26,10 @@ def to_fp16(onnx_path: str | Path, target_path: str | Path, *, keep_fp32: Iterab
 
     Args:
         onnx_path: The FP32 model.
-        target_path: Where to write the FP16 model.
+        target_path: Where to write the FP16 model. It is returned.
         keep_fp32: Names of nodes that go on computing in FP32, with casts around them: mixed precision.
 
-    Returns:
-        ``target_path``.
-
     Raises:
-        ModelFileError: The model is missing or damaged.
         PrecisionError: The model can't be converted, has a weight beyond FP16's largest number, or lacks a node that is
             named in ``keep_fp32``.
     """
@@ -124,17 +120,9 @@ def _target(cast: onnx.NodeProto) -> int:
 def to_bf16(onnx_path: str | Path, target_path: str | Path) -> Path:
     """Convert weights and activations to BF16, which has the range of FP32 and 8 bits of resolution.
 
-    The graph is that of `to_fp16` with the other half type: inputs and outputs stay FP32.
-
-    Args:
-        onnx_path: The FP32 model.
-        target_path: Where to write the BF16 model.
-
-    Returns:
-        ``target_path``.
+    The graph is that of `to_fp16` with the other half type: inputs and outputs stay FP32. ``target_path`` is returned.
 
     Raises:
-        ModelFileError: The model is missing or damaged.
         PrecisionError: The model can't be converted.
     """
     exact = onnx_file.load(onnx_path)

@@ -32,11 +32,7 @@ _EXPORTERS = (
 
 
 def quick(names: Iterable[str] = RUN_EVERYWHERE) -> dict[str, Path]:
-    """Return the quick classifier, trained on the digits, by precision.
-
-    Args:
-        names: The precisions wanted, of `PRECISIONS`; unless given, those that every backend runs.
-    """
+    """Return the quick classifier, trained on the digits, by precision: those of `PRECISIONS` that are wanted."""
     from tutorial_utils.model import trained  # imports Paddle
 
     saved = trained.load_or_train("quick", "digits").saved
@@ -56,10 +52,7 @@ def resnet50(image_size: int = 224) -> dict[str, Path]:
     """Return ResNet-50 with random weights by precision, "fp32" and "fp16": for what weights don't change.
 
     Layers, fusion, memory and time are those of a trained ResNet-50 with 10 classes. Accuracy means nothing, and there
-    is no INT8 variant, since random activations give no ranges worth having.
-
-    Args:
-        image_size: Height and width of the images.
+    is no INT8 variant, since random activations give no ranges worth having. Images are square.
     """
     from tutorial_utils.model import classifier  # imports Paddle
 

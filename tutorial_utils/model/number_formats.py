@@ -44,14 +44,10 @@ class NumberFormat:
         return np.maximum(powers, self.smallest_normal) * 2.0**-self.fraction_bits
 
     def round(self, values: np.ndarray, scale: float = 1.0) -> np.ndarray:
-        """Round to the nearest number of the format, ties to even.
+        """Round to the nearest number of the format, ties to even: float64 of the same shape, whatever that is.
 
-        Args:
-            values: Numbers, any shape.
-            scale: What one unit of the format stands for: ``scale * round(values / scale)``.
-
-        Returns:
-            float64 of the same shape. What is too large becomes infinite; a real engine saturates INT8 and FP8 instead.
+        What is too large becomes infinite; a real engine saturates INT8 and FP8 instead. One unit of the format stands
+        for the scale: ``scale * round(values / scale)``.
         """
         scaled = np.asarray(values, np.float64) / scale
         step = self.step(np.abs(scaled))

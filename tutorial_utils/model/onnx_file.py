@@ -50,11 +50,7 @@ def save(model: onnx.ModelProto, onnx_path: str | Path) -> Path:
 
 
 def weights(onnx_path: str | Path) -> dict[str, np.ndarray]:
-    """Return the float32 weights of a model by name.
-
-    Raises:
-        ModelFileError: The model is missing or damaged.
-    """
+    """Return the float32 weights of a model by name."""
     return {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in load(onnx_path).graph.initializer
@@ -103,17 +99,7 @@ def writing(path: Path) -> Iterator[Path]:
 def mark_all_outputs(onnx_path: str | Path, target_path: str | Path) -> Path:
     """Write a copy of a model in which every tensor between two nodes is an output of the network.
 
-    It is what Polygraphy's ``--trt-outputs mark all`` does to a TensorRT network.
-
-    Args:
-        onnx_path: The model.
-        target_path: Where to write the copy.
-
-    Returns:
-        ``target_path``.
-
-    Raises:
-        ModelFileError: The model is missing or damaged.
+    It is what Polygraphy's ``--trt-outputs mark all`` does to a TensorRT network. ``target_path`` is returned.
     """
     model = load(onnx_path)
     values = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}

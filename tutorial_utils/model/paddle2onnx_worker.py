@@ -49,11 +49,7 @@ def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_
 
 
 def load(model_path: str, params_path: str) -> "paddle.inference.Predictor":
-    """Load the model with Paddle.
-
-    Raises:
-        ModelFileError: Paddle can't load it.
-    """
+    """Load the model with Paddle, or raise ModelFileError with its reason."""
     config = paddle.inference.Config(model_path, params_path)
     # oneDNN would bring the weights of ResNet-50 into its own order: 1.6 s for a model that runs once, if at all.
     config.disable_mkldnn()

@@ -66,11 +66,6 @@ def write(files: Mapping[str, Path], images: np.ndarray | None = None) -> None:
     Args:
         files: Paths by precision, with those that a wanted one is made from.
         images: Calibration images for INT8, float32 ``[N, ...]`` as the model's input.
-
-    Raises:
-        CalibrationError: INT8 is wanted, and the images don't fit the model.
-        ModelFileError: The FP32 file is missing or damaged.
-        PrecisionError: The model can't be converted.
     """
     for one in PRECISIONS.values():
         if one.make and one.name in files and not files[one.name].exists():

@@ -42,18 +42,14 @@ def to_int8(
 
     Args:
         onnx_path: The FP32 model. It has one input.
-        target_path: Where to write the quantized model.
+        target_path: Where to write the quantized model. It is returned.
         images: Calibration images, float32, shape ``[N, ...]`` as the model's input.
         method: How ranges are chosen from the values seen.
         per_channel: One scale for each output channel of a weight, instead of one for the whole weight.
         batch_size: The most images in one calibration step; a model with a static batch takes its own.
 
-    Returns:
-        ``target_path``.
-
     Raises:
         CalibrationError: There are no images, they don't fit the model's input, or the method is unknown.
-        ModelFileError: The model is missing or damaged.
         PrecisionError: The model can't be quantized.
     """
     if method not in get_args(CalibrationMethod):
@@ -185,13 +181,9 @@ def to_fp8(fp32_path: str | Path, int8_path: str | Path, target_path: str | Path
     Args:
         fp32_path: The FP32 model, for the weights.
         int8_path: What `to_int8` made of it, for the activations' ranges.
-        target_path: Where to write the FP8 model.
-
-    Returns:
-        ``target_path``.
+        target_path: Where to write the FP8 model. It is returned.
 
     Raises:
-        ModelFileError: A model is missing or damaged.
         PrecisionError: The second model is not the INT8 variant of the first.
     """
     model = onnx.version_converter.convert_version(onnx_file.load(int8_path), _FP8_OPSET)
