@@ -70,9 +70,6 @@ class Profile:
     def __getitem__(self, name: str) -> ShapeRange:
         return dict(self.ranges)[name]
 
-    def __contains__(self, name: str) -> bool:
-        return name in dict(self.ranges)
-
 
 @dataclass(frozen=True)
 class BuildOptions:

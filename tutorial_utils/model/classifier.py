@@ -217,13 +217,26 @@ class SavedModel:
         return saved
 
 
+@contextmanager
+def saving(target: SavedModel) -> Iterator[Path]:
+    """Give a path without endings to write the two files to, and move them to ``target`` when both are complete.
+
+    The program is moved last, so a save that is killed leaves no pair of files that don't belong together.
+    """
+    folder = target.model_path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as temporary:
+        written = Path(temporary) / "model"
+        yield written
+        target.model_path.unlink(missing_ok=True)
+        for path in (target.params_path, target.model_path):
+            written.with_suffix(path.suffix).replace(path)
+
+
 def save(
     model: nn.Layer, path_prefix: str | Path, input_shape: tuple[int | None, ...] = (None, 3, 32, 32)
 ) -> SavedModel:
     """Save a network as a static model in evaluation mode: batch norm with its statistics, dropout switched off.
-
-    The files are written in a temporary folder and moved when both are complete. The program is moved last, so a
-    save that is killed leaves no pair of files that don't belong together.
 
     Args:
         model: The network; its mode is left as it was.
@@ -234,15 +247,10 @@ def save(
         ModelFileError: Paddle wrote no ``.json``, because its older intermediate representation is switched on.
     """
     target = SavedModel(Path(f"{path_prefix}.json"), Path(f"{path_prefix}.pdiparams"))
-    folder = target.model_path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with _evaluation_mode(model), tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as temporary:
+    with _evaluation_mode(model), saving(target) as written:
         spec = paddle.static.InputSpec(list(input_shape), "float32", name=INPUT_NAME)
-        paddle.jit.save(model, f"{temporary}/model", input_spec=[spec])
-        written = SavedModel.at(f"{temporary}/model")
-        target.model_path.unlink(missing_ok=True)
-        written.params_path.replace(target.params_path)
-        written.model_path.replace(target.model_path)
+        paddle.jit.save(model, str(written), input_spec=[spec])
+        SavedModel.at(written)
     return target
 
 

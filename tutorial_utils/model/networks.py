@@ -32,7 +32,7 @@ _EXPORTERS = (
 
 
 def quick(names: Iterable[str] = RUN_EVERYWHERE) -> dict[str, Path]:
-    """Return the quick classifier, trained on the digits, by precision: those of `PRECISIONS` that are wanted."""
+    """Return the quick classifier, trained on the digits, by precision: those named, of `PRECISIONS`."""
     from tutorial_utils.model import trained  # imports Paddle
 
     saved = trained.load_or_train("quick", "digits").saved

@@ -13,13 +13,12 @@ if __name__ == "__main__":
 import json
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
 
-from tutorial_utils.base.errors import CourseError, ModelFileError
-from tutorial_utils.model import export, onnx_file
+from tutorial_utils.base.errors import CourseError
+from tutorial_utils.model import export, onnx_file, paddle_program
 from tutorial_utils.model.quiet_paddle import paddle
 
 # Sizes for dynamic dimensions of the sample: a batch that is not 1, and an image size that strides of 32 divide.
@@ -34,7 +33,10 @@ def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_
         ModelFileError: Paddle itself can't load the model; paddle2onnx might convert it to nonsense.
         ExportError: The result is not valid ONNX, or can't be written.
     """
-    predictor = load(model_path, params_path)
+    config = paddle.inference.Config(model_path, params_path)
+    # oneDNN would bring the weights of ResNet-50 into its own order: 1.6 s for a model that runs once, if at all.
+    config.disable_mkldnn()
+    predictor = paddle_program.create_predictor(config)
     import paddle2onnx  # it imports Paddle too, and must find it quiet
 
     content = paddle2onnx.export(
@@ -46,21 +48,6 @@ def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_
     onnx_file.save(model, onnx_path)
     if samples_path is not None:
         np.savez(samples_path, **run_paddle(predictor, model))
-
-
-def load(model_path: str, params_path: str) -> "paddle.inference.Predictor":
-    """Load the model with Paddle, or raise ModelFileError with its reason."""
-    config = paddle.inference.Config(model_path, params_path)
-    # oneDNN would bring the weights of ResNet-50 into its own order: 1.6 s for a model that runs once, if at all.
-    config.disable_mkldnn()
-    try:
-        return paddle.inference.create_predictor(config)
-    except Exception as error:  # Paddle raises RuntimeError, ValueError and its own types here
-        reason = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
-        raise ModelFileError(
-            f"Paddle can't load {Path(model_path).name} with {Path(params_path).name}: {reason[-1]}.",
-            "Save the model again: both files must come from one `paddle.jit.save` of Paddle 3.",
-        ) from error
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:

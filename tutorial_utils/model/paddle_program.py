@@ -8,8 +8,12 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tutorial_utils.base.errors import ModelFileError
+
+if TYPE_CHECKING:
+    import paddle
 
 # How Paddle abbreviates the first part of a name in a .json file (paddle/fluid/pir/serialize_deserialize/src/schema.cc)
 _PARAMETER = "p"
@@ -30,6 +34,25 @@ def require_files(*paths: str | Path) -> None:
     for path in map(Path, paths):
         if not path.is_file() or path.stat().st_size == 0:
             raise ModelFileError(f"The Paddle model file {path} is missing or empty.", "Save the model again.")
+
+
+def create_predictor(config: "paddle.inference.Config") -> "paddle.inference.Predictor":
+    """Load a model with Paddle.
+
+    Raises:
+        ModelFileError: Paddle can't load it; it says why.
+    """
+    from tutorial_utils.model.quiet_paddle import paddle
+
+    try:
+        return paddle.inference.create_predictor(config)
+    except Exception as error:  # Paddle raises RuntimeError, ValueError and its own types here
+        reason = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
+        raise ModelFileError(
+            f"Paddle can't load {Path(config.prog_file()).name} with {Path(config.params_file()).name}: "
+            f"{reason[-1] if reason else type(error).__name__}.",
+            "Save the model again: both files must come from one `paddle.jit.save` of Paddle 3.",
+        ) from error
 
 
 def operators(program_path: str | Path) -> list[str]:

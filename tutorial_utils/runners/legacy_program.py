@@ -5,7 +5,6 @@ done in a process of its own.
 """
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,11 +40,9 @@ def save(
     from tutorial_utils.model.classifier import SavedModel
 
     target = SavedModel(Path(f"{path_prefix}.pdmodel"), Path(f"{path_prefix}.pdiparams"))
-    folder = target.model_path.parent
-    folder.mkdir(parents=True, exist_ok=True)
     shape = [-1 if size is None else size for size in input_shape]
-    with tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as temporary:
-        weights, written = Path(temporary) / "weights.npz", Path(temporary) / "model"
+    with classifier.saving(target) as written:
+        weights = written.with_name("weights.npz")
         classifier.save_weights(model, weights)
         try:
             child_process.run(_write, network, weights, written, shape, num_classes)
@@ -56,9 +53,6 @@ def save(
                 f"Paddle could not save {network} in the legacy form: {reason}.",
                 "Give the name of the network that the weights belong to, and Paddle 3.",
             ) from error
-        target.model_path.unlink(missing_ok=True)  # the program is moved last: a pair always belongs together
-        written.with_suffix(".pdiparams").replace(target.params_path)
-        written.with_suffix(".pdmodel").replace(target.model_path)
     return target
 
 

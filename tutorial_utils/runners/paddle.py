@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
+from tutorial_utils.base.errors import BackendUnavailableError, InputError
 from tutorial_utils.model import paddle_program
 from tutorial_utils.model.quiet_paddle import paddle
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
@@ -64,7 +64,7 @@ class PaddleRunner(Runner):
         else:
             config.disable_mkldnn()
         config.set_cpu_math_library_num_threads(threads or os.cpu_count() or 1)
-        self._open(config, Path(model_path), f"Paddle {'GPU' if device == 'gpu' else 'CPU'}", {})
+        self._open(config, f"Paddle {'GPU' if device == 'gpu' else 'CPU'}", {})
 
     @classmethod
     def from_config(
@@ -81,24 +81,13 @@ class PaddleRunner(Runner):
             ModelFileError: Paddle can't load the files.
         """
         runner = cls.__new__(cls)
-        runner._open(config, Path(config.prog_file()), backend, shapes or {})
+        runner._open(config, backend, shapes or {})
         return runner
 
-    def _open(
-        self,
-        config: "paddle.inference.Config",
-        model_path: Path,
-        backend: str,
-        shapes: Shapes,
-    ) -> None:
+    def _open(self, config: "paddle.inference.Config", backend: str, shapes: Shapes) -> None:
+        model_path = Path(config.prog_file())
         paddle_program.operators(model_path)  # a damaged .pdmodel must not reach Paddle: it would end the process
-        try:
-            self._predictor = paddle.inference.create_predictor(config)
-        except Exception as error:  # Paddle raises RuntimeError, ValueError and its own types here
-            raise ModelFileError(
-                f"Paddle can't load {model_path.name}: {_last_line(error)}.",
-                "Save the model again with this Paddle.",
-            ) from error
+        self._predictor = paddle_program.create_predictor(config)
         self.backend = backend
         declared = _input_shapes(model_path)
         self._inputs = {name: self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()}
@@ -157,8 +146,3 @@ def _input_shapes(model_path: Path) -> dict[str, tuple[int, ...]]:
 
 def _dtype(handle: "paddle.inference.Tensor") -> np.dtype:
     return np.dtype(handle.type().name.lower())  # FLOAT32 is numpy's float32
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else type(error).__name__
