@@ -51,16 +51,16 @@ def test_what_a_precision_is_made_from_is_made_too(exported):
 )  # fmt: skip
 def test_another_version_of_a_library_exports_anew(package, exported, monkeypatch):
     first = networks.quick()
-    installed = networks._version
-    monkeypatch.setattr(networks, "_version", lambda name: "999.0" if name == package else installed(name))
+    installed = networks.installed_version
+    monkeypatch.setattr(networks, "installed_version", lambda name: "999.0" if name == package else installed(name))
     second = networks.quick()
     assert exported == [*networks.RUN_EVERYWHERE] * 2
     assert not {*first.values()} & {*second.values()}
 
 
 def test_versions_are_those_of_the_installed_packages():
-    assert networks._version("onnx") == pytest.importorskip("onnx").__version__
-    assert networks._version("no-such-package") is None
+    assert networks.installed_version("onnx") == pytest.importorskip("onnx").__version__
+    assert networks.installed_version("no-such-package") is None
 
 
 def test_another_recipe_exports_anew(exported, monkeypatch):

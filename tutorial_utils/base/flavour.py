@@ -51,10 +51,10 @@ def is_installed(module: str) -> bool:
     return spec is not None and spec.origin is not None  # no origin: an empty folder that an uninstall left behind
 
 
-def installed_version(flavour: str) -> str | None:
-    """Return the version of a flavour's package, without importing it; None where the package says none."""
+def installed_version(package: str) -> str | None:
+    """Return the version of a package, such as a flavour, without importing it; None where the package says none."""
     try:
-        return version(flavour)
+        return version(package)
     except PackageNotFoundError:
         return None
 

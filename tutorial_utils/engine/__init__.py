@@ -79,7 +79,6 @@ def build(
         cache_folder: Where engines are kept; the package's cache folder unless given.
         use_cache: Read the engine from the cache folder and store it there.
         rebuild: Build also if the cache holds the engine.
-        progress: Show a progress bar while building.
 
     Raises:
         ModelFileError: The model is missing or is no valid ONNX file.

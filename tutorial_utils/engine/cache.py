@@ -31,7 +31,6 @@ def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:
 
     Args:
         onnx_path: The ONNX model; external weights count with it.
-        options: Options of the build.
         tensorrt: Flavour and version of TensorRT, and the GPU where the build depends on it.
 
     Raises:

@@ -14,10 +14,10 @@ _LAYOUT = struct.Struct("<4s12xI4x4B")  # magic; at byte 16 the size of the plan
 
 @dataclass(frozen=True)
 class PlanHeader:
-    """What a plan says about itself."""
+    """The version of the TensorRT-RTX that built a plan, such as "1.7.1.116", and the size that the plan must have."""
 
-    version: str  # of the TensorRT-RTX that built it, for example "1.7.1.116"
-    plan_bytes: int  # the size that the whole plan must have
+    version: str
+    plan_bytes: int
 
 
 def read(plan: bytes) -> PlanHeader:

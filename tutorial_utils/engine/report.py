@@ -9,7 +9,7 @@ report without layers and a warning.
 import json
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tutorial_utils.model import number_formats
@@ -55,13 +55,11 @@ class BuildReport:
 
     Attributes:
         flavour: "TensorRT-RTX" or "TensorRT".
-        version: Version of the TensorRT that built the plan.
         targets: Compute capabilities that the plan was asked for; empty for the flavour's default.
         layers: Layers after fusion; empty unless the profiling verbosity is "detailed".
-        activation_bytes: Device memory for activations at the largest profile, in bytes.
-        weights_bytes: Device memory for weights, in bytes.
-        plan_bytes: Size of the serialized engine, in bytes.
-        parse_seconds: Time that the ONNX parser took.
+        activation_bytes: Device memory for activations at the largest profile.
+        weights_bytes: Device memory for weights.
+        plan_bytes: Size of the serialized engine.
         build_seconds: Time that the builder took, without parsing.
         warnings: TensorRT's warnings, each once.
     """
@@ -75,7 +73,7 @@ class BuildReport:
     plan_bytes: int = 0
     parse_seconds: float = 0.0
     build_seconds: float = 0.0
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     @property
     def kernels(self) -> tuple[EngineLayer, ...]:

@@ -54,8 +54,8 @@ class Row:
         model_bytes: Size of the model file, weights included.
         engine_bytes: Size of the serialized engine; only for TensorRT.
         activation_bytes: Device memory for activations; only for TensorRT.
-        first_result_ms: Time of loading the model and of the first call, in milliseconds; the library was imported
-            before. None in recordings that were made before this was measured.
+        first_result_ms: Time of loading the model and of the first call, the library's import left out. None in
+            recordings that were made before this was measured.
     """
 
     backend: str
@@ -111,8 +111,7 @@ def run(
     Args:
         machine: From `capabilities.probe`.
         dataset: Test images and labels. The models have one input and one output.
-        onnx_models: ONNX file of each precision.
-        engines: TensorRT engine of each precision.
+        onnx_models, engines: ONNX file and TensorRT engine of each precision.
         paddle_model: The static Paddle model that the ONNX files come from. The first row, which is Paddle's where
             Paddle runs, else the first ONNX file's, is the reference of agreement and error.
         dynamic_graph: The same model as Python code, which Paddle runs operator by operator. It is no candidate for
@@ -336,9 +335,7 @@ class Deployment:
 def measure(models: Mapping[str, Path], seconds: float = 1.0) -> dict[str, Any]:
     """Measure the quick classifier in every precision on every backend of this machine; return what `read` takes.
 
-    Args:
-        models: ONNX files by name: ``quick-fp32`` and so on for each of `precisions.DEPLOYED`.
-        seconds: About how long to time each row.
+    The models are ONNX files by name: ``quick-fp32`` and so on for each of `precisions.DEPLOYED`.
     """
     machine = capabilities.probe()
     onnx_models = {precision: models[f"quick-{precision}"] for precision in DEPLOYED}

@@ -29,13 +29,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Measured(Generic[Result]):
-    """The result of an experiment, made just now or read from its recording.
+    """The result of an experiment, as its `read` returns it, made just now or read from its recording.
 
-    Attributes:
-        result: What the experiment's `read` returns.
-        origin: Where it comes from; it shows itself as the last value of a cell.
-        method: How it was measured.
-        machine: The machine and the versions of the software on it.
+    The origin says which, and shows itself as the last value of a cell. Method and machine are those of a `Recording`.
     """
 
     result: Result

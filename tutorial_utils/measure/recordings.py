@@ -22,15 +22,10 @@ ORIGIN_MIME_TYPE = "application/vnd.tutorial-origin+json"
 
 @dataclass(frozen=True)
 class Recording:
-    """Numbers with their stamp.
+    """Numbers (``data``) with their stamp.
 
-    Attributes:
-        title: What was measured.
-        method: How: warm-up, calls, clock, copies.
-        date: When, UTC, ISO 8601.
-        source: "measured" by this project, or "published" by somebody else.
-        machine: Name and properties of the machine, and the versions of the software on it.
-        data: The numbers.
+    It says what was measured (``title``), how (``method``: warm-up, calls, clock, copies), when (``date``: UTC, ISO
+    8601), by this project ("measured") or by somebody else ("published"), and on what ``machine`` with what software.
     """
 
     title: str

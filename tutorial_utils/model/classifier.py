@@ -77,7 +77,6 @@ def build(name: str = "quick", num_classes: int = 10, seed: int = 0) -> nn.Layer
 
     Args:
         name: ``"quick"`` for QuickNet, ``"resnet50"`` for ResNet50Classifier.
-        num_classes: How many logits it gives.
         seed: Seed of the random initial weights. It sets Paddle's global generator.
 
     Raises:
@@ -195,10 +194,10 @@ def _evaluation_mode(model: nn.Layer) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """The two files of a static Paddle model."""
+    """A static Paddle model: program, ``.json`` (Paddle's representation PIR) or ``.pdmodel``, and ``.pdiparams``."""
 
-    model_path: Path  # the program, .json (Paddle's intermediate representation, PIR) or the older .pdmodel
-    params_path: Path  # the weights, .pdiparams
+    model_path: Path
+    params_path: Path
 
     @classmethod
     def at(cls, path_prefix: str | Path) -> "SavedModel":

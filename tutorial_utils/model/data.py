@@ -45,10 +45,8 @@ class Dataset:
     """Labelled images in the form that every later step takes.
 
     Attributes:
-        name: ``"digits"`` or ``"cifar10"``.
         images: float32 ``[N, 3, 32, 32]`` in [-1, 1], C-contiguous.
         labels: int64 ``[N]``, indices into ``class_names``.
-        class_names: One name per class.
     """
 
     name: str
@@ -88,7 +86,6 @@ def calibration_images(dataset: Dataset, count: int = 500, seed: int = 0) -> np.
     Args:
         dataset: Training images: a model calibrated with test images would be judged by images that it has seen.
         count: Number of images. Where it is no multiple of the number of classes, some classes give one image more.
-        seed: Seed of the draw.
 
     Returns:
         float32 ``[count, 3, 32, 32]``, in random order, so that every batch holds a mix of classes.

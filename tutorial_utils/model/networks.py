@@ -5,7 +5,6 @@ Lesson 00 walks this road step by step. The other lessons and the recordings sta
 
 import json
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from blake3 import blake3
@@ -13,6 +12,7 @@ from filelock import FileLock
 
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import ModelFileError
+from tutorial_utils.base.flavour import installed_version
 from tutorial_utils.model import data, export, precisions
 from tutorial_utils.model.precisions import PRECISIONS
 
@@ -83,15 +83,8 @@ def files(names: Iterable[str]) -> dict[str, Path]:
 
 def _folder(name: str, *sources: Path) -> Path:
     """Return the folder for what today's recipe and the installed libraries make of these files."""
-    recipe = [EXPORT_RECIPE, export.OPSET, CALIBRATION_IMAGES, {one: _version(one) for one in _EXPORTERS}]
+    recipe = [EXPORT_RECIPE, export.OPSET, CALIBRATION_IMAGES, {one: installed_version(one) for one in _EXPORTERS}]
     hasher = blake3(json.dumps(recipe).encode())
     for source in sources:
         hasher.update_mmap(source)
     return paths.cache_dir("onnx", f"{name}-{hasher.hexdigest(length=8)}")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -58,10 +58,11 @@ def to_int8(
     model = onnx_file.load(onnx_path)
     name, static_batch = _check_calibration_images(model, images)
     onnx_file.require_fp32(model, Path(onnx_path).name)
+    # Equal batches, the largest: ONNX Runtime stacks activations in entropy calibration.
+    batch = static_batch or max(size for size in range(1, batch_size + 1) if len(images) % size == 0)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         try:
-            reader = _ImageReader(name, images, static_batch or _even_batch(len(images), batch_size))
-            result = _quantize(Path(onnx_path), Path(folder), reader, method, per_channel)
+            result = _quantize(Path(onnx_path), Path(folder), _ImageReader(name, images, batch), method, per_channel)
         except Exception as error:
             raise PrecisionError(
                 f"{Path(onnx_path).name} can't be quantized: {error}.",
@@ -144,11 +145,6 @@ def _check_calibration_images(model: onnx.ModelProto, images: np.ndarray | None)
             "Preprocess them exactly as for inference.",
         )
     return value.name, shape[0]
-
-
-def _even_batch(images: int, most: int) -> int:
-    """Return the largest size of equal batches: ONNX Runtime stacks activations in entropy calibration."""
-    return max(size for size in range(1, most + 1) if images % size == 0)
 
 
 class _ImageReader:

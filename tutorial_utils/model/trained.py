@@ -32,14 +32,10 @@ RECIPES = {  # arguments of `classifier.train`
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network.
+    """A trained network in evaluation mode, and ``saved``: the same as a static model.
 
-    Attributes:
-        model: The network, in evaluation mode.
-        saved: The same network as a static model.
-        history: Mean loss of each epoch.
-        seconds: Time that the training took, also when it was read from the cache.
-        from_cache: Whether an earlier call did the training.
+    The history is the mean loss of each epoch. ``seconds`` is what the training took, also where an earlier call did it
+    (``from_cache``).
     """
 
     model: paddle.nn.Layer

@@ -17,11 +17,8 @@ class TensorSpec:
     """An input or output of a model.
 
     Attributes:
-        name: Its name in the model.
-        dtype: Its numpy data type.
         shape: Its shape, with -1 for a dimension that may vary; None where the backend doesn't tell.
-        min_shape: Smallest shape of the optimization profile; None where every size goes.
-        max_shape: Largest shape of the optimization profile; None where every size goes.
+        min_shape, max_shape: Those of the optimization profile; None where every size goes.
     """
 
     name: str

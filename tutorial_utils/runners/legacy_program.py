@@ -29,8 +29,7 @@ def save(
     Args:
         model: The network; its weights are taken.
         network: Its name for ``classifier.build``, with which the other process builds it again.
-        path_prefix: Where to, without the endings.
-        input_shape: Shape of the input ``x``; None is a dimension that may vary.
+        path_prefix, input_shape: As for ``classifier.save``.
         num_classes: Number of its classes.
 
     Raises:

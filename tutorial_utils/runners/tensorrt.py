@@ -176,9 +176,7 @@ class TensorRTRunner(Runner):
 
         From pageable memory, an asynchronous copy is not asynchronous, so the host side is page-locked.
         """
-        for name, spec in self.inputs.items():
-            checked(self.context.set_input_shape(name, spec.max_shape), self.log, InputError)
-        self._check_shapes_known()
+        self._set_input_shapes({name: spec.max_shape for name, spec in self.inputs.items()})
         for name, spec in {**self.inputs, **self.outputs}.items():
             size = int(np.prod(self.context.get_tensor_shape(name)))
             self._buffers[name] = cuda.pagelocked_empty(max(size, 1), spec.dtype)
@@ -186,7 +184,9 @@ class TensorRTRunner(Runner):
             address = int(self.device[name])
             checked(self.context.set_tensor_address(name, address), self.log, failure=f"No buffer fits {name}")
 
-    def _check_shapes_known(self) -> None:
+    def _set_input_shapes(self, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
+        for name, shape in shapes.items():
+            checked(self.context.set_input_shape(name, shape), self.log, InputError)
         unknown = list(self.context.infer_shapes())
         unknown += [name for name in self.outputs if -1 in tuple(self.context.get_tensor_shape(name))]
         if unknown:
@@ -219,9 +219,7 @@ class TensorRTRunner(Runner):
     def _bind(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Set the shapes of the inputs, and take views of the pinned buffers in the shapes of this call."""
         self._bound_shapes = None  # until all of them are accepted
-        for name, shape in shapes.items():
-            checked(self.context.set_input_shape(name, shape), self.log, InputError)
-        self._check_shapes_known()
+        self._set_input_shapes(shapes)
         for name, buffer in self._buffers.items():
             shape = tuple(self.context.get_tensor_shape(name))
             self.host[name] = buffer[: int(np.prod(shape))].reshape(shape)
