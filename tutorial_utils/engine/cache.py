@@ -85,12 +85,9 @@ class CacheEntry:
     def locked(self) -> Iterator[None]:
         """Hold the entry's lock, so that of several processes one builds and the others read."""
         with _writing(self.plan_path.parent):
-            lock = filelock.FileLock(self._lock_path)
-            lock.acquire()
-        try:
+            held = filelock.FileLock(self._lock_path).acquire()
+        with held:
             yield
-        finally:
-            lock.release()
 
     def read(self) -> tuple[bytes, BuildReport] | None:
         """Return plan and report, or None if there is none. A damaged entry gives a warning and None."""

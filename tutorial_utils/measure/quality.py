@@ -35,7 +35,7 @@ def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> Metrics:
     Raises:
         InputError: The shapes don't fit, a label is no class, or a logit is NaN or infinite.
     """
-    from sklearn.metrics import accuracy_score, precision_score, recall_score
+    from sklearn.metrics import precision_recall_fscore_support
 
     labels = np.asarray(labels)
     logits = _logits("logits", logits)
@@ -50,11 +50,8 @@ def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> Metrics:
             f"Give labels from 0 to {logits.shape[1] - 1}.",
         )
     predicted = logits.argmax(axis=1)
-    return Metrics(
-        accuracy=float(accuracy_score(labels, predicted)),
-        precision=float(precision_score(labels, predicted, average="macro", zero_division=0)),
-        recall=float(recall_score(labels, predicted, average="macro", zero_division=0)),
-    )
+    precision, recall, _, _ = precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    return Metrics(float(np.mean(predicted == labels)), float(precision), float(recall))
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> float:

@@ -10,7 +10,6 @@ class NumberFormat:
     """A number format, by what matters for rounding to it.
 
     Attributes:
-        name: Its usual name.
         dtype: What reports of engines and file names call it: "fp16".
         bits: Bits in memory. TF32 is stored as FP32, in 32 bits.
         fraction_bits: Bits after the binary point of the mantissa. They give the resolution.
