@@ -3,7 +3,7 @@ from small_models import options
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import PlanError
-from tutorial_utils.engine import plan_header
+from tutorial_utils.inspection import plan_header
 
 
 @pytest.fixture(scope="module")
