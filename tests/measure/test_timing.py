@@ -151,13 +151,15 @@ def test_work_on_the_device_takes_turns(clock):
     assert (results["a"].median_ms, results["b"].median_ms) == (1.0, 3.0)
 
 
+@pytest.mark.parametrize("timer", [measure_in_turn, measure_on_device_in_turn])
 @pytest.mark.parametrize(
-    "bad", [{"calls": {}}, {"seconds": 0}, {"seconds": -1}, {"max_calls": 9}, {"batch": 0}], ids=lambda bad: str(bad)
+    "bad", [{"work": {}}, {"seconds": 0}, {"seconds": -1}, {"max_calls": 9}, {"batch": 0}], ids=lambda bad: str(bad)
 )
-def test_bad_arguments(bad, clock):
-    arguments = {"calls": {"a": lambda: pytest.fail("nothing should run")}, **bad}
+def test_bad_arguments(timer, bad, clock):
+    limits = dict(bad)
+    work = limits.pop("work", {"a": lambda *_: pytest.fail("nothing should run")})
     with pytest.raises(InputError, match="Can't time"):
-        measure_in_turn(**arguments)
+        timer(work, **limits)
 
 
 # --- one measurement -------------------------------------------------------------------------------------------------
