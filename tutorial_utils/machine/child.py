@@ -2,7 +2,7 @@
 
 `ask` starts this very file as a script, ``python -I child.py QUESTION SYS_PATH [ARGUMENT ...]``, with the caller's
 `sys.path` as JSON, so that both find the same modules. The script imports next to nothing itself: several run at once
-while a reader waits. Each answer is a line of its output: a prefix, which tells it from what libraries print, and JSON.
+while a reader waits. Its answer is lines of JSON with a prefix, which tells them from what libraries print.
 """
 
 import ctypes
@@ -15,10 +15,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 SECONDS = 2.2  # for one question: the whole doctor stays below 3 s
 _PREFIX = "tutorial_utils answer: "
+_ANSWERED = 77  # exit status after a whole answer: no library ends Python with it
 
 
 @dataclass(frozen=True)
@@ -39,70 +41,51 @@ class Answer:
 
 
 def ask(question: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Answer:
-    """Ask another process a question.
-
-    Args:
-        question: One of `QUESTIONS`.
-        arguments: Its arguments.
-        environment: Of that process; this one's unless given.
-    """
+    """Put one of `QUESTIONS` to another process, whose environment is this one's unless given."""
     command = [sys.executable, "-I", __file__, question, json.dumps(sys.path), *arguments]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     try:
-        child = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=SECONDS,
-        )
+        child = subprocess.run(command, env=environment, timeout=SECONDS, **quiet)
     except subprocess.TimeoutExpired as error:
-        values, _ = _read(error.stdout or b"")
-        return Answer(values, f"no answer within {SECONDS} s", slow=True)
+        return Answer(_read(error.stdout or b""), f"no answer within {SECONDS} s", slow=True)
     except OSError as error:
         return Answer({}, f"no process can be started: {error}")
-    values, whole = _read(child.stdout)
-    if whole:
+    values = _read(child.stdout)
+    if child.returncode == _ANSWERED:
         return Answer(values, values.get("error", ""))
-    end = _in_words(child.returncode)
+    try:
+        end = signal.Signals(-child.returncode).name
+    except ValueError:
+        end = f"exit status {child.returncode}"
     return Answer(values, f"the process ended without an answer ({end})", end=end)
 
 
-def _read(output: bytes) -> tuple[dict[str, Any], bool]:
-    """Return what the lines of an answer say together, and whether the last of them came."""
-    values: dict[str, Any] = {}
+def _read(output: bytes) -> dict[str, Any]:
     lines = output.decode(errors="replace").splitlines()
-    answers = [json.loads(line[len(_PREFIX) :]) for line in lines if line.startswith(_PREFIX)]
-    for answer in answers:
-        values |= answer or {}
-    return values, None in answers
-
-
-def _in_words(status: int) -> str:
-    """Return a process's exit status in words: the signal that killed it, or the number."""
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"exit status {status}"
+    answers = [json.loads(line.removeprefix(_PREFIX)) for line in lines if line.startswith(_PREFIX)]
+    return {name: value for answer in answers for name, value in answer.items()}
 
 
 # What the other process does
 
 
 def main(question: str, search_path: str, *arguments: str) -> None:
-    """Print the answers, then null, and end without Python's own clean-up, in which some libraries crash."""
+    """Print the answer, and end without Python's own clean-up, in which some libraries crash."""
     sys.path[:] = json.loads(search_path)
     try:
         for answer in QUESTIONS[question](*arguments):
             _say(answer)
     except BaseException as error:  # a broken library raises whatever it likes, SystemExit too
         _say({"error": _message(error)})
-    _say(None)
-    os._exit(0)
+    os._exit(_ANSWERED)
 
 
-def _say(answer: Mapping[str, Any] | None) -> None:
+def _say(answer: Mapping[str, Any]) -> None:
     print(f"\n{_PREFIX}{json.dumps(answer)}", flush=True)  # a library may have printed half a line
+
+
+def _message(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200].rstrip('.')}"
 
 
 def modules(*names: str) -> Iterator[dict[str, Any]]:
@@ -115,19 +98,21 @@ def modules(*names: str) -> Iterator[dict[str, Any]]:
     for name in names:
         try:
             module = importlib.import_module(name)
-            details = {}
-            if name == "onnxruntime":
-                details = {"providers": module.get_available_providers()}
-            elif name == "paddle":
-                inference = importlib.import_module("paddle.inference")
-                # The version of TensorRT is (0, 0, 0) in a build without it.
-                tensorrt = list(inference.get_trt_compile_version())
-                details = {"cuda": module.is_compiled_with_cuda(), "tensorrt": tensorrt}
-            elif name == "pycuda":
-                importlib.import_module("pycuda.driver")  # the part that is bound to the driver and the toolkit
-            yield {name: {"version": str(getattr(module, "__version__", "")), "details": details}}
+            yield {name: {"version": str(getattr(module, "__version__", "")), "details": _details(module)}}
         except BaseException as error:  # as above
             yield {name: {"error": _message(error)}}
+
+
+def _details(module: ModuleType) -> dict[str, Any]:
+    if module.__name__ == "onnxruntime":
+        return {"providers": module.get_available_providers()}
+    if module.__name__ == "paddle":
+        inference = importlib.import_module("paddle.inference")
+        # The version of TensorRT is (0, 0, 0) in a build without it.
+        return {"cuda": module.is_compiled_with_cuda(), "tensorrt": list(inference.get_trt_compile_version())}
+    if module.__name__ == "pycuda":
+        importlib.import_module("pycuda.driver")  # the part that is bound to the driver and the toolkit
+    return {}
 
 
 def kernel() -> Iterator[dict[str, Any]]:
@@ -165,11 +150,6 @@ def libraries() -> Iterator[dict[str, Any]]:
 
 
 QUESTIONS = {"modules": modules, "kernel": kernel, "context": context, "libraries": libraries}
-
-
-def _message(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200].rstrip('.')}"
-
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
