@@ -22,16 +22,14 @@ T = TypeVar("T")
 def environment(*first: str, **changes: str) -> dict[str, str]:
     """Return the environment of a Python that finds this package, and all else that this process finds.
 
-    Args:
-        first: Folders that it is to look in before those.
-        changes: Variables that differ from this process's.
+    It looks into the folders ``first`` before those. ``changes`` are variables that differ from this process's.
     """
     path = os.pathsep.join(filter(None, [*first, str(ROOT), *sys.path]))
     return {**os.environ, **changes, "PYTHONPATH": path}
 
 
 def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in a fresh process and return its result. What it prints is dropped.
+    """Call a function in a fresh process and return its result, or raise what it raised. What it prints is dropped.
 
     Args:
         function: A function of a module, not one defined in a notebook: the other process imports it.
@@ -40,7 +38,6 @@ def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
     Raises:
         subprocess.CalledProcessError: The process died.
-        Exception: Whatever the function raised.
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer"
@@ -57,15 +54,10 @@ def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return result
 
 
-def _serve(answer: Path) -> None:
-    """Do the other process's part: read the call from standard input, write what came of it to a file."""
-    function, args, kwargs = pickle.load(sys.stdin.buffer)
+if __name__ == "__main__":  # the other process: it reads the call, and writes what came of it to a file
+    called, positional, named = pickle.load(sys.stdin.buffer)
     try:
-        outcome = (function(*args, **kwargs), None)
-    except Exception as error:  # it is raised where the function was called
-        outcome = (None, error)
-    answer.write_bytes(pickle.dumps(outcome))
-
-
-if __name__ == "__main__":
-    _serve(Path(sys.argv[1]))
+        outcome = (called(*positional, **named), None)
+    except Exception as raised:  # it is raised again where the function was called
+        outcome = (None, raised)
+    Path(sys.argv[1]).write_bytes(pickle.dumps(outcome))

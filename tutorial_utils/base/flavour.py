@@ -20,10 +20,8 @@ FLAVOURS = {"tensorrt_rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
 def installed_flavour() -> str | None:
     """Return the module name of the TensorRT flavour to use, without importing it.
 
-    Returns:
-        ``$TUTORIAL_UTILS_TENSORRT`` as it is where it is set, else ``"tensorrt_rtx"`` if that is installed (it builds
-        engines on every machine), else ``"tensorrt"``, else None. A mistyped name is returned too: the doctor has to
-        show it. `mistyped` tells.
+    It is ``$TUTORIAL_UTILS_TENSORRT`` where that is set, also a mistyped one (see `mistyped`): the doctor has to show
+    it. Else ``"tensorrt_rtx"`` if installed (it builds engines on every machine), else ``"tensorrt"``, else None.
     """
     return os.environ.get(FLAVOUR_VARIABLE) or next((name for name in FLAVOURS if is_installed(name)), None)
 
@@ -61,10 +59,7 @@ def installed_version(package: str) -> str | None:
 
 @functools.cache
 def load() -> ModuleType:
-    """Import the TensorRT flavour of this process.
-
-    Returns:
-        The module `tensorrt_rtx` or `tensorrt`.
+    """Import the TensorRT flavour of this process: the module `tensorrt_rtx` or `tensorrt`.
 
     Raises:
         BackendUnavailableError: None is installed, the import fails, the version is older than 10, or the environment

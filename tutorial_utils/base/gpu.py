@@ -47,11 +47,7 @@ class Gpu:
 
 
 def find_gpu() -> tuple[Gpu | None, Capability]:
-    """Ask the NVIDIA driver for its first GPU.
-
-    Returns:
-        The GPU or None, and the row of the table that says what was found.
-    """
+    """Ask the NVIDIA driver for its first GPU: return it or None, and the row of the table that says what was found."""
     name = "NVIDIA GPU"
     without = "Nothing is broken: without a GPU the lessons build engines, and show recordings of their speed."
     count = ctypes.c_int(0)

@@ -1,6 +1,6 @@
 """How lessons are named: a lesson has one notebook or several parts, 01a, 01b, ..., and one room in the package."""
 
-import importlib.util
+import importlib
 import re
 from pathlib import Path
 from types import ModuleType
@@ -16,22 +16,16 @@ def part_of(notebook: Path) -> str | None:
 
 
 def import_room(part: str, module: str = "") -> ModuleType | None:
-    """Import the room of a part's lesson, or a module in it; None where there is none.
+    """Import the room of a part's lesson, or a module in it such as "exercises"; None where there is none.
 
-    Args:
-        part: Such as "01" or "01a": the parts of a lesson share its room.
-        module: Name of a module in the room, such as "exercises"; empty for the room itself.
+    The parts of a lesson share its room: "01a" has that of "01".
     """
     if not re.fullmatch(PART, part):
         return None
     name = ".".join(filter(None, (f"tutorial_utils.lessons.lesson{part[:2]}", module)))
-    return importlib.import_module(name) if _exists(name) else None
-
-
-def _exists(name: str) -> bool:
     try:
-        return importlib.util.find_spec(name) is not None
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if name.startswith(f"{error.name}."):  # the room that the module would be in
-            return False
+        if f"{name}.".startswith(f"{error.name}."):  # the room or the module in it, and nothing that it imports itself
+            return None
         raise

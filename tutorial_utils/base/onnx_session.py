@@ -4,8 +4,8 @@ On a CPU with AVX2 or AVX-512 and no VNNI, ONNX Runtime's fused INT8 operators a
 saturate. The same file would give another answer there than on a newer CPU, and a reader would blame INT8 or TensorRT,
 whose arithmetic doesn't saturate. A session of this module computes exactly on every CPU.
 
-ONNX Runtime itself is imported when the first session is made: importing this module is quick. It also keeps ONNX
-Runtime from sending usage data, which is why modules that take other parts of ONNX Runtime import this one as well.
+ONNX Runtime itself is imported with the first session. This module also keeps it from sending usage data, which is why
+modules that take other parts of ONNX Runtime import this one as well.
 """
 
 import os
@@ -77,13 +77,10 @@ def new_session(
 def open_model(onnx_path: str | Path, **options: Any) -> "onnxruntime.InferenceSession":
     """Return a session for a file that a reader gave, which may be missing or damaged.
 
-    Args:
-        onnx_path: The model.
-        options: As those of `new_session`.
+    The options are those of `new_session`.
 
     Raises:
         ModelFileError: The model is missing or ONNX Runtime can't load it.
-        ImportError: ONNX Runtime isn't installed, or is broken.
     """
     try:
         return new_session(onnx_path, **options)

@@ -13,10 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]  # the clone, or the folder that the 
 
 
 def cache_root() -> Path:
-    """Return the folder of all generated files, whether it exists or not.
-
-    It is ``$TUTORIAL_UTILS_CACHE`` or, where that is unset, the user's cache folder.
-    """
+    """Return the folder of all generated files, missing or not: ``$TUTORIAL_UTILS_CACHE``, or the user's cache."""
     if root := os.environ.get(CACHE_VARIABLE):
         return Path(root).absolute()
     from platformdirs import user_cache_path  # here, so that the doctor works where nothing is installed
@@ -25,13 +22,7 @@ def cache_root() -> Path:
 
 
 def cache_dir(*parts: str) -> Path:
-    """Return a folder for generated files, created if it is missing.
-
-    Args:
-        parts: Sub-folders, for example ``"engines"``.
-
-    Returns:
-        The folder ``parts`` below `cache_root`.
+    """Return a folder below `cache_root`, such as ``"engines"``, created if it is missing.
 
     Raises:
         CacheError: The folder can't be created or written to.

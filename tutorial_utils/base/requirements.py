@@ -43,9 +43,7 @@ _INSTALLED = re.compile(r"""([^;]+?) *(?:; *extra == ["']([\w-]+)["'])?""")
 def declared() -> Mapping[str, Mapping[str, str]]:
     """Return what the project asks for: ``declared()["default"]["paddle"]`` is "paddlepaddle==3.3.1".
 
-    Returns:
-        For "dependencies" and for each extra, the requirements by the module that they bring. Empty where there is
-        neither a clone nor an installation.
+    The outer keys are "dependencies" and the extras; there are none where there is neither clone nor installation.
     """
     found: dict[str, dict[str, str]] = {}
     try:
@@ -74,9 +72,7 @@ def light() -> dict[str, str]:
 def requirement(module: str, extra: str = "default") -> str:
     """Return what to install for a module, as pip takes it: with the versions that the course was tested with.
 
-    Args:
-        module: Such as "paddle".
-        extra: The kind of installation; what this one doesn't list is looked for in all of them.
+    What the extra doesn't list is looked for in all of them.
     """
     if module == "tensorrt":
         return TENSORRT
