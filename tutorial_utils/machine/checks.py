@@ -3,6 +3,7 @@
 Nothing but the standard library is imported here: the doctor must also work where nothing is installed.
 """
 
+import contextlib
 import functools
 import os
 import platform
@@ -34,14 +35,9 @@ FIX_COMMAND = "Run `python -m tutorial_utils doctor --fix`"
 
 @dataclass(frozen=True)
 class Fix:
-    """A change that mends a check without touching any package's version.
+    """A change that mends a check without touching any package's version."""
 
-    Attributes:
-        what: The change, as the end of "Shall I ...?".
-        apply: Makes it. Raises where it can't.
-    """
-
-    what: str
+    what: str  # the end of "Shall I ...?"
     apply: Callable[[], None]
 
 
@@ -131,11 +127,7 @@ def text_detection() -> Found:
 
 @row("Disk")
 def disk(complete: bool) -> Found:
-    """Free space where the next thing is written: packages first, then models and engines.
-
-    Args:
-        complete: Whether the libraries are installed.
-    """
+    """Free space where the next thing is written: models and engines where the installation is complete."""
     place, wanted = (_existing(_cache_root()), WORKING_BYTES) if complete else (Path(sys.prefix), INSTALLED_BYTES)
     free = shutil.disk_usage(place).free
     purpose = "models and engines" if complete else "the libraries"
@@ -162,15 +154,12 @@ def _available_memory() -> int:
     meminfo = Path("/proc/meminfo").read_text()
     available = int(re.search(r"^MemAvailable:\s+(\d+) kB", meminfo, re.MULTILINE).group(1)) * 1024
     # The limit of a container, for version 2 of control groups and for version 1.
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            group = Path("/sys/fs/cgroup")
+    group = Path("/sys/fs/cgroup")
+    second = "memory.max", "memory.current"
+    first = "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"
+    for limit, used in (second, first):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
             available = min(available, int((group / limit).read_text()) - int((group / used).read_text()))
-        except (OSError, ValueError):  # no such file, or "max": no limit
-            continue
     return max(available, 0)
 
 
@@ -186,8 +175,8 @@ def integer_instructions() -> Found:
     saturating = [title for flag, title in _SATURATING_INSTRUCTIONS.items() if flag in flags]
     if not saturating:
         return "yes", "None for INT8: neither AVX2 nor VNNI."
-    reason = f"{saturating[0]} only, no VNNI: ONNX Runtime would saturate INT8. The course turns on its exact mode."
-    return "yes", reason
+    name = saturating[0]
+    return "yes", f"{name} only, no VNNI: ONNX Runtime would saturate INT8. The course turns on its exact mode."
 
 
 @row("Cache", needed=True)

@@ -30,16 +30,10 @@ NOTEBOOKS = ROOT / "notebooks"
 
 @dataclass(frozen=True)
 class LessonOutlook:
-    """How one lesson will run on this machine.
-
-    Attributes:
-        lesson: Name of its notebook, without the ending.
-        runs: "live", "in part" (the rest is shown from recordings) or "no".
-        reason: One sentence.
-    """
+    """How one lesson, by the name of its notebook, will run on this machine, and why: one sentence."""
 
     lesson: str
-    runs: Literal["live", "in part", "no"]
+    runs: Literal["live", "in part", "no"]  # in part: the rest is shown from recordings
     reason: str
 
 
@@ -77,12 +71,10 @@ class Diagnosis:
         parts = [text_table([(check.name, check.status, check.reason, check.remedy) for check in self.checks])]
         if self.lessons:
             parts.append(text_table([(lesson.lesson, lesson.runs, lesson.reason, "") for lesson in self.lessons]))
-        first = self.first_to_mend
-        if first:
-            parts.append(f"Not ready. Mend this first: {first.name}. {first.remedy}")
-        else:
-            parts.append("Ready: the lessons run here. What can't run live is shown from recordings.")
-        return "\n\n".join(parts)
+        end = "Ready: the lessons run here. What can't run live is shown from recordings."
+        if first := self.first_to_mend:
+            end = f"Not ready. Mend this first: {first.name}. {first.remedy}"
+        return "\n\n".join([*parts, end])
 
 
 def examine() -> Diagnosis:
@@ -162,12 +154,7 @@ def _rows(found: Capabilities, *fields: str) -> list[Check]:
 def mend(diagnosis: Diagnosis, accept_all: bool = False) -> int:
     """Offer each safe change, make those that are accepted, and print what became of them.
 
-    Args:
-        diagnosis: What was found.
-        accept_all: Ask nothing. Without it, and where stdin is no terminal, nothing is changed.
-
-    Returns:
-        How many changes were made.
+    Return how many were made. Where it has to ask, and stdin is no terminal, nothing is changed.
     """
     fixable = [check for check in diagnosis.checks if check.fix]
     if not fixable:
@@ -201,16 +188,7 @@ def _agreed(question: str) -> bool:
 
 
 def run(*, as_json: bool = False, fix: bool = False, accept_all: bool = False) -> int:
-    """Examine and print.
-
-    Args:
-        as_json: Print JSON instead of a table.
-        fix: Offer to mend what can be mended safely, then examine again.
-        accept_all: Accept every change without asking.
-
-    Returns:
-        The exit status: 0 where the lessons run, else 1.
-    """
+    """Examine and print, `mend` if wanted, and return the exit status: 0 where the lessons run, else 1."""
     diagnosis = examine()
     print(diagnosis.to_json() if as_json else diagnosis)
     if fix:

@@ -37,11 +37,7 @@ class Library:
 
 
 def find_libraries() -> dict[str, Library]:
-    """Find the installed ones of the libraries that the course uses, and try to import them in other processes.
-
-    Returns:
-        The installed libraries by module name, whether they can be imported or not.
-    """
+    """Return the installed ones of the course's libraries by module name, after trying to import them elsewhere."""
     groups = [[name for name in group if is_installed(name)] for group in _IMPORTS]
     with ThreadPoolExecutor(len(groups)) as pool:
         found = pool.map(_import_elsewhere, groups)

@@ -1,6 +1,7 @@
 """The doctor's checks of libraries that meet: Paddle and TensorRT, PyCUDA and the driver, Jupyter and its kernel.
 
-As in `checks`, nothing but the standard library is imported.
+As in `checks`, nothing but the standard library is imported. The answers are those of `child.ask`; None where the
+question has no sense, since what it is about isn't installed.
 """
 
 import json
@@ -28,11 +29,7 @@ _AGAIN = "Run this again: a second start is faster."
 
 @row("TensorRT libraries for Paddle")
 def paddle_libraries(loader: Answer | None) -> Found | None:
-    """The unversioned names by which Paddle opens TensorRT.
-
-    Args:
-        loader: The answer to "libraries"; None where no GPU build of Paddle is installed.
-    """
+    """The unversioned names by which Paddle opens TensorRT."""
     if loader is None:
         return None
     if loader.error:
@@ -41,7 +38,8 @@ def paddle_libraries(loader: Answer | None) -> Found | None:
         return status, f"Opening libnvinfer.so: {loader.error}.", remedy
     errors = loader.values["errors"]
     if not errors:
-        where = "by the loader" if _on_loader_path() else "by Jupyter kernels of this environment"
+        in_kernel = loader_environment().get("LD_LIBRARY_PATH") != os.environ.get("LD_LIBRARY_PATH")
+        where = "by Jupyter kernels of this environment" if in_kernel else "by the loader"
         return "yes", f"libnvinfer.so and libnvinfer_plugin.so are found {where}."
     reason = "Paddle opens TensorRT by names without a version. " + "; ".join(errors) + "."
     folder = tensorrt_libraries.libraries_folder()
@@ -58,12 +56,7 @@ def paddle_libraries(loader: Answer | None) -> Found | None:
 
 @row("TensorRT version for Paddle")
 def paddle_tensorrt_version(paddle: Library | None, loader: Answer | None) -> Found | None:
-    """The TensorRT that Paddle was compiled for against the one that it opens.
-
-    Args:
-        paddle: Paddle, where it is installed.
-        loader: The answer to "libraries"; None where no GPU build of Paddle is installed.
-    """
+    """The TensorRT that Paddle was compiled for against the one that it opens."""
     compiled = tuple(paddle.details.get("tensorrt", ())) if paddle else ()
     number = loader.values.get("version") if loader else None
     if not any(compiled) or not number:
@@ -84,12 +77,7 @@ def paddle_tensorrt_version(paddle: Library | None, loader: Answer | None) -> Fo
 
 @row("CUDA context of PyCUDA")
 def pycuda_context(pycuda: Capability, answer: Answer | None) -> Found | None:
-    """Whether PyCUDA gets the GPU's primary context, which engines run in.
-
-    Args:
-        pycuda: Whether there are a GPU and PyCUDA.
-        answer: To "context"; None where PyCUDA is not installed.
-    """
+    """Whether PyCUDA gets the GPU's primary context, which engines run in."""
     if not pycuda.available or answer is None:
         return None  # the row of PyCUDA says why
     if not answer.error:
@@ -117,11 +105,7 @@ def polygraphy_switch(libraries: Mapping[str, Library]) -> Found | None:
 
 @row("Jupyter kernel", needed=True)
 def kernel(answer: Answer | None) -> Found:
-    """Whether the kernel that Jupyter starts is this interpreter.
-
-    Args:
-        answer: To "kernel"; None where Jupyter is not installed.
-    """
+    """Whether the kernel that Jupyter starts is this interpreter."""
     if answer is None:
         return "no", "Jupyter is not installed.", _install("jupyterlab")
     if not is_installed("ipykernel"):
@@ -162,20 +146,11 @@ def loader_environment() -> dict[str, str]:
     return environment | {"LD_LIBRARY_PATH": string.Template(wanted).safe_substitute(environment)}
 
 
-def _on_loader_path() -> bool:
-    return loader_environment().get("LD_LIBRARY_PATH") == os.environ.get("LD_LIBRARY_PATH")
-
-
 def make_findable(folder: Path) -> None:
     """Link TensorRT's libraries by their unversioned names, and let the Jupyter kernel's loader look for them there.
 
-    Args:
-        folder: Where the libraries are, ``libnvinfer.so.10`` for example.
-
     Raises:
-        BackendUnavailableError: The folder can't be written to.
         OSError: The kernel's description can't be read or written to.
-        CalledProcessError: The kernel has no description yet, and ipykernel can't make one.
     """
     tensorrt_libraries.link_unversioned(folder)
     description = _kernel_folder() / "kernel.json"
@@ -185,9 +160,6 @@ def make_findable(folder: Path) -> None:
     values["env"] = values.get("env", {}) | {"LD_LIBRARY_PATH": f"{folder}:${{LD_LIBRARY_PATH}}"}
     with paths.replacing(description) as temporary:
         temporary.write_text(json.dumps(values, indent=1))
-
-
-# The Jupyter kernel
 
 
 def _kernel_folder() -> Path:

@@ -19,16 +19,10 @@ FULL_STACK = "Create the environment of environment.yml: it has Paddle's GPU bui
 def judge(
     gpu: Gpu | None, driver: Capability, libraries: Mapping[str, Library], flavour: str | None
 ) -> dict[str, Capability]:
-    """Turn what was found on this machine into what can be run on it.
-
-    Args:
-        gpu: The GPU, or None.
-        driver: What `find_gpu` says about it.
-        libraries: The installed libraries, from `find_libraries`.
-        flavour: The TensorRT to judge: "tensorrt_rtx", "tensorrt", None, or what somebody mistyped.
+    """Turn what `find_gpu`, `find_libraries` and `installed_flavour` found into what can be run on this machine.
 
     Returns:
-        The capabilities by the names of the fields of `Capabilities`, in the order of its table.
+        The capabilities by the names of the fields of `Capabilities`.
     """
 
     def on_gpu(name: str, instead: str, rule: Callable[..., Capability], *facts: Any) -> Capability:
@@ -75,10 +69,10 @@ def _works(name: str, module: str, libraries: Mapping[str, Library]) -> Capabili
 
 
 def _onnx_export(paddle: Capability, libraries: Mapping[str, Library]) -> Capability:
-    name = "Paddle to ONNX"
-    if not paddle.available:
-        return Capability(name, False, "paddle2onnx needs Paddle, which doesn't work here.", paddle.remedy)
-    return _works(name, "paddle2onnx", libraries)
+    if paddle.available:
+        return _works("Paddle to ONNX", "paddle2onnx", libraries)
+    reason = "paddle2onnx needs Paddle, which doesn't work here."
+    return dataclasses.replace(paddle, name="Paddle to ONNX", reason=reason)
 
 
 def _pycuda(libraries: Mapping[str, Library]) -> Capability:

@@ -33,13 +33,9 @@ def missing_links(folder: Path) -> list[Path]:
 
 
 def link_unversioned(folder: Path) -> list[Path]:
-    """Link the names that Paddle opens to the libraries with a version in their name. Links that work stay.
+    """Link the names that Paddle opens to the libraries with a version in their name, and return the new links.
 
-    Args:
-        folder: The folder of TensorRT's libraries, see `libraries_folder`.
-
-    Returns:
-        The links that were made.
+    Links that work stay.
 
     Raises:
         BackendUnavailableError: The folder can't be written to.
