@@ -104,9 +104,7 @@ class Dataflow:
 def from_onnx(onnx_path: str | Path, batch: int) -> Dataflow:
     """Read the dataflow of an ONNX model, as it is before any fusion.
 
-    Args:
-        onnx_path: The model. All its dynamic input dimensions are taken to be the batch.
-        batch: Images in one call.
+    All dynamic dimensions of its inputs are taken to be the batch.
 
     Raises:
         ModelFileError: The model is missing or damaged, or `onnx.shape_inference` can't find the shape of a tensor.
@@ -132,12 +130,9 @@ def from_onnx(onnx_path: str | Path, batch: int) -> Dataflow:
             f"The shape of {', '.join(unknown[:3])} in {Path(onnx_path).name} can't be inferred.",
             "Fold constants first (`polygraphy surgeon sanitize --fold-constants`).",
         )
-    return Dataflow(
-        steps=tuple(steps),
-        sizes={name: sizes[name] for name in used},
-        inputs=tuple(value.name for value in graph.input if value.name not in constants),
-        outputs=_unique(same.get(value.name, value.name) for value in graph.output),
-    )
+    inputs = tuple(value.name for value in graph.input if value.name not in constants)
+    outputs = _unique(same.get(value.name, value.name) for value in graph.output)
+    return Dataflow(tuple(steps), {name: sizes[name] for name in used}, inputs, outputs)
 
 
 def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
@@ -167,9 +162,7 @@ def _sizes(graph: onnx.GraphProto) -> dict[str, int]:
 def from_report(report: BuildReport, batch: int) -> Dataflow:
     """Read the dataflow of a built engine: its kernels, without the layers that only order streams.
 
-    Args:
-        report: The report of a build with detailed verbosity. Every dimension of -1 is taken to be the batch.
-        batch: Images in one call.
+    Every dimension of -1 is taken to be the batch.
 
     Raises:
         InputError: The report has no layers, or a data type of unknown size.
@@ -184,23 +177,15 @@ def from_report(report: BuildReport, batch: int) -> Dataflow:
     for tensor in tensors:
         elements = int(np.prod([batch if size < 0 else size for size in tensor.shape]))
         sizes[tensor.name] = elements * number_formats.BY_NAME[tensor.dtype].bits // 8
-    steps = tuple(
-        Step(
-            name=kernel.name,
-            operation=kernel.type,
-            reads=_unique(tensor.name for tensor in kernel.inputs),
-            writes=_unique(tensor.name for tensor in kernel.outputs),
-        )
-        for kernel in report.kernels
-    )
+    steps = []
+    for kernel in report.kernels:
+        reads, writes = (_unique(tensor.name for tensor in side) for side in (kernel.inputs, kernel.outputs))
+        steps.append(Step(kernel.name, kernel.type, reads, writes))
     read = _unique(name for step in steps for name in step.reads)
     written = _unique(name for step in steps for name in step.writes)
-    return Dataflow(
-        steps=steps,
-        sizes=sizes,
-        inputs=tuple(name for name in read if name not in written),
-        outputs=tuple(name for name in written if name not in read),
-    )
+    inputs = tuple(name for name in read if name not in written)
+    outputs = tuple(name for name in written if name not in read)
+    return Dataflow(tuple(steps), sizes, inputs, outputs)
 
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:

@@ -31,10 +31,9 @@ def renumbered(layers: Sequence[EngineLayer]) -> tuple[EngineLayer, ...]:
 
 
 def differences(first: Sequence[EngineLayer], second: Sequence[EngineLayer]) -> list[str]:
-    """Compare two reports of one engine layer by layer, apart from TensorRT's serial numbers.
+    """Return a line for each property of a layer that two reports of one engine say otherwise.
 
-    Returns:
-        A line for each layer and each of its properties that differs; empty for equal reports.
+    TensorRT's serial numbers don't count (`renumbered`).
     """
     if len(first) != len(second):
         return [f"{len(first)} layers against {len(second)}"]
@@ -48,15 +47,10 @@ def differences(first: Sequence[EngineLayer], second: Sequence[EngineLayer]) -> 
 
 @dataclass(frozen=True)
 class Group:
-    """The kernels of several engines that compute the same ONNX nodes.
+    """The kernels of several engines that compute the same ONNX nodes."""
 
-    Attributes:
-        nodes: The nodes, as the first model has them. Empty for a kernel without any of them.
-        kernels: For each engine, its kernels.
-    """
-
-    nodes: tuple[str, ...]
-    kernels: tuple[tuple[EngineLayer, ...], ...]
+    nodes: tuple[str, ...]  # as the first model has them; none for a kernel without any of them
+    kernels: tuple[tuple[EngineLayer, ...], ...]  # those of each engine
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -72,16 +66,11 @@ class Group:
 
 
 def align_kernels(reports: Sequence[BuildReport]) -> tuple[Group, ...]:
-    """Group the kernels of several engines by their ONNX nodes, which have the same names in all models.
+    """Group the kernels of several engines of one model by their ONNX nodes, in the order of the first engine.
 
     Kernels that share a node belong together, also where one engine fuses nodes that another keeps apart. Nodes that
-    the first model doesn't have, such as casts and Q/DQ, join nothing.
-
-    Args:
-        reports: Reports of engines of one model, for example in several precisions.
-
-    Returns:
-        The groups, in the order of the first engine. Kernels without a node of the first model follow, one in each.
+    the first model doesn't have, such as casts and Q/DQ, join nothing: kernels of such nodes alone follow, one in each
+    group.
     """
     names = dict.fromkeys(node for kernel in reports[0].kernels for node in kernel.onnx_nodes)
     order = {node: place for place, node in enumerate(names)}

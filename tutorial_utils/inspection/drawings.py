@@ -40,11 +40,8 @@ def overview(layers: Sequence[EngineLayer], name: str) -> plotting.Picture:
     """Draw all layers in the order of execution, in rows that end where the resolution changes.
 
     A box is a kernel, with its number and its first ONNX operation; a small triangle orders streams. Arcs are tensors
-    that skip kernels; where one leads to another row, small print names the other end.
-
-    Args:
-        layers: The layers of an engine.
-        name: What the engine is, for the description.
+    that skip kernels; where one leads to another row, small print names the other end. The name is that of the engine,
+    for the description.
     """
     rows = _rows(layers)
     figure, axes = plotting.new_figure(0.7 + 0.62 * len(rows))
@@ -61,11 +58,8 @@ def overview(layers: Sequence[EngineLayer], name: str) -> plotting.Picture:
     counts = Counter(engine_layers.kind(layer) for layer in layers)
     labels = {kind: "signal \u25b2, wait \u25bc, shapes \u25c6" if kind == CONTROL else kind for kind in KINDS}
     legend(figure, {f"{labels[kind]} ({counts[kind]})": KIND_STYLES[kind] for kind in KINDS if counts[kind]})
-    alt = (
-        f"The {len(layers)} layers of {name} in {len(rows)} rows, in the order of execution: "
-        + ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
-        + "."
-    )
+    listed = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
+    alt = f"The {len(layers)} layers of {name} in {len(rows)} rows, in the order of execution: {listed}."
     text = [f"{kind}: {counts[kind]}" for kind in KINDS if counts[kind]]
     for members in rows:
         own = ((layers[position], engine_layers.short_name(layers[position])) for position in members)
@@ -164,12 +158,10 @@ def _few(positions: Sequence[int]) -> str:
 
 
 def block(layers: Sequence[EngineLayer], first: int, last: int) -> plotting.Picture:
-    """Draw some layers in detail: type, name and ONNX nodes in the boxes, type, format and shape at the tensors.
+    """Draw an engine's layers from the first to the last, that one included: all that the report says of each.
 
-    Args:
-        layers: The layers of an engine.
-        first: The first layer to draw.
-        last: The last one, included. Layers that only order streams are left out.
+    Type, name and ONNX nodes stand in the boxes, type, format and shape at the tensors. Layers that only order streams
+    are left out.
     """
     shown = [position for position in range(first, last + 1) if layers[position].is_kernel]
     inside = [edge for edge in engine_layers.edges(layers) if edge.target in shown]

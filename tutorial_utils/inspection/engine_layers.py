@@ -57,11 +57,8 @@ def conversion(layer: EngineLayer) -> str:
     if not (layer.inputs and layer.outputs):
         return "nothing to convert"
     source, target = layer.inputs[0], layer.outputs[0]
-    changes = [
-        f"{before} to {after}"
-        for before, after in ((source.dtype, target.dtype), (source.format, target.format))
-        if before != after
-    ]
+    pairs = (source.dtype, target.dtype), (source.format, target.format)
+    changes = [f"{before} to {after}" for before, after in pairs if before != after]
     return ", ".join(changes) or "same type and format"
 
 
@@ -127,12 +124,7 @@ class NodeHome:
 
 
 def node_homes(graph: onnx.GraphProto, layers: Sequence[EngineLayer]) -> tuple[NodeHome, ...]:
-    """Find for each ONNX node the layers that it was fused into, by what the engine says about itself.
-
-    Args:
-        graph: The ONNX graph, nodes in topological order.
-        layers: The layers of its engine.
-    """
+    """Find for each node of an ONNX graph the layers that it was fused into, by what its engine says about itself."""
     named: dict[str, list[int]] = {}
     for position, layer in enumerate(layers):
         for node in layer.onnx_nodes:
@@ -156,10 +148,8 @@ def node_homes(graph: onnx.GraphProto, layers: Sequence[EngineLayer]) -> tuple[N
             reason = UNUSED
         elif node.op_type in VIEWS:
             reason = VIEW
-        if positions:
-            found.append(NodeHome(name, node.op_type, positions))
-        else:
-            found.append(NodeHome(name, node.op_type, (), reason, before if reason == UNNAMED else None))
+        why = () if positions else (reason, before if reason == UNNAMED else None)
+        found.append(NodeHome(name, node.op_type, positions, *why))
     return tuple(found)
 
 

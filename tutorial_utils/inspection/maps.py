@@ -34,14 +34,8 @@ _STRIP = 80  # kernels in a row
 
 
 def precision_map(engines: dict[str, Sequence[EngineLayer]]) -> plotting.Picture:
-    """Draw the data types that each kernel reads and writes, and the memory format that it writes, as strips.
-
-    Args:
-        engines: The layers of one or more engines, by a name for each.
-    """
-    strips = []  # name, and the kernels of one row
-    for name, layers in engines.items():
-        strips += [(name, part) for part in _parts(_kernels(layers), _STRIP)]
+    """Draw the data types that each kernel of some engines reads and writes, and its memory format, as strips."""
+    strips = [(name, row) for name, layers in engines.items() for row in _parts(_kernels(layers), _STRIP)]
     figure, axes = plotting.new_figure(0.75 + 0.95 * len(strips), nrows=len(strips), ncols=1, squeeze=False)
     widest = max(len(kernels) for _, kernels in strips)
     for one, (name, kernels) in zip(axes.flat, strips, strict=True):
@@ -102,18 +96,13 @@ def _precision_text(name: str, layers: Sequence[EngineLayer]) -> list[str]:
     kernels = _kernels(layers)
     written = Counter(layer.outputs[0].dtype for _, layer in kernels if layer.outputs)
     listed = ", ".join(f"{dtype} {count}" for dtype, count in written.items())
-    types = [
-        (number, f"{_each(layer.inputs, 'dtype')} to {_each(layer.outputs, 'dtype')}") for number, layer in kernels
-    ]
-    formats = [(number, _each(layer.outputs, "format")) for number, layer in kernels]
-    return [
-        f"{name}, kernels by the type that they write: {listed}",
-        f"  types: {_runs(types)}",
-        f"  formats: {_runs(formats)}",
-    ]
+    types = [(number, f"{_each(one.inputs)} to {_each(one.outputs)}") for number, one in kernels]
+    formats = [(number, _each(one.outputs, "format")) for number, one in kernels]
+    heading = f"{name}, kernels by the type that they write: {listed}"
+    return [heading, f"  types: {_runs(types)}", f"  formats: {_runs(formats)}"]
 
 
-def _each(tensors: Sequence[EngineTensor], attribute: str) -> str:
+def _each(tensors: Sequence[EngineTensor], attribute: str = "dtype") -> str:
     return "+".join(dict.fromkeys(getattr(tensor, attribute) for tensor in tensors)) or "nothing"
 
 
@@ -139,10 +128,6 @@ def fusion_map(homes: Sequence[NodeHome], layers: Sequence[EngineLayer]) -> plot
 
     In a small engine each kernel has a row with a box for each of its nodes. A large one becomes a matrix: a column for
     each kernel, a row for each operator, and beside it how many of its nodes no layer names.
-
-    Args:
-        homes: Where each node went, see `engine_layers.node_homes`.
-        layers: The layers of the engine.
     """
     kernels = _kernels(layers)
     inside = {position: [home for home in homes if position in home.layers] for position, _ in kernels}
@@ -227,9 +212,7 @@ _NAMED_STEPS = 40  # up to which each step has its name below its bar
 def lifetimes(flow: Dataflow, names: Sequence[str] = ()) -> plotting.Picture:
     """Draw when each tensor of a network is alive, and below it the bytes that are alive at each step.
 
-    Args:
-        flow: The network, with steps in the order of execution.
-        names: What to call its steps; empty for the names that they have.
+    The steps are called by ``names``, or where that is empty by their own.
     """
     names = names or [step.name for step in flow.steps]
     tensors, live = flow.lifetimes(), flow.live_bytes() / _MIB

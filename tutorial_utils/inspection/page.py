@@ -38,19 +38,12 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class Written:
-    """A tensor that a layer writes.
-
-    Attributes:
-        tensor: Its name.
-        size: In bytes.
-        layer: Position of the layer in the engine.
-        what: Data type, format and shape.
-    """
+    """A tensor that a layer writes, with its size in bytes."""
 
     tensor: str
     size: int
-    layer: int
-    what: str
+    layer: int  # its position in the engine
+    what: str  # data type, format and shape
 
 
 @dataclass(frozen=True)
@@ -87,11 +80,8 @@ def inspect(
         shapes: Shapes of inputs by name. Dynamic dimensions of others become `DEFAULT_BATCH` and `DEFAULT_SIZE`.
 
     Raises:
-        ModelFileError: The file is missing or is no valid ONNX model.
-        UnsupportedOperatorError: TensorRT can't convert an operator of the model.
         InputError: A shape is given for an input that the model doesn't have, or doesn't fit its input.
-        BuildError: TensorRT refused the build or the target.
-        BackendUnavailableError: No TensorRT is installed, or its import fails.
+        CourseError: What `onnx_file.load` and `engine.build` raise.
     """
     onnx_path = Path(onnx_path)
     model = onnx_file.load(onnx_path)
@@ -107,15 +97,9 @@ def inspect(
     guesses = {name: (declared[name], built_for[name]) for name in guessed}
     with _blaming_guesses(guesses), _buildable(onnx_path, model, built_for) as path:
         report = engine.build(path, options, use_cache=False, progress=False).report
-    return Inspection(
-        model=onnx_path.name,
-        shapes=built_for,
-        guessed=guessed,
-        nodes=dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        report=report,
-        node_homes=engine_layers.node_homes(model.graph, report.layers),
-        largest=_largest(report),
-    )
+    nodes = dict(Counter(node.op_type for node in model.graph.node).most_common())
+    homes = engine_layers.node_homes(model.graph, report.layers)
+    return Inspection(onnx_path.name, built_for, guessed, nodes, report, homes, _largest(report))
 
 
 @contextlib.contextmanager
@@ -206,11 +190,7 @@ def _with_defaults(shape: Shape) -> Shape:
 
 
 def parse_shape(text: str) -> tuple[str, Shape]:
-    """Read an option such as ``x:1x3x224x224``.
-
-    Raises:
-        InputError: It has another form.
-    """
+    """Read an option such as ``x:1x3x224x224``; raise InputError where it has another form."""
     name, _, sizes = text.rpartition(":")
     numbers = sizes.split("x")
     if not name or not all(number.isdecimal() and int(number) > 0 for number in numbers):
@@ -231,10 +211,8 @@ def summary(one: Inspection) -> list[tuple[str, str]]:
     report, layers = one.report, one.report.layers
     kinds = Counter(map(engine_layers.kind, layers))
     formats = Counter(tensor.format for kernel in report.kernels for tensor in kernel.outputs)
-    inputs = (
-        f"{name} {shape_text(shape)}{' (sizes guessed, see --shape)' if name in one.guessed else ''}"
-        for name, shape in one.shapes.items()
-    )
+    notes = dict.fromkeys(one.guessed, " (sizes guessed, see --shape)")
+    inputs = (f"{name} {shape_text(shape)}{notes.get(name, '')}" for name, shape in one.shapes.items())
     moves = [
         f"{position} {engine_layers.short_name(layer)} ({engine_layers.conversion(layer)})"
         for position, layer in enumerate(layers)
@@ -292,14 +270,11 @@ def _first(nodes: Sequence[str]) -> str:
 
 
 def _largest_rows(one: Inspection) -> list[tuple[str, str]]:
-    layers = one.report.layers
-    return [
-        (
-            f"{tensor.size / _MIB:9.2f} MiB",
-            f"{tensor.what}, written by {tensor.layer} {engine_layers.short_name(layers[tensor.layer])}",
-        )
-        for tensor in one.largest
-    ]
+    rows = []
+    for tensor in one.largest:
+        writer = engine_layers.short_name(one.report.layers[tensor.layer])
+        rows.append((f"{tensor.size / _MIB:9.2f} MiB", f"{tensor.what}, written by {tensor.layer} {writer}"))
+    return rows
 
 
 def as_json(one: Inspection) -> str:
@@ -317,11 +292,7 @@ _TEMPLATE = Path(__file__).with_name("page.html")  # with $title and $body
 
 
 def write_page(one: Inspection, path: Path) -> Path:
-    """Write all views as one HTML file, which loads nothing from anywhere.
-
-    Raises:
-        InputError: The file can't be written.
-    """
+    """Write all views as one HTML file, which loads nothing from anywhere; raise as `check_writable` does."""
     from tutorial_utils.inspection import drawings, maps
 
     report, layers = one.report, one.report.layers
@@ -354,11 +325,7 @@ def write_page(one: Inspection, path: Path) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Find out whether a file can be written, before the work for it is done.
-
-    Raises:
-        InputError: It can't.
-    """
+    """Raise InputError where a file can't be written, before the work for it is done."""
     folder = path.absolute().parent
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise _unwritable(path, "no file can be made there")
