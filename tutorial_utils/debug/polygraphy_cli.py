@@ -34,17 +34,11 @@ _NOISE = (
 
 @dataclass(frozen=True)
 class Result:
-    """What a Polygraphy command printed, and how it ended.
-
-    Attributes:
-        command: The command as it was given.
-        text: Its output, stdout and stderr together, without colours, times and the paths of this machine.
-        returncode: 0 if it succeeded. Comparisons and validations that fail end with 1.
-    """
+    """What a Polygraphy command printed, and how it ended."""
 
     command: str
-    text: str
-    returncode: int
+    text: str  # stdout and stderr together, without colours, times and the paths of this machine
+    returncode: int  # 0 if it succeeded; comparisons and validations that fail end with 1
 
     def lines(self, *patterns: str) -> list[str]:
         """Return the lines of the output in which any of the regular expressions is found, all lines if none is given.
@@ -56,9 +50,8 @@ class Result:
 
     def show(self, *patterns: str, width: int = 118) -> None:
         """Print the command, the `lines` in which a pattern is found, cut to the width, and how the command ended."""
-        print(
-            " \\\n    ".join(textwrap.wrap(f"$ {self.command}", width, break_long_words=False, break_on_hyphens=False))
-        )
+        parts = textwrap.wrap(f"$ {self.command}", width, break_long_words=False, break_on_hyphens=False)
+        print(" \\\n    ".join(parts))
         for line in self.lines(*patterns):
             print("  " + textwrap.shorten(line, width, placeholder=" ..."))
         print(f"  (return code {self.returncode})")
@@ -85,9 +78,8 @@ def run(command: str, folder: str | Path) -> Result:
     if program != "polygraphy":
         raise InputError(f"`{command}` is no command of Polygraphy.", "Begin it with `polygraphy`.")
     if not flavour.is_installed("polygraphy"):
-        raise BackendUnavailableError(
-            "Polygraphy is not installed.", f"Run `{pip_install(requirement('polygraphy'))}`."
-        )
+        remedy = f"Run `{pip_install(requirement('polygraphy'))}`."
+        raise BackendUnavailableError("Polygraphy is not installed.", remedy)
     folder = Path(folder).absolute()
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}.", "Name the folder in which the command's files are.")

@@ -16,12 +16,7 @@ from tutorial_utils.model.number_formats import FP16
 
 
 def too_large(values: Mapping[str, np.ndarray], limit: float = FP16.largest) -> dict[str, float]:
-    """Return the largest magnitude of each tensor that exceeds a limit.
-
-    Args:
-        values: Every tensor of an FP32 run, from `tensor_errors.all_outputs`.
-        limit: FP16's largest number unless given.
-    """
+    """Return the largest magnitude of each tensor of an FP32 run (`tensor_errors.all_outputs`) that exceeds a limit."""
     peaks = {name: float(np.abs(array).max(initial=0)) for name, array in values.items()}
     return {name: peak for name, peak in peaks.items() if not peak <= limit}  # NaN exceeds every limit
 
@@ -36,12 +31,7 @@ def touching(model: onnx.ModelProto, tensors: Iterable[str]) -> list[str]:
 
 
 def clip(model: onnx.ModelProto, tensors: Iterable[str], limit: float = FP16.largest) -> onnx.ModelProto:
-    """Return a model with a Clip node after each of these tensors: from -limit to limit.
-
-    Args:
-        model: The FP32 model; it is not changed.
-        tensors: Names of tensors between two nodes.
-        limit: FP16's largest number unless given.
+    """Return a copy of an FP32 model with a Clip node after each of these tensors: from -limit to limit.
 
     Raises:
         InputError: The model computes no tensor of such a name, or it is an output of the model.
@@ -57,19 +47,14 @@ def clip(model: onnx.ModelProto, tensors: Iterable[str], limit: float = FP16.lar
     clipped.CopyFrom(model)
     del clipped.graph.node[:]
     bounds = ("clip/min", "clip/max")
-    clipped.graph.initializer.extend(
-        helper.make_tensor(name, onnx.TensorProto.FLOAT, [], [value])
-        for name, value in zip(bounds, (-limit, limit), strict=True)
-    )
+    for name, value in zip(bounds, (-limit, limit), strict=True):
+        clipped.graph.initializer.append(helper.make_tensor(name, onnx.TensorProto.FLOAT, [], [value]))
     for node in model.graph.node:
         added = clipped.graph.node.add()
         added.CopyFrom(node)
         added.input[:] = [f"{name}/clipped" if name in wanted else name for name in node.input]
-        clipped.graph.node.extend(
-            helper.make_node("Clip", [name, *bounds], [f"{name}/clipped"], f"{name}/clip")
-            for name in node.output
-            if name in wanted
-        )
+        for name in filter(wanted.__contains__, node.output):
+            clipped.graph.node.append(helper.make_node("Clip", [name, *bounds], [f"{name}/clipped"], f"{name}/clip"))
     return clipped
 
 
@@ -79,7 +64,7 @@ def scale_for_headroom(peak: float, headroom: float = 8, limit: float = FP16.lar
     Args:
         peak: The largest magnitude seen.
         headroom: By how much other inputs may exceed it.
-        limit: FP16's largest number unless given.
+        limit: The largest number of the format.
 
     Raises:
         InputError: The peak is not a positive number, or the headroom is below 1.

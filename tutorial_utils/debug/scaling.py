@@ -30,24 +30,13 @@ def movable(model: onnx.ModelProto) -> list[str]:
 
     Each is produced by a layer with weights. From there every path leads, through operators that hand a positive factor
     on, to a layer whose weights can take it back.
-
-    Args:
-        model: The model. Its shapes are inferred for the channels of concatenated tensors.
     """
     facts = _facts(model)
     return [name for node in model.graph.node for name in node.output if _changes(model, facts, name)]
 
 
 def move_scale(model: onnx.ModelProto, tensor: str, factor: float) -> onnx.ModelProto:
-    """Return a model in which one tensor is larger by a factor, and the outputs are the same.
-
-    Args:
-        model: The model; it is not changed.
-        tensor: One of `movable`.
-        factor: A power of two.
-
-    Returns:
-        The changed model. No name in it differs.
+    """Return a copy of a model in which a tensor is larger by a power of two. Outputs and names are the same.
 
     Raises:
         InputError: The scale of the tensor can't be moved, or the factor is not a power of two.

@@ -41,12 +41,8 @@ def tolerance(dtype: Format, depth: int) -> float:
     """Return the relative L2 error that rounding may leave after a number of operations.
 
     Each operation rounds its result, by half the machine epsilon at most. Errors of independent sign add up as a random
-    walk does, with the square root of their number. Four times that is allowed, which makes twice the epsilon: layers
-    also magnify the error of what they are given.
-
-    Args:
-        dtype: The format in which tensors are stored.
-        depth: How many operations follow each other, see `depths`.
+    walk does, with the square root of their number (`depths`). Four times that is allowed, which makes twice the
+    epsilon: layers also magnify the error of what they are given.
     """
     return 2 * machine_epsilon(dtype) * max(depth, 1) ** 0.5
 
@@ -73,13 +69,9 @@ def all_outputs(
         feeds: One array for each input, by name.
         stored_as: Round all weights and tensors of an FP32 model to this format; otherwise only what the model says.
 
-    Returns:
-        The tensors by name, in the order of computation.
-
     Raises:
         ModelFileError: The model is missing, damaged, or ONNX Runtime can't load it.
         InputError: The feeds don't fit the model, or its operators refuse their shape.
-        PrecisionError: The format is unknown.
     """
     from polygraphy.backend.onnx import modify_outputs
     from polygraphy.logger import G_LOGGER
@@ -124,8 +116,9 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
         raise PrecisionError(f"Tensors can't be rounded to {stored_as!r}.", f"Choose one of {', '.join(_STORED)}.")
     rounded = onnx.ModelProto()
     rounded.CopyFrom(model)
-    graph = rounded.graph
-    types = {value.name: value.type.tensor_type.elem_type for value in _values(model)}
+    graph, inferred = rounded.graph, onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
     if stored_as:
         types = {name: _STORED[stored_as] if kind == TensorProto.FLOAT else kind for name, kind in types.items()}
     for weight in graph.initializer:
@@ -153,11 +146,6 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
     return rounded
 
 
-def _values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    return [*graph.input, *graph.value_info, *graph.output]
-
-
 def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Compare two runs tensor by tensor.
 
@@ -175,19 +163,16 @@ def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndar
     Raises:
         InputError: The runs have different tensors, or tensors of different shapes.
     """
-    missing = [name for name in reference if name not in candidate]
-    if missing:
+    if missing := [name for name in reference if name not in candidate]:
         raise InputError(
             f"{len(missing)} of {len(reference)} tensors are missing in the second run: {', '.join(missing[:3])}.",
             "Compare what both have: {name: reference[name] for name in reference if name in candidate}.",
         )
     for name, values in reference.items():
-        if np.shape(values) != np.shape(candidate[name]):
-            raise InputError(
-                f"The tensor {name} has the shape {np.shape(values)} in one run and {np.shape(candidate[name])} in the "
-                "other.",
-                "Run both models on the same input.",
-            )
+        shape, other = np.shape(values), np.shape(candidate[name])
+        if shape != other:
+            cause = f"The tensor {name} has the shape {shape} in one run and {other} in the other."
+            raise InputError(cause, "Run both models on the same input.")
     rows = {name: _differences(np.asarray(values), np.asarray(candidate[name])) for name, values in reference.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("tensor")
 
@@ -226,14 +211,9 @@ def _peak(values: np.ndarray) -> float:
 
 
 def first_bad(table: pd.DataFrame, rel_l2: float | pd.Series = np.inf) -> str | None:
-    """Return the first tensor that holds Inf or NaN, or whose relative L2 error exceeds a tolerance.
+    """Return the first tensor of what `compare` returned that holds Inf or NaN, or errs more than tolerated; or None.
 
-    Args:
-        table: What `compare` returned.
-        rel_l2: The tolerance; one for all tensors, or one for each by name.
-
-    Returns:
-        Its name; None where there is no such tensor.
+    The tolerance is one for the relative L2 errors of all tensors, or one for each by name.
     """
     bad = (table["inf"] > 0) | (table["nan"] > 0) | (table["rel_l2"] > rel_l2)
     return bad.idxmax() if bad.any() else None
@@ -246,7 +226,7 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
 
     Args:
         model: The model.
-        tensor: The tensor.
+        tensor: The name of the tensor.
         values: Every tensor in FP32, inputs included, from `all_outputs`.
 
     Returns:
