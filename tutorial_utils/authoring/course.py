@@ -33,12 +33,10 @@ OUTPUT = Path("build/course")
 def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
     """Execute lessons and write one page for each, and the front page when all of them ran.
 
-    Args:
-        paths: The notebooks, in order.
-        folder: Where the pages go. Earlier pages in it are removed first, so that it never shows a course half old.
+    Earlier pages in the folder are removed first, so that it never shows a course half old.
 
     Returns:
-        The front page.
+        The path of the front page.
 
     Raises:
         LessonError: A lesson failed, or a file is no notebook.
@@ -65,15 +63,12 @@ def _write_solution(lesson: Path, folder: Path) -> None:
     if path.exists():
         solution = notebook_form.read(path)
         (folder / SOLUTIONS).mkdir(exist_ok=True)
-        page = folder / SOLUTIONS / f"{lesson.stem}.html"
-        page.write_text(_html(solution, title(solution, path)).replace("index.html", "../index.html"), encoding="utf-8")
+        page = _html(solution, title(solution, path)).replace("index.html", "../index.html")
+        (folder / SOLUTIONS / f"{lesson.stem}.html").write_text(page, encoding="utf-8")
 
 
 def execute(path: Path) -> tuple[NotebookNode, float]:
-    """Execute a notebook on a fresh kernel in its own folder, and say on stdout how far it is.
-
-    Returns:
-        The notebook with its new outputs, and how long it ran in seconds.
+    """Execute a notebook on a fresh kernel in its own folder, say on stdout how far it is, and return it with seconds.
 
     Raises:
         LessonError: A cell raised, or the kernel died; it names the notebook and the cell.
@@ -176,14 +171,15 @@ class _Progress:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the notebooks that are named, or all lessons; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tutorial_utils.authoring.course", description="Run the lessons headless."
-    )
+    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description="Run the lessons headless.")
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: notebooks/*.ipynb")
     parser.add_argument("--in-place", action="store_true", help="write the outputs into the notebooks, and no HTML")
     options = parser.parse_args(arguments)
     try:
-        paths = options.notebooks or _lessons()
+        paths = options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
+        if not paths:
+            cause = f"There are no notebooks in {NOTEBOOKS.resolve()}."
+            raise LessonError(cause, "Run this in the root folder of the course.")
         if options.in_place:
             for path in options.notebooks or [*paths, *sorted((NOTEBOOKS / SOLUTIONS).glob("*.ipynb"))]:
                 notebook, _ = execute(path)
@@ -196,15 +192,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-def _lessons() -> list[Path]:
-    lessons = sorted(NOTEBOOKS.glob("*.ipynb"))
-    if not lessons:
-        raise LessonError(
-            f"There are no notebooks in {NOTEBOOKS.resolve()}.", "Run this in the root folder of the course."
-        )
-    return lessons
 
 
 if __name__ == "__main__":

@@ -47,10 +47,7 @@ def derived_cells(solutions: Path) -> list[NotebookNode]:
 
 
 def updated(lesson: Path, solutions: Path) -> NotebookNode:
-    """Return the lesson with the exercise cells that its solution notebook asks for.
-
-    Cells that are there already keep their outputs.
-    """
+    """Return the lesson with the exercise cells of its solution notebook. Those that are there keep their outputs."""
     notebook = notebook_form.read(lesson)
     begin, end = _section(notebook, lesson)
     present = {_content(cell): cell for cell in notebook.cells[begin:end]}
@@ -137,9 +134,7 @@ def _content(cell: NotebookNode) -> tuple[str, str, tuple[str, ...]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write, or check, the exercises of the lessons whose solutions are named, or of all; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tutorial_utils.authoring.derive", description=__doc__.partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description=__doc__.partition("\n")[0])
     parser.add_argument("solutions", nargs="*", type=Path, metavar="SOLUTIONS", help=f"default: {SOLUTIONS}/*.ipynb")
     parser.add_argument("--check", action="store_true", help="write nothing, and name the lessons that differ")
     options = parser.parse_args(arguments)

@@ -66,11 +66,7 @@ def canonical(notebook: NotebookNode) -> NotebookNode:
 
 
 def violations(path: Path) -> list[str]:
-    """Return one sentence for each place where a notebook file departs from the committed form.
-
-    Raises:
-        LessonError: The file is missing or isn't a notebook of format 4.
-    """
+    """Return one sentence for each place where a notebook file departs from the committed form."""
     notebook = read(path)
     found = [*_content_violations(notebook), *_layout_violations(notebook)]
     if not found and path.read_text(encoding="utf-8") != _file_text(notebook):
@@ -155,9 +151,7 @@ def _text(output: NotebookNode) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Check the notebooks that are named, or all below notebooks/; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tutorial_utils.authoring.notebook_form", description=__doc__.partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description=__doc__.partition("\n")[0])
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all below notebooks/")
     parser.add_argument("--fix", action="store_true", help="repair indentation, metadata and cell ids")
     options = parser.parse_args(arguments)
