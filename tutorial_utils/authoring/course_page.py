@@ -18,19 +18,12 @@ LESSON_TEMPLATE = (_FOLDER / "lesson.html.j2").read_text(encoding="utf-8")
 
 @dataclass(frozen=True)
 class Lesson:
-    """One executed lesson.
+    """One executed lesson."""
 
-    Attributes:
-        title: Its first heading.
-        page: File name of its HTML page, which lies beside the front page.
-        seconds: How long it ran.
-        origins: What ran live in it and what is a recording, in order.
-    """
-
-    title: str
-    page: str
-    seconds: float
-    origins: Sequence[Origin]
+    title: str  # its first heading
+    page: str  # file name of its HTML page, which lies beside the front page
+    seconds: float  # how long it ran
+    origins: Sequence[Origin]  # what ran live in it and what is a recording, in order
 
 
 def front_page(lessons: Sequence[Lesson], machine: Mapping[str, Any], date: str) -> str:

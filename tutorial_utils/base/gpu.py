@@ -10,40 +10,24 @@ _CU_ATTRIBUTE_MAJOR, _CU_ATTRIBUTE_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE
 
 @dataclass(frozen=True)
 class Capability:
-    """One thing that the course does, and whether this machine can do it.
+    """One thing that the course does, and whether this machine can do it."""
 
-    Attributes:
-        name: What it is, for a reader.
-        available: Whether it works here.
-        reason: One sentence: what was found, or why it doesn't work.
-        remedy: One sentence or command: what to do about it. Empty when it works.
-        harmless: It doesn't work, and nothing is broken: this machine is as it should be.
-        untried: It should work, but its library took too long to be tried.
-    """
-
-    name: str
-    available: bool
-    reason: str
-    remedy: str
-    harmless: bool = False
-    untried: bool = False
+    name: str  # what it is, for a reader
+    available: bool  # whether it works here
+    reason: str  # one sentence: what was found, or why it doesn't work
+    remedy: str  # one sentence or command: what to do about it. Empty when it works
+    harmless: bool = False  # it doesn't work, and nothing is broken: this machine is as it should be
+    untried: bool = False  # it should work, but its library took too long to be tried
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first NVIDIA GPU that the driver shows.
+    """The first NVIDIA GPU that the driver shows."""
 
-    Attributes:
-        name: For example "NVIDIA H100 80GB HBM3".
-        compute_capability: For example "9.0".
-        driver_version: The newest CUDA version that the driver supports, for example "13.0".
-        memory_bytes: Total device memory.
-    """
-
-    name: str
-    compute_capability: str
-    driver_version: str
-    memory_bytes: int
+    name: str  # for example "NVIDIA H100 80GB HBM3"
+    compute_capability: str  # for example "9.0"
+    driver_version: str  # the newest CUDA version that the driver supports, for example "13.0"
+    memory_bytes: int  # total device memory
 
 
 def find_gpu() -> tuple[Gpu | None, Capability]:

@@ -43,23 +43,14 @@ class Fix:
 
 @dataclass(frozen=True)
 class Check:
-    """One row of the doctor's table.
+    """One row of the doctor's table."""
 
-    Attributes:
-        name: What was looked at.
-        status: "yes": it works; "warning": it works, but something about it will surprise; "no": it doesn't work.
-        reason: One sentence: what was found.
-        remedy: What to do about it. Empty where there is nothing to do.
-        fix: The change that mends it, where one is safe to make.
-        needed: Whether the lessons can't run without it.
-    """
-
-    name: str
-    status: Literal["yes", "warning", "no"]
-    reason: str
-    remedy: str = ""
-    fix: Fix | None = None
-    needed: bool = False
+    name: str  # what was looked at
+    status: Literal["yes", "warning", "no"]  # warning: it works, but something about it will surprise
+    reason: str  # one sentence: what was found
+    remedy: str = ""  # what to do about it. Empty where there is nothing to do
+    fix: Fix | None = None  # the change that mends it, where one is safe to make
+    needed: bool = False  # whether the lessons can't run without it
 
 
 # What a check found: status, reason and, where there are any, remedy and fix.

@@ -25,19 +25,12 @@ _ANSWERED = 77  # exit status after a whole answer: no library ends Python with 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back from a process that was asked something.
+    """What came back from a process that was asked something."""
 
-    Attributes:
-        values: The answer, as far as it came.
-        error: Why there is no whole answer, or "".
-        slow: The process was given up.
-        end: How the process ended where it did so before its answer was whole: a signal's name, for example. Else "".
-    """
-
-    values: Mapping[str, Any]
-    error: str = ""
-    slow: bool = False
-    end: str = ""
+    values: Mapping[str, Any]  # the answer, as far as it came
+    error: str = ""  # why there is no whole answer, or ""
+    slow: bool = False  # the process was given up
+    end: str = ""  # how the process ended without a whole answer: a signal's name, for example
 
 
 def ask(question: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Answer:

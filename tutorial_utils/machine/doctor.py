@@ -39,17 +39,11 @@ class LessonOutlook:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that the doctor found.
+    """Everything that the doctor found."""
 
-    Attributes:
-        checks: In the order in which a person would mend them.
-        lessons: Those whose notebooks are there.
-        machine: Hardware and versions, as in the stamp of a recording.
-    """
-
-    checks: Sequence[Check]
-    lessons: Sequence[LessonOutlook]
-    machine: Mapping[str, Any]
+    checks: Sequence[Check]  # in the order in which a person would mend them
+    lessons: Sequence[LessonOutlook]  # those whose notebooks are there
+    machine: Mapping[str, Any]  # hardware and versions, as in the stamp of a recording
 
     @property
     def first_to_mend(self) -> Check | None:

@@ -19,21 +19,13 @@ _IMPORTS = (("paddle", "paddle2onnx"), ("onnxruntime",), ("polygraphy",), ("tens
 
 @dataclass(frozen=True)
 class Library:
-    """What became of one installed library.
+    """What became of one installed library."""
 
-    Attributes:
-        version: Its version, or "" where it doesn't say.
-        error: Why it can't be imported, or "".
-        slow: The import took so long that it was given up; nothing else speaks against the library.
-        details: What only the imported library knows; the keys are in `child.modules`.
-        distributions: The installed packages that hold it, of those in `requirements.DISTRIBUTIONS`.
-    """
-
-    version: str
-    error: str = ""
-    slow: bool = False
-    details: Mapping[str, Any] = field(default_factory=dict)
-    distributions: tuple[str, ...] = ()
+    version: str  # its version, or "" where it doesn't say
+    error: str = ""  # why it can't be imported, or ""
+    slow: bool = False  # the import took so long that it was given up; nothing else speaks against the library
+    details: Mapping[str, Any] = field(default_factory=dict)  # what only the imported library knows: `child.modules`
+    distributions: tuple[str, ...] = ()  # the installed packages that hold it, of those in `requirements.DISTRIBUTIONS`
 
 
 def find_libraries() -> dict[str, Library]:

@@ -7,15 +7,10 @@ from tutorial_utils.base.lesson_names import import_room
 
 @dataclass(frozen=True)
 class Needs:
-    """What a part of a lesson uses, as names of fields of `Capabilities`.
+    """What a part of a lesson uses, as names of fields of `Capabilities`."""
 
-    Attributes:
-        live: It can't run without these.
-        recorded: Where one of these is missing, that part is shown from a recording, or left out with the reason.
-    """
-
-    live: tuple[str, ...]
-    recorded: tuple[str, ...] = ()
+    live: tuple[str, ...]  # it can't run without these
+    recorded: tuple[str, ...] = ()  # what needs these is shown from a recording, or left out with the reason
 
 
 def needs_of(part: str) -> Needs | None:

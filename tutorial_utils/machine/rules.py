@@ -25,58 +25,55 @@ def judge(
         The capabilities by the names of the fields of `Capabilities`.
     """
 
-    def on_gpu(name: str, instead: str, rule: Callable[..., Capability], *facts: Any) -> Capability:
+    def on_gpu(instead: str, rule: Callable[..., Capability], *facts: Any) -> Capability:
         if driver.available:
-            return dataclasses.replace(rule(*facts), name=name)
-        remedy = f"Nothing is broken: {instead}" if driver.harmless else driver.remedy
-        return dataclasses.replace(driver, name=name, remedy=remedy)
+            return rule(*facts)
+        return dataclasses.replace(driver, remedy=f"Nothing is broken: {instead}" if driver.harmless else driver.remedy)
 
-    paddle = _works("Paddle on the CPU", "paddle", libraries)
+    paddle = _works("paddle", libraries)
     build = _tensorrt_build(gpu, libraries, flavour)
-    pycuda = on_gpu("PyCUDA", "only running TensorRT engines needs PyCUDA.", _pycuda, libraries)
-    paddle_gpu = on_gpu("Paddle on the GPU", "Paddle runs on the CPU.", _paddle_gpu, paddle, libraries)
+    pycuda = on_gpu("only running TensorRT engines needs PyCUDA.", _pycuda, libraries)
+    paddle_gpu = on_gpu("Paddle runs on the CPU.", _paddle_gpu, paddle, libraries)
+    onnxruntime_cuda = on_gpu("ONNX Runtime runs on the CPU.", _onnxruntime_cuda, libraries)
     recorded = "its lesson shows recordings and the code."
     runs_on_cpu = "ONNX Runtime runs the models, and the lessons show recordings of TensorRT."
-    return {
-        "driver": driver,
-        "paddle": paddle,
-        "onnx_export": _onnx_export(paddle, libraries),
-        "onnxruntime_cpu": _works("ONNX Runtime on the CPU", "onnxruntime", libraries),
-        "onnxruntime_cuda": on_gpu(
-            "ONNX Runtime on the GPU", "ONNX Runtime runs on the CPU.", _onnxruntime_cuda, libraries
-        ),
-        "tensorrt_build": build,
-        "tensorrt_int8": dataclasses.replace(_int8(gpu, build, libraries, flavour), name="TensorRT builds INT8"),
-        "tensorrt_run": on_gpu(
-            "TensorRT runs engines", runs_on_cpu, _tensorrt_run, gpu, build, pycuda, libraries, flavour
-        ),
-        "pycuda": pycuda,
-        "paddle_gpu": paddle_gpu,
-        "paddle_tensorrt": on_gpu("Paddle-TensorRT", recorded, _paddle_tensorrt, paddle, paddle_gpu, libraries),
-        "polygraphy": _works("Polygraphy", "polygraphy", libraries),
+    run = on_gpu(runs_on_cpu, _tensorrt_run, gpu, build, pycuda, libraries, flavour)
+    rows = {  # what it is, for a reader, and whether it works: the rules themselves give no name
+        "driver": (driver.name, driver),
+        "paddle": ("Paddle on the CPU", paddle),
+        "onnx_export": ("Paddle to ONNX", _onnx_export(paddle, libraries)),
+        "onnxruntime_cpu": ("ONNX Runtime on the CPU", _works("onnxruntime", libraries)),
+        "onnxruntime_cuda": ("ONNX Runtime on the GPU", onnxruntime_cuda),
+        "tensorrt_build": ("TensorRT builds engines", build),
+        "tensorrt_int8": ("TensorRT builds INT8", _int8(gpu, build, libraries, flavour)),
+        "tensorrt_run": ("TensorRT runs engines", run),
+        "pycuda": ("PyCUDA", pycuda),
+        "paddle_gpu": ("Paddle on the GPU", paddle_gpu),
+        "paddle_tensorrt": ("Paddle-TensorRT", on_gpu(recorded, _paddle_tensorrt, paddle, paddle_gpu, libraries)),
+        "polygraphy": ("Polygraphy", _works("polygraphy", libraries)),
     }
+    return {field: dataclasses.replace(one, name=name) for field, (name, one) in rows.items()}
 
 
-def _works(name: str, module: str, libraries: Mapping[str, Library]) -> Capability:
+def _works(module: str, libraries: Mapping[str, Library]) -> Capability:
     """A library that works when it can be imported."""
     library = libraries.get(module)
     if library is None:
-        return Capability(name, False, f"{module} is not installed.", _install(requirement(module)))
+        return _no(f"{module} is not installed.", _install(requirement(module)))
     if library.error:
         reason = f"{module} {library.version} is installed but broken: {library.error}."
-        return Capability(name, False, reason, _install(requirement(module), options="--force-reinstall"))
-    return Capability(name, True, _found(module, library), "", untried=library.slow)
+        return _no(reason, _install(requirement(module), options="--force-reinstall"))
+    return Capability("", True, _found(module, library), "", untried=library.slow)
 
 
 def _onnx_export(paddle: Capability, libraries: Mapping[str, Library]) -> Capability:
     if paddle.available:
-        return _works("Paddle to ONNX", "paddle2onnx", libraries)
-    reason = "paddle2onnx needs Paddle, which doesn't work here."
-    return dataclasses.replace(paddle, name="Paddle to ONNX", reason=reason)
+        return _works("paddle2onnx", libraries)
+    return _no("paddle2onnx needs Paddle, which doesn't work here.", paddle.remedy)
 
 
 def _pycuda(libraries: Mapping[str, Library]) -> Capability:
-    works = _works("", "pycuda", libraries)
+    works = _works("pycuda", libraries)
     if works.available:
         return works
     without_toolkit = " It needs the CUDA toolkit (nvcc); `conda install -c conda-forge pycuda` doesn't."
@@ -84,7 +81,7 @@ def _pycuda(libraries: Mapping[str, Library]) -> Capability:
 
 
 def _onnxruntime_cuda(libraries: Mapping[str, Library]) -> Capability:
-    works = _works("", "onnxruntime", libraries)
+    works = _works("onnxruntime", libraries)
     if not works.available:
         return works
     library = libraries["onnxruntime"]
@@ -102,13 +99,11 @@ def _onnxruntime_cuda(libraries: Mapping[str, Library]) -> Capability:
 
 
 def _tensorrt_build(gpu: Gpu | None, libraries: Mapping[str, Library], flavour: str | None) -> Capability:
-    name = "TensorRT builds engines"
     if flavour is None:
-        return Capability(name, False, "No TensorRT is installed.", _install(_rtx_for(gpu)))
-    wrong = mistyped(flavour)
-    if wrong:
-        return Capability(name, False, wrong.cause, wrong.remedy)
-    works = _works(name, flavour, libraries)
+        return _no("No TensorRT is installed.", _install(_rtx_for(gpu)))
+    if wrong := mistyped(flavour):
+        return _no(wrong.cause, wrong.remedy)
+    works = _works(flavour, libraries)
     if not works.available:
         if flavour not in libraries and FLAVOUR_VARIABLE in os.environ:
             return dataclasses.replace(works, reason=f"{FLAVOUR_VARIABLE} asks for {flavour}, which is not installed.")
@@ -118,16 +113,16 @@ def _tensorrt_build(gpu: Gpu | None, libraries: Mapping[str, Library], flavour: 
     library = libraries[flavour]
     if _version(library.version) < (10,):
         reason = f"TensorRT {library.version} is too old: the course needs 10.0 or newer."
-        return Capability(name, False, reason, _install(requirement("tensorrt")))
+        return _no(reason, _install(requirement("tensorrt")))
     if gpu is None:
         reason = f"TensorRT {library.version} needs an NVIDIA GPU also to build; TensorRT-RTX doesn't."
-        return Capability(name, False, reason, _use_rtx(gpu, libraries))
+        return _no(reason, _use_rtx(gpu, libraries))
     if _compute_capability(gpu) < (7, 5):
         reason = f"{gpu.name} has compute capability {gpu.compute_capability}; the course needs 7.5 or newer."
-        return Capability(name, False, reason, _use_rtx(gpu, libraries))
+        return _no(reason, _use_rtx(gpu, libraries))
     if _compute_capability(gpu) >= (10, 0) and _version(library.version) < (10, 8):
         reason = f"TensorRT {library.version} doesn't know compute capability {gpu.compute_capability} (Blackwell)."
-        return Capability(name, False, reason, _install(TENSORRT_FOR_BLACKWELL))
+        return _no(reason, _install(TENSORRT_FOR_BLACKWELL))
     return works
 
 
@@ -178,7 +173,7 @@ def _paddle_tensorrt(paddle: Capability, paddle_gpu: Capability, libraries: Mapp
     compiled = ".".join(str(number) for number in library.details["tensorrt"])
     if compiled == "0.0.0":
         return _no(f"Paddle {library.version} was compiled without TensorRT.", FULL_STACK)
-    works = _works("", "tensorrt", libraries)  # never TensorRT-RTX: Paddle links against libnvinfer
+    works = _works("tensorrt", libraries)  # never TensorRT-RTX: Paddle links against libnvinfer
     if not works.available:
         return dataclasses.replace(works, reason=f"Paddle was compiled for TensorRT {compiled}. {works.reason}")
     installed = libraries["tensorrt"].version
@@ -189,7 +184,6 @@ def _paddle_tensorrt(paddle: Capability, paddle_gpu: Capability, libraries: Mapp
 
 
 def _no(reason: str, remedy: str, *, harmless: bool = False) -> Capability:
-    """A rule's no; `judge` gives it its name."""
     return Capability("", False, reason, remedy, harmless)
 
 
