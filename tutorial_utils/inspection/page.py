@@ -48,25 +48,15 @@ class Written:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A model and the engine that TensorRT builds from it.
+    """A model and the engine that TensorRT builds from it."""
 
-    Attributes:
-        model: Name of the file.
-        shapes: The shape of each input that the engine was built for.
-        guessed: The inputs among them whose dynamic dimensions got the default sizes.
-        nodes: How many nodes of each ONNX operator the model has.
-        report: The report of the build.
-        node_homes: Where each node went.
-        largest: The largest tensors that kernels write, the largest first.
-    """
-
-    model: str
-    shapes: dict[str, Shape]
-    guessed: tuple[str, ...]
-    nodes: dict[str, int]
-    report: BuildReport
-    node_homes: tuple[NodeHome, ...]
-    largest: tuple[Written, ...]
+    model: str  # name of the file
+    shapes: dict[str, Shape]  # the shape of each input that the engine was built for
+    guessed: tuple[str, ...]  # the inputs among them whose dynamic dimensions got the default sizes
+    nodes: dict[str, int]  # how many nodes of each ONNX operator the model has
+    report: BuildReport  # the report of the build
+    node_homes: tuple[NodeHome, ...]  # where each node went
+    largest: tuple[Written, ...]  # the largest tensors that kernels write, the largest first
 
 
 def inspect(
@@ -76,7 +66,7 @@ def inspect(
 
     Args:
         onnx_path: The model.
-        targets: Compute capabilities to build for; empty for TensorRT's own choice.
+        targets: Compute capabilities to build for; none for TensorRT's own choice.
         shapes: Shapes of inputs by name. Dynamic dimensions of others become `DEFAULT_BATCH` and `DEFAULT_SIZE`.
 
     Raises:
@@ -86,11 +76,15 @@ def inspect(
     onnx_path = Path(onnx_path)
     model = onnx_file.load(onnx_path)
     declared = _declared_shapes(model.graph)
-    given = dict(shapes or {})
+    given = shapes or {}
     for name, shape in given.items():
         _check_shape(name, shape, declared, onnx_path.name)
     guessed = tuple(name for name, shape in declared.items() if name not in given and 0 in shape)
-    built_for = {name: given.get(name) or _with_defaults(shape) for name, shape in declared.items()}
+    defaults = {
+        name: tuple(size or (DEFAULT_SIZE if axis else DEFAULT_BATCH) for axis, size in enumerate(shape))
+        for name, shape in declared.items()
+    }
+    built_for = {**defaults, **given}
     ranges = {name: (built_for[name],) * 3 for name, shape in declared.items() if 0 in shape or name in given}
     profiles = (Profile.from_mapping(ranges),) if ranges else ()
     options = BuildOptions(profiles=profiles, compute_capabilities=tuple(targets))
@@ -118,18 +112,16 @@ def _blaming_guesses(guesses: Mapping[str, tuple[Shape, Shape]]) -> Iterator[Non
         raise BuildError(
             f"{error.cause} The model leaves sizes open, and {chosen} was a guess.",
             "Give the sizes that it was made for, in place of the question marks: "
-            f"--shape {name}:{_open_sizes(declared)}.",
+            f"--shape {name}:{shape_text(declared)}.",
         ) from error
 
 
 def _largest(report: BuildReport) -> tuple[Written, ...]:
     sizes = dataflow.from_report(report, DEFAULT_BATCH).sizes
-    written = [
-        Written(tensor.name, sizes[tensor.name], position, engine_layers.describe(tensor))
-        for position, layer in enumerate(report.layers)
-        if layer.is_kernel
-        for tensor in layer.outputs
-    ]
+    written = []
+    for position, layer in enumerate(report.layers):
+        for tensor in layer.outputs if layer.is_kernel else ():
+            written.append(Written(tensor.name, sizes[tensor.name], position, engine_layers.describe(tensor)))
     return tuple(sorted(written, key=lambda one: -one.size)[:_LARGEST])
 
 
@@ -176,17 +168,9 @@ def _check_shape(name: str, given: Shape, declared: Mapping[str, Shape], model: 
     sizes = declared[name]
     if not fits(given, sizes):
         raise InputError(
-            f"The shape {shape_text(given)} was given for the input {name}, which is {_open_sizes(sizes)}.",
+            f"The shape {shape_text(given)} was given for the input {name}, which is {shape_text(sizes)}.",
             "Give a size for each question mark, and the other sizes as they are.",
         )
-
-
-def _open_sizes(declared: Shape) -> str:
-    return "x".join(str(size or "?") for size in declared)
-
-
-def _with_defaults(shape: Shape) -> Shape:
-    return tuple(size or (DEFAULT_SIZE if axis else DEFAULT_BATCH) for axis, size in enumerate(shape))
 
 
 def parse_shape(text: str) -> tuple[str, Shape]:
@@ -199,8 +183,8 @@ def parse_shape(text: str) -> tuple[str, Shape]:
 
 
 def shape_text(shape: Shape) -> str:
-    """Return a shape as "1x3x224x224"."""
-    return "x".join(map(str, shape)) or "scalar"
+    """Return a shape as "1x3x224x224", with a question mark for a size of 0, which is open."""
+    return "x".join(str(size or "?") for size in shape) or "scalar"
 
 
 # --- as text and JSON ------------------------------------------------------------------------------------------------
@@ -257,16 +241,15 @@ def as_text(one: Inspection) -> str:
             kind = engine_layers.kind(layer).partition("/")[0]
             lines.append(f"{position:4} {kind:11} {reads} to {writes:15} {engine_layers.short_name(layer)}: {nodes}")
     lines += ["", "ONNX nodes that no layer names"]
-    unnamed = engine_layers.unnamed(one.node_homes).items()
-    lines += [f"  {reason}: {_first(nodes)}" for reason, nodes in unnamed] or ["  none"]
+    unnamed = engine_layers.unnamed(one.node_homes)
+    for reason, nodes in unnamed.items():
+        more = f" and {len(nodes) - _NAMED} more (all of them: --json)" if len(nodes) > _NAMED else ""
+        lines.append(f"  {reason}: {', '.join(nodes[:_NAMED])}{more}")
+    if not unnamed:
+        lines.append("  none")
     lines += ["", "Largest tensors"]
     lines += [" ".join(row) for row in _largest_rows(one)]
     return "\n".join(lines)
-
-
-def _first(nodes: Sequence[str]) -> str:
-    more = len(nodes) - _NAMED
-    return ", ".join(nodes[:_NAMED]) + (f" and {more} more (all of them: --json)" if more > 0 else "")
 
 
 def _largest_rows(one: Inspection) -> list[tuple[str, str]]:
@@ -305,11 +288,10 @@ def write_page(one: Inspection, path: Path) -> Path:
         "Fusion map: ONNX nodes by kernel": maps.fusion_map(one.node_homes, layers),
     }
     for heading, picture in pictures.items():
-        data, metadata = picture._repr_mimebundle_()
-        source = base64.b64encode(data["image/png"]).decode()
-        alt = html.escape(metadata["image/png"]["alt"], quote=True)
+        source = base64.b64encode(picture._repr_mimebundle_()[0]["image/png"]).decode()
         sections.append(
-            f'<h2>{html.escape(heading)}</h2>\n<img alt="{alt}" src="data:image/png;base64,{source}">\n'
+            f"<h2>{html.escape(heading)}</h2>\n"
+            f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{source}">\n'
             f"<details><summary>As text</summary><pre>{html.escape(picture.text)}</pre></details>"
         )
     sections += ["<h2>Largest tensors</h2>", _table(_largest_rows(one))]
