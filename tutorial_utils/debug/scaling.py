@@ -85,7 +85,9 @@ def _changes(model: onnx.ModelProto, facts: _Facts, tensor: str) -> Powers:
         reads = [name for name in node.input if name in scaled]
         if not reads:
             continue
-        passed = _passed(node, reads, scaled, facts)
+        parts_fit = node.op_type == "Conv" or all(scaled[name] == _WHOLE for name in reads)
+        reader = _READERS.get(node.op_type) if parts_fit else None
+        passed = reader(node, reads, scaled[reads[0]], facts) if reader else None
         if not passed:
             return {}
         changes.update(passed[0])
@@ -93,12 +95,6 @@ def _changes(model: onnx.ModelProto, facts: _Facts, tensor: str) -> Powers:
             scaled[node.output[0]] = passed[1]
     ends_inside = not any(value.name in scaled for value in graph.output)
     return changes if ends_inside and changes.keys() <= facts.own else {}
-
-
-def _passed(node: onnx.NodeProto, reads: list[str], scaled: dict[str, slice], facts: _Facts) -> Passed:
-    if node.op_type not in _READERS or (node.op_type != "Conv" and any(scaled[name] != _WHOLE for name in reads)):
-        return None
-    return _READERS[node.op_type](node, reads, scaled[reads[0]], facts)
 
 
 def _factors(producer: onnx.NodeProto, facts: _Facts) -> Iterable[str]:

@@ -4,7 +4,7 @@ Layers have the numbers of their order of execution, here and in the text twins.
 """
 
 import textwrap
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,9 @@ def overview(layers: Sequence[EngineLayer], name: str) -> plotting.Picture:
     places: dict[int, tuple[float, float]] = {}  # left edge and middle of each layer
     for row, members in enumerate(rows):
         left, middle = 0.0, -_ROW_HEIGHT * row
-        axes.text(-0.35, middle, _row_label(layers, members), ha="right", va="center", fontsize=8)
+        sizes = [f"\n{size}" for position in members if (size := _resolution(layers[position]))]
+        label = f"{members[0]}-{members[-1]}{''.join(sizes[-1:])}"
+        axes.text(-0.35, middle, label, ha="right", va="center", fontsize=8)
         for position in members:
             places[position] = (left, middle)
             _draw_layer(axes, left, middle, position, layers[position])
@@ -90,20 +92,14 @@ def _rows(layers: Sequence[EngineLayer]) -> list[list[int]]:
     return rows
 
 
-def _row_label(layers: Sequence[EngineLayer], members: list[int]) -> str:
-    sizes = [size for position in members if (size := _resolution(layers[position]))]
-    return f"{members[0]}-{members[-1]}" + (f"\n{sizes[-1]}" if sizes else "")
-
-
 def _draw_layer(axes: "Axes", left: float, middle: float, position: int, layer: EngineLayer) -> None:
-    style = KIND_STYLES[engine_layers.kind(layer)]
-    colour = style[0]
+    colour, hatch = KIND_STYLES[engine_layers.kind(layer)]
     if not layer.is_kernel:
         marker = {"signal": "^", "wait": "v"}.get(layer.type, "d")
         axes.plot(left + _WIDTHS[False] / 2, middle, marker, color=colour, markersize=5)
         return
     filled(axes, left + 0.08, middle - 0.4, 0.84, 0.8, (colour, ""), edgecolor=colour, linewidth=1)
-    filled(axes, left + 0.08, middle - 0.4, 0.84, 0.18, style)
+    filled(axes, left + 0.08, middle - 0.4, 0.84, 0.18, (colour, hatch))
     text = {"ha": "center", "va": "center", "color": ink(colour)}
     axes.text(left + 0.5, middle + 0.2, str(position), fontsize=8, weight="bold", **text)
     axes.text(left + 0.5, middle - 0.08, clipped(_label(layer), 8), fontsize=6, **text)
@@ -124,15 +120,14 @@ def _draw_tensors(axes: "Axes", layers: Sequence[EngineLayer], places: dict[int,
 
     arrow = {**_ARROW, "mutation_scale": 5, "linewidth": 0.8}
     rank = {position: index for index, position in enumerate(p for p, layer in enumerate(layers) if layer.is_kernel)}
-    leaving: dict[int, list[int]] = {}
-    coming: dict[int, list[int]] = {}
+    leaving, coming = defaultdict(list), defaultdict(list)
     for edge in engine_layers.edges(layers):
         if edge.source not in rank or edge.target not in rank:
             continue
         (left, middle), (other_left, other_middle) = places[edge.source], places[edge.target]
         if middle != other_middle:
-            leaving.setdefault(edge.source, []).append(edge.target)
-            coming.setdefault(edge.target, []).append(edge.source)
+            leaving[edge.source].append(edge.target)
+            coming[edge.target].append(edge.source)
         elif rank[edge.target] - rank[edge.source] > 1:
             start, end = (left + 0.6, middle + 0.42), (other_left + 0.4, middle + 0.42)
             bend = -0.55 / max(1.6, (end[0] - start[0]) ** 0.9)

@@ -32,14 +32,12 @@ def find_libraries() -> dict[str, Library]:
     """Return the installed ones of the course's libraries by module name, after trying to import them elsewhere."""
     groups = [[name for name in group if is_installed(name)] for group in _IMPORTS]
     with ThreadPoolExecutor(len(groups)) as pool:
-        found = pool.map(_import_elsewhere, groups)
+        found = pool.map(_import_elsewhere, filter(None, groups))
     return {name: library for group in found for name, library in group.items()}
 
 
 def _import_elsewhere(modules: Sequence[str]) -> dict[str, Library]:
     """Import the modules one after the other in one other process, and say what became of each."""
-    if not modules:
-        return {}
     answer = child.ask("modules", *modules)
     libraries = {}
     for module in modules:
