@@ -88,32 +88,22 @@ def inspect(
     ranges = {name: (built_for[name],) * 3 for name, shape in declared.items() if 0 in shape or name in given}
     profiles = (Profile.from_mapping(ranges),) if ranges else ()
     options = BuildOptions(profiles=profiles, compute_capabilities=tuple(targets))
-    guesses = {name: (declared[name], built_for[name]) for name in guessed}
-    with _blaming_guesses(guesses), _buildable(onnx_path, model, built_for) as path:
-        report = engine.build(path, options, use_cache=False, progress=False).report
-    nodes = dict(Counter(node.op_type for node in model.graph.node).most_common())
-    homes = engine_layers.node_homes(model.graph, report.layers)
-    return Inspection(onnx_path.name, built_for, guessed, nodes, report, homes, _largest(report))
-
-
-@contextlib.contextmanager
-def _blaming_guesses(guesses: Mapping[str, tuple[Shape, Shape]]) -> Iterator[None]:
-    """Say of a build that fails in the block which sizes were guessed, by declared and built shapes of inputs."""
-    sized = {name: shapes for name, shapes in guesses.items() if 0 in shapes[0][1:]}  # any batch would do
     try:
-        yield
-    except TargetError:
-        raise
+        with _buildable(onnx_path, model, built_for) as path:
+            report = engine.build(path, options, use_cache=False, progress=False).report
     except BuildError as error:
-        if not sized:
+        sized = [name for name in guessed if 0 in declared[name][1:]]  # any batch would do
+        if not sized or isinstance(error, TargetError):
             raise
-        chosen = ", ".join(f"{name}:{shape_text(built)}" for name, (_, built) in sized.items())
-        name, (declared, _) = next(iter(sized.items()))
+        chosen = ", ".join(f"{name}:{shape_text(built_for[name])}" for name in sized)
         raise BuildError(
             f"{error.cause} The model leaves sizes open, and {chosen} was a guess.",
             "Give the sizes that it was made for, in place of the question marks: "
-            f"--shape {name}:{shape_text(declared)}.",
+            f"--shape {sized[0]}:{shape_text(declared[sized[0]])}.",
         ) from error
+    nodes = dict(Counter(node.op_type for node in model.graph.node).most_common())
+    homes = engine_layers.node_homes(model.graph, report.layers)
+    return Inspection(onnx_path.name, built_for, guessed, nodes, report, homes, _largest(report))
 
 
 def _largest(report: BuildReport) -> tuple[Written, ...]:
@@ -275,7 +265,7 @@ _TEMPLATE = Path(__file__).with_name("page.html")  # with $title and $body
 
 
 def write_page(one: Inspection, path: Path) -> Path:
-    """Write all views as one HTML file, which loads nothing from anywhere; raise as `check_writable` does."""
+    """Write all views as one HTML file, which loads nothing from anywhere; raise InputError where that fails."""
     from tutorial_utils.inspection import drawings, maps
 
     report, layers = one.report, one.report.layers
@@ -297,7 +287,6 @@ def write_page(one: Inspection, path: Path) -> Path:
     sections += ["<h2>Largest tensors</h2>", _table(_largest_rows(one))]
     title = html.escape(f"{one.model} as an engine of {report.flavour} {report.version}")
     page = string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(title=title, body="\n".join(sections))
-    check_writable(path)
     try:
         with paths.replacing(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
