@@ -15,10 +15,10 @@ from tutorial_utils.base.errors import InputError
 from tutorial_utils.model.number_formats import FP16
 
 
-def too_large(values: Mapping[str, np.ndarray], limit: float = FP16.largest) -> dict[str, float]:
-    """Return the largest magnitude of each tensor of an FP32 run (`tensor_errors.all_outputs`) that exceeds a limit."""
+def too_large(values: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the largest magnitude of each tensor of an FP32 run (`tensor_errors.all_outputs`) beyond FP16's range."""
     peaks = {name: float(np.abs(array).max(initial=0)) for name, array in values.items()}
-    return {name: peak for name, peak in peaks.items() if not peak <= limit}  # NaN exceeds every limit
+    return {name: peak for name, peak in peaks.items() if not peak <= FP16.largest}  # NaN too
 
 
 def touching(model: onnx.ModelProto, tensors: Iterable[str]) -> list[str]:
@@ -30,8 +30,8 @@ def touching(model: onnx.ModelProto, tensors: Iterable[str]) -> list[str]:
     return [node.name for node in model.graph.node if wanted & {*node.input, *node.output}]
 
 
-def clip(model: onnx.ModelProto, tensors: Iterable[str], limit: float = FP16.largest) -> onnx.ModelProto:
-    """Return a copy of an FP32 model with a Clip node after each of these tensors: from -limit to limit.
+def clip(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of an FP32 model with a Clip node after each of these tensors, to FP16's range.
 
     Raises:
         InputError: The model computes no tensor of such a name, or it is an output of the model.
@@ -47,7 +47,7 @@ def clip(model: onnx.ModelProto, tensors: Iterable[str], limit: float = FP16.lar
     clipped.CopyFrom(model)
     del clipped.graph.node[:]
     bounds = ("clip/min", "clip/max")
-    for name, value in zip(bounds, (-limit, limit), strict=True):
+    for name, value in zip(bounds, (-FP16.largest, FP16.largest), strict=True):
         clipped.graph.initializer.append(helper.make_tensor(name, onnx.TensorProto.FLOAT, [], [value]))
     for node in model.graph.node:
         added = clipped.graph.node.add()
@@ -58,13 +58,10 @@ def clip(model: onnx.ModelProto, tensors: Iterable[str], limit: float = FP16.lar
     return clipped
 
 
-def scale_for_headroom(peak: float, headroom: float = 8, limit: float = FP16.largest) -> float:
-    """Return the largest power of two, 1 at most, by which a tensor must be multiplied to stay below a limit.
+def scale_for_headroom(peak: float, headroom: float = 8) -> float:
+    """Return the largest power of two, 1 at most, by which a tensor must be multiplied to stay in FP16's range.
 
-    Args:
-        peak: The largest magnitude seen.
-        headroom: By how much other inputs may exceed it.
-        limit: The largest number of the format.
+    The peak is the largest magnitude that was seen, and the headroom how many times that other inputs may reach.
 
     Raises:
         InputError: The peak is not a positive number, or the headroom is below 1.
@@ -74,7 +71,7 @@ def scale_for_headroom(peak: float, headroom: float = 8, limit: float = FP16.lar
             f"A scale was asked for with a peak of {peak} and a headroom of {headroom}.",
             "Give a positive peak and a headroom of 1 or more.",
         )
-    return min(1.0, float(2.0 ** np.floor(np.log2(limit / (headroom * peak)))))
+    return min(1.0, float(2.0 ** np.floor(np.log2(FP16.largest / (headroom * peak)))))
 
 
 def fp32_kernels(report: engine.BuildReport) -> int:

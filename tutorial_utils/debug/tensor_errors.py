@@ -102,12 +102,8 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
     """Return an FP32 model that rounds as a GPU does that runs each node of a model with FP16 tensors by itself.
 
     Tensor cores add up in FP32 and store the result in FP16. So does the returned model: its operators compute in FP32,
-    and each result that the model declares as FP16 or BF16 is cast there and back. An engine that fuses nodes stores,
-    and rounds, fewer tensors.
-
-    Args:
-        model: The model. Its inputs and outputs are FP32.
-        stored_as: Take every FP32 weight and tensor of the model for one of this format.
+    and each result that the model declares as FP16 or BF16 is cast there and back; with ``stored_as``, every FP32
+    weight and tensor is taken for one of that format. An engine that fuses nodes stores, and rounds, fewer tensors.
 
     Raises:
         PrecisionError: The format is unknown.
@@ -147,11 +143,7 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
 
 
 def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Compare two runs tensor by tensor.
-
-    Args:
-        reference: The tensors that count as right, in the order of computation.
-        candidate: The others. Tensors that only this run has, such as those of added casts, are not compared.
+    """Compare two runs tensor by tensor. Those that only the candidate has, such as those of added casts, are left out.
 
     Returns:
         One row per tensor of the reference, under its name: ``max_abs`` and ``max_rel``, the largest absolute and
@@ -225,9 +217,7 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
     An overflow shows where a sum or product passes the limit, which may be a node without weights.
 
     Args:
-        model: The model.
-        tensor: The name of the tensor.
-        values: Every tensor in FP32, inputs included, from `all_outputs`.
+        values: Every tensor in FP32, from `all_outputs`, and the inputs.
 
     Returns:
         One row per layer, under its name, the largest output first: its operator ``op``, the name of its ``weight``,
