@@ -3,7 +3,6 @@
 `probe()` collects the facts (`facts`, and the GPU through its driver) and applies the rules (`rules`).
 """
 
-import dataclasses
 import functools
 import html
 import os
@@ -49,8 +48,7 @@ class Capabilities:
 
     def capabilities(self) -> list[Capability]:
         """Return all capabilities, in the order of the table."""
-        values = (getattr(self, entry.name) for entry in dataclasses.fields(self))
-        return [value for value in values if isinstance(value, Capability)]
+        return [value for value in vars(self).values() if isinstance(value, Capability)]
 
     def missing_for_default(self) -> list[Capability]:
         """Return what the course can't do without and this machine lacks: empty on a machine that is set up."""

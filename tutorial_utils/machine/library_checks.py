@@ -64,7 +64,8 @@ def paddle_tensorrt_version(paddle: Library | None, loader: Answer | None) -> Fo
     # NV_TENSORRT_VERSION of NvInferVersion.h: 8601 is 8.6.1, 100500 is 10.5.0.
     step = 100 if number >= 100_000 else 10
     opened = (number // (100 * step), number // 100 % step, number % 100)
-    reason = f"Paddle was compiled for TensorRT {_dotted(compiled)} and opens {_dotted(opened)}."
+    versions = [".".join(map(str, version)) for version in (compiled, opened)]
+    reason = f"Paddle was compiled for TensorRT {versions[0]} and opens {versions[1]}."
     if opened[0] != compiled[0]:
         return "no", f"{reason} The major versions don't fit.", FULL_STACK
     if opened[:2] < compiled[:2]:
@@ -124,10 +125,6 @@ def kernel(answer: Answer | None) -> Found:
     return "yes", f"python3 of {folder} starts this interpreter."
 
 
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
-
-
 def _install(module: str) -> str:
     return f"Run `{pip_install(requirements.requirement(module))}`."
 
@@ -167,11 +164,7 @@ def _kernel_folder() -> Path:
 
 
 def install_kernel() -> None:
-    """Describe this interpreter as the kernel "python3" of its environment.
-
-    Raises:
-        CalledProcessError: ipykernel can't be run, or the folder can't be written to.
-    """
+    """Describe this interpreter as the kernel "python3" of its environment; raise CalledProcessError where it can't."""
     command = [sys.executable, "-m", "ipykernel", "install", "--sys-prefix"]
     subprocess.run(command, check=True, capture_output=True, text=True)
 

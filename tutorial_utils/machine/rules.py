@@ -117,10 +117,10 @@ def _tensorrt_build(gpu: Gpu | None, libraries: Mapping[str, Library], flavour: 
     if gpu is None:
         reason = f"TensorRT {library.version} needs an NVIDIA GPU also to build; TensorRT-RTX doesn't."
         return _no(reason, _use_rtx(gpu, libraries))
-    if _compute_capability(gpu) < (7, 5):
+    if _version(gpu.compute_capability) < (7, 5):
         reason = f"{gpu.name} has compute capability {gpu.compute_capability}; the course needs 7.5 or newer."
         return _no(reason, _use_rtx(gpu, libraries))
-    if _compute_capability(gpu) >= (10, 0) and _version(library.version) < (10, 8):
+    if _version(gpu.compute_capability) >= (10, 0) and _version(library.version) < (10, 8):
         reason = f"TensorRT {library.version} doesn't know compute capability {gpu.compute_capability} (Blackwell)."
         return _no(reason, _install(TENSORRT_FOR_BLACKWELL))
     return works
@@ -143,7 +143,7 @@ def _tensorrt_run(
     if not build.available:
         return build
     if flavour == "tensorrt_rtx":
-        if _compute_capability(gpu) < (7, 5):
+        if _version(gpu.compute_capability) < (7, 5):
             reason = f"TensorRT-RTX needs compute capability 7.5 or newer; {gpu.name} has {gpu.compute_capability}."
             return _no(reason, "Nothing is broken: ONNX Runtime runs the models on this GPU.", harmless=True)
         version = libraries[flavour].version
@@ -210,10 +210,6 @@ def _found(module: str, library: Library) -> str:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version: "10.5.0.post1" is (10, 5, 0)."""
+    """Return the leading numbers of a version, or of a compute capability: "10.5.0.post1" is (10, 5, 0)."""
     match = re.match(r"\d+(\.\d+)*", text)
     return tuple(int(number) for number in match.group().split(".")) if match else ()
-
-
-def _compute_capability(gpu: Gpu) -> tuple[int, ...]:
-    return _version(gpu.compute_capability)

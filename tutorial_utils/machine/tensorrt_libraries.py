@@ -33,9 +33,7 @@ def missing_links(folder: Path) -> list[Path]:
 
 
 def link_unversioned(folder: Path) -> list[Path]:
-    """Link the names that Paddle opens to the libraries with a version in their name, and return the new links.
-
-    Links that work stay.
+    """Link the names that Paddle opens to the libraries with a version, and return the new links. Links that work stay.
 
     Raises:
         BackendUnavailableError: The folder can't be written to.
