@@ -106,10 +106,9 @@ def execute(path: Path) -> tuple[NotebookNode, float]:
 
 
 def kernel_environment() -> dict[str, str]:
-    """Return the environment of a headless kernel: this package importable from any folder, and no progress bars.
+    """Return the environment of a headless kernel: a learner's, but without progress bars, and with this package.
 
-    ONNX Runtime sends no usage data from it: a lesson may import it before any module of this package. Else the kernel
-    finds what a learner's finds, and not what else this process does: see `child_process.environment`.
+    ONNX Runtime sends no usage data from it, also where a lesson imports it before any module of this package.
     """
     python_path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {TELEMETRY_VARIABLE: "1", **os.environ, "PYTHONPATH": python_path, PROGRESS_VARIABLE: "0"}
@@ -144,11 +143,9 @@ class _Progress:
     """Says which cell of a lesson runs: in one line of a terminal, or in plain lines where stdout is a file."""
 
     def __init__(self, path: Path, notebook: NotebookNode):
-        self.notebook = notebook
-        self.lesson = path.stem
+        self.lesson, self.notebook, self.started = path.stem, notebook, time.monotonic()
         self.code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code" and cell.source.strip()]
         self.current = "its first cell"
-        self.started = time.monotonic()
 
     def seconds(self) -> float:
         return time.monotonic() - self.started
@@ -158,11 +155,8 @@ class _Progress:
         self.show(f"cell {self.code.index(cell_index) + 1} of {len(self.code)}")
 
     def show(self, text: str) -> None:
-        line = f"{self.lesson}: {text}, {duration(self.seconds())}"
-        if sys.stdout.isatty():
-            print(f"\r\x1b[2K{line}", end="", flush=True)
-        else:
-            print(line, flush=True)
+        before, end = ("\r\x1b[2K", "") if sys.stdout.isatty() else ("", "\n")
+        print(f"{before}{self.lesson}: {text}, {duration(self.seconds())}", end=end, flush=True)
 
     def end_line(self) -> None:
         if sys.stdout.isatty():

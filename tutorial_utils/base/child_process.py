@@ -31,10 +31,8 @@ def environment(*first: str, **changes: str) -> dict[str, str]:
 def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in a fresh process and return its result, or raise what it raised. What it prints is dropped.
 
-    Args:
-        function: A function of a module, not one defined in a notebook: the other process imports it.
-        args: Its arguments, which must be picklable, like its result.
-        kwargs: Its arguments by name.
+    The other process imports the function: it must be a module's, not a notebook's. Its arguments and result must be
+    picklable.
 
     Raises:
         subprocess.CalledProcessError: The process died.

@@ -4,9 +4,7 @@
 class CourseError(Exception):
     """Base of the package's errors. Each class has a row of its name in TROUBLESHOOTING.md, where its message leads.
 
-    Args:
-        cause: One sentence: what was given or found, and why it can't be used.
-        remedy: One sentence: what to do about it.
+    The cause is a sentence: what was given or found, and why it can't be used. The remedy says what to do about it.
     """
 
     def __init__(self, cause: str, remedy: str):

@@ -47,10 +47,6 @@ def new_session(
         threads: Threads within an operator on the CPU; None for one for each core.
         profile_prefix: Profile the calls, into a file with such a name. None for no profile.
         optimized_path: Where to write the model as it was optimized, or None.
-
-    Raises:
-        ImportError: ONNX Runtime isn't installed, or is broken.
-        Exception: Whatever ONNX Runtime raises for a model that it can't load: its exceptions have no common base.
     """
     import onnxruntime
 

@@ -28,12 +28,9 @@ def cache_dir(*parts: str) -> Path:
         CacheError: The folder can't be created or written to.
     """
     folder = cache_root().joinpath(*parts)
-    try:
+    with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
+    if not os.access(folder, os.W_OK) or not folder.is_dir():
         raise CacheError(
             f"The cache folder {folder} can't be written to.",
             f"Give yourself write access, or set {CACHE_VARIABLE} to a folder that you can write to.",
