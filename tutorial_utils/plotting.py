@@ -25,17 +25,11 @@ _DPI = 110
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as the last value of a cell: shown as an image with its description, and kept as text beside it.
+    """A figure as the last value of a cell: shown as an image with its description, and kept as text beside it."""
 
-    Attributes:
-        figure: The matplotlib figure.
-        alt: What the figure shows, for a screen reader and for the HTML page.
-        text: The numbers of the figure. Saved with the notebook, where nbval compares it: images it can't compare.
-    """
-
-    figure: "Figure"
-    alt: str
-    text: str
+    figure: "Figure"  # the matplotlib figure
+    alt: str  # what the figure shows, for a screen reader and for the HTML page
+    text: str  # the numbers of the figure. Saved with the notebook, where nbval compares it: images it can't compare
 
     def __str__(self) -> str:
         return self.text

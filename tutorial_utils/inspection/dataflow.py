@@ -41,19 +41,12 @@ class Lifetime:
 
 @dataclass(frozen=True)
 class Dataflow:
-    """A network as steps in the order of execution.
+    """A network as steps in the order of execution."""
 
-    Attributes:
-        steps: What runs, without views.
-        sizes: Bytes of each activation, by name.
-        inputs: Activations that the caller provides.
-        outputs: Activations that the caller receives.
-    """
-
-    steps: tuple[Step, ...]
-    sizes: dict[str, int]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    steps: tuple[Step, ...]  # what runs, without views
+    sizes: dict[str, int]  # bytes of each activation, by name
+    inputs: tuple[str, ...]  # activations that the caller provides
+    outputs: tuple[str, ...]  # activations that the caller receives
 
     @property
     def read_bytes(self) -> int:

@@ -69,8 +69,7 @@ def align_kernels(reports: Sequence[BuildReport]) -> tuple[Group, ...]:
     """Group the kernels of several engines of one model by their ONNX nodes, in the order of the first engine.
 
     Kernels that share a node belong together, also where one engine fuses nodes that another keeps apart. Nodes that
-    the first model doesn't have, such as casts and Q/DQ, join nothing: kernels of such nodes alone follow, one in each
-    group.
+    the first model doesn't have, such as casts and Q/DQ, join nothing: kernels of such alone follow, one in each group.
     """
     names = dict.fromkeys(node for kernel in reports[0].kernels for node in kernel.onnx_nodes)
     order = {node: place for place, node in enumerate(names)}

@@ -40,8 +40,7 @@ def overview(layers: Sequence[EngineLayer], name: str) -> plotting.Picture:
     """Draw all layers in the order of execution, in rows that end where the resolution changes.
 
     A box is a kernel, with its number and its first ONNX operation; a small triangle orders streams. Arcs are tensors
-    that skip kernels; where one leads to another row, small print names the other end. The name is that of the engine,
-    for the description.
+    that skip kernels; where one leads to another row, small print names the other end. The name is for the description.
     """
     rows = _rows(layers)
     figure, axes = plotting.new_figure(0.7 + 0.62 * len(rows))
@@ -58,14 +57,15 @@ def overview(layers: Sequence[EngineLayer], name: str) -> plotting.Picture:
             left += _WIDTHS[layers[position].is_kernel]
     _draw_tensors(axes, layers, places)
     counts = Counter(engine_layers.kind(layer) for layer in layers)
+    present = [kind for kind in KINDS if counts[kind]]
     labels = {kind: "signal \u25b2, wait \u25bc, shapes \u25c6" if kind == CONTROL else kind for kind in KINDS}
-    legend(figure, {f"{labels[kind]} ({counts[kind]})": KIND_STYLES[kind] for kind in KINDS if counts[kind]})
-    listed = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
+    legend(figure, {f"{labels[kind]} ({counts[kind]})": KIND_STYLES[kind] for kind in present})
+    listed = ", ".join(f"{counts[kind]} {kind}" for kind in present)
     alt = f"The {len(layers)} layers of {name} in {len(rows)} rows, in the order of execution: {listed}."
-    text = [f"{kind}: {counts[kind]}" for kind in KINDS if counts[kind]]
+    text = [f"{kind}: {counts[kind]}" for kind in present]
     for members in rows:
-        own = ((layers[position], engine_layers.short_name(layers[position])) for position in members)
-        words = (name if layer.is_kernel else f"({layer.type})" for layer, name in own)
+        own = (layers[position] for position in members)
+        words = (engine_layers.short_name(layer) if layer.is_kernel else f"({layer.type})" for layer in own)
         text.append(f"row {members[0]}-{members[-1]}: {' '.join(words)}")
     return plotting.Picture(figure, alt, "\n".join(text))
 

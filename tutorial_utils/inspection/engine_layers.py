@@ -99,21 +99,14 @@ UNNAMED = "not named"
 
 @dataclass(frozen=True)
 class NodeHome:
-    """Where an ONNX node went.
+    """Where an ONNX node went."""
 
-    Attributes:
-        node: Name of the node; for one without a name, the one that TensorRT gives it.
-        operator: Its ONNX operator.
-        layers: Positions of the engine's layers that name it; several where its work is split.
-        reason: Why no layer names it: FOLDED, VIEW, UNUSED or UNNAMED; empty otherwise.
-        layer_before: For UNNAMED, the layer of the last named node on the way to this one, where there is any: an
-            inference from the ONNX graph, not TensorRT's word.
-    """
-
-    node: str
-    operator: str
-    layers: tuple[int, ...]
-    reason: str = ""
+    node: str  # name of the node; for one without a name, the one that TensorRT gives it
+    operator: str  # its ONNX operator
+    layers: tuple[int, ...]  # positions of the engine's layers that name it; several where its work is split
+    reason: str = ""  # why no layer names it: FOLDED, VIEW, UNUSED or UNNAMED; empty otherwise
+    # For UNNAMED, the layer of the last named node on the way to this one, where there is any: an inference from the
+    # ONNX graph, not TensorRT's word.
     layer_before: int | None = None
 
     @property

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -252,7 +251,7 @@ def _largest_rows(one: Inspection) -> list[tuple[str, str]]:
 
 def as_json(one: Inspection) -> str:
     """Return everything as JSON: the fields of `Inspection`, and for each layer also its kind."""
-    values: dict[str, Any] = asdict(one)
+    values = asdict(one)
     for layer, described in zip(one.report.layers, values["report"]["layers"], strict=True):
         described["kind"] = engine_layers.kind(layer)
     return json.dumps(values, indent=1, ensure_ascii=False)
