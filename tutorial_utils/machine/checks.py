@@ -178,7 +178,7 @@ def cache() -> Found:
     except ImportError:
         reason = "The user's cache folder isn't known without platformdirs."
         return "no", reason, f"Run `{pip_install(requirements.requirement('platformdirs'))}`."
-    if not folder.exists() and not os.path.lexists(folder) and os.access(_existing(folder), os.W_OK | os.X_OK):
+    if not os.path.lexists(folder) and os.access(_existing(folder), os.W_OK | os.X_OK):
         fix = Fix(f"create {folder}", lambda: folder.mkdir(parents=True))
         reason = f"{folder} doesn't exist, so writing to it can't be tried; it is created when it is first used."
         return "warning", reason, f"Nothing is broken. {FIX_COMMAND} to create it now.", fix

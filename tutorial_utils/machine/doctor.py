@@ -52,12 +52,8 @@ class Diagnosis:
 
     def to_json(self) -> str:
         """Return everything as a JSON object with the keys "ready", "checks", "lessons" and "machine"."""
-        rows = [
-            {field.name: getattr(check, field.name) for field in dataclasses.fields(check)}
-            | {"fix": check.fix.what if check.fix else None}
-            for check in self.checks
-        ]
-        lessons = [dataclasses.asdict(lesson) for lesson in self.lessons]
+        rows = [vars(check) | {"fix": check.fix.what if check.fix else None} for check in self.checks]
+        lessons = [vars(lesson) for lesson in self.lessons]
         found = {"ready": self.first_to_mend is None, "checks": rows, "lessons": lessons, "machine": self.machine}
         return json.dumps(found, indent=2)
 
@@ -121,14 +117,12 @@ def notebooks(folder: Path = NOTEBOOKS) -> list[Path]:
 
 def outlook(lesson: str, needs: Needs, found: Capabilities) -> LessonOutlook:
     """Say how a lesson will run."""
-
-    def missing(fields: Sequence[str]) -> str:
-        return ", ".join(getattr(found, field).name for field in fields if not getattr(found, field).available)
-
-    if missing(needs.live):
-        return LessonOutlook(lesson, "no", f"It can't run without: {missing(needs.live)}.")
-    if missing(needs.recorded):
-        return LessonOutlook(lesson, "in part", f"From recordings, or left out: {missing(needs.recorded)}.")
+    wanted = [[getattr(found, field) for field in fields] for fields in (needs.live, needs.recorded)]
+    live, recorded = (", ".join(one.name for one in several if not one.available) for several in wanted)
+    if live:
+        return LessonOutlook(lesson, "no", f"It can't run without: {live}.")
+    if recorded:
+        return LessonOutlook(lesson, "in part", f"From recordings, or left out: {recorded}.")
     return LessonOutlook(lesson, "live", "Everything runs on this machine.")
 
 

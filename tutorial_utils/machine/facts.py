@@ -1,5 +1,6 @@
 """What is found on this machine: its libraries, each imported in a process of its own, and its hardware's names."""
 
+import contextlib
 import importlib.metadata
 import platform
 import re
@@ -59,10 +60,8 @@ def installed_versions(module: str) -> dict[str, str]:
     """Return the versions of the installed ones of the packages that can hold a module, without importing it."""
     versions = {}
     for distribution in DISTRIBUTIONS[module]:
-        try:
+        with contextlib.suppress(Exception):  # not installed, or metadata damaged in any of many ways
             versions[distribution] = str(importlib.metadata.version(distribution) or "")
-        except Exception:  # not installed, or metadata damaged in any of many ways
-            continue
     return versions
 
 

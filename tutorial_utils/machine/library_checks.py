@@ -118,7 +118,10 @@ def kernel(answer: Answer | None) -> Found:
         remedy = f"{FIX_COMMAND}: it installs the kernel's description."
         return "no", f"There is no kernel python3 ({answer.error}).", remedy, fix
     command, folder = answer.values["argv"][0], answer.values["folder"]
-    if not _is_this_python(command):
+    # The folders, not the files: the interpreters of all virtual environments are links to the same file. By its name
+    # alone, Jupyter takes the interpreter that it runs on itself.
+    folders = {os.path.realpath(os.path.dirname(python)) for python in (command, sys.executable)}
+    if len(folders) > 1 and not re.fullmatch(r"python(\d+(\.\d+)?)?", command):
         reason = f"The kernel python3 of {folder} starts another interpreter, {command}."
         remedy = f"{FIX_COMMAND}, or delete that folder."
         return "no", reason, remedy, fix
@@ -127,9 +130,6 @@ def kernel(answer: Answer | None) -> Found:
 
 def _install(module: str) -> str:
     return f"Run `{pip_install(requirements.requirement(module))}`."
-
-
-# What makes Paddle find a TensorRT that pip installed
 
 
 def loader_environment() -> dict[str, str]:
@@ -167,10 +167,3 @@ def install_kernel() -> None:
     """Describe this interpreter as the kernel "python3" of its environment; raise CalledProcessError where it can't."""
     command = [sys.executable, "-m", "ipykernel", "install", "--sys-prefix"]
     subprocess.run(command, check=True, capture_output=True, text=True)
-
-
-def _is_this_python(command: str) -> bool:
-    if re.fullmatch(r"python(\d+(\.\d+)?)?", command):
-        return True  # Jupyter takes the interpreter that it runs on itself
-    # The folder, not the file: the interpreters of all virtual environments are links to the same file.
-    return os.path.realpath(os.path.dirname(command)) == os.path.realpath(os.path.dirname(sys.executable))
