@@ -31,12 +31,9 @@ OUTPUT = Path("build/course")
 
 
 def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
-    """Execute lessons and write one page for each, and the front page when all of them ran.
+    """Execute lessons, write a page for each and, when all of them ran, the front page, whose path is returned.
 
     Earlier pages in the folder are removed first, so that it never shows a course half old.
-
-    Returns:
-        The path of the front page.
 
     Raises:
         LessonError: A lesson failed, or a file is no notebook.

@@ -9,8 +9,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tutorial_utils.measure.recordings import Origin
 
-TITLE = "From a PaddlePaddle model to a fast TensorRT engine"
-
 _FOLDER = Path(__file__).parent
 # What the course changes of the page that nbconvert makes.
 LESSON_TEMPLATE = (_FOLDER / "lesson.html.j2").read_text(encoding="utf-8")
@@ -38,11 +36,10 @@ def front_page(lessons: Sequence[Lesson], machine: Mapping[str, Any], date: str)
         f"{count(len(origins) - recordings, 'result')} live, {count(recordings, 'recording')}."
     )
     # Jinja comes with nbconvert, which makes the lessons' pages.
-    templates = Environment(
-        autoescape=True, trim_blocks=True, undefined=StrictUndefined, loader=FileSystemLoader(_FOLDER)
-    )
+    folder = FileSystemLoader(_FOLDER)
+    templates = Environment(loader=folder, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
     return templates.get_template("front_page.html.j2").render(
-        title=TITLE, lessons=lessons, total=total, date=date, machine=machine_line(machine), duration=duration
+        lessons=lessons, total=total, date=date, machine=machine_line(machine), duration=duration
     )
 
 
@@ -50,9 +47,8 @@ def machine_line(machine: Mapping[str, Any]) -> str:
     """Return one line about a machine: its hardware, system and libraries."""
     libraries = (f"{name} {version}" for name, version in machine["libraries"].items())
     gpu = machine["gpu"] or "no NVIDIA GPU"
-    return ", ".join(
-        [machine["cpu"], f"{machine['cores']} cores", gpu, machine["os"], f"Python {machine['python']}", *libraries]
-    )
+    parts = machine["cpu"], f"{machine['cores']} cores", gpu, machine["os"], f"Python {machine['python']}"
+    return ", ".join([*parts, *libraries])
 
 
 def duration(seconds: float) -> str:

@@ -1,8 +1,7 @@
 """The one form in which notebooks are committed: executed from top to bottom, and without traces of one machine.
 
 ``python -m tutorial_utils.authoring.notebook_form [--fix] [NOTEBOOK ...]`` names every place where a notebook departs
-from it.
-What is layout (indentation, metadata, cell ids) ``--fix`` repairs; what is content takes an author.
+from it. What is layout (indentation, metadata, cell ids) ``--fix`` repairs; what is content takes an author.
 """
 
 import argparse

@@ -66,8 +66,7 @@ def load() -> ModuleType:
             asks for one that doesn't exist.
     """
     name = installed_flavour()
-    wrong = mistyped(name)
-    if wrong:
+    if wrong := mistyped(name):
         raise wrong
     if name is None:
         raise BackendUnavailableError(

@@ -17,7 +17,5 @@ def bar(iterable: Iterable[Any] | None = None, *, description: str, total: int |
     set that, since their outputs are committed.
     """
     someone_watches = sys.stderr.isatty() or "ipykernel" in sys.modules
-    wanted = os.environ.get(PROGRESS_VARIABLE, "1") != "0"
-    return tqdm(
-        iterable, desc=description, total=total, unit=unit, leave=False, disable=not (wanted and someone_watches)
-    )
+    silent = os.environ.get(PROGRESS_VARIABLE) == "0" or not someone_watches
+    return tqdm(iterable, desc=description, total=total, unit=unit, leave=False, disable=silent)

@@ -70,10 +70,7 @@ def light() -> dict[str, str]:
 
 
 def requirement(module: str, extra: str = "default") -> str:
-    """Return what to install for a module, as pip takes it: with the versions that the course was tested with.
-
-    What the extra doesn't list is looked for in all of them.
-    """
+    """Return what to install for a module, as pip takes it, with the tested versions; from another extra if need be."""
     if module == "tensorrt":
         return TENSORRT
     everything = declared()

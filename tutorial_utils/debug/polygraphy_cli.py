@@ -63,7 +63,7 @@ def run(command: str, folder: str | Path) -> Result:
     Args:
         command: As typed in a shell, such as ``"polygraphy run model.onnx --onnxrt"``. Assignments before it hold for
             this command alone, as in a shell; ``PYTHONPATH=folder`` is put before the rest of that path.
-        folder: Where to run it; the files that it names are relative to it.
+        folder: Where to run it, and where the files are that it names.
 
     Raises:
         BackendUnavailableError: Polygraphy isn't installed.
