@@ -79,11 +79,7 @@ def inspect(
     for name, shape in given.items():
         _check_shape(name, shape, declared, onnx_path.name)
     guessed = tuple(name for name, shape in declared.items() if name not in given and 0 in shape)
-    defaults = {
-        name: tuple(size or (DEFAULT_SIZE if axis else DEFAULT_BATCH) for axis, size in enumerate(shape))
-        for name, shape in declared.items()
-    }
-    built_for = {**defaults, **given}
+    built_for = {name: given.get(name) or _with_defaults(shape) for name, shape in declared.items()}
     ranges = {name: (built_for[name],) * 3 for name, shape in declared.items() if 0 in shape or name in given}
     profiles = (Profile.from_mapping(ranges),) if ranges else ()
     options = BuildOptions(profiles=profiles, compute_capabilities=tuple(targets))
@@ -160,6 +156,10 @@ def _check_shape(name: str, given: Shape, declared: Mapping[str, Shape], model: 
             f"The shape {shape_text(given)} was given for the input {name}, which is {shape_text(sizes)}.",
             "Give a size for each question mark, and the other sizes as they are.",
         )
+
+
+def _with_defaults(shape: Shape) -> Shape:
+    return tuple(size or (DEFAULT_SIZE if axis else DEFAULT_BATCH) for axis, size in enumerate(shape))
 
 
 def parse_shape(text: str) -> tuple[str, Shape]:
