@@ -14,7 +14,7 @@ import pytest
 from tutorial_utils.base import flavour
 from tutorial_utils.engine import BuildOptions, BuildReport, Profile, build
 from tutorial_utils.engine.report import layers_from_inspector
-from tutorial_utils.inspection import diff
+from tutorial_utils.lessons.lesson05 import diff
 from tutorial_utils.measure import recordings
 from tutorial_utils.model import networks
 

@@ -1,10 +1,7 @@
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
-from small_models import options
 
-from tutorial_utils import engine
 from tutorial_utils.base.errors import InputError, ModelFileError
 from tutorial_utils.engine import BuildReport, EngineLayer, EngineTensor
 from tutorial_utils.inspection import dataflow
@@ -120,13 +117,3 @@ def test_bytes_of_twelve_numbers_of_each_type(dtype, size):
 def test_engine_report_that_cannot_be_read(layers):
     with pytest.raises(InputError):
         dataflow.from_report(BuildReport("TensorRT-RTX", "1", layers=layers), batch=1)
-
-
-def test_marking_all_outputs_breaks_fusion(fp32_model, tmp_path):
-    marked = onnx_file.mark_all_outputs(fp32_model, tmp_path / "marked.onnx")
-    names = [value.name for value in onnx.load(marked).graph.output]
-    assert names == ["y", "conv0", "relu0", "conv1", "norm", "sum", "relu1", "pool", "flat"]
-    pytest.importorskip("tensorrt_rtx")
-    fused, broken = (engine.build(path, options()).report for path in (fp32_model, marked))
-    assert len(broken.kernels) > len(fused.kernels)
-    assert dataflow.from_report(broken, 8).moved_bytes > dataflow.from_report(fused, 8).moved_bytes

@@ -1,5 +1,6 @@
 """The parts of lesson 01's experiments that need no GPU, and their figures."""
 
+import onnx
 import pictures
 import pytest
 from small_models import options
@@ -65,3 +66,13 @@ def test_plan_times():
     picture = plans.draw_times({"small": {"build": 100.0, "read": 1.0}, "large": {"build": 2000.0, "read": 3.0}})
     (axes,) = pictures.drawn(picture)
     assert pictures.widths(axes) == pictures.numbers(picture.text, r": ([\d.,]+) ms$") == [100, 1, 2000, 3]
+
+
+def test_marking_all_outputs_breaks_fusion(fp32_model, tmp_path):
+    marked = fusion.mark_all_outputs(fp32_model, tmp_path / "marked.onnx")
+    names = [value.name for value in onnx.load(marked).graph.output]
+    assert names == ["y", "conv0", "relu0", "conv1", "norm", "sum", "relu1", "pool", "flat"]
+    pytest.importorskip("tensorrt_rtx")
+    fused, broken = (engine.build(path, options()).report for path in (fp32_model, marked))
+    assert len(broken.kernels) > len(fused.kernels)
+    assert dataflow.from_report(broken, 8).moved_bytes > dataflow.from_report(fused, 8).moved_bytes

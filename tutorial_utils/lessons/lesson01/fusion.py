@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from tutorial_utils import engine, plotting
 from tutorial_utils.inspection.dataflow import Dataflow
@@ -26,6 +27,19 @@ METHOD = (
 CASES = (("quick-fp32", (3, 32, 32), 64), ("resnet50-fp16", (3, 224, 224), 8))
 
 
+def mark_all_outputs(onnx_path: str | Path, target_path: str | Path) -> Path:
+    """Write a copy of a model in which every tensor between two nodes is an output of the network.
+
+    It is what Polygraphy's ``--trt-outputs mark all`` does to a TensorRT network. ``target_path`` is returned.
+    """
+    model = onnx_file.load(onnx_path)
+    values = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    marked = {value.name for value in model.graph.output}
+    written = [name for node in model.graph.node for name in node.output]
+    model.graph.output.extend(values[name] for name in written if name in values and name not in marked)
+    return onnx_file.save(model, target_path)
+
+
 def device_times(onnx_path: Path, sample: tuple[int, ...], batch: int) -> dict[str, tuple[int, Measurement]]:
     """Time a model's engine on this machine's GPU, fused and with every tensor marked as an output.
 
@@ -36,7 +50,7 @@ def device_times(onnx_path: Path, sample: tuple[int, ...], batch: int) -> dict[s
     options = engine.BuildOptions(profiles=(engine.Profile.batch("x", sample, opt=batch, max=batch),))
     images = np.random.default_rng(0).standard_normal((batch, *sample), dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        marked = onnx_file.mark_all_outputs(onnx_path, Path(folder) / f"{onnx_path.stem}-marked.onnx")
+        marked = mark_all_outputs(onnx_path, Path(folder) / f"{onnx_path.stem}-marked.onnx")
         engines = {name: engine.build(path, options) for name, path in (("fused", onnx_path), ("marked", marked))}
     with ExitStack() as stack:
         runners = {name: stack.enter_context(TensorRTRunner(built)) for name, built in engines.items()}

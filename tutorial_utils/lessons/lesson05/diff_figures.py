@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from tutorial_utils import plotting
 from tutorial_utils.engine import BuildReport, EngineLayer
 from tutorial_utils.inspection import engine_layers
-from tutorial_utils.inspection.diff import Group
 from tutorial_utils.inspection.drawings import KIND_STYLES, bare, clipped, filled, kind_legend, legend
 from tutorial_utils.inspection.engine_layers import CONTROL, KINDS
+from tutorial_utils.lessons.lesson05.diff import Group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,7 @@ from inspection.test_engine_layers import layer, tensor
 from small_models import options
 
 from tutorial_utils.engine import BuildReport, build
-from tutorial_utils.inspection import diff
-from tutorial_utils.lessons.lesson05 import diff_figures
+from tutorial_utils.lessons.lesson05 import diff, diff_figures
 
 pytest.importorskip("tensorrt_rtx")
 
