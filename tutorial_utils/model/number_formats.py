@@ -7,24 +7,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """A number format, by what matters for rounding to it.
-
-    Attributes:
-        dtype: What reports of engines and file names call it: "fp16".
-        bits: Bits in memory. TF32 is stored as FP32, in 32 bits.
-        fraction_bits: Bits after the binary point of the mantissa. They give the resolution.
-        smallest_normal: Below this, the resolution is lost bit by bit ("subnormal" numbers).
-        largest: Largest finite number.
-        alias: Another name that TensorRT gives it, in lower case.
-    """
+    """A number format, by what matters for rounding to it."""
 
     name: str
-    dtype: str
-    bits: int
-    fraction_bits: int
-    smallest_normal: float
-    largest: float
-    alias: str = ""
+    dtype: str  # what reports of engines and file names call it: "fp16"
+    bits: int  # in memory; TF32 is stored as FP32, in 32 bits
+    fraction_bits: int  # after the binary point of the mantissa: they give the resolution
+    smallest_normal: float  # below this, the resolution is lost bit by bit ("subnormal" numbers)
+    largest: float  # that is finite
+    alias: str = ""  # another name that TensorRT gives it, in lower case
 
     @property
     def epsilon(self) -> float:

@@ -99,15 +99,10 @@ def _of_pdmodel(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class TensorRTUse:
-    """How much of a program runs in TensorRT.
-
-    Attributes:
-        engines: Number of TensorRT engines.
-        fell_back: How often each operator is left to Paddle; those that only move or hold data are not counted.
-    """
+    """How much of a program runs in TensorRT."""
 
     engines: int
-    fell_back: Counter[str]
+    fell_back: Counter[str]  # operators left to Paddle, without those that only move or hold data
 
     def __str__(self) -> str:
         left = ", ".join(f"{count} {name}" for name, count in sorted(self.fell_back.items()))
