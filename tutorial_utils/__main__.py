@@ -2,11 +2,12 @@
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutorial_utils.base.errors import BackendUnavailableError, CourseError, ModelFileError
+from tutorial_utils.base.errors import CourseError
 
 if sys.version_info < (3, 10):  # noqa: UP036 - an older Python can't read the other modules, so it is told here
     sys.exit(f"The course needs Python 3.10, 3.11 or 3.12; this is {sys.version.split()[0]}.")
@@ -80,15 +81,16 @@ def _record(options: argparse.Namespace) -> int:
     if options.list:
         print(experiment.listing())
         return 0
-    status = 0
-    for one in [experiment.find(name) for name in options.names or experiment.names()]:
-        try:
-            path = one.record(options.models, one.name if options.replace else None)
-            print(f"Written: {path}. Look at it, then commit it.", flush=True)
-        except (BackendUnavailableError, ModelFileError) as error:  # the others are measured all the same
-            print(f"{one.name}: {error}", file=sys.stderr)
-            status = 1
-    return status
+    chosen = [experiment.find(name) for name in options.names or experiment.names()]
+    if len(chosen) > 1:  # each in a process of its own: the libraries of one, or its crash, are no matter to the others
+        command = [sys.executable, "-m", "tutorial_utils", "record"]
+        shared = ["--models", str(options.models)] if options.models else []
+        shared += ["--replace"] if options.replace else []
+        statuses = [subprocess.run([*command, one.name, *shared]).returncode for one in chosen]
+        return int(any(statuses))
+    path = chosen[0].record(options.models, chosen[0].name if options.replace else None)
+    print(f"Written: {path}. Look at it, then commit it.")
+    return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -1,6 +1,8 @@
 """The registry of experiments: what is live and what is recorded, the recordings of the course, and the command."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -117,17 +119,27 @@ def test_command_writes_beside_or_over(counting, capsys):
     assert "counting: Bytes of a file\n    measured on NVIDIA H100 80GB on " in capsys.readouterr().out
 
 
-def test_an_experiment_that_fails_costs_its_own_recording_only(counting, monkeypatch, capsys):
-    def refuse(models):
-        raise BackendUnavailableError("PyTorch is missing.", "Install it.")
+def test_several_are_measured_each_in_a_process_of_its_own():
+    """One that fails, or dies, costs its own recording only. Here both are refused, each with its reason."""
+    if capabilities.probe().tensorrt_run.available:
+        pytest.skip("engines run here, and would be measured")
+    command = [sys.executable, "-m", "tutorial_utils", "record", "lesson01_plans", "lesson01_fusion", "--replace"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count(capabilities.probe().tensorrt_run.reason) == 2
 
-    experiments = {"failing": replace(counting, name="failing", measure=refuse), "counting": counting}
+
+@pytest.mark.parametrize("statuses", [[0, 0], [0, 1], [-6, 0]])
+def test_status_of_several(counting, monkeypatch, tmp_path, statuses):
+    calls, answers = [], iter(statuses)
+    experiments = {"other": replace(counting, name="other"), "counting": counting}
     monkeypatch.setattr(experiment, "find", experiments.get)
     monkeypatch.setattr(experiment, "names", lambda: dict.fromkeys(experiments, ""))
-    assert main(["record", "--all"]) == 1
-    printed = capsys.readouterr()
-    assert "counting_nvidia" in printed.out
-    assert printed.err.startswith("failing: PyTorch is missing.")
+    monkeypatch.setattr(
+        subprocess, "run", lambda command: calls.append(command[4:]) or SimpleNamespace(returncode=next(answers))
+    )
+    assert main(["record", "--all", "--models", str(tmp_path)]) == int(any(statuses))
+    assert calls == [["other", "--models", str(tmp_path)], ["counting", "--models", str(tmp_path)]]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--list", "--all"]])

@@ -106,9 +106,9 @@ class Experiment(Generic[Result]):
             ModelFileError: A model is missing or damaged.
         """
         machine = capabilities.require_tensorrt_run() if self.needs_tensorrt else capabilities.probe()
-        data = self._measure(self.make_models(self.models) if models is None else self._models_in(models))
         stamp = machine.machine()
         stamp = {**stamp, "libraries": {**stamp["libraries"], **self.libraries()}}
+        data = self._measure(self.make_models(self.models) if models is None else self._models_in(models))
         gpu = re.sub(r"\W+", "_", (machine.gpu.name if machine.gpu else "no_gpu").lower())
         recording = recordings.new(self.title, self.method, stamp, data)
         return recordings.save(recording, recordings.FOLDER / f"{name or f'{self.name}_{gpu}'}.json")
