@@ -1,6 +1,10 @@
 """ONNX files: read, checked, and written whole or not at all."""
 
 import contextlib
+import errno
+import itertools
+import math
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,45 +12,200 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from tutorial_utils.base import onnx_session, paths
 from tutorial_utils.base.errors import ExportError, ModelFileError, PrecisionError
 
+# Protobuf's limit for a message is 2 GiB. A model above this is written with its weights in a file beside it.
+_LARGEST_FILE = 2**31 - 2**20
+_SMALL = 1024  # bytes of weights that stay where only names and types are asked for: shapes, axes, scales
+
 
 def load(onnx_path: str | Path) -> onnx.ModelProto:
-    """Read an ONNX model.
+    """Read an ONNX model with its external data, and name each node that has no name of its own (`name_nodes`).
 
     Raises:
-        ModelFileError: The file is missing, or is not an ONNX model.
+        ModelFileError: The file is missing or is not an ONNX model, or its external data is missing or cut short.
     """
     path = Path(onnx_path)
     if not path.is_file():
         raise ModelFileError(f"There is no model {path}.", "Check the path, or export the model first.")
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except Exception as error:
         raise ModelFileError(f"{path.name} is not an ONNX model, or was cut short.", "Export it again.") from error
     if not model.graph.node:
         raise ModelFileError(f"{path.name} holds no operators.", "Export it again.")
+    for tensor in _tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _require_external_data(tensor, path)
+    try:
+        external_data_helper.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:
+        raise ModelFileError(
+            f"The external data of {path.name} can't be read: {error}.", "Export it again, with its external data."
+        ) from error
+    name_nodes(model)
     return model
+
+
+def _require_external_data(tensor: TensorProto, path: Path) -> None:
+    """Raise ModelFileError unless the file that holds a tensor lies beside the model or below, and is long enough."""
+    entries = external_data_helper.ExternalDataInfo(tensor)
+    location = Path(entries.location)
+    file = path.parent / location
+    if location.is_absolute() or ".." in location.parts:
+        raise ModelFileError(
+            f"{path.name} has weights in {location}, outside of its own folder.", "Move the file beside the model."
+        )
+    if not file.is_file():
+        raise ModelFileError(
+            f"{path.name} has weights in {location}, and there is no such file beside it.",
+            f"Copy {location.name} to where the model is, or export the model again.",
+        )
+    size = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    end = (entries.offset or 0) + (entries.length or size)
+    if file.stat().st_size < end or entries.length not in (None, size):
+        raise ModelFileError(
+            f"{location} is cut short: it has {file.stat().st_size:,} bytes, and {tensor.name} of {path.name} ends at "
+            f"{end:,}.",
+            f"Copy {location.name} again, or export the model again.",
+        )
+
+
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give each node a name of its own, in subgraphs too.
+
+    A node without a name is called ``node_of_`` and its first output, as TensorRT's parser calls it. Of several nodes
+    with one name, which ONNX Runtime refuses, the later ones get a number.
+    """
+    nodes = [node for graph in graphs(model.graph) for node in graph.node]
+    taken = {node.name for node in nodes}
+    seen = {""}
+    for node in nodes:
+        if node.name in seen:
+            base = node.name or f"node_of_{next(filter(None, node.output), node.op_type)}"
+            names = itertools.chain([] if node.name else [base], (f"{base}_{number}" for number in itertools.count(2)))
+            node.name = next(name for name in names if name not in taken)
+            taken.add(node.name)
+        seen.add(node.name)
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Iterate over a graph and those inside its nodes, an outer one before its inner ones."""
+    yield graph
+    for node in graph.node:
+        for inner in subgraphs(node):
+            yield from graphs(inner)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Iterate over the bodies of If, Loop and Scan."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
+    """Return the constants of a graph by name, whether they are initializers or Constant nodes that hold a tensor."""
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    for graph in graphs(model.graph):
+        yield from graph.initializer
+        for attribute in (one for node in graph.node for one in node.attribute):
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def without_large_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which large initializers are inputs: for what asks about types alone, whatever the size is."""
+    copy = _without_initializers(model)
+    copy.ir_version = max(copy.ir_version, 4)  # before, initializers had to be inputs as well
+    declared = {value.name for value in copy.graph.input}
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) <= _SMALL:
+            copy.graph.initializer.append(tensor)
+        elif tensor.name not in declared:
+            copy.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return copy
+
+
+def with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Return the model in another opset, as `onnx.version_converter` writes it, whatever the size of its weights is."""
+    if any(entry.domain in ("", "ai.onnx") and entry.version == opset for entry in model.opset_import):
+        return model
+    converted = onnx.version_converter.convert_version(without_large_weights(model), opset)
+    large = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.raw_data) > _SMALL}
+    for value in [value for value in converted.graph.input if value.name in large]:
+        converted.graph.input.remove(value)
+    converted.graph.initializer.extend(large.values())
+    return converted
+
+
+def _without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    for source, target, left_out in ((model, copy, "graph"), (model.graph, copy.graph, "initializer")):
+        for field, value in source.ListFields():
+            if field.name != left_out and hasattr(value, "MergeFrom"):
+                getattr(target, field.name).MergeFrom(value)
+            elif field.name != left_out:
+                setattr(target, field.name, value)
+    return copy
 
 
 def save(model: onnx.ModelProto, onnx_path: str | Path) -> Path:
     """Check a model with `onnx.checker` and write it, replacing an older file only when all went well.
 
+    Weights of more than 2 GB go to a second file, ``model.onnx.data``. An IR version that is newer than the checker is
+    lowered to the newest that it knows: the operators are told by the opset.
+
     Raises:
         ExportError: The model is not valid ONNX, or the file can't be written.
     """
     path = Path(onnx_path)
-    content = model.SerializeToString()  # once, for the check and the file
+    model.ir_version = min(model.ir_version, onnx.IR_VERSION)
+    is_large = sum(len(tensor.raw_data) for tensor in _tensors(model)) > _LARGEST_FILE
+    # Serialized once, for the check and the file.
+    content = (without_large_weights(model) if is_large else model).SerializeToString()
     try:
         onnx.checker.check_model(content, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"{path.name} would not be valid ONNX: {error}.", "Try another opset.") from error
-    with writing(path) as temporary:
-        temporary.write_bytes(content)
+    if is_large:
+        _write_with_data(model, path)
+    else:
+        with writing(path) as temporary:
+            temporary.write_bytes(content)
     return path
+
+
+def _write_with_data(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model and, beside it, the file of its large initializers."""
+    data_path = path.with_name(f"{path.name}.data")
+    copy = _without_initializers(model)
+    with writing(path) as temporary, writing(data_path) as temporary_data:
+        if path.is_dir():  # seen here, the older data stay, too
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with temporary_data.open("wb") as file:
+            for tensor in model.graph.initializer:
+                if len(tensor.raw_data) <= _SMALL:
+                    copy.graph.initializer.append(tensor)
+                    continue
+                entry = copy.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+                entry.raw_data = b"0"  # `set_external_data` wants some
+                external_data_helper.set_external_data(entry, data_path.name, file.tell(), len(tensor.raw_data))
+                entry.ClearField("raw_data")
+                file.write(tensor.raw_data)
+        temporary.write_bytes(copy.SerializeToString())
 
 
 def weights(onnx_path: str | Path) -> dict[str, np.ndarray]:
@@ -54,7 +213,7 @@ def weights(onnx_path: str | Path) -> dict[str, np.ndarray]:
     return {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in load(onnx_path).graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT
+        if tensor.data_type == TensorProto.FLOAT
     }
 
 
@@ -72,12 +231,12 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def array_of(tensor: onnx.TensorProto) -> np.ndarray:
+def array_of(tensor: TensorProto) -> np.ndarray:
     """Return the values of a tensor as `onnx.numpy_helper.to_array` does, and those of BF16 as float32.
 
     onnx 1.17 reads BF16 byte by byte, as other numbers.
     """
-    if tensor.data_type != onnx.TensorProto.BFLOAT16:
+    if tensor.data_type != TensorProto.BFLOAT16:
         return numpy_helper.to_array(tensor)
     raw = tensor.raw_data or np.array(tensor.int32_data, np.uint16).tobytes()
     return np.frombuffer(raw, ml_dtypes.bfloat16).astype(np.float32).reshape(tensor.dims)
@@ -97,8 +256,12 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def require_fp32(model: onnx.ModelProto, name: str) -> None:
-    """Raise PrecisionError for a model that holds quantized or FP16 tensors already."""
+    """Raise PrecisionError for a model that is quantized already, or holds more weights in 16 bits than in FP32."""
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-    if quantized or any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in model.graph.initializer):
-        was = "quantized" if quantized else "converted to FP16"
+    sizes = dict.fromkeys(TensorProto.DataType.values(), 0)
+    for weight in model.graph.initializer:
+        sizes[weight.data_type] += math.prod(weight.dims)
+    half = max((TensorProto.FLOAT16, TensorProto.BFLOAT16), key=sizes.get)
+    if quantized or sizes[half] > sizes[TensorProto.FLOAT]:
+        was = "quantized" if quantized else f"converted to {'FP16' if half == TensorProto.FLOAT16 else 'BF16'}"
         raise PrecisionError(f"{name} is {was} already.", "Start from the original FP32 model.")

@@ -1,0 +1,261 @@
+"""The FP32 tensors of an ONNX graph in FP16 or BF16 wherever an operator takes that, and the casts in between.
+
+What may be narrow is read from the operators' own definitions, so that no list of operators has to be kept. Every
+graph, the bodies of If, Loop and Scan among them, keeps the types of its inputs and outputs.
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from tutorial_utils.base import onnx_session
+from tutorial_utils.base.errors import PrecisionError
+from tutorial_utils.model import onnx_file
+from tutorial_utils.model.number_formats import BF16, FP16
+
+FLOAT = TensorProto.FLOAT
+_FORMATS = {TensorProto.FLOAT16: (FP16, np.float16), TensorProto.BFLOAT16: (BF16, ml_dtypes.bfloat16)}
+_TYPE_NAMES = {TensorProto.FLOAT16: "tensor(float16)", TensorProto.BFLOAT16: "tensor(bfloat16)"}
+# Running sums and spectra lose too much in 16 bits; the region of Resize says where to read, as its scales do.
+_FP32_OPERATORS = {"CumSum", "DFT", "STFT"}
+_FP32_INPUTS = {("Resize", 1)}
+_ANY_TYPE = {"Cast", "Shape", "Size"}  # the type of what they read makes no difference
+# Operators for which a constant beyond the range says "as small (large) as can be", and those in which one may say so.
+_BOUNDS, _MASKS = {"Where", "Clip", "Min", "Max", "Pad"}, {"Add", "Sub", "Mul"}
+_BARE_NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+_MASK_FROM = 1e9  # no network multiplies by, or adds, so much to compute with it
+
+
+class Narrowing:
+    """One conversion of a model, whose types and constants it reads once.
+
+    Args:
+        model: The FP32 model, with names for all nodes. `apply` changes it.
+        half: ``TensorProto.FLOAT16`` or ``BFLOAT16``.
+        kept: Names of nodes that go on computing in FP32.
+    """
+
+    def __init__(self, model: onnx.ModelProto, half: int, kept: Collection[str]):
+        self.model, self.half, self.kept = model, half, kept
+        _plain_constants(model)
+        self.opsets = {one.domain.replace("ai.onnx", "") or "": one.version for one in model.opset_import}
+        self.types = _tensor_types(model)
+        graphs = list(onnx_file.graphs(model.graph))
+        self.constants = {name for graph in graphs for name in onnx_file.constants(graph)}
+        self.sizes = _computed_from_sizes(graphs, self.constants)
+        self.names = {name for graph in graphs for node in graph.node for name in (*node.input, *node.output)}
+        self.readers: dict[str, dict[int, list[NodeProto]]] = defaultdict(lambda: defaultdict(list))
+        for graph in graphs:
+            for node in graph.node:
+                narrow, _ = self._narrow(node)
+                for name, is_narrow in zip(node.input, narrow, strict=True):
+                    self.readers[name][half if is_narrow else FLOAT].append(node)
+            for output in graph.output:
+                self.readers[output.name][FLOAT] = []
+
+    def apply(self) -> None:
+        """Convert the model in place."""
+        self._convert(self.model.graph, {})
+
+    def _narrow(self, node: NodeProto) -> tuple[list[bool], list[bool]]:
+        """Return for each input and output of a node whether it is 16 bits wide in the converted model."""
+        inputs, outputs = [False] * len(node.input), [False] * len(node.output)
+        floats = [index for index, name in enumerate(node.input) if self.types.get(name) == FLOAT]
+        is_kept = node.name in self.kept or node.op_type in _FP32_OPERATORS
+        if is_kept or (node.output and node.output[0] in self.sizes):
+            return inputs, outputs
+        if node.op_type == "Cast":
+            return inputs, [self.types.get(node.output[0]) == FLOAT]
+        schema = _schema(node, self.opsets)
+        if schema is None:
+            return inputs, outputs
+        type_name, bound = _TYPE_NAMES[self.half], set()
+        for index in floats:
+            kind, allowed = schema[0][min(index, len(schema[0]) - 1)]
+            if type_name in allowed and (node.op_type, index) not in _FP32_INPUTS:
+                inputs[index] = True
+                bound.add(kind)
+        for index, name in enumerate(node.output):
+            kind, _ = schema[1][min(index, len(schema[1]) - 1)]
+            outputs[index] = kind in bound and self.types.get(name) == FLOAT
+        return inputs, outputs
+
+    def _convert(self, graph: onnx.GraphProto, outside: Mapping[str, Mapping[int, str]]) -> None:
+        """Convert a graph, given the tensors outside of it: each one's names, by type."""
+        tensors = {name: dict(versions) for name, versions in outside.items()}
+        for name, constant in onnx_file.constants(graph).items():
+            if constant.data_type == FLOAT:
+                tensors[name] = self._convert_constant(graph, name, constant)
+        for value in graph.input:
+            tensors.setdefault(value.name, {value.type.tensor_type.elem_type: value.name})
+        outputs, nodes = {value.name for value in graph.output}, []
+        for node in graph.node:
+            narrow_inputs, narrow_outputs = self._narrow(node)
+            for index, name in enumerate(node.input):
+                if self.types.get(name) == FLOAT:
+                    versions = tensors[name]
+                    wanted = self.half if narrow_inputs[index] else FLOAT
+                    if node.op_type in _ANY_TYPE:
+                        wanted = next(iter(versions))
+                    if wanted not in versions:
+                        source = next(iter(versions.values()))
+                        versions[wanted] = self._new_name(f"{source}_cast_to_{node.name}")
+                        cast = helper.make_node("Cast", [source], [versions[wanted]], versions[wanted], to=wanted)
+                        nodes.append(cast)
+                    node.input[index] = versions[wanted]
+            for inner in onnx_file.subgraphs(node):
+                self._convert(inner, tensors)
+            if node.op_type == "Cast" and narrow_outputs[0]:
+                next(one for one in node.attribute if one.name == "to").i = self.half
+            nodes.append(node)
+            for index, name in enumerate(node.output):
+                if self.types.get(name) != FLOAT or node.op_type == "Constant":
+                    continue
+                tensors[name] = {self.half if narrow_outputs[index] else FLOAT: name}
+                if narrow_outputs[index] and name in outputs:
+                    node.output[index] = self._new_name(f"{node.name}_cast_to_{name}")
+                    tensors[name] = {self.half: node.output[index], FLOAT: name}
+                    nodes.append(helper.make_node("Cast", [node.output[index]], [name], node.output[index], to=FLOAT))
+        for value in graph.value_info:
+            if tensors.get(value.name, {}).get(self.half) == value.name:
+                value.type.tensor_type.elem_type = self.half
+        nodes = [NodeProto.FromString(node.SerializeToString()) for node in nodes]  # the next line clears originals
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+    def _convert_constant(self, graph: onnx.GraphProto, name: str, constant: TensorProto) -> dict[int, str]:
+        """Make a constant what its readers want, under its own name where they agree; return its names by type."""
+        readers = self.readers[name]
+        if self.half not in readers:
+            return {FLOAT: name}
+        narrow = self._rounded(name, constant, readers[self.half])
+        if FLOAT not in readers:
+            constant.CopyFrom(narrow)
+            return {self.half: name}
+        narrow.name = self._new_name(f"{name}_{_FORMATS[self.half][0].dtype}")
+        graph.initializer.append(narrow)
+        return {FLOAT: name, self.half: narrow.name}
+
+    def _rounded(self, name: str, constant: TensorProto, readers: list[NodeProto]) -> TensorProto:
+        """Return a constant in 16 bits. What isn't 0 doesn't become 0: it may be what a division is kept from 0 by."""
+        number, dtype = _FORMATS[self.half]
+        values = numpy_helper.to_array(constant)
+        if np.isnan(values).any():
+            raise PrecisionError(
+                f"The weight {name} holds NaN (not a number).", "Export the model again, from intact weights."
+            )
+        finite = np.abs(values[np.isfinite(values)])
+        largest = float(finite.max(initial=0))
+        beyond = np.unique(finite[finite > number.largest])
+        refusing = [node for node in readers if not _means_a_bound(node, beyond)] if beyond.size else []
+        if refusing and self.half == TensorProto.FLOAT16:
+            raise PrecisionError(
+                f"The weight {name} reaches {largest:,.0f}, and FP16 ends at {number.largest:,.0f}.",
+                f"Keep what reads it in FP32: keep_fp32={[node.name for node in refusing[:3]]}.",
+            )
+        clipped = np.where(np.isinf(values), values, np.clip(values, -number.largest, number.largest))
+        narrow = clipped.astype(dtype)
+        vanished = (narrow == 0) & (values != 0)
+        narrow[vanished] = np.copysign(number.smallest, values[vanished]).astype(dtype)
+        return helper.make_tensor(name, self.half, constant.dims, narrow.tobytes(), raw=True)
+
+    def _new_name(self, name: str) -> str:
+        while name in self.names:
+            name += "_"
+        self.names.add(name)
+        return name
+
+
+def _plain_constants(model: onnx.ModelProto) -> None:
+    """Let each Constant node hold a tensor instead of bare numbers, and each initializer be one, and no input."""
+    for graph in onnx_file.graphs(model.graph):
+        for node in graph.node:
+            for attribute in node.attribute if node.op_type == "Constant" else ():
+                if attribute.name in _BARE_NUMBERS:
+                    values = np.array(helper.get_attribute_value(attribute), _BARE_NUMBERS[attribute.name])
+                    attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(values)))
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for value in [value for value in model.graph.input if value.name in weights]:
+        model.graph.input.remove(value)
+    model.ir_version = max(model.ir_version, 4)  # before, initializers had to be inputs as well
+
+
+def _means_a_bound(node: NodeProto, beyond: np.ndarray) -> bool:
+    """Say whether magnitudes beyond the range are a mask's or a bound: the largest number says the same."""
+    return node.op_type in _BOUNDS or (node.op_type in _MASKS and beyond.size == 1 and beyond[0] >= _MASK_FROM)
+
+
+def _computed_from_sizes(graphs: list[onnx.GraphProto], constants: Collection[str]) -> set[str]:
+    """Return the tensors that follow from shapes alone: sizes of Resize, positions, ends of a Range.
+
+    They are few, and 16 bits can't hold a size or a position above 2,048.
+    """
+    sizes: set[str] = set()
+    for graph in graphs:  # an outer graph stands before those in its nodes
+        for node in graph.node:
+            inputs = {name for name in node.input if name}
+            derived = inputs & sizes or node.op_type == "Range"
+            if node.op_type in ("Shape", "Size") or (derived and inputs <= sizes | constants):
+                sizes.update(node.output)
+    return sizes
+
+
+def _schema(node: NodeProto, opsets: Mapping[str, int]) -> tuple[list, list] | None:
+    """Return a name for the type, and the types allowed, of each input and output that an operator is defined with.
+
+    None for what has no definition here, or works on subgraphs and sequences: such a node stays in FP32.
+    """
+    domain = node.domain.replace("ai.onnx", "") if node.domain in ("", "ai.onnx") else node.domain
+    if any(True for _ in onnx_file.subgraphs(node)):
+        return None
+    try:
+        found = onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain)
+        parameters = [[(one.type_str, one.types) for one in side] for side in (found.inputs, found.outputs)]
+    except onnx.defs.SchemaError:
+        parameters = _runtime_schema(node.op_type, domain)
+    for _, kinds in itertools.chain(*parameters or ()):
+        if not any(kind.startswith("tensor") for kind in kinds):
+            return None  # a sequence, an optional or a map
+    return parameters
+
+
+def _runtime_schema(op_type: str, domain: str) -> list | None:
+    """Return what `_schema` does for an operator of ONNX Runtime's own, such as com.microsoft.Gelu."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
+
+    for found in get_all_operator_schema():
+        if (found.name, found.domain) == (op_type, domain):
+            kinds = {one.type_param_str: one.allowed_type_strs for one in found.type_constraints}
+            sides = (found.inputs, found.outputs)
+            return [[(one.typeStr, kinds.get(one.typeStr, [one.typeStr])) for one in side] for side in sides]
+    return None
+
+
+def _tensor_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Add what ONNX infers about tensors to the model's ``value_info``; return the element types by name."""
+    inferred = onnx.shape_inference.infer_shapes(onnx_file.without_large_weights(model))
+    types = {}
+    for graph, found in zip(onnx_file.graphs(model.graph), onnx_file.graphs(inferred.graph), strict=True):
+        del graph.value_info[:]
+        graph.value_info.extend(found.value_info)
+        values = (*graph.input, *graph.value_info, *graph.output)
+        types |= {value.name: value.type.tensor_type.elem_type for value in values}
+        types |= {name: one.data_type for name, one in onnx_file.constants(graph).items()}
+    return types | _types_by_running(model, types)
+
+
+def _types_by_running(model: onnx.ModelProto, known: Mapping[str, int]) -> dict[str, int]:
+    """Ask ONNX Runtime for types that ONNX can't infer: those behind operators of other domains."""
+    unknown = [name for node in model.graph.node for name in node.output if name and not known.get(name)]
+    if not unknown:
+        return {}
+    probe = onnx.ModelProto()
+    probe.CopyFrom(onnx_file.without_large_weights(model))
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in unknown)
+    found = onnx_session.new_session(probe.SerializeToString(), optimize=False).get_outputs()
+    return {one.name: FLOAT for one in found if one.type == "tensor(float)"}
