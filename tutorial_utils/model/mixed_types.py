@@ -238,13 +238,21 @@ def _runtime_schema(op_type: str, domain: str) -> list | None:
 
 def _tensor_types(model: onnx.ModelProto) -> dict[str, int]:
     """Add what ONNX infers about tensors to the model's ``value_info``; return the element types by name."""
-    inferred = onnx.shape_inference.infer_shapes(onnx_file.without_large_weights(model))
+    known = onnx_file.without_large_weights(model)
+    for output in known.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(known)
+    for output, found in zip(model.graph.output, inferred.graph.output, strict=True):
+        shape, declared = found.type.tensor_type.shape, output.type.tensor_type.shape
+        if len(shape.dim) and len(shape.dim) != len(declared.dim):  # the checker refuses what runtimes only warn of
+            declared.CopyFrom(shape)
     types = {}
     for graph, found in zip(onnx_file.graphs(model.graph), onnx_file.graphs(inferred.graph), strict=True):
         del graph.value_info[:]
         graph.value_info.extend(found.value_info)
-        values = (*graph.input, *graph.value_info, *graph.output)
-        types |= {value.name: value.type.tensor_type.elem_type for value in values}
+        for value in (*found.input, *found.value_info, *found.output):
+            if value.type.tensor_type.elem_type:
+                types[value.name] = value.type.tensor_type.elem_type
         types |= {name: one.data_type for name, one in onnx_file.constants(graph).items()}
     return types | _types_by_running(model, types)
 
