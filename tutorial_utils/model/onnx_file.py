@@ -64,9 +64,16 @@ def _require_external_data(tensor: TensorProto, path: Path) -> None:
             f"{path.name} has weights in {location}, and there is no such file beside it.",
             f"Copy {location.name} to where the model is, or export the model again.",
         )
-    size = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    end = (entries.offset or 0) + (entries.length or size)
-    if file.stat().st_size < end or entries.length not in (None, size):
+    dtype, size = helper.tensor_dtype_to_np_dtype(tensor.data_type), entries.length or 0
+    if helper.np_dtype_to_tensor_dtype(dtype) == tensor.data_type:  # numpy has it, unlike BF16, FP8 and INT4
+        size = math.prod(tensor.dims) * dtype.itemsize
+    if entries.length not in (None, size):
+        raise ModelFileError(
+            f"{path.name} gives {tensor.name} {entries.length:,} bytes of {location}, its shape {size:,}.",
+            "Export the model again.",
+        )
+    end = (entries.offset or 0) + size
+    if file.stat().st_size < end:
         raise ModelFileError(
             f"{location} is cut short: it has {file.stat().st_size:,} bytes, and {tensor.name} of {path.name} ends at "
             f"{end:,}.",
