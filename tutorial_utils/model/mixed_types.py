@@ -149,35 +149,36 @@ class Narrowing:
 
     def _convert_constant(self, graph: onnx.GraphProto, name: str, constant: TensorProto) -> dict[int, str]:
         """Make a constant what its readers want, under its own name where they agree; return its names by type."""
-        readers = self.readers[name]
+        original, readers = name, self.readers[name]
         if self.half not in readers:
             return {FLOAT: name}
-        narrow = self._rounded(name, constant, readers[self.half])
-        if FLOAT not in readers:
-            constant.CopyFrom(narrow)
-            return {self.half: name}
-        narrow.name = self._new_name(f"{name}_{_FORMATS[self.half][0].dtype}")
-        graph.initializer.append(narrow)
-        return {FLOAT: name, self.half: narrow.name}
+        narrow = self._rounded(name, numpy_helper.to_array(constant), readers[self.half])
+        if FLOAT in readers:
+            name = self._new_name(f"{name}_{_FORMATS[self.half][0].dtype}")
+            constant = graph.initializer.add(name=name, dims=constant.dims)
+        constant.ClearField("float_data")
+        constant.data_type, constant.raw_data = self.half, narrow.tobytes()
+        return {self.half: name, **({FLOAT: original} if FLOAT in readers else {})}
 
-    def _rounded(self, name: str, constant: TensorProto, readers: list[NodeProto]) -> TensorProto:
-        """Return a constant in 16 bits. What isn't 0 doesn't become 0: it may be what a division is kept from 0 by."""
+    def _rounded(self, name: str, values: np.ndarray, readers: list[NodeProto]) -> np.ndarray:
+        """Round a constant to 16 bits. What isn't 0 doesn't become 0: it may be what keeps a division from it."""
         number, dtype = _FORMATS[self.half]
-        values = numpy_helper.to_array(constant)
-        if np.isnan(values).any():
+        low, high = values.min(initial=0), values.max(initial=0)
+        if np.isnan(low):
             raise PrecisionError(
                 f"The weight {name} holds NaN (not a number).", "Export the model again, from intact weights."
             )
-        finite = np.abs(values[np.isfinite(values)])
-        beyond = np.unique(finite[finite > number.largest])
-        refusing = [node for node in readers if not _means_a_bound(node, beyond)] if beyond.size else []
-        if refusing and self.half == TensorProto.FLOAT16:
-            self.too_large[name] = float(beyond[-1]), [node.name for node in refusing]
-        clipped = np.where(np.isinf(values), values, np.clip(values, -number.largest, number.largest))
-        narrow = clipped.astype(dtype)
+        if max(-low, high) > number.largest:
+            finite = np.abs(values[np.isfinite(values)])
+            beyond = np.unique(finite[finite > number.largest])
+            refusing = [node.name for node in readers if not _means_a_bound(node, beyond)]
+            if beyond.size and refusing and self.half == TensorProto.FLOAT16:
+                self.too_large[name] = float(beyond[-1]), refusing
+            values = np.where(np.isinf(values), values, np.clip(values, -number.largest, number.largest))
+        narrow = values.astype(dtype)
         vanished = (narrow == 0) & (values != 0)
         narrow[vanished] = np.copysign(number.smallest, values[vanished]).astype(dtype)
-        return helper.make_tensor(name, self.half, constant.dims, narrow.tobytes(), raw=True)
+        return narrow
 
     def _new_name(self, name: str) -> str:
         while name in self.names:

@@ -23,11 +23,11 @@ RUN_EVERYWHERE = ("fp32", "fp16", "int8")
 # `paddle2onnx_worker`, `precisions` and what it calls, the choice of calibration images, the random ResNet-50 or the
 # calls below. Files in a cache are found by it. A hash of the source text would export anew for a comment, and miss
 # what changes in a module that nobody thought of.
-EXPORT_RECIPE = 2
+EXPORT_RECIPE = 3
 # What writes the files; another version may write others. Of builds for CPU and GPU, one is installed.
 _EXPORTERS = (
-    "paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxconverter-common",
-    "polygraphy", "onnx-graphsurgeon",
+    "paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx", "onnxruntime", "onnxruntime-gpu", "polygraphy",
+    "onnx-graphsurgeon",
 )  # fmt: skip
 
 

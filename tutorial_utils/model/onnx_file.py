@@ -146,16 +146,23 @@ def without_large_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Return the model in another opset, as `onnx.version_converter` writes it, whatever the size of its weights is."""
+def convert_opset(model: onnx.ModelProto, opset: int) -> None:
+    """Bring a model to another opset by `onnx.version_converter`, whatever the size of its weights is."""
     if any(entry.domain in ("", "ai.onnx") and entry.version == opset for entry in model.opset_import):
-        return model
+        return
     converted = onnx.version_converter.convert_version(without_large_weights(model), opset)
-    large = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.raw_data) > _SMALL}
+    large = {tensor.name for tensor in model.graph.initializer if len(tensor.raw_data) > _SMALL}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in large]:
+        model.graph.initializer.remove(tensor)
+    model.graph.initializer.extend(converted.graph.initializer)
     for value in [value for value in converted.graph.input if value.name in large]:
         converted.graph.input.remove(value)
-    converted.graph.initializer.extend(large.values())
-    return converted
+    for field in ("node", "input", "output", "value_info"):
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(getattr(converted.graph, field))
+    model.ClearField("opset_import")
+    model.opset_import.extend(converted.opset_import)
+    model.ir_version = converted.ir_version
 
 
 def _without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
