@@ -35,10 +35,18 @@ from tutorial_utils.model import half_precision
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "real-files"
 GOOD = 2e-2  # a relative L2 error that is rounding to FP16, and nothing else
+# Runs in AutoCast's environment, since importing it takes longer than most conversions: a source and a target a line.
 _AUTOCAST = """
 import sys, onnx
 from modelopt.onnx.autocast import convert_to_mixed_precision
-onnx.save(convert_to_mixed_precision(sys.argv[1], low_precision_type="fp16", keep_io_types=True), sys.argv[2])
+for line in sys.stdin:
+    source, target = line.rstrip("\\n").split("\\t")
+    try:
+        onnx.save(convert_to_mixed_precision(source, low_precision_type="fp16", keep_io_types=True), target)
+        answer = ""
+    except Exception as error:
+        answer = (str(error).strip() or repr(error)).splitlines()[0]
+    print("answer", answer, flush=True)
 """
 
 
@@ -160,23 +168,42 @@ def _onnxconverter_common(source: Path, target: Path) -> None:
 
 
 def _onnx_runtime(source: Path, target: Path) -> None:
-    from onnxruntime.transformers import float16
+    from onnxruntime.transformers import float16, onnx_model
 
-    onnx.save(float16.convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
+    converted = onnx_model.OnnxModel(float16.convert_float_to_float16(onnx.load(source), keep_io_types=True))
+    converted.topological_sort()  # the conversion appends its casts
+    onnx.save(converted.model, target)
 
 
-def _autocast(source: Path, target: Path) -> None:
-    command = [os.environ["AUTOCAST_PYTHON"], "-c", _AUTOCAST, str(source), str(target)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+class AutoCast:
+    """A process that converts, one file after the other."""
+
+    def __init__(self, python: str):
+        self.process = subprocess.Popen(
+            [python, "-c", _AUTOCAST],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def __call__(self, source: Path, target: Path) -> None:
+        """Convert one file."""
+        self.process.stdin.write(f"{source}\t{target}\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:  # AutoCast itself prints, too
+            if line.startswith("answer "):
+                if line.strip() != "answer":
+                    raise RuntimeError(line.removeprefix("answer ").strip())
+                return
+        raise RuntimeError("the process ended")
 
 
 CONVERTERS: dict[str, Callable[[Path, Path], object]] = {
     "to_fp16": half_precision.to_fp16,
     **({"onnxconverter-common": _onnxconverter_common} if find_spec("onnxconverter_common") else {}),
     "onnxruntime.transformers": _onnx_runtime,
-    **({"AutoCast": _autocast} if "AUTOCAST_PYTHON" in os.environ else {}),
+    **({"AutoCast": AutoCast(os.environ["AUTOCAST_PYTHON"])} if "AUTOCAST_PYTHON" in os.environ else {}),
 }
 
 
@@ -198,7 +225,7 @@ class Outcome:
         """Return the cell of the table."""
         if self.error is None:
             return "refused" if self.reason.startswith("PrecisionError") else "fails"
-        return f"{self.error:.0e}{'' if self.valid else ' (invalid)'}"
+        return f"{self.error:.1e}{'' if self.valid else ' (invalid)'}"
 
     @property
     def good(self) -> bool:
@@ -216,7 +243,7 @@ def outcome(convert: Callable[[Path, Path], object], source: Path, feeds: Mappin
             found = onnx_session.new_session(target, optimize=False).run(None, dict(feeds))
         except Exception as error:  # each library has its own
             cause = error.cause if isinstance(error, CourseError) else str(error).strip().splitlines()[0]
-            return Outcome(None, False, f"{type(error).__name__}: {cause}")
+            return Outcome(None, False, f"{type(error).__name__}: {cause}".replace(str(target), target.name))
         try:
             onnx.checker.check_model(str(target), full_check=True)
         except Exception as error:

@@ -39,7 +39,10 @@ def test_external_data_are_read(external, tmp_path):
     ("damage", "says"),
     [
         (lambda data: data.unlink(), r"has weights in weights.data, and there is no such file beside it"),
-        (lambda data: data.write_bytes(data.read_bytes()[:100]), r"weights.data is cut short: it has 100 bytes"),
+        (
+            lambda data: data.write_bytes(data.read_bytes()[:100]),
+            r"wants 1,728 bytes at 0 of weights.data for w0.*cut short.*has 100\.",
+        ),
     ],
 )
 def test_external_data_that_miss_something(convert, damage, says, external, tmp_path):
@@ -64,7 +67,7 @@ def test_a_length_that_does_not_fit_the_shape(external):
     model = onnx.load(external, load_external_data=False)
     model.graph.initializer[0].dims[0] = 4
     onnx.save(model, external)
-    with pytest.raises(ModelFileError, match=r"model\.onnx gives w0"):
+    with pytest.raises(ModelFileError, match=r"model\.onnx wants 432 bytes at 0 of weights.data for w0"):
         onnx_file.load(external)
 
 
@@ -117,10 +120,8 @@ def test_a_large_model_keeps_what_it_says_about_itself(limit_of_a_file, tmp_path
     helper.set_model_props(model, {"characters": "abc"})
     model.doc_string, model.graph.doc_string = "a", "b"
     written = onnx_file.load(onnx_file.save(model, tmp_path / "large.onnx"))
-    for one in (written, model):
-        del one.graph.initializer[:]
-        onnx_file.name_nodes(one)
-    assert written == model
+    assert (written.doc_string, written.graph.doc_string) == ("a", "b")
+    assert written.metadata_props == model.metadata_props
 
 
 def test_a_newer_ir_version_is_lowered_for_the_checker(tmp_path):

@@ -7,9 +7,10 @@ here, in the file, where ONNX Runtime can run it and Polygraphy can look at it, 
 from collections.abc import Iterable
 from pathlib import Path
 
+import onnx
 from onnx import TensorProto, inliner
 
-from tutorial_utils.base.errors import PrecisionError
+from tutorial_utils.base.errors import CourseError, PrecisionError
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.mixed_types import Narrowing
 
@@ -51,13 +52,14 @@ def to_bf16(onnx_path: str | Path, target_path: str | Path, *, keep_fp32: Iterab
 
 def _converted(onnx_path: str | Path, target_path: str | Path, half: int, keep_fp32: Iterable[str]) -> Path:
     name = Path(onnx_path).name
-    model = onnx_file.load(onnx_path)
+    # What follows copies a model some times, and can't take one above 2 GB: its external data are read last.
+    model = onnx_file.load(onnx_path, external_data=False)
     onnx_file.require_fp32(model, name)
     try:
         if model.functions:
             model = inliner.inline_local_functions(model)
         if half == TensorProto.BFLOAT16:
-            onnx_file.convert_opset(model, _BF16_OPSET)
+            model = _with_opset(model, _BF16_OPSET)
         onnx_file.name_nodes(model)
         kept = frozenset(keep_fp32)
         unknown = sorted(kept - {node.name for graph in onnx_file.graphs(model.graph) for node in graph.node})
@@ -66,8 +68,10 @@ def _converted(onnx_path: str | Path, target_path: str | Path, half: int, keep_f
                 f"{name} has no node {', '.join(unknown[:3])} that could be kept in FP32.",
                 "Give names of nodes, not of tensors: node.name for node in model.graph.node.",
             )
-        Narrowing(model, half, kept).apply()
-    except PrecisionError:
+        narrowing = Narrowing(model, half, kept)
+        onnx_file.load_external_data(model, onnx_path)
+        narrowing.apply()
+    except CourseError:
         raise
     except Exception as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
@@ -76,3 +80,15 @@ def _converted(onnx_path: str | Path, target_path: str | Path, half: int, keep_f
             "Convert the original FP32 model, not one that was converted or quantized before.",
         ) from error
     return onnx_file.save(model, target_path)
+
+
+def _with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Return a model in another opset. onnx's version converter forgets where external data lie."""
+    if any(entry.domain in ("", "ai.onnx") and entry.version == opset for entry in model.opset_import):
+        return model
+    converted = onnx.version_converter.convert_version(model, opset)
+    external = {tensor.name: tensor for tensor in model.graph.initializer if tensor.external_data}
+    for tensor in converted.graph.initializer:
+        if tensor.name in external:
+            tensor.CopyFrom(external[tensor.name])
+    return converted

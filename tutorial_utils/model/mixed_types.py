@@ -4,7 +4,6 @@ What may be narrow is read from the operators' own definitions, so that no list 
 graph, the bodies of If, Loop and Scan among them, keeps the types of its inputs and outputs.
 """
 
-import itertools
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
@@ -72,8 +71,7 @@ class Narrowing:
             readers = sorted({reader for _, readers in self.too_large.values() for reader in readers})
             raise PrecisionError(
                 f"The weight {name}{others} reaches {largest:,.0f}, and FP16 ends at {FP16.largest:,.0f}.",
-                f"Keep the nodes that read it in FP32: keep_fp32={readers}. Batch norms can be folded instead: "
-                "onnx_file.folded.",
+                f"Keep the nodes that read it in FP32: keep_fp32={readers}.",
             )
 
     def _narrow(self, node: NodeProto) -> tuple[list[bool], list[bool]]:
@@ -88,20 +86,18 @@ class Narrowing:
         schema = _schema(node, self.opsets)
         if schema is None:
             return inputs, outputs
-        type_name, bound = _TYPE_NAMES[self.half], set()
+        narrow_kinds = set()  # names of types, such as T, that the inputs make narrow
         for index in floats:
-            kind, allowed = schema[0][min(index, len(schema[0]) - 1)]
-            if type_name in allowed and (node.op_type, index) not in _FP32_INPUTS:
+            parameter = schema.inputs[min(index, len(schema.inputs) - 1)]  # the last may stand for many
+            if _TYPE_NAMES[self.half] in parameter.types and (node.op_type, index) not in _FP32_INPUTS:
                 inputs[index] = True
-                bound.add(kind)
+                narrow_kinds.add(parameter.type_str)
         for index, name in enumerate(node.output):
             if self.types.get(name) == FLOAT:
-                kind, _ = schema[1][min(index, len(schema[1]) - 1)]
-                if kind not in bound and not kind.startswith(
-                    "tensor("
-                ):  # an attribute chooses it, as of random numbers
+                kind = schema.outputs[min(index, len(schema.outputs) - 1)].type_str
+                outputs[index] = kind in narrow_kinds
+                if not outputs[index] and not kind.startswith("tensor("):  # an attribute decides, as of random numbers
                     return [False] * len(node.input), [False] * len(node.output)
-                outputs[index] = kind in bound
         return inputs, outputs
 
     def _convert(self, graph: onnx.GraphProto, outside: Mapping[str, Mapping[int, str]]) -> None:
@@ -221,47 +217,33 @@ def _computed_from_sizes(graphs: list[onnx.GraphProto], constants: Collection[st
     return sizes
 
 
-def _schema(node: NodeProto, opsets: Mapping[str, int]) -> tuple[list, list] | None:
-    """Return a name for the type, and the types allowed, of each input and output that an operator is defined with.
+def _schema(node: NodeProto, opsets: Mapping[str, int]) -> "onnx.defs.OpSchema | None":
+    """Return the definition of a node's operator. None for what stays in FP32.
 
-    None for what has no definition here, or works on subgraphs and sequences: such a node stays in FP32.
+    That is what ONNX doesn't define, such as ONNX Runtime's own operators, and what works on subgraphs and sequences.
     """
     domain = node.domain.replace("ai.onnx", "") if node.domain in ("", "ai.onnx") else node.domain
     if any(True for _ in onnx_file.subgraphs(node)):
         return None
     try:
         found = onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain)
-        parameters = [[(one.type_str, one.types) for one in side] for side in (found.inputs, found.outputs)]
     except onnx.defs.SchemaError:
-        parameters = _runtime_schema(node.op_type, domain)
-    for _, kinds in itertools.chain(*parameters or ()):
-        if not any(kind.startswith("tensor") for kind in kinds):
+        return None
+    for one in (*found.inputs, *found.outputs):
+        if not any(kind.startswith("tensor") for kind in one.types):
             return None  # a sequence, an optional or a map
-    return parameters
-
-
-def _runtime_schema(op_type: str, domain: str) -> list | None:
-    """Return what `_schema` does for an operator of ONNX Runtime's own, such as com.microsoft.Gelu."""
-    from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
-
-    for found in get_all_operator_schema():
-        if (found.name, found.domain) == (op_type, domain):
-            kinds = {one.type_param_str: one.allowed_type_strs for one in found.type_constraints}
-            sides = (found.inputs, found.outputs)
-            return [[(one.typeStr, kinds.get(one.typeStr, [one.typeStr])) for one in side] for side in sides]
-    return None
+    return found
 
 
 def _tensor_types(model: onnx.ModelProto) -> dict[str, int]:
     """Add what ONNX infers about tensors to the model's ``value_info``; return the element types by name."""
-    known = onnx_file.without_large_weights(model)
-    for output in known.graph.output:
+    declared = [onnx.ValueInfoProto.FromString(output.SerializeToString()) for output in model.graph.output]
+    for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
-    inferred = onnx.shape_inference.infer_shapes(known)
-    for output, found in zip(model.graph.output, inferred.graph.output, strict=True):
-        shape, declared = found.type.tensor_type.shape, output.type.tensor_type.shape
-        if len(shape.dim) and len(shape.dim) != len(declared.dim):  # the checker refuses what runtimes only warn of
-            declared.CopyFrom(shape)
+    inferred = onnx.shape_inference.infer_shapes(model)
+    for output, before, found in zip(model.graph.output, declared, inferred.graph.output, strict=True):
+        rank = len(found.type.tensor_type.shape.dim)  # the checker refuses a wrong one, of which runtimes only warn
+        output.CopyFrom(found if rank not in (0, len(before.type.tensor_type.shape.dim)) else before)
     types = {}
     for graph, found in zip(onnx_file.graphs(model.graph), onnx_file.graphs(inferred.graph), strict=True):
         del graph.value_info[:]
@@ -278,8 +260,7 @@ def _types_by_running(model: onnx.ModelProto, known: Mapping[str, int]) -> dict[
     unknown = [name for node in model.graph.node for name in node.output if name and not known.get(name)]
     if not unknown:
         return {}
-    probe = onnx.ModelProto()
-    probe.CopyFrom(onnx_file.without_large_weights(model))
+    probe = onnx.ModelProto.FromString(model.SerializeToString())
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in unknown)
     found = onnx_session.new_session(probe.SerializeToString(), optimize=False).get_outputs()
     return {one.name: FLOAT for one in found if one.type == "tensor(float)"}

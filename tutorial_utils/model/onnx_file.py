@@ -19,11 +19,15 @@ from tutorial_utils.base.errors import ExportError, ModelFileError, PrecisionErr
 
 # Protobuf's limit for a message is 2 GiB. A model above this is written with its weights in a file beside it.
 _LARGEST_FILE = 2**31 - 2**20
-_SMALL = 1024  # bytes of weights that stay where only names and types are asked for: shapes, axes, scales
+_SMALL = 1024  # bytes of weights that stay in the file itself even so
 
 
-def load(onnx_path: str | Path) -> onnx.ModelProto:
-    """Read an ONNX model with its external data, and name each node that has no name of its own (`name_nodes`).
+def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProto:
+    """Read an ONNX model, and name each node that has no name of its own (`name_nodes`).
+
+    Args:
+        onnx_path: The model.
+        external_data: Whether to read the weights that lie in other files, too. They are looked at in any case.
 
     Raises:
         ModelFileError: The file is missing or is not an ONNX model, or its external data is missing or cut short.
@@ -37,17 +41,28 @@ def load(onnx_path: str | Path) -> onnx.ModelProto:
         raise ModelFileError(f"{path.name} is not an ONNX model, or was cut short.", "Export it again.") from error
     if not model.graph.node:
         raise ModelFileError(f"{path.name} holds no operators.", "Export it again.")
-    for tensor in _tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL:
+    for tensor in [one for graph in graphs(model.graph) for one in constants(graph).values()]:
+        if external_data_helper.uses_external_data(tensor):
             _require_external_data(tensor, path)
+    if external_data:
+        load_external_data(model, path)
+    name_nodes(model)
+    return model
+
+
+def load_external_data(model: onnx.ModelProto, onnx_path: str | Path) -> None:
+    """Read the weights of a model that was loaded without its external data.
+
+    Raises:
+        ModelFileError: onnx refuses the file, which is a link to elsewhere, say.
+    """
+    path = Path(onnx_path)
     try:
         external_data_helper.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
         raise ModelFileError(
             f"The external data of {path.name} can't be read: {error}.", "Export it again, with its external data."
         ) from error
-    name_nodes(model)
-    return model
 
 
 def _require_external_data(tensor: TensorProto, path: Path) -> None:
@@ -56,29 +71,22 @@ def _require_external_data(tensor: TensorProto, path: Path) -> None:
     location = Path(entries.location)
     file = path.parent / location
     if location.is_absolute() or ".." in location.parts:
-        raise ModelFileError(
-            f"{path.name} has weights in {location}, outside of its own folder.", "Move the file beside the model."
+        fault = f"has weights in {location}, outside of its own folder"
+    elif not file.is_file():
+        fault = f"has weights in {location}, and there is no such file beside it"
+    else:
+        dtype, size = helper.tensor_dtype_to_np_dtype(tensor.data_type), entries.length or 0
+        if helper.np_dtype_to_tensor_dtype(dtype) == tensor.data_type:  # numpy has it, unlike BF16, FP8 and INT4
+            size = math.prod(tensor.dims) * dtype.itemsize
+        if file.stat().st_size >= (entries.offset or 0) + size and entries.length in (None, size):
+            return
+        fault = (
+            f"wants {size:,} bytes at {entries.offset or 0:,} of {location} for {tensor.name}, and that file is cut short "
+            f"or of another model: it has {file.stat().st_size:,}"
         )
-    if not file.is_file():
-        raise ModelFileError(
-            f"{path.name} has weights in {location}, and there is no such file beside it.",
-            f"Copy {location.name} to where the model is, or export the model again.",
-        )
-    dtype, size = helper.tensor_dtype_to_np_dtype(tensor.data_type), entries.length or 0
-    if helper.np_dtype_to_tensor_dtype(dtype) == tensor.data_type:  # numpy has it, unlike BF16, FP8 and INT4
-        size = math.prod(tensor.dims) * dtype.itemsize
-    if entries.length not in (None, size):
-        raise ModelFileError(
-            f"{path.name} gives {tensor.name} {entries.length:,} bytes of {location}, its shape {size:,}.",
-            "Export the model again.",
-        )
-    end = (entries.offset or 0) + size
-    if file.stat().st_size < end:
-        raise ModelFileError(
-            f"{location} is cut short: it has {file.stat().st_size:,} bytes, and {tensor.name} of {path.name} ends at "
-            f"{end:,}.",
-            f"Copy {location.name} again, or export the model again.",
-        )
+    raise ModelFileError(
+        f"{path.name} {fault}.", f"Copy {location.name} to where the model is, or export the model again."
+    )
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
@@ -124,102 +132,42 @@ def constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
     return found
 
 
-def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    for graph in graphs(model.graph):
-        yield from graph.initializer
-        for attribute in (one for node in graph.node for one in node.attribute):
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
-            yield from attribute.tensors
-
-
-def without_large_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy in which large initializers are inputs: for what asks about types alone, whatever the size is."""
-    copy = _without_initializers(model)
-    copy.ir_version = max(copy.ir_version, 4)  # before, initializers had to be inputs as well
-    declared = {value.name for value in copy.graph.input}
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) <= _SMALL:
-            copy.graph.initializer.append(tensor)
-        elif tensor.name not in declared:
-            copy.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return copy
-
-
-def convert_opset(model: onnx.ModelProto, opset: int) -> None:
-    """Bring a model to another opset by `onnx.version_converter`, whatever the size of its weights is."""
-    if any(entry.domain in ("", "ai.onnx") and entry.version == opset for entry in model.opset_import):
-        return
-    converted = onnx.version_converter.convert_version(without_large_weights(model), opset)
-    large = {tensor.name for tensor in model.graph.initializer if len(tensor.raw_data) > _SMALL}
-    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in large]:
-        model.graph.initializer.remove(tensor)
-    model.graph.initializer.extend(converted.graph.initializer)
-    for value in [value for value in converted.graph.input if value.name in large]:
-        converted.graph.input.remove(value)
-    for field in ("node", "input", "output", "value_info"):
-        model.graph.ClearField(field)
-        getattr(model.graph, field).extend(getattr(converted.graph, field))
-    model.ClearField("opset_import")
-    model.opset_import.extend(converted.opset_import)
-    model.ir_version = converted.ir_version
-
-
-def _without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    for source, target, left_out in ((model, copy, "graph"), (model.graph, copy.graph, "initializer")):
-        for field, value in source.ListFields():
-            if field.name != left_out and hasattr(value, "MergeFrom"):
-                getattr(target, field.name).MergeFrom(value)
-            elif field.name != left_out:
-                setattr(target, field.name, value)
-    return copy
-
-
 def save(model: onnx.ModelProto, onnx_path: str | Path) -> Path:
     """Check a model with `onnx.checker` and write it, replacing an older file only when all went well.
 
-    Weights of more than 2 GB go to a second file, ``model.onnx.data``. An IR version that is newer than the checker is
-    lowered to the newest that it knows: the operators are told by the opset.
+    An IR version that is newer than the checker is lowered to the newest that it knows: operators are told by the
+    opset. A model of more than 2 GB has its weights in a second file, ``model.onnx.data``, and no longer in ``model``.
 
     Raises:
         ExportError: The model is not valid ONNX, or the file can't be written.
     """
     path = Path(onnx_path)
     model.ir_version = min(model.ir_version, onnx.IR_VERSION)
-    is_large = sum(len(tensor.raw_data) for tensor in _tensors(model)) > _LARGEST_FILE
-    # Serialized once, for the check and the file.
-    content = (without_large_weights(model) if is_large else model).SerializeToString()
-    try:
-        onnx.checker.check_model(content, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"{path.name} would not be valid ONNX: {error}.", "Try another opset.") from error
-    if is_large:
-        _write_with_data(model, path)
-    else:
-        with writing(path) as temporary:
-            temporary.write_bytes(content)
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_FILE:
+        return _save_with_data(model, path)
+    content = model.SerializeToString()  # once, for the check and the file
+    _check(content, path.name)
+    with writing(path) as temporary:
+        temporary.write_bytes(content)
     return path
 
 
-def _write_with_data(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model and, beside it, the file of its large initializers."""
-    data_path = path.with_name(f"{path.name}.data")
-    copy = _without_initializers(model)
-    with writing(path) as temporary, writing(data_path) as temporary_data:
+def _save_with_data(model: onnx.ModelProto, path: Path) -> Path:
+    data = path.with_name(f"{path.name}.data")
+    with writing(path) as temporary, writing(data) as temporary_data:
         if path.is_dir():  # seen here, the older data stay, too
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with temporary_data.open("wb") as file:
-            for tensor in model.graph.initializer:
-                if len(tensor.raw_data) <= _SMALL:
-                    copy.graph.initializer.append(tensor)
-                    continue
-                entry = copy.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-                entry.raw_data = b"0"  # `set_external_data` wants some
-                external_data_helper.set_external_data(entry, data_path.name, file.tell(), len(tensor.raw_data))
-                entry.ClearField("raw_data")
-                file.write(tensor.raw_data)
-        temporary.write_bytes(copy.SerializeToString())
+        onnx.save(model, temporary, save_as_external_data=True, location=data.name, size_threshold=_SMALL)
+        _check(str(temporary), path.name)
+        os.replace(temporary.with_name(data.name), temporary_data)
+    return path
+
+
+def _check(model: bytes | str, name: str) -> None:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{name} would not be valid ONNX: {error}.", "Try another opset.") from error
 
 
 def weights(onnx_path: str | Path) -> dict[str, np.ndarray]:
