@@ -25,6 +25,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from onnx import TensorProto, helper, numpy_helper
 from onnxconverter_common import float16
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.transformers import float16 as runtime_float16
 from polygraphy.comparator import RunResults
 from polygraphy.json import save_json
 from small_models import images, options, residual_model, save_paddle
@@ -353,7 +354,34 @@ def bf16_model():
         return onnx.load(half_precision.to_bf16(fp32, Path(folder) / "bf16.onnx"))
 
 
+def same_names():
+    model = residual_model()
+    for node in model.graph.node:
+        node.name = "same"
+    return model
+
+
+def converted_by(library):
+    """Convert a model with a Cast to FLOAT, and check what comes out."""
+    nodes = [helper.make_node("Cast", ["x"], ["a"], to=TensorProto.FLOAT), helper.make_node("Relu", ["a"], ["y"])]
+    model = small_model(nodes, [2, 3])
+    onnx.checker.check_model(library.convert_float_to_float16(model, keep_io_types=True), full_check=True)
+
+
+def check_without_external_data():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(residual_model(), path, save_as_external_data=True, location="weights", size_threshold=0)
+        (Path(folder) / "weights").unlink()
+        onnx.load(path)
+
+
 ONNX_RUNTIME = {
+    "two nodes with same node name": lambda: session(same_names()),
+    "Inferred elem type differs": lambda: converted_by(float16),
+    "must be topologically sorted": lambda: converted_by(runtime_float16),
+    "higher than the checker's": lambda: onnx.checker.check_model(with_ir_version(onnx.IR_VERSION + 1)),
+    "should be stored in": check_without_external_data,
     "Could not find an implementation for Conv": lambda: session(bf16_model()),
     "INVALID_PROTOBUF": lambda: onnxruntime.InferenceSession(residual_model().SerializeToString()[:2000]),
     "Unsupported model IR version": lambda: session(with_ir_version(99)),

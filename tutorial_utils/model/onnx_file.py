@@ -81,11 +81,12 @@ def _require_external_data(tensor: TensorProto, path: Path) -> None:
         if file.stat().st_size >= (entries.offset or 0) + size and entries.length in (None, size):
             return
         fault = (
-            f"wants {size:,} bytes at {entries.offset or 0:,} of {location} for {tensor.name}, and that file is cut short "
-            f"or of another model: it has {file.stat().st_size:,}"
+            f"wants {size:,} bytes at {entries.offset or 0:,} of {location} for {tensor.name}, and that file is cut "
+            f"short or of another model: it has {file.stat().st_size:,}"
         )
     raise ModelFileError(
-        f"{path.name} {fault}.", f"Copy {location.name} to where the model is, or export the model again."
+        f"{path.name} {fault}.",
+        "Export the model again, with its weights in the same folder, or bring the file of weights that belongs to it.",
     )
 
 
