@@ -69,6 +69,11 @@ GRAPHS = {
         " { on = Identity (go) p = MatMul (v, w) next = Tanh (p) }> }", {"w": W},
         {"x": X, "n": np.array(3), "c": np.array(True)},
     ),
+    "branches that use a name for tensors of two types": (
+        "(float[2,8] x, bool c) => (float[2,8] y) { y = If (c) <then_branch = t () => (float[2,8] t)"
+        " { same = Neg (x) t = Relu (same) }, else_branch = e () => (float[2,8] e)"
+        " { same = Cast <to = 7> (x) e = Cast <to = 1> (same) }> }", {}, {"x": X, "c": np.array(True)},
+    ),
     "an operator inside of a branch that has no FP16": (
         "(float[2,8] x, bool c) => (float[2,8] y) { a = Relu (x) y = If (c) <then_branch = t () => (float[2,8] t)"
         " { u = CumSum (a, axis) t = Relu (u) }, else_branch = e () => (float[2,8] e) { e = Neg (a) }> }",

@@ -5,7 +5,7 @@ graph, the bodies of If, Loop and Scan among them, keeps the types of its inputs
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -43,16 +43,16 @@ class Narrowing:
         self.model, self.half, self.kept = model, half, kept
         _plain_constants(model)
         self.opsets = {one.domain.replace("ai.onnx", "") or "": one.version for one in model.opset_import}
-        self.types = _tensor_types(model)
         graphs = list(onnx_file.graphs(model.graph))
+        self.types = _tensor_types(model)  # of each graph, in the same order
         self.constants = {name for graph in graphs for name in onnx_file.constants(graph)}
         self.sizes = _computed_from_sizes(graphs, self.constants)
         self.too_large: dict[str, tuple[float, list[str]]] = {}  # weights, how far they reach, and what reads them
         self.names = {name for graph in graphs for node in graph.node for name in (*node.input, *node.output)}
         self.readers: dict[str, dict[int, list[NodeProto]]] = defaultdict(lambda: defaultdict(list))
-        for graph in graphs:
+        for graph, types in zip(graphs, self.types, strict=True):
             for node in graph.node:
-                narrow, _ = self._narrow(node)
+                narrow, _ = self._narrow(node, types)
                 for name, is_narrow in zip(node.input, narrow, strict=True):
                     self.readers[name][half if is_narrow else FLOAT].append(node)
             for output in graph.output:
@@ -64,7 +64,7 @@ class Narrowing:
         Raises:
             PrecisionError: A weight is NaN, or beyond the largest FP16 number where that number doesn't mean the same.
         """
-        self._convert(self.model.graph, {})
+        self._convert(self.model.graph, {}, iter(self.types))
         if self.too_large:
             name, (largest, _) = next(iter(self.too_large.items()))
             others = f" (and {len(self.too_large) - 1} more)" if len(self.too_large) > 1 else ""
@@ -74,15 +74,15 @@ class Narrowing:
                 f"Keep the nodes that read it in FP32: keep_fp32={readers}.",
             )
 
-    def _narrow(self, node: NodeProto) -> tuple[list[bool], list[bool]]:
+    def _narrow(self, node: NodeProto, types: Mapping[str, int]) -> tuple[list[bool], list[bool]]:
         """Return for each input and output of a node whether it is 16 bits wide in the converted model."""
         inputs, outputs = [False] * len(node.input), [False] * len(node.output)
-        floats = [index for index, name in enumerate(node.input) if self.types.get(name) == FLOAT]
+        floats = [index for index, name in enumerate(node.input) if types.get(name) == FLOAT]
         is_kept = node.name in self.kept or node.op_type in _FP32_OPERATORS
         if is_kept or (node.output and node.output[0] in self.sizes):
             return inputs, outputs
         if node.op_type == "Cast":
-            return inputs, [self.types.get(node.output[0]) == FLOAT]
+            return inputs, [types.get(node.output[0]) == FLOAT]
         schema = _schema(node, self.opsets)
         if schema is None:
             return inputs, outputs
@@ -93,26 +93,28 @@ class Narrowing:
                 inputs[index] = True
                 narrow_kinds.add(parameter.type_str)
         for index, name in enumerate(node.output):
-            if self.types.get(name) == FLOAT:
+            if types.get(name) == FLOAT:
                 kind = schema.outputs[min(index, len(schema.outputs) - 1)].type_str
                 outputs[index] = kind in narrow_kinds
                 if not outputs[index] and not kind.startswith("tensor("):  # an attribute decides, as of random numbers
                     return [False] * len(node.input), [False] * len(node.output)
         return inputs, outputs
 
-    def _convert(self, graph: onnx.GraphProto, outside: Mapping[str, Mapping[int, str]]) -> None:
+    def _convert(
+        self, graph: onnx.GraphProto, outside: Mapping[str, Mapping[int, str]], all_types: Iterator[Mapping[str, int]]
+    ) -> None:
         """Convert a graph, given the tensors outside of it: each one's names, by type."""
+        types = next(all_types)
         tensors = {name: dict(versions) for name, versions in outside.items()}
+        tensors |= {value.name: {types.get(value.name, 0): value.name} for value in graph.input}
         for name, constant in onnx_file.constants(graph).items():
             if constant.data_type == FLOAT:
                 tensors[name] = self._convert_constant(graph, name, constant)
-        for value in graph.input:
-            tensors.setdefault(value.name, {value.type.tensor_type.elem_type: value.name})
         outputs, nodes = {value.name for value in graph.output}, []
         for node in graph.node:
-            narrow_inputs, narrow_outputs = self._narrow(node)
+            narrow_inputs, narrow_outputs = self._narrow(node, types)
             for index, name in enumerate(node.input):
-                if self.types.get(name) == FLOAT:
+                if types.get(name) == FLOAT:
                     versions = tensors[name]
                     wanted = self.half if narrow_inputs[index] else FLOAT
                     if node.op_type in _ANY_TYPE:
@@ -124,12 +126,12 @@ class Narrowing:
                         nodes.append(cast)
                     node.input[index] = versions[wanted]
             for inner in onnx_file.subgraphs(node):
-                self._convert(inner, tensors)
+                self._convert(inner, tensors, all_types)
             if node.op_type == "Cast" and narrow_outputs[0]:
                 next(one for one in node.attribute if one.name == "to").i = self.half
             nodes.append(node)
             for index, name in enumerate(node.output):
-                if self.types.get(name) != FLOAT or node.op_type == "Constant":
+                if types.get(name) != FLOAT or node.op_type == "Constant":
                     continue
                 tensors[name] = {self.half if narrow_outputs[index] else FLOAT: name}
                 if narrow_outputs[index] and name in outputs:
@@ -235,8 +237,13 @@ def _schema(node: NodeProto, opsets: Mapping[str, int]) -> "onnx.defs.OpSchema |
     return found
 
 
-def _tensor_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Add what ONNX infers about tensors to the model's ``value_info``; return the element types by name."""
+def _tensor_types(model: onnx.ModelProto) -> list[dict[str, int]]:
+    """Add what ONNX infers about tensors to the model's ``value_info``.
+
+    Returns:
+        For each graph, as `onnx_file.graphs` gives them, the element types of its tensors and of those outside. Two
+        graphs may have tensors of one name.
+    """
     declared = [onnx.ValueInfoProto.FromString(output.SerializeToString()) for output in model.graph.output]
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
@@ -244,20 +251,30 @@ def _tensor_types(model: onnx.ModelProto) -> dict[str, int]:
     for output, before, found in zip(model.graph.output, declared, inferred.graph.output, strict=True):
         rank = len(found.type.tensor_type.shape.dim)  # the checker refuses a wrong one, of which runtimes only warn
         output.CopyFrom(found if rank not in (0, len(before.type.tensor_type.shape.dim)) else before)
-    types = {}
-    for graph, found in zip(onnx_file.graphs(model.graph), onnx_file.graphs(inferred.graph), strict=True):
-        del graph.value_info[:]
-        graph.value_info.extend(found.value_info)
-        for value in (*found.input, *found.value_info, *found.output):
-            if value.type.tensor_type.elem_type:
-                types[value.name] = value.type.tensor_type.elem_type
-        types |= {name: one.data_type for name, one in onnx_file.constants(graph).items()}
-    return types | _types_by_running(model, types)
+    return list(_types_of(model.graph, inferred.graph, _types_by_running(model, inferred.graph)))
 
 
-def _types_by_running(model: onnx.ModelProto, known: Mapping[str, int]) -> dict[str, int]:
+def _types_of(
+    graph: onnx.GraphProto, inferred: onnx.GraphProto, outside: Mapping[str, int]
+) -> Iterator[dict[str, int]]:
+    types = {**outside, **{name: one.data_type for name, one in onnx_file.constants(graph).items()}}
+    types |= {value.name: kind for value in _values(inferred) if (kind := value.type.tensor_type.elem_type)}
+    del graph.value_info[:]
+    graph.value_info.extend(inferred.value_info)
+    yield types
+    for node, found in zip(graph.node, inferred.node, strict=True):
+        for inner, inferred_inner in zip(onnx_file.subgraphs(node), onnx_file.subgraphs(found), strict=True):
+            yield from _types_of(inner, inferred_inner, types)
+
+
+def _values(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    return [*graph.input, *graph.value_info, *graph.output]
+
+
+def _types_by_running(model: onnx.ModelProto, inferred: onnx.GraphProto) -> dict[str, int]:
     """Ask ONNX Runtime for types that ONNX can't infer: those behind operators of other domains."""
-    unknown = [name for node in model.graph.node for name in node.output if name and not known.get(name)]
+    known = {value.name for value in _values(inferred) if value.type.WhichOneof("value")}
+    unknown = [name for node in model.graph.node for name in node.output if name and name not in known]
     if not unknown:
         return {}
     probe = onnx.ModelProto.FromString(model.SerializeToString())
