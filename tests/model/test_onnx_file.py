@@ -148,3 +148,13 @@ def test_nodes_get_names_of_their_own(tmp_path):
     names = [node.name for node in onnx_file.load(tmp_path / "model.onnx").graph.node]
     assert names == ["node_of_conv0", "a", "a_3", "a_2", "node_of_sum", "a_4", "pool", "flat", "fc"]
     assert names == [node.name for node in onnx_file.load(tmp_path / "model.onnx").graph.node]
+
+
+def test_nodes_are_put_in_order(tmp_path):
+    """ONNX Runtime takes any order; what reads them one after the other doesn't."""
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[2] x, bool c) => (float[2] y) {
+        y = If (c) <then_branch = t () => (float[2] t) { t = Neg (b) }, else_branch = e () => (float[2] e) { e = Abs (a) }>
+        b = Exp (a) a = Relu (x) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    assert [node.op_type for node in onnx_file.load(tmp_path / "model.onnx").graph.node] == ["Relu", "Exp", "If"]
+    half_precision.to_fp16(tmp_path / "model.onnx", tmp_path / "half.onnx")

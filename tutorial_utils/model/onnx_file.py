@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import graphlib
 import itertools
 import math
 import os
@@ -23,7 +24,9 @@ _SMALL = 1024  # bytes of weights that stay in the file itself even so
 
 
 def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProto:
-    """Read an ONNX model, and name each node that has no name of its own (`name_nodes`).
+    """Read an ONNX model, with its nodes in order and a name of its own for each (`name_nodes`).
+
+    ONNX wants a node to stand behind those whose tensors it reads. ONNX Runtime doesn't, and there are such files.
 
     Args:
         onnx_path: The model.
@@ -46,8 +49,24 @@ def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProt
             _require_external_data(tensor, path)
     if external_data:
         load_external_data(model, path)
+    for graph in graphs(model.graph):
+        _sort(graph)
     name_nodes(model)
     return model
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Put nodes behind those whose tensors they, or graphs inside them, read. A graph in order stays as it is."""
+    writers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    inner = [[node for part in subgraphs(node) for one in graphs(part) for node in one.node] for node in graph.node]
+    read = [
+        {name for one in (node, *nodes) for name in one.input} for node, nodes in zip(graph.node, inner, strict=True)
+    ]
+    before = {index: {writers[name] for name in names & writers.keys()} for index, names in enumerate(read)}
+    if any(max(earlier, default=-1) >= index for index, earlier in before.items()):
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+        del graph.node[:]
+        graph.node.extend(nodes[index] for index in graphlib.TopologicalSorter(before).static_order())
 
 
 def load_external_data(model: onnx.ModelProto, onnx_path: str | Path) -> None:
