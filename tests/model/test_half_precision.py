@@ -308,3 +308,18 @@ def test_bf16_weights_are_rounded(tmp_path):
     (weight,) = graph(half_precision.to_bf16(source, tmp_path / "bf16.onnx")).initializer
     assert weight.raw_data == W.astype(ml_dtypes.bfloat16).tobytes()
     assert helper.tensor_dtype_to_string(weight.data_type) == "TensorProto.BFLOAT16"
+
+
+@pytest.mark.parametrize(
+    ("convert", "operator", "opset", "says"),
+    [
+        (half_precision.to_fp16, "com.microsoft.Odd", 17, r"Odd.* is not a registered function/op"),
+        (half_precision.to_bf16, "Relu", 23, "invalid version"),
+    ],
+)
+def test_a_conversion_that_a_library_refuses(convert, operator, opset, says, tmp_path):
+    text = f"(float[2,8] x) => (float[2,8] y) {{ a = {operator} (x) y = Relu (a) }}"
+    with pytest.raises(PrecisionError, match=says) as caught:
+        convert(save(tmp_path / "fp32.onnx", text, opset), tmp_path / "half.onnx")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["fp32.onnx"]

@@ -153,8 +153,17 @@ def test_nodes_get_names_of_their_own(tmp_path):
 def test_nodes_are_put_in_order(tmp_path):
     """ONNX Runtime takes any order; what reads them one after the other doesn't."""
     text = """<ir_version: 8, opset_import: ["": 17]> g (float[2] x, bool c) => (float[2] y) {
-        y = If (c) <then_branch = t () => (float[2] t) { t = Neg (b) }, else_branch = e () => (float[2] e) { e = Abs (a) }>
+        y = If (c) <then_branch = t () => (float[2] t) { t = Neg (b) },
+                    else_branch = e () => (float[2] e) { e = Abs (a) }>
         b = Exp (a) a = Relu (x) }"""
     onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
     assert [node.op_type for node in onnx_file.load(tmp_path / "model.onnx").graph.node] == ["Relu", "Exp", "If"]
     half_precision.to_fp16(tmp_path / "model.onnx", tmp_path / "half.onnx")
+
+
+def test_nodes_in_a_circle(tmp_path):
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) {
+        a = Add (b, x) b = Relu (a) y = Neg (b) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    with pytest.raises(ModelFileError, match="read each other's tensors in a circle"):
+        onnx_file.load(tmp_path / "model.onnx")

@@ -77,7 +77,7 @@ def _converted(onnx_path: str | Path, target_path: str | Path, half: int, keep_f
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise PrecisionError(
             f"{name} can't be converted to 16 bits: {reason}.",
-            "Convert the original FP32 model, not one that was converted or quantized before.",
+            f"Export it again, with opset {_BF16_OPSET} or an earlier one and operators that ONNX Runtime knows.",
         ) from error
     return onnx_file.save(model, target_path)
 

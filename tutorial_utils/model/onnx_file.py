@@ -49,8 +49,13 @@ def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProt
             _require_external_data(tensor, path)
     if external_data:
         load_external_data(model, path)
-    for graph in graphs(model.graph):
-        _sort(graph)
+    try:
+        for graph in graphs(model.graph):
+            _sort(graph)
+    except graphlib.CycleError as error:
+        raise ModelFileError(
+            f"In {path.name}, nodes read each other's tensors in a circle.", "Export it again."
+        ) from error
     name_nodes(model)
     return model
 
@@ -58,15 +63,16 @@ def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProt
 def _sort(graph: onnx.GraphProto) -> None:
     """Put nodes behind those whose tensors they, or graphs inside them, read. A graph in order stays as it is."""
     writers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    inner = [[node for part in subgraphs(node) for one in graphs(part) for node in one.node] for node in graph.node]
-    read = [
-        {name for one in (node, *nodes) for name in one.input} for node, nodes in zip(graph.node, inner, strict=True)
-    ]
-    before = {index: {writers[name] for name in names & writers.keys()} for index, names in enumerate(read)}
+    before = {index: {writers[name] for name in _read(node) & writers.keys()} for index, node in enumerate(graph.node)}
     if any(max(earlier, default=-1) >= index for index, earlier in before.items()):
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
         del graph.node[:]
         graph.node.extend(nodes[index] for index in graphlib.TopologicalSorter(before).static_order())
+
+
+def _read(node: onnx.NodeProto) -> set[str]:
+    """Return the names that a node and those inside of it read."""
+    return set(node.input).union(*(_read(one) for inner in subgraphs(node) for one in inner.node))
 
 
 def load_external_data(model: onnx.ModelProto, onnx_path: str | Path) -> None:
@@ -187,7 +193,8 @@ def _check(model: bytes | str, name: str) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"{name} would not be valid ONNX: {error}.", "Try another opset.") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ExportError(f"{name} would not be valid ONNX: {reason}.", "Try another opset.") from error
 
 
 def weights(onnx_path: str | Path) -> dict[str, np.ndarray]:
