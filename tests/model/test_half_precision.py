@@ -110,8 +110,8 @@ GRAPHS = {
         {"zero": np.float32(0)}, {"x": X},
     ),
     "names that the casts would have": (
-        "(float[2,8] x) => (float[2,8] y) { x_cast_to_node_of_x_cast_to_y = Relu (x) x_cast_to_y = Neg (x)"
-        " y = Add (x_cast_to_y, x_cast_to_node_of_x_cast_to_y) }", {}, {"x": X},
+        "(float[2,8] x) => (float[2,8] y) { a = Relu (x) x_cast_to_node_of_a = Neg (x)"
+        " y = Add (a, x_cast_to_node_of_a) }", {}, {"x": X},
     ),
     "a sequence": (
         "(float[2,8] x) => (float[2,8] y) { s = SequenceConstruct (x, x) a = ConcatFromSequence <axis = 1> (s)"
@@ -264,6 +264,19 @@ def test_sizes_and_positions_are_computed_in_fp32(tmp_path):
     y, z = run(half, x=np.zeros((1, 4097), np.float32))
     assert y.shape == (1, 4097)
     assert z[-1] == 4096 == len(z) - 1
+    found = types(half)  # ONNX Runtime computes in FP32 all the same, where casts meet
+    assert {found[name] for name in "fgr"} == {TensorProto.FLOAT}
+
+
+def test_scales_and_region_of_a_resize_stay_fp32(tmp_path):
+    mode = 'mode = "linear", coordinate_transformation_mode = "tf_crop_and_resize"'
+    text = f"(float[1,1,8,8] x) => (float[1,1,H,V] y) {{ y = Resize <{mode}> (x, roi, scales) }}"
+    region = np.float32([0, 0, 0.1, 0.1, 1, 1, 0.9, 0.9])
+    source = save(tmp_path / "fp32.onnx", text, roi=region, scales=np.float32([1, 1, 4 / 3, 4 / 3]))
+    half = half_precision.to_fp16(source, tmp_path / "fp16.onnx")
+    assert {one.data_type for one in graph(half).initializer} == {TensorProto.FLOAT}
+    x = RANDOM.standard_normal((1, 1, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(run(half, x=x)[0], run(source, x=x)[0], rtol=1e-2, atol=1e-2)
 
 
 def test_weights_that_are_inputs_too(tmp_path):
