@@ -215,7 +215,8 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
         path = Path(folder) / "folded.onnx"
         onnx_session.new_session(model.SerializeToString(), optimize="basic", optimized_path=path)
         result = onnx.load(path)
-    for entry in [entry for entry in result.opset_import if entry.domain]:
+    used = {node.domain for node in result.graph.node}
+    for entry in [entry for entry in result.opset_import if entry.domain and entry.domain not in used]:
         result.opset_import.remove(entry)  # ONNX Runtime's own, which it always adds
     return result
 

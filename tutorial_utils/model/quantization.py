@@ -1,176 +1,123 @@
-"""FP32 ONNX to its INT8 and FP8 variants: QuantizeLinear and DequantizeLinear around what is computed with 8 bits."""
+"""FP32 ONNX to its INT8 and FP8 variants: activations' ranges from calibration with ONNX Runtime, and Q/DQ by `qdq`."""
 
 import contextlib
 import io
-import logging
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal, get_args
 
-import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tutorial_utils.base import shapes
-from tutorial_utils.base.errors import CalibrationError, PrecisionError
-from tutorial_utils.model import onnx_file
+from tutorial_utils.base import onnx_session
+from tutorial_utils.base.errors import CalibrationError, CourseError, PrecisionError
+from tutorial_utils.model import calibration_inputs, onnx_file, qdq
+from tutorial_utils.model.calibration_inputs import Arrays, Feed
 from tutorial_utils.model.number_formats import FP8, INT8
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 
-# Operators whose inputs are quantized: those that TensorRT has INT8 tensor-core kernels for.
-_QUANTIZED_OPERATORS = ["Conv", "Gemm", "MatMul"]
+_INT8_OPSET = 13  # the first in which DequantizeLinear knows scales per channel
 _FP8_OPSET = 19  # the first in which QuantizeLinear knows FP8
+_IR_VERSION = 7  # of opset 13
+# Operators of quantized models, ONNX's and ONNX Runtime's, begin with one of these.
+_OF_QUANTIZED = (
+    "Quantize",
+    "Dequantize",
+    "DynamicQuantize",
+    "QLinear",
+    "QGemm",
+    "ConvInteger",
+    "MatMulI",
+    "MatMulNBits",
+)
 
 
 def to_int8(
     onnx_path: str | Path,
     target_path: str | Path,
-    images: np.ndarray | None,
+    images: Arrays,
     *,
     method: CalibrationMethod = "minmax",
     per_channel: bool = True,
     batch_size: int = 64,
+    exclude: Iterable[str] = (),
 ) -> Path:
     """Quantize the inputs and weights of convolutions and matrix products to INT8, with ranges from real images.
 
     The result holds QuantizeLinear and DequantizeLinear nodes (Q/DQ), in the form that TensorRT accepts: symmetric, so
     without zero points; weights per output channel; biases not quantized; activations quantized at the inputs of a
-    layer only, so that TensorRT can fuse what follows the layer.
+    layer only, so that TensorRT can fuse what follows the layer. `coverage` reads what was quantized; what wasn't,
+    and isn't named in ``exclude``, is warned of.
 
     Args:
-        onnx_path: The FP32 model. It has one input.
+        onnx_path: The FP32 model. An opset below 13 becomes 13.
         target_path: Where to write the quantized model. It is returned.
-        images: Calibration images, float32, shape ``[N, ...]`` as the model's input.
+        images: Calibration images, float32, shape ``[N, ...]`` as the model's input; or arrays by input name, as
+            `calibration_inputs.feeds` takes them.
         method: How ranges are chosen from the values seen.
         per_channel: One scale for each output channel of a weight, instead of one for the whole weight.
         batch_size: The most images in one calibration step; a model with a static batch takes its own.
+        exclude: Names of nodes that stay in FP32 and read FP32.
 
     Raises:
-        CalibrationError: There are no images, they don't fit the model's input, or the method is unknown.
-        PrecisionError: The model can't be quantized.
+        CalibrationError: There are no images, they don't fit the model's inputs, or the method is unknown.
+        PrecisionError: The model can't be quantized, or nothing in it; or it lacks a node named in ``exclude``.
     """
     if method not in get_args(CalibrationMethod):
         known = ", ".join(get_args(CalibrationMethod))
         raise CalibrationError(f"There is no calibration method {method!r}.", f"Choose one of {known}.")
+    name = Path(onnx_path).name
     model = onnx_file.load(onnx_path)
-    name, static_batch = _check_calibration_images(model, images)
-    onnx_file.require_fp32(model, Path(onnx_path).name)
-    # Equal batches, the largest: ONNX Runtime stacks activations in entropy calibration.
-    batch = static_batch or max(size for size in range(1, batch_size + 1) if len(images) % size == 0)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        try:
-            result = _quantize(Path(onnx_path), Path(folder), _ImageReader(name, images, batch), method, per_channel)
-        except Exception as error:
+    _require_unquantized(model, name)
+    feeds = calibration_inputs.feeds(model, images, batch_size)
+    excluded = _existing(set(exclude), model, name)
+    with _own_errors(name):
+        exact = _run(model, feeds[0], name)
+        model = _prepared(model)
+        if not _close(_run(model, feeds[0], name), exact, tolerance=1e-3):
             raise PrecisionError(
-                f"{Path(onnx_path).name} can't be quantized: {error}.",
-                "Quantize the original FP32 model, of opset 13 or later.",
-            ) from error
-    return onnx_file.save(result, target_path)
+                f"{name} gives other answers in opset {_INT8_OPSET} with its constants folded.",
+                f"Export it with opset {_INT8_OPSET} or later.",
+            )
+        nodes, left = qdq.choose(model.graph, excluded)
+        largest = _largest_magnitudes(model, feeds, method, name) if nodes else {}
+        ranged = largest.keys() | {weight.name for weight in model.graph.initializer}
+        left += [(node.op_type, "no finite range was seen") for node in nodes if not ranged.issuperset(node.input[:2])]
+        nodes = [node for node in nodes if ranged.issuperset(node.input[:2])]
+        found = qdq.Coverage.of(nodes, left)
+        if not nodes:
+            why = found.left_out() or f"it has no {', '.join(qdq.OPERATORS)}"
+            raise PrecisionError(f"Nothing in {name} can be quantized to INT8: {why}.", "Convert it to FP16 or BF16.")
+        qdq.quantize(model.graph, nodes, largest, INT8, per_channel=per_channel, exact=excluded)
+        if not _close(_run(model, feeds[0], name), exact, tolerance=np.inf):
+            raise PrecisionError(f"{name} gives infinite or undefined numbers in INT8.", "Convert it to FP16 or BF16.")
+    found.write(model)
+    if any(reason != qdq.EXCLUDED for _, reason in left):
+        warnings.warn(f"{name} is not quantized throughout. {found}.", stacklevel=2)
+    return onnx_file.save(model, target_path)
 
 
-def _quantize(
-    onnx_path: Path, folder: Path, reader: "_ImageReader", method: CalibrationMethod, per_channel: bool
-) -> onnx.ModelProto:
-    """Calibrate and quantize with ONNX Runtime's parts.
+def coverage(onnx_path: str | Path) -> qdq.Coverage:
+    """Return what `to_int8` or `to_fp8` quantized in a file that it wrote, and what not.
 
-    Its `quantize_static` is these same steps, but gives entropy calibration 128 bins for 128 levels, so that there is
-    only one threshold to choose. The search takes time with the square of the bins: 512 are a compromise.
+    Raises:
+        PrecisionError: Neither of them wrote it.
     """
-    from onnxruntime.quantization import CalibrationMethod as Method
-    from onnxruntime.quantization import QuantType, create_calibrator
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-
-    methods = {
-        "minmax": (Method.MinMax, {}),
-        "entropy": (Method.Entropy, {"num_bins": 512, "num_quantized_bins": 128}),
-        "percentile": (Method.Percentile, {"num_bins": 2048, "percentile": 99.99}),
-    }
-    calibrate_method, options = methods[method]
-    # Batch norms are folded into convolutions first: a Q/DQ pair between them would keep TensorRT from it.
-    folded = onnx.shape_inference.infer_shapes(onnx_file.folded(onnx.load(onnx_path)))
-    onnx.save(folded, folder / "folded.onnx")
-    calibrator = create_calibrator(
-        folder / "folded.onnx",
-        _QUANTIZED_OPERATORS,
-        augmented_model_path=str(folder / "augmented.onnx"),
-        calibrate_method=calibrate_method,
-        extra_options={"symmetric": True, **options},
-    )
-    calibrator.collect_data(reader)
-    quantizer = QDQQuantizer(
-        folded,
-        per_channel,
-        reduce_range=False,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QInt8,
-        tensors_range=calibrator.compute_data(),
-        nodes_to_quantize=[],  # all of the operators below
-        nodes_to_exclude=[],
-        op_types_to_quantize=_QUANTIZED_OPERATORS,
-        extra_options={
-            "ActivationSymmetric": True,  # TensorRT refuses zero points other than 0
-            "WeightSymmetric": True,
-            "QuantizeBias": False,  # TensorRT refuses INT32 inputs of DequantizeLinear
-            "OpTypesToExcludeOutputQuantization": _QUANTIZED_OPERATORS,
-        },
-    )
-    quantizer.quantize_model()
-    quantizer.model.topological_sort()
-    return quantizer.model.model
-
-
-def _check_calibration_images(model: onnx.ModelProto, images: np.ndarray | None) -> tuple[str, int]:
-    """Return the name of the model's input, and its batch size or 0 for a dynamic one, if the images fit it."""
-    value = model.graph.input[0]
-    shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]  # 0 for a dynamic dimension
-    if images is None or len(images) == 0:
-        raise CalibrationError(
-            "INT8 needs calibration images and got none.",
-            "Pass some hundred training images, for example data.calibration_images(...).",
+    found = qdq.Coverage.read(onnx_file.load(onnx_path))
+    if found is None:
+        raise PrecisionError(
+            f"{Path(onnx_path).name} doesn't say what is quantized in it.", "Pass a file that to_int8 or to_fp8 wrote."
         )
-    fits = shapes.fits(images.shape[1:], shape[1:])
-    if fits and shape[0] and len(images) % shape[0]:
-        raise CalibrationError(
-            f"The input {value.name} takes batches of exactly {shape[0]}, and {len(images)} images don't fill them.",
-            f"Pass a multiple of {shape[0]} images.",
-        )
-    if not fits or images.dtype != np.float32 or not np.isfinite(images).all():
-        wanted = ", ".join(str(size or "any") for size in shape)
-        raise CalibrationError(
-            f"The calibration images ({images.dtype}, shape {images.shape}) don't fit the input {value.name} "
-            f"(finite float32, shape [{wanted}]).",
-            "Preprocess them exactly as for inference.",
-        )
-    return value.name, shape[0]
-
-
-class _ImageReader:
-    """Hands calibration images to ONNX Runtime batch by batch (its CalibrationDataReader interface)."""
-
-    def __init__(self, name: str, images: np.ndarray, batch_size: int):
-        self._batches = iter([{name: batch} for batch in np.split(images, len(images) // batch_size)])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._batches, None)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what ONNX Runtime's quantizer logs and prints: calls for steps which were taken, and its progress."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
+    return found
 
 
 def to_fp8(fp32_path: str | Path, int8_path: str | Path, target_path: str | Path) -> Path:
-    """Write the FP8 (E4M3) variant of a model: the graph of its INT8 variant with the other 8-bit type.
+    """Write the FP8 (E4M3) variant of a model: what is quantized in its INT8 variant, with the other 8-bit type.
 
     The calibrated range of each activation stays; one scale for each weight, as TensorRT wants it for FP8.
 
@@ -182,34 +129,162 @@ def to_fp8(fp32_path: str | Path, int8_path: str | Path, target_path: str | Path
     Raises:
         PrecisionError: The second model is not the INT8 variant of the first.
     """
-    model = onnx.version_converter.convert_version(onnx_file.load(int8_path), _FP8_OPSET)
-    del model.graph.value_info[:]  # they name the old type
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    folded = {one.name: one for one in onnx_file.folded(onnx_file.load(fp32_path)).graph.initializer}
-    quantizers = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    new: dict[str, onnx.TensorProto] = {}
-    for node in quantizers:
-        values, scale, zero_point = node.input
-        if values in constants:  # DequantizeLinear of a weight
-            name = values.removesuffix("_quantized")
-            if name not in folded:
-                raise PrecisionError(
-                    f"{Path(int8_path).name} is not the INT8 variant of {Path(fp32_path).name}: {values} differs.",
-                    "Pass the model and what to_int8 made of it.",
-                )
-            weight = numpy_helper.to_array(folded[name])
-            new_scale = np.abs(weight).max() / np.float32(FP8.largest)
-            new[values] = _fp8(values, weight / new_scale)
-            del node.attribute[:]  # the axis of scales per channel
-        else:
-            new_scale = numpy_helper.to_array(constants[scale]) * np.float32(INT8.largest / FP8.largest)
-        new[scale] = numpy_helper.from_array(np.asarray(new_scale, np.float32).reshape(()), scale)
-        new[zero_point] = _fp8(zero_point, np.zeros((), np.float32))
-    for name, tensor in new.items():
-        constants[name].CopyFrom(tensor)
+    name = Path(fp32_path).name
+    model, int8, found = onnx_file.load(fp32_path), onnx_file.load(int8_path), coverage(int8_path)
+    constants = {tensor.name: tensor for tensor in int8.graph.initializer}
+    scales = {node.input[0]: constants[node.input[1]] for node in int8.graph.node if node.op_type == "QuantizeLinear"}
+    largest = {tensor: INT8.largest * float(numpy_helper.to_array(scale)) for tensor, scale in scales.items()}
+    dequantized = {node.output[0] for node in int8.graph.node if node.op_type == "DequantizeLinear"}
+    quantized = {node.name for node in int8.graph.node if dequantized.issuperset(node.input[:2])}
+    with _own_errors(name):
+        model = _with_types(onnx_file.with_opset(_prepared(model), _FP8_OPSET))
+        exact = {node.name for node in model.graph.node if node.op_type in qdq.OPERATORS} - quantized
+        nodes, _ = qdq.choose(model.graph, exact)
+        weights = {weight.name for weight in model.graph.initializer if f"{weight.name}_quantized" in constants}
+        if not nodes or not all((largest.keys() | weights).issuperset(node.input[:2]) for node in nodes):
+            raise PrecisionError(
+                f"{Path(int8_path).name} is not the INT8 variant of {name}.",
+                "Pass the model and what to_int8 made of it.",
+            )
+        qdq.quantize(model.graph, nodes, largest, FP8, per_channel=False, exact=exact)
+    found.write(model)
     return onnx_file.save(model, target_path)
 
 
-def _fp8(name: str, values: np.ndarray) -> onnx.TensorProto:
-    raw = values.astype(ml_dtypes.float8_e4m3fn).tobytes()
-    return helper.make_tensor(name, TensorProto.FLOAT8E4M3FN, values.shape, raw, raw=True)
+def _require_unquantized(model: onnx.ModelProto, name: str) -> None:
+    onnx_file.require_fp32(model, name)
+    operators = {node.op_type for graph in onnx_file.graphs(model.graph) for node in graph.node}
+    found = sorted(operator for operator in operators if operator.startswith(_OF_QUANTIZED))
+    if found:
+        raise PrecisionError(f"{name} is quantized already: it has {', '.join(found)}.", "Start from the FP32 model.")
+
+
+def _existing(names: set[str], model: onnx.ModelProto, file_name: str) -> set[str]:
+    """Return names of nodes, with those that ONNX Runtime gives them where it makes a product and a sum one node."""
+    unknown = sorted(names - {node.name for node in model.graph.node})
+    if unknown:
+        raise PrecisionError(
+            f"{file_name} has no node {', '.join(unknown[:3])} that could stay in FP32.",
+            "Give names of nodes, not of tensors: node.name for node in model.graph.node.",
+        )
+    return names | {f"{name}/MatMulAddFusion" for name in names}
+
+
+def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with an opset that knows scales per channel, batch norms folded, and the types of all tensors.
+
+    A Q/DQ pair between a convolution and its batch norm would keep TensorRT from folding them. ONNX Runtime folds them,
+    and makes constants initializers; a weight that is an input as well would be none to it.
+    """
+    weights = {weight.name for weight in model.graph.initializer}
+    for value in [value for value in model.graph.input if value.name in weights]:
+        model.graph.input.remove(value)
+    model.ir_version = max(model.ir_version, _IR_VERSION)
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < _INT8_OPSET:
+        try:
+            model = onnx_file.with_opset(model, _INT8_OPSET)
+        except Exception as error:
+            raise PrecisionError(
+                f"INT8 needs opset {_INT8_OPSET}, and onnx can't raise opset {opset} to it: {_first_line(error)}.",
+                f"Export the model with opset {_INT8_OPSET} or later.",
+            ) from error
+        del model.graph.value_info[:]  # the converter gives a tensor of unknown rank the rank 0
+    return _with_types(onnx_file.folded(model))
+
+
+def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with its tensors' types. ONNX Runtime knows them behind its own operators, and onnx doesn't."""
+    model = onnx.shape_inference.infer_shapes(model)
+    known = {one.name for one in (*model.graph.input, *model.graph.value_info, *model.graph.initializer)}
+    unknown = {name for node in model.graph.node if node.op_type in qdq.OPERATORS for name in node.input[:2]} - known
+    if unknown:
+        probe = onnx.ModelProto()
+        probe.CopyFrom(model)
+        probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(unknown))
+        for found in onnx_session.new_session(probe.SerializeToString(), optimize=False).get_outputs():
+            if found.name in unknown and found.type == "tensor(float)":
+                model.graph.value_info.append(helper.make_tensor_value_info(found.name, TensorProto.FLOAT, found.shape))
+    return model
+
+
+def _largest_magnitudes(
+    model: onnx.ModelProto, feeds: list[Feed], method: CalibrationMethod, name: str
+) -> dict[str, float]:
+    """Return the largest magnitude that isn't to be cut off, for each activation that has a finite one.
+
+    ONNX Runtime gives entropy calibration 128 bins for 128 levels, so that there is only one threshold to choose. The
+    search takes time with the square of the bins: 512 are a compromise.
+    """
+    from onnxruntime.quantization import calibrate
+
+    make, options = {
+        "minmax": (calibrate.MinMaxCalibrater, {}),
+        "entropy": (calibrate.EntropyCalibrater, {"num_bins": 512, "num_quantized_bins": 128}),
+        "percentile": (calibrate.PercentileCalibrater, {"num_bins": 2048, "percentile": 99.99}),
+    }[method]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),  # it prints how far it is
+        warnings.catch_warnings(action="ignore", category=RuntimeWarning),  # NumPy's, of ranges that aren't finite
+    ):
+        path, augmented = Path(folder, "model.onnx"), Path(folder, "augmented.onnx")
+        onnx.save(model, path)
+        calibrator = make(path, qdq.OPERATORS, str(augmented), symmetric=True, **options)
+        calibrator.augment_graph()
+        calibrator.infer_session = onnx_session.new_session(augmented, optimize=False)
+        left = iter(feeds)
+        with _input_errors(name):
+            calibrator.collect_data(SimpleNamespace(get_next=lambda: next(left, None)))
+        ranges = {tensor: float(np.max(one.range_value[1])) for tensor, one in calibrator.compute_data().items()}
+    return {tensor: largest for tensor, largest in ranges.items() if np.isfinite(largest)}
+
+
+def _run(model: onnx.ModelProto, feed: Feed, name: str) -> list[np.ndarray]:
+    import onnxruntime
+
+    session, silent = onnx_session.new_session(model.SerializeToString()), onnxruntime.RunOptions()
+    silent.log_severity_level = 4  # what is raised says it
+    with _input_errors(name):
+        return session.run(None, feed, silent)
+
+
+def _close(answers: list[np.ndarray], exact: list[np.ndarray], tolerance: float) -> bool:
+    """Return whether answers are finite where exact ones are, and as close to them, as a part of the largest."""
+    for answer, right in zip(answers, exact, strict=True):
+        if right.dtype.kind == "f" and right.shape == answer.shape:
+            finite = np.isfinite(right)
+            allowed = tolerance * np.abs(right[finite]).max(initial=1e-30)
+            if not (np.isfinite(answer[finite]).all() and (np.abs(answer - right)[finite] <= allowed).all()):
+                return False
+    return True
+
+
+@contextlib.contextmanager
+def _own_errors(name: str) -> Iterator[None]:
+    """Raise other libraries' exceptions, which have no common base class, as PrecisionError."""
+    try:
+        yield
+    except CourseError:
+        raise
+    except Exception as error:
+        raise PrecisionError(
+            f"{name} can't be quantized: {_first_line(error)}.", "Convert it to FP16 or BF16, or export it again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _input_errors(name: str) -> Iterator[None]:
+    """Raise what goes wrong while a model runs as CalibrationError."""
+    try:
+        yield
+    except Exception as error:
+        raise CalibrationError(
+            f"ONNX Runtime can't run {name} on the calibration images: {_first_line(error)}.",
+            "Pass what the model takes: ids within its vocabulary, sizes that its strides divide.",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return text.partition("returned while running ")[2] or text  # ONNX Runtime's codes stand before
