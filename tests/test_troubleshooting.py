@@ -131,6 +131,23 @@ def per_channel_model(opset):
     return small_model(nodes, [1, 3, 8, 8], weight, scale, opset=opset)
 
 
+def dequantized_product(scale):
+    """Return x times a quantized weight of three dimensions, [4, 3, 2], which has the scale or scales."""
+    scale = np.asarray(scale, np.float32)
+    constants = {
+        "one": np.float32(1), "zero": np.int8(0), "w": np.ones((4, 3, 2), np.int8),
+        "scale": scale, "zeros": np.zeros(scale.shape, np.int8),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "one", "zero"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "scale", "zeros"], ["e"], axis=2),
+        helper.make_node("MatMul", ["d", "e"], ["y"]),
+    ]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    return small_model(nodes, [4, 5, 3], *tensors)
+
+
 def quantized_model(folder, **changes):
     """Return the residual model as ONNX Runtime's quantizer makes it by default, but for the changes."""
 
@@ -183,6 +200,7 @@ UNPARSED = {
     "was not found in plugin registry": lambda folder: model_of("NonZero"),
     "input has type Int32 but must have type": quantized_model,
     "Non-zero zero point is not supported": asymmetric_model,
+    "Scale coefficients must all be positive": lambda folder: dequantized_product(0),
     "Failed to parse the ONNX model": lambda folder: residual_model().SerializeToString()[:2000],
 }
 
@@ -386,6 +404,9 @@ ONNX_RUNTIME = {
     "INVALID_PROTOBUF": lambda: onnxruntime.InferenceSession(residual_model().SerializeToString()[:2000]),
     "Unsupported model IR version": lambda: session(with_ir_version(99)),
     "Unrecognized attribute: axis for operator DequantizeLinear": lambda: session(per_channel_model(opset=12)),
+    "b zero point is not valid": lambda: session(dequantized_product([1, 1])).run(
+        None, {"x": np.ones((4, 5, 3), np.float32)}
+    ),
     "is not a registered function/op": lambda: session(model_of("Odd", "my.domain")),
     "Unexpected input data type": lambda: session(residual_model()).run(None, {"x": images(1).astype(np.float64)}),
     "Got invalid dimensions for input": lambda: session(residual_model()).run(None, {"x": images(1)[:, :, 16:]}),
