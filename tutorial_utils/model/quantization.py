@@ -24,6 +24,7 @@ CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 _INT8_OPSET = 13  # the first in which DequantizeLinear knows scales per channel
 _FP8_OPSET = 19  # the first in which QuantizeLinear knows FP8
 _IR_VERSION = 7  # of opset 13
+_LARGE_ERROR = 0.5  # relative, of the answers: rounding to 8 bits makes a few percent where it does well
 # Operators of quantized models, ONNX's and ONNX Runtime's, begin with one of these.
 _OF_QUANTIZED = (
     "Quantize",
@@ -51,8 +52,8 @@ def to_int8(
 
     The result holds QuantizeLinear and DequantizeLinear nodes (Q/DQ), in the form that TensorRT accepts: symmetric, so
     without zero points; weights per output channel; biases not quantized; activations quantized at the inputs of a
-    layer only, so that TensorRT can fuse what follows the layer. `coverage` reads what was quantized; what wasn't,
-    and isn't named in ``exclude``, is warned of.
+    layer only, so that TensorRT can fuse what follows the layer. `coverage` reads what was quantized. A warning
+    tells what wasn't and isn't named in ``exclude``, and answers that are far from FP32's.
 
     Args:
         onnx_path: The FP32 model. An opset below 13 becomes 13.
@@ -79,7 +80,7 @@ def to_int8(
     with _own_errors(name):
         exact = _run(model, feeds[0], name)
         model = _prepared(model)
-        if not _close(_run(model, feeds[0], name), exact, tolerance=1e-3):
+        if _relative_error(_run(model, feeds[0], name), exact) > 1e-3:
             raise PrecisionError(
                 f"{name} gives other answers in opset {_INT8_OPSET} with its constants folded.",
                 f"Export it with opset {_INT8_OPSET} or later.",
@@ -94,11 +95,12 @@ def to_int8(
             why = found.left_out() or f"it has no {', '.join(qdq.OPERATORS)}"
             raise PrecisionError(f"Nothing in {name} can be quantized to INT8: {why}.", "Convert it to FP16 or BF16.")
         qdq.quantize(model.graph, nodes, largest, INT8, per_channel=per_channel, exact=excluded)
-        if not _close(_run(model, feeds[0], name), exact, tolerance=np.inf):
-            raise PrecisionError(f"{name} gives infinite or undefined numbers in INT8.", "Convert it to FP16 or BF16.")
-    found.write(model)
+        error = _relative_error(_run(model, feeds[0], name), exact)
+    if error > _LARGE_ERROR:
+        warnings.warn(f"INT8 changes the answers of {name} by {error:.0%} on its own calibration images.", stacklevel=2)
     if any(reason != qdq.EXCLUDED for _, reason in left):
         warnings.warn(f"{name} is not quantized throughout. {found}.", stacklevel=2)
+    found.write(model)
     return onnx_file.save(model, target_path)
 
 
@@ -137,7 +139,9 @@ def to_fp8(fp32_path: str | Path, int8_path: str | Path, target_path: str | Path
     dequantized = {node.output[0] for node in int8.graph.node if node.op_type == "DequantizeLinear"}
     quantized = {node.name for node in int8.graph.node if dequantized.issuperset(node.input[:2])}
     with _own_errors(name):
-        model = _with_types(onnx_file.with_opset(_prepared(model), _FP8_OPSET))
+        model = _prepared(model)
+        onnx_file.convert_opset(model, _FP8_OPSET)
+        model = _with_types(model)
         exact = {node.name for node in model.graph.node if node.op_type in qdq.OPERATORS} - quantized
         nodes, _ = qdq.choose(model.graph, exact)
         weights = {weight.name for weight in model.graph.initializer if f"{weight.name}_quantized" in constants}
@@ -183,18 +187,18 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset < _INT8_OPSET:
         try:
-            model = onnx_file.with_opset(model, _INT8_OPSET)
+            onnx_file.convert_opset(model, _INT8_OPSET)
         except Exception as error:
             raise PrecisionError(
                 f"INT8 needs opset {_INT8_OPSET}, and onnx can't raise opset {opset} to it: {_first_line(error)}.",
                 f"Export the model with opset {_INT8_OPSET} or later.",
             ) from error
-        del model.graph.value_info[:]  # the converter gives a tensor of unknown rank the rank 0
     return _with_types(onnx_file.folded(model))
 
 
 def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with its tensors' types. ONNX Runtime knows them behind its own operators, and onnx doesn't."""
+    del model.graph.value_info[:]  # onnx's version converter writes rank 0 for an unknown one
     model = onnx.shape_inference.infer_shapes(model)
     known = {one.name for one in (*model.graph.input, *model.graph.value_info, *model.graph.initializer)}
     unknown = {name for node in model.graph.node if node.op_type in qdq.OPERATORS for name in node.input[:2]} - known
@@ -249,15 +253,15 @@ def _run(model: onnx.ModelProto, feed: Feed, name: str) -> list[np.ndarray]:
         return session.run(None, feed, silent)
 
 
-def _close(answers: list[np.ndarray], exact: list[np.ndarray], tolerance: float) -> bool:
-    """Return whether answers are finite where exact ones are, and as close to them, as a part of the largest."""
-    for answer, right in zip(answers, exact, strict=True):
-        if right.dtype.kind == "f" and right.shape == answer.shape:
-            finite = np.isfinite(right)
-            allowed = tolerance * np.abs(right[finite]).max(initial=1e-30)
-            if not (np.isfinite(answer[finite]).all() and (np.abs(answer - right)[finite] <= allowed).all()):
-                return False
-    return True
+def _relative_error(answers: list[np.ndarray], exact: list[np.ndarray]) -> float:
+    """Return the L2 norm of the difference over that of the exact answers, infinite where only these are finite."""
+    pairs = [(one, right) for one, right in zip(answers, exact, strict=True) if right.dtype.kind == "f"]
+    differences = [
+        one[np.isfinite(right)] - right[np.isfinite(right)] for one, right in pairs if one.shape == right.shape
+    ]
+    norm = np.linalg.norm([np.linalg.norm(one.astype(np.float64)) for one in differences])
+    size = np.linalg.norm([np.linalg.norm(right[np.isfinite(right)].astype(np.float64)) for _, right in pairs])
+    return float(norm / max(size, 1e-6)) if np.isfinite(norm) else np.inf
 
 
 @contextlib.contextmanager
