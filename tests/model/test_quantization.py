@@ -350,9 +350,21 @@ def test_an_activation_without_a_finite_range_stays(tmp_path):
     assert relative_error(path, int8, {"x": X}) < 0.02
 
 
-INTEGERS = {"q": np.ones((8, 8), np.int8), "s": np.float32(0.1), "z": np.int8(0), "w": W, "zero": np.float32(0)}
+INTEGERS = {
+    "rnn": W[None],
+    "zero_axis": np.array([0]),
+    "q": np.ones((8, 8), np.int8),
+    "s": np.float32(0.1),
+    "z": np.int8(0),
+    "w": W,
+    "zero": np.float32(0),
+}
 NOTHING = {
     "no product": ([node("Relu", "x", "y")], "it has no Conv, ConvTranspose, Gemm, MatMul"),
+    "operators without a form": (
+        [node("Unsqueeze", "x zero_axis", "t"), node("RNN", "t rnn rnn", "y", hidden_size=8)],
+        r"1 RNN \(no Q/DQ form\)",
+    ),
     "in a subgraph": ([*COMPARED, BRANCH, node("Relu", "b", "y")], r"1 MatMul \(in a subgraph of If\)"),
     "integers": (
         [node("Cast", "x", "i", to=TensorProto.INT32), node("MatMul", "i i", "k"),
@@ -418,6 +430,22 @@ def test_nodes_without_names_of_their_own(tmp_path):
     assert quantization.coverage(int8).quantized == {"MatMul": 3}
 
 
+def test_a_model_that_protobuf_cannot_hold(fp32_model, target, monkeypatch):
+    monkeypatch.setattr(quantization, "_LARGEST", 1000)
+    with pytest.raises(PrecisionError, match="GB of weights, and calibration takes 2 GB"):
+        quantization.to_int8(fp32_model, target, images(2))
+
+
+def test_answers_far_from_fp32_are_warned_of(tmp_path):
+    """One large value takes all levels of the range; the others become 0."""
+    nodes = [node("MatMul", "x w", "t"), node("Sub", "t t0", "y")]
+    given = np.eye(8, dtype=np.float32) * np.float32([1e6, *[1] * 7])
+    constants = {"w": W, "t0": given @ W * np.float32([[1]] + [[0]] * 7)}
+    path = save(tmp_path / "fp32.onnx", nodes, constants, (value("x", [8, 8]),))
+    with pytest.warns(UserWarning, match=r"INT8 changes the answers of fp32.onnx by \d+%"):
+        quantization.to_int8(path, tmp_path / "int8.onnx", given)
+
+
 # --- calibration inputs ----------------------------------------------------------------------------------------------
 
 IDS_AND_MASK = (value("ids", ["n", 6], TensorProto.INT64), value("mask", ["n", 6], TensorProto.BOOL))
@@ -457,12 +485,17 @@ def test_feeds(inputs, given, shapes):
     ("inputs", "given", "message"),
     [
         (IDS_AND_MASK, X, r"has 2 inputs \(ids, mask\), and one calibration array"),
+        (
+            [helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, None)],
+            X,
+            "The input x is a sequence",
+        ),
         (ROWS, {"z": X}, "are named z, and the model's inputs x"),
         (IDS_AND_MASK, {"ids": np.ones((6, 6), np.int32), "mask": np.ones((6, 6), bool)}, r"int32.*ids \(int64"),
         (STATE, {"x": rand(5, 3, 8), "state": rand(2, 3, 8), "rate": np.array(1)}, "same number of steps in front"),
         (STATE, {"x": rand(4, 8), "state": rand(2, 3, 8), "rate": np.array(1)}, "x takes batches of exactly 3, and 4"),
     ],
-    ids=["one array for two", "wrong name", "wrong type", "steps in one", "wrong first dimension"],
+    ids=["one array for two", "sequence", "wrong name", "wrong type", "steps in one", "wrong first dimension"],
 )
 def test_arrays_that_do_not_fit(inputs, given, message):
     with pytest.raises(CalibrationError, match=message):

@@ -75,7 +75,7 @@ def _by_name(names: list[str], images: Arrays) -> Mapping[str, np.ndarray]:
             f"The calibration arrays are named {', '.join(images)}, and the model's inputs {', '.join(names)}.",
             "Give one array for each input, by its name.",
         )
-    return images
+    return dict(images)
 
 
 def _has_steps_in_front(value: onnx.ValueInfoProto, array: np.ndarray) -> bool:
@@ -83,7 +83,10 @@ def _has_steps_in_front(value: onnx.ValueInfoProto, array: np.ndarray) -> bool:
     if not value.type.HasField("tensor_type"):
         kind = value.type.WhichOneof("value").removesuffix("_type")
         raise CalibrationError(f"The input {value.name} is a {kind}.", "Quantize a model whose inputs are tensors.")
-    shape, dtype = _shape(value), helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return False
+    shape, dtype = _shape(value), helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     in_front = array.ndim == len(shape) + 1 and shapes.fits(array.shape[1:], shape)
     fits = in_front or (array.ndim == len(shape) and shapes.fits(array.shape[1:], shape[1:]))
     if not fits or array.dtype != dtype or (dtype.kind == "f" and not np.isfinite(array).all()):

@@ -20,7 +20,11 @@ from tutorial_utils.model.number_formats import FP8, INT8, NumberFormat
 # Operators whose inputs are quantized: those that TensorRT has INT8 tensor-core kernels for. (TensorRT-RTX 1.7 takes
 # Q/DQ at ConvTranspose, too, but computes it in FP32.)
 OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-EXCLUDED = "named in exclude"
+# Other operators that multiply matrices. There is no such form of them.
+_WITHOUT_FORM = (
+    "LSTM", "GRU", "RNN", "Einsum", "Attention", "MultiHeadAttention", "FusedConv", "FusedGemm", "FusedMatMul",
+)  # fmt: skip
+EXCLUDED, NO_FORM = "named in exclude", "no Q/DQ form"  # reasons that are no surprise
 _TYPES = {INT8: (TensorProto.INT8, np.int8), FP8: (TensorProto.FLOAT8E4M3FN, ml_dtypes.float8_e4m3fn)}
 _METADATA = "tutorial_utils.quantization"
 
@@ -31,7 +35,7 @@ class Coverage:
 
     Attributes:
         quantized: Quantized nodes, counted by operator.
-        left: Nodes of `OPERATORS` that stay as they were, counted by operator and reason.
+        left: Other nodes that multiply matrices, counted by operator and reason.
     """
 
     quantized: dict[str, int]
@@ -66,7 +70,7 @@ class Coverage:
 
 
 def choose(graph: onnx.GraphProto, exclude: Collection[str]) -> tuple[list[onnx.NodeProto], list[tuple[str, str]]]:
-    """Return the nodes to quantize; and the operator of each other node of `OPERATORS`, with the reason.
+    """Return the nodes to quantize; and the operator of each other node that multiplies matrices, with the reason.
 
     Args:
         graph: A graph with the types of its tensors.
@@ -78,6 +82,8 @@ def choose(graph: onnx.GraphProto, exclude: Collection[str]) -> tuple[list[onnx.
     for node in graph.node:
         inner = [one for body in onnx_file.subgraphs(node) for graph in onnx_file.graphs(body) for one in graph.node]
         left += [(one.op_type, f"in a subgraph of {node.op_type}") for one in inner if one.op_type in OPERATORS]
+        if node.op_type in _WITHOUT_FORM:
+            left.append((node.op_type, NO_FORM))
         if node.op_type not in OPERATORS:
             continue
         others = {types.get(name, 0) for name in node.input[:2]} - {TensorProto.FLOAT}

@@ -24,6 +24,7 @@ CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 _INT8_OPSET = 13  # the first in which DequantizeLinear knows scales per channel
 _FP8_OPSET = 19  # the first in which QuantizeLinear knows FP8
 _IR_VERSION = 7  # of opset 13
+_LARGEST = 2**31 - 2**24  # bytes of weights in a model that protobuf serializes
 _LARGE_ERROR = 0.5  # relative, of the answers: rounding to 8 bits makes a few percent where it does well
 # Operators of quantized models, ONNX's and ONNX Runtime's, begin with one of these.
 _OF_QUANTIZED = (
@@ -74,7 +75,7 @@ def to_int8(
         raise CalibrationError(f"There is no calibration method {method!r}.", f"Choose one of {known}.")
     name = Path(onnx_path).name
     model = onnx_file.load(onnx_path)
-    _require_unquantized(model, name)
+    _require_exact(model, name)
     feeds = calibration_inputs.feeds(model, images, batch_size)
     excluded = _existing(set(exclude), model, name)
     with _own_errors(name):
@@ -98,7 +99,7 @@ def to_int8(
         error = _relative_error(_run(model, feeds[0], name), exact)
     if error > _LARGE_ERROR:
         warnings.warn(f"INT8 changes the answers of {name} by {error:.0%} on its own calibration images.", stacklevel=2)
-    if any(reason != qdq.EXCLUDED for _, reason in left):
+    if any(reason not in (qdq.EXCLUDED, qdq.NO_FORM) for _, reason in left):
         warnings.warn(f"{name} is not quantized throughout. {found}.", stacklevel=2)
     found.write(model)
     return onnx_file.save(model, target_path)
@@ -155,12 +156,18 @@ def to_fp8(fp32_path: str | Path, int8_path: str | Path, target_path: str | Path
     return onnx_file.save(model, target_path)
 
 
-def _require_unquantized(model: onnx.ModelProto, name: str) -> None:
+def _require_exact(model: onnx.ModelProto, name: str) -> None:
+    """Raise PrecisionError for a model that isn't FP32, or that is too large for protobuf, through which it goes."""
     onnx_file.require_fp32(model, name)
     operators = {node.op_type for graph in onnx_file.graphs(model.graph) for node in graph.node}
     found = sorted(operator for operator in operators if operator.startswith(_OF_QUANTIZED))
     if found:
         raise PrecisionError(f"{name} is quantized already: it has {', '.join(found)}.", "Start from the FP32 model.")
+    size = sum(len(weight.raw_data) for weight in model.graph.initializer)
+    if size > _LARGEST:
+        raise PrecisionError(
+            f"{name} holds {size / 2**30:.1f} GB of weights, and calibration takes 2 GB.", "Convert it to FP16 or BF16."
+        )
 
 
 def _existing(names: set[str], model: onnx.ModelProto, file_name: str) -> set[str]:
