@@ -260,6 +260,25 @@ def test_int8_errs_by_rounding_only(kind, tmp_path):
     assert all((scale > 0).all() and np.isfinite(scale).all() for scale in scales)
 
 
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("ConvTranspose", {8}),
+        ("ConvTranspose in groups", {1}),  # its output channels lie along two axes
+        ("MatMul, three dimensions", {1}),  # ONNX Runtime's fused operator takes no others
+        ("weight along two axes", {8}),
+        ("depthwise", {16}),
+    ],
+)
+def test_weights_have_a_scale_for_each_output_channel_where_a_backend_takes_them(kind, sizes, tmp_path):
+    nodes, constants, inputs, given = KINDS[kind]
+    int8 = quantization.to_int8(save(tmp_path / "fp32.onnx", nodes, constants, inputs), tmp_path / "int8.onnx", given)
+    model = onnx.load(int8)
+    values = weights(model)
+    stored = [one for one in model.graph.node if one.op_type == "DequantizeLinear" and one.input[0] in values]
+    assert {values[one.input[1]].size for one in stored} == sizes
+
+
 @pytest.fixture(scope="module")
 def assorted(tmp_path_factory):
     """A model with each form of Q/DQ that `to_int8` writes, in FP32 and INT8."""
@@ -397,6 +416,14 @@ def test_an_older_opset_is_raised(opset, tmp_path):
     int8 = quantization.to_int8(path, tmp_path / "int8.onnx", rand(4, 16, 9, 9))
     assert onnx.load(int8).opset_import[0].version == 13
     assert relative_error(path, int8, {"x": rand(4, 16, 9, 9)}) < 0.1
+
+
+def test_a_tensor_of_unknown_rank_in_an_older_opset(tmp_path):
+    nodes = [node("Reshape", "x shape", "r"), node("MatMul", "r w", "m"), node("Relu", "m", "y")]
+    inputs = (*ROWS, value("shape", ["k"], TensorProto.INT64))
+    given = {"x": X, "shape": np.array([4, 4, 8])}
+    path = save(tmp_path / "fp32.onnx", nodes, {"w": W}, inputs, (value("y", ["a", "b", 8]),), opset=11)
+    assert relative_error(path, quantization.to_int8(path, tmp_path / "int8.onnx", given), given) < 0.02
 
 
 def test_an_opset_that_cannot_be_raised(tmp_path, target):

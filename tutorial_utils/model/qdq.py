@@ -172,8 +172,8 @@ def quantize(
 def _channel_axis(node: onnx.NodeProto, position: int, rank: int) -> int | None:
     """Return the axis of a weight along which the output channels lie, or None for one scale for all.
 
-    ONNX Runtime's fused operators take scales along an axis for weights of two dimensions only ("b zero point is not
-    valid"), and TensorRT none along both axes of a grouped ConvTranspose.
+    A grouped ConvTranspose has them along two axes. ONNX Runtime's fused MatMul takes one scale for a weight of three
+    dimensions ("b zero point is not valid").
     """
     attributes = {attribute.name: attribute.i for attribute in node.attribute}
     if position == 0:
