@@ -140,9 +140,7 @@ def to_fp8(fp32_path: str | Path, int8_path: str | Path, target_path: str | Path
     dequantized = {node.output[0] for node in int8.graph.node if node.op_type == "DequantizeLinear"}
     quantized = {node.name for node in int8.graph.node if dequantized.issuperset(node.input[:2])}
     with _own_errors(name):
-        model = _prepared(model)
-        onnx_file.convert_opset(model, _FP8_OPSET)
-        model = _with_types(model)
+        model = _with_types(_raised(_prepared(model), _FP8_OPSET))
         exact = {node.name for node in model.graph.node if node.op_type in qdq.OPERATORS} - quantized
         nodes, _ = qdq.choose(model.graph, exact)
         weights = {weight.name for weight in model.graph.initializer if f"{weight.name}_quantized" in constants}
@@ -191,21 +189,25 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in [value for value in model.graph.input if value.name in weights]:
         model.graph.input.remove(value)
     model.ir_version = max(model.ir_version, _IR_VERSION)
+    return _with_types(onnx_file.folded(_raised(model, _INT8_OPSET)))
+
+
+def _raised(model: onnx.ModelProto, lowest: int) -> onnx.ModelProto:
+    """Return the model with the lowest opset that will do, or a later one that it has."""
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if opset < _INT8_OPSET:
-        try:
-            onnx_file.convert_opset(model, _INT8_OPSET)
-        except Exception as error:
-            raise PrecisionError(
-                f"INT8 needs opset {_INT8_OPSET}, and onnx can't raise opset {opset} to it: {_first_line(error)}.",
-                f"Export the model with opset {_INT8_OPSET} or later.",
-            ) from error
-    return _with_types(onnx_file.folded(model))
+    if opset >= lowest:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, lowest)
+    except Exception as error:
+        raise PrecisionError(
+            f"8 bits need opset {lowest}, and onnx can't raise opset {opset} to it: {_first_line(error)}.",
+            f"Export the model with opset {lowest} or later.",
+        ) from error
 
 
 def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with its tensors' types. ONNX Runtime knows them behind its own operators, and onnx doesn't."""
-    del model.graph.value_info[:]  # onnx's version converter writes rank 0 for an unknown one
     model = onnx.shape_inference.infer_shapes(model)
     known = {one.name for one in (*model.graph.input, *model.graph.value_info, *model.graph.initializer)}
     unknown = {name for node in model.graph.node if node.op_type in qdq.OPERATORS for name in node.input[:2]} - known
