@@ -80,7 +80,7 @@ def choose(graph: onnx.GraphProto, exclude: Collection[str]) -> tuple[list[onnx.
     types |= {weight.name: weight.data_type for weight in graph.initializer}
     chosen, left = [], []
     for node in graph.node:
-        inner = [one for body in onnx_file.subgraphs(node) for graph in onnx_file.graphs(body) for one in graph.node]
+        inner = [one for body in onnx_file.subgraphs(node) for each in onnx_file.graphs(body) for one in each.node]
         left += [(one.op_type, f"in a subgraph of {node.op_type}") for one in inner if one.op_type in OPERATORS]
         if node.op_type in _WITHOUT_FORM:
             left.append((node.op_type, NO_FORM))
@@ -133,12 +133,11 @@ def quantize(
         graph.initializer.append(helper.make_tensor(name, stored_type, values.shape, values.tobytes(), raw=True))
         return name
 
-    def add(operator: str, name: str, inputs: list[str], **attributes: int) -> str:
+    def add(operator: str, name: str, inputs: list[str], axis: int | None = None) -> str:
         """Add a node that is named after a tensor. Return its output."""
-        node = helper.make_node(operator, inputs, [fresh(f"{name}_{operator}_Output")], fresh(f"{name}_{operator}"))
-        node.attribute.extend(helper.make_attribute(*one) for one in attributes.items())
-        graph.node.append(node)
-        return node.output[0]
+        output, node_name = fresh(f"{name}_{operator}_Output"), fresh(f"{name}_{operator}")
+        graph.node.append(helper.make_node(operator, inputs, [output], node_name, axis=axis))
+        return output
 
     def dequantized_activation(name: str) -> str:
         scale = _scale(largest[name], None, number_format)
@@ -148,14 +147,13 @@ def quantize(
     def dequantized_weight(name: str, axis: int | None) -> str:
         weight = weights[name]
         scale = _scale(weight, axis, number_format)
-        levels = weight / (
-            scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
-        )
+        along = scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+        levels = weight / along
         if number_format is INT8:
             levels = np.clip(np.rint(levels), -INT8.largest, INT8.largest)
         how = [stored(f"{name}_scale", scale), stored(f"{name}_zero_point", np.zeros(scale.shape, dtype), onnx_type)]
         source = stored(f"{name}_quantized", levels.astype(dtype), onnx_type)
-        return add("DequantizeLinear", name, [source, *how], **({} if axis is None else {"axis": axis}))
+        return add("DequantizeLinear", name, [source, *how], axis)
 
     activations = dict.fromkeys(name for node in nodes for name in node.input[:2] if name not in weights)
     for node in before:
