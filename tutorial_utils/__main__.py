@@ -48,8 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     inspect.add_argument(
         "--shape", action="append", default=[], metavar="NAME:1x3x224x224",
-        help="shape of an input; may be given again for others (default: dynamic dimensions are 1 at the front and "
-        "224 elsewhere)",
+        help="shape of an input; may be given again for others (default: sizes that the model leaves open are guessed)",
+    )  # fmt: skip
+    inspect.add_argument(
+        "--values", action="append", default=[], metavar="NAME:1,3,64,64",
+        help="values of an input that TensorRT reads as a shape, such as the sizes of a Resize; may be given again",
     )  # fmt: skip
     form = inspect.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -94,12 +97,13 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from tutorial_utils.inspection import page
+    from tutorial_utils.inspection import input_shapes, page
 
     if options.html:
         page.check_writable(options.html)
-    shapes = dict(page.parse_shape(text) for text in options.shape)
-    found = page.inspect(options.model, options.target, shapes)
+    shapes = dict(map(input_shapes.parse, options.shape))
+    values = dict(input_shapes.parse(text, ",") for text in options.values)
+    found = page.inspect(options.model, options.target, shapes, values, progress=sys.stderr.isatty())
     if options.html:
         print(f"Written: {page.write_page(found, options.html)}")
     else:

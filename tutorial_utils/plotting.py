@@ -56,9 +56,21 @@ def new_figure(height_inches: float, **subplots: Any) -> tuple["Figure", Any]:
     return figure, axes
 
 
+def literal(text: str) -> str:
+    """Return a text of names so that a figure shows it as it is: a pair of "$" would else begin and end a formula.
+
+    Characters that the font of the figures lacks, such as Chinese ones, are written as Python does: "\\u6a21".
+    """
+    from matplotlib import font_manager
+
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    shown = (one if one.isspace() or font.get_char_index(ord(one)) else ascii(one)[1:-1] for one in text)
+    return "".join(shown).replace("$", r"\$")
+
+
 def name_rows(axes: "Axes", labels: Sequence[str]) -> None:
     """Name the rows of a figure, bars or marks at 0, 1, ..., with the first at the top."""
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), map(literal, labels))
     axes.set_ylim(len(labels) - 0.4, -0.6)
 
 
@@ -71,7 +83,7 @@ def plain_numbers(axis: "Axis") -> None:
 def note(axes: "Axes", text: str, at: tuple[float, float], points: tuple[float, float], **style: Any) -> "Annotation":
     """Write a small text some points away from a place, centred on its height."""
     style = {"textcoords": "offset points", "va": "center", "fontsize": 9, **style}
-    return axes.annotate(text, at, xytext=points, **style)
+    return axes.annotate(literal(text), at, xytext=points, **style)
 
 
 def samples(dataset: Dataset, count: int = 12) -> Picture:
@@ -80,7 +92,7 @@ def samples(dataset: Dataset, count: int = 12) -> Picture:
     names = [dataset.class_names[label] for label in dataset.labels[:count]]
     for one, image, name in zip(axes, dataset.images, names, strict=False):
         one.imshow((image.transpose(1, 2, 0) + 1) / 2)
-        one.set_title(name, fontsize=10)
+        one.set_title(literal(name), fontsize=10)
         one.set_axis_off()
     listed = ", ".join(names)
     return Picture(figure, f"{count} images of {dataset.name} with their labels: {listed}.", f"labels: {listed}")
@@ -109,7 +121,7 @@ def latency(groups: Sequence[tuple[str, Sequence[Row]]]) -> Picture:
     batch = rows[0][1].latency.batch
     axes.set_xlabel(f"milliseconds for a batch of {batch}, copies included: median (mark) to 99th percentile (line)")
     for where, colour in colours.items():
-        axes.plot([], [], f"{markers[where]}-", color=colour, label=where)
+        axes.plot([], [], f"{markers[where]}-", color=colour, label=literal(where))
     figure.legend(loc="outside upper left", ncols=len(colours), frameon=False)
     width = max(len(row.label) for _, row in rows)
     lines = [

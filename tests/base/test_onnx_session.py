@@ -116,7 +116,7 @@ def test_options_reach_onnx_runtime(tmp_path):
     )
     options = session.get_session_options()
     assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    assert (options.intra_op_num_threads, options.log_severity_level) == (1, 3)
+    assert (options.intra_op_num_threads, options.log_severity_level) == (1, 4)
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(written).graph.node}
     assert session.end_profiling().startswith(str(prefix))
 

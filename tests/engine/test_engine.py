@@ -175,7 +175,7 @@ def test_no_progress_bar_where_none_is_wanted(fp32_model, monkeypatch):
     [
         (((4, 3), (2, 3), (8, 3)), "min <= opt <= max"),
         (((1, 3), (9, 3), (8, 3)), "min <= opt <= max"),
-        (((0, 3), (1, 3), (8, 3)), "1 <= min"),
+        (((-1, 3), (1, 3), (8, 3)), r"profile of x begins at \(-1, 3\)"),
         (((1, 3), (1, 3, 32), (8, 3)), "differ in rank"),
     ],
 )
@@ -325,5 +325,5 @@ def test_a_workspace_must_be_positive():
 
 
 def test_a_profile_needs_three_shapes():
-    with pytest.raises(ProfileError, match="The profile of x has 2 shapes"):
+    with pytest.raises(ProfileError, match=r"The profile of x is \(\(1, 3, 32, 32\), .*Give three"):
         Profile.of(x=((1, 3, 32, 32), (8, 3, 32, 32)))

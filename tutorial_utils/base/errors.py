@@ -1,13 +1,17 @@
 """Every error that the package raises on purpose: what went wrong, what to do about it, and where to read more."""
 
+import re
+
 
 class CourseError(Exception):
     """Base of the package's errors. Each class has a row of its name in TROUBLESHOOTING.md, where its message leads.
 
     The cause is a sentence: what was given or found, and why it can't be used. The remedy says what to do about it.
+    Where the cause quotes a library's sentence with its full stop, there is no second one.
     """
 
     def __init__(self, cause: str, remedy: str):
+        cause = re.sub(r"(?<!\.)([.!?])\.(?=\s|$)", r"\1", cause)
         super().__init__(cause, remedy)
         self.cause = cause
         self.remedy = remedy

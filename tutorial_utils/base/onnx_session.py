@@ -9,11 +9,14 @@ modules that take other parts of ONNX Runtime import this one as well.
 """
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tutorial_utils.base.errors import ModelFileError
+import numpy as np
+
+from tutorial_utils.base.errors import InputError, ModelFileError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -25,7 +28,9 @@ os.environ.setdefault(TELEMETRY_VARIABLE, "1")
 CPU: tuple[str, ...] = ("CPUExecutionProvider",)
 # Add products of unsigned integers in 32 bits. Only CPUs whose INT8 instructions saturate become slower by it.
 _EXACT_INT8 = ("session.x64quantprecision", "1")
-_ERRORS_ONLY = 3  # warnings name graph details that a learner can't act on
+# Warnings name graph details that a learner can't act on. Errors are raised, and need not be printed besides: only what
+# keeps a GPU from being used is an error that is printed and no more.
+_ERRORS, _FATAL = 3, 4
 
 
 def new_session(
@@ -37,7 +42,7 @@ def new_session(
     profile_prefix: str | Path | None = None,
     optimized_path: str | Path | None = None,
 ) -> "onnxruntime.InferenceSession":
-    """Return a session that is exact in INT8 on every CPU, and prints errors only.
+    """Return a session that is exact in INT8 on every CPU, and prints nothing on the CPU, on a GPU errors only.
 
     Args:
         model: The path of an ONNX model, or its bytes.
@@ -54,7 +59,7 @@ def new_session(
     if "CUDAExecutionProvider" in names and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip put them
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL if tuple(names) == CPU else _ERRORS
     options.add_session_config_entry(*_EXACT_INT8)
     options.intra_op_num_threads = threads or 0
     if optimize == "basic":
@@ -83,7 +88,29 @@ def open_model(onnx_path: str | Path, **options: Any) -> "onnxruntime.InferenceS
     except ImportError:  # no fault of the model
         raise
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ModelFileError(
-            f"ONNX Runtime can't load {Path(onnx_path).name}: {reason}.", "Check the path, or export the model again."
+            f"ONNX Runtime can't load {Path(onnx_path).name}: {_reason(error)}.",
+            "Check the path, or export the model again.",
         ) from error
+
+
+def run(session: "onnxruntime.InferenceSession", feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Run a session once on arrays by input name, and return its outputs in their order.
+
+    Raises:
+        InputError: An operator of the model can't compute from these sizes or values, or ONNX Runtime not at all.
+    """
+    try:
+        return session.run(None, dict(feeds))
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
+        given = ", ".join(f"{name} {list(np.shape(array))}" for name, array in feeds.items())
+        raise InputError(
+            f"ONNX Runtime can't run the model on {given or 'no inputs'}: {_reason(error)}.",
+            "Give sizes and values that the model was made for; the node above is the first that couldn't compute.",
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error of ONNX Runtime says, in one line and without the place in its source code."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return re.sub(r"/\S*onnxruntime/\S+:\d+ (\S+ )?[\w:~]+\(.*?\)( const)?( \[with.*?\])?(::<lambda\(\)>)? ?", "", text)

@@ -1,16 +1,20 @@
 """ONNX to a serialized TensorRT engine (plan): every TensorRT call of a build, for TensorRT 10, 11 and RTX."""
 
+import math
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
+
 from tutorial_utils.base import progress, shapes
 from tutorial_utils.base.errors import BuildError, ModelFileError, ProfileError, TargetError, UnsupportedOperatorError
 from tutorial_utils.base.flavour import FLAVOURS
+from tutorial_utils.engine import onnx_inputs
 from tutorial_utils.engine import report as reports
 from tutorial_utils.engine.options import BuildOptions, Configure, Profile
-from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, trt
+from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, reason_of, trt
 
 _DOCTOR = "Run `python -m tutorial_utils doctor`."
 
@@ -58,7 +62,7 @@ def build_plan(
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = checked(builder.create_network(typed), log, BuildError, "TensorRT can't create a network", _DOCTOR)
     started = time.perf_counter()
-    _parse(network, log, onnx_path)
+    _parse(network, log, onnx_path, options.profiles)
     parsed = time.perf_counter()
     config = _configure(builder, network, log, options)
     if show_progress:
@@ -86,28 +90,46 @@ def build_plan(
     return plan, report, tuple(log.texts())
 
 
-def _parse(network: trt.INetworkDefinition, log: MessageLog, onnx_path: Path) -> None:
+def _parse(network: trt.INetworkDefinition, log: MessageLog, path: Path, profiles: Sequence[Profile]) -> None:
     parser = trt.OnnxParser(network, log)
-    if parser.parse_from_file(str(onnx_path)):
+    content = onnx_inputs.content(path, profiles)
+    parsed = parser.parse_from_file(str(path)) if content is None else parser.parse(content, str(path))
+    if parsed:
         if network.num_outputs == 0:  # the parser takes an empty file for an empty model
-            raise ModelFileError(f"{onnx_path.name} is empty or has no outputs.", "Export the model again.")
+            raise ModelFileError(f"{path.name} is empty or has no outputs.", "Export the model again.")
         return
-    errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    codes = {error.code() for error in errors}
+    refusals = [parser.get_error(i) for i in range(parser.num_errors)]
+    reasons = "; ".join(filter(None, dict.fromkeys(reason_of(one.desc()) for one in refusals)))
+    codes = {one.code() for one in refusals}
     # An operator that the parser doesn't know is "invalid": RTX 1.7 looked for a plugin in vain, RTX 1.6 didn't look.
-    unknown = any("Plugin not found" in error.desc() or "is not supported in" in error.desc() for error in errors)
+    unknown = any("Plugin not found" in one.desc() or "is not supported in" in one.desc() for one in refusals)
     unsupported = {trt.ErrorCode.UNSUPPORTED_NODE, trt.ErrorCode.UNSUPPORTED_NODE_ATTR, trt.ErrorCode.UNSUPPORTED_GRAPH}
-    if unknown or codes & unsupported:
-        operators = sorted({error.node_operator() for error in errors if error.node_operator()})
-        raise UnsupportedOperatorError(
-            f"TensorRT can't convert {', '.join(operators) or 'part of the graph'} in {onnx_path.name}: "
-            f"{_one_line(errors[0].desc())}.",
-            "Replace the operator in the model, or run that part of it outside TensorRT.",
+    fault = "" if unknown or codes & unsupported else _fault(path)
+    if fault:
+        raise ModelFileError(
+            f"TensorRT's parser refuses {path.name}: {reasons or log.last_errors()}; onnx says: {fault}.",
+            "Export the model again, and keep files of external weights beside it.",
         )
-    reasons = "; ".join(_one_line(error.desc()) for error in errors) or log.last_errors()
-    raise ModelFileError(
-        f"TensorRT's parser refuses {onnx_path.name}: {reasons}.", "Check the file with `polygraphy check lint`."
+    operators = ", ".join(sorted({one.node_operator() for one in refusals if one.node_operator()}))
+    opset = next((one.version for one in onnx.load(path, load_external_data=False).opset_import if not one.domain), 0)
+    old = 0 < opset < 7  # the oldest that the parser supports
+    raise UnsupportedOperatorError(
+        f"TensorRT can't convert {operators or 'part of the graph'} in {path.name}"
+        f"{f', which is of opset {opset}' * old}{reasons and f': {reasons}'}.",
+        "Raise the opset: onnx.version_converter.convert_version(onnx.load(path), 13)."
+        if old
+        else "Replace the operator in the model, or run that part of it outside TensorRT.",
     )
+
+
+def _fault(path: Path) -> str:
+    """Return why a file is no valid ONNX; "" where it is, or where TensorRT needn't mind what `onnx` says."""
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # protobuf, the checker and shape inference raise several kinds
+        tolerated = "ir_version", "No Op registered", "Field 'shape'"  # newer than onnx; outputs of undeclared shape
+        return "" if any(one in str(error) for one in tolerated) else reason_of(str(error))
+    return ""
 
 
 def _configure(
@@ -119,10 +141,13 @@ def _configure(
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     _check_profiles({tensor.name: tuple(tensor.shape) for tensor in inputs}, options.profiles)
+    _check_values({tensor.name: tuple(tensor.shape) for tensor in inputs if tensor.is_shape_tensor}, options.profiles)
     for wanted in options.profiles:
         profile = checked(builder.create_optimization_profile(), log, BuildError, "TensorRT gives no profile", _DOCTOR)
         for name, given in wanted.ranges:
             profile.set_shape(name, given.min, given.opt, given.max)
+        for name, values in wanted.values:
+            profile.set_shape_input(name, values.min, values.opt, values.max)
         checked(
             config.add_optimization_profile(profile),
             log, ProfileError, f"TensorRT refuses the profile {wanted.ranges}", "Check its shapes against the model.",
@@ -150,11 +175,24 @@ def _check_profiles(inputs: dict[str, tuple[int, ...]], profiles: Sequence[Profi
             )
         for name, given in profile.ranges:
             declared = inputs[name]
-            if not shapes.fits(given.min, declared) or not shapes.fits(given.max, declared):
+            if not all(shapes.fits(shape, declared, zero_is_open=False) for shape in (given.min, given.max)):
                 raise ProfileError(
                     f"The profile's range {given.min} to {given.max} doesn't fit the input {name} of shape {declared}.",
                     "Only the dimensions of -1 may vary; the others must be as in the model.",
                 )
+
+
+def _check_values(inputs: dict[str, tuple[int, ...]], profiles: Sequence[Profile]) -> None:
+    wanted = {name: math.prod(shape) for name, shape in inputs.items()}
+    for profile in profiles or [Profile(())]:
+        given = {name: len(values.opt) for name, values in profile.values}
+        if given != wanted:
+            needs, has = (", ".join(f"{one[name]} of {name}" for name in one) or "none" for one in (wanted, given))
+            raise ProfileError(
+                f"TensorRT needs the values of inputs that it reads as shapes ({needs}), and a profile gives {has}.",
+                "Give Profile.with_values the smallest, usual and largest values of each such input, or `inspect` the "
+                "option --values NAME:1,3,64,64.",
+            )
 
 
 def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[str]) -> None:
@@ -183,7 +221,8 @@ def _layers(plan: bytes, log: MessageLog) -> tuple[reports.EngineLayer, ...]:
     layers = reports.layers_from_log(log.texts())
     if layers or not IS_RTX:
         return layers or inspect_plan(plan)
-    warnings.warn(f"The report has no layers: the log of {trt.__version__} has an unknown form.", stacklevel=2)
+    text = f"The report has no layers: the log of {trt.__version__} has an unknown form."
+    warnings.warn_explicit(text, UserWarning, __file__, 1, registry={})  # each time: `warn` would say it once
     return ()
 
 
@@ -210,7 +249,3 @@ def _build_remedy(log: MessageLog) -> str:
     if "HW-specific datatypes" in text:
         return "Choose a target that has the model's data types (FP8 needs 8.9 or later), or another precision."
     return "Read TensorRT's message above; `polygraphy inspect capability` names nodes that TensorRT can't convert."
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")

@@ -23,6 +23,7 @@ from tutorial_utils.base.errors import CacheError, ModelFileError
 from tutorial_utils.engine.options import BuildOptions
 from tutorial_utils.engine.report import BuildReport
 
+_NAME_BYTES = 128  # of the model's name in that of a file, which may have 255 bytes; the key tells engines apart
 _FORMAT = 2  # of the side-car; a new number makes old entries unknown
 
 
@@ -77,7 +78,8 @@ class CacheEntry:
     """The place of one engine in the cache folder."""
 
     def __init__(self, folder: Path, model_name: str, key: str):
-        self.plan_path = folder / f"{model_name}-{key}.plan"
+        short = model_name.encode()[:_NAME_BYTES].decode(errors="ignore")
+        self.plan_path = folder / f"{short}-{key}.plan"
         self.sidecar_path = self.plan_path.with_suffix(".json")
         self._lock_path = self.plan_path.with_suffix(".lock")
 

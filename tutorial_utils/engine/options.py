@@ -1,7 +1,8 @@
 """What an engine is built for: input shapes, workspace, target GPUs."""
 
+import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tutorial_utils.base import shapes
@@ -16,7 +17,10 @@ Configure = Callable[["trt.INetworkDefinition", "trt.IBuilderConfig"], Any]  # t
 
 @dataclass(frozen=True)
 class ShapeRange:
-    """The shapes that one input may have: smallest, the one to optimize for, largest. Every dimension counts."""
+    """The shapes that one input may have: smallest, the one to optimize for, largest. Every dimension counts.
+
+    For an input that TensorRT reads as a shape, such as the sizes of a Resize, its values: they may be negative.
+    """
 
     min: Shape
     opt: Shape
@@ -24,15 +28,19 @@ class ShapeRange:
 
     def __post_init__(self):
         for field in ("min", "opt", "max"):  # lists are welcome, but only tuples can be hashed and compared
-            object.__setattr__(self, field, tuple(int(size) for size in getattr(self, field)))
+            given = getattr(self, field)
+            try:
+                object.__setattr__(self, field, tuple(map(operator.index, given)))
+            except TypeError as error:
+                raise ProfileError(f"A profile holds {given!r}.", "Give tuples such as (1, 3, 64, 64).") from error
         if not len(self.min) == len(self.opt) == len(self.max):
             raise ProfileError(
                 f"The shapes of a profile differ in rank: min {self.min}, opt {self.opt}, max {self.max}.",
                 "Give all three the rank of the model's input.",
             )
-        if not shapes.in_order((1,) * len(self.min), self.min, self.opt, self.max):
+        if not shapes.in_order(self.min, self.opt, self.max):
             raise ProfileError(
-                f"A profile needs 1 <= min <= opt <= max in every dimension, not min {self.min}, opt {self.opt}, "
+                f"A profile needs min <= opt <= max in every dimension, not min {self.min}, opt {self.opt}, "
                 f"max {self.max}.",
                 "Order the three shapes.",
             )
@@ -40,9 +48,20 @@ class ShapeRange:
 
 @dataclass(frozen=True)
 class Profile:
-    """An optimization profile: one shape range for every dynamic input, by input name."""
+    """An optimization profile: one shape range for every dynamic input, by input name.
+
+    An input that TensorRT reads as a shape while it computes other shapes also needs a range of its values::
+
+        Profile.of(x=(min_shape, opt_shape, max_shape)).with_values({"sizes": (min_values, opt_values, max_values)})
+    """
 
     ranges: tuple[tuple[str, ShapeRange], ...]
+    values: tuple[tuple[str, ShapeRange], ...] = ()
+
+    def __post_init__(self):
+        for name, given in self.ranges:
+            if min(given.min, default=0) < 0:  # 0 is a size: a cache of keys and values begins empty
+                raise ProfileError(f"The profile of {name} begins at {given.min}.", "Give sizes of 0 or more.")
 
     @classmethod
     def of(cls, **inputs: tuple[Shape, Shape, Shape] | ShapeRange) -> "Profile":
@@ -52,15 +71,11 @@ class Profile:
     @classmethod
     def from_mapping(cls, inputs: Mapping[str, tuple[Shape, Shape, Shape] | ShapeRange]) -> "Profile":
         """Make a profile from a mapping, for input names that are not Python names."""
-        ranges = {}
-        for name, given in inputs.items():
-            if not isinstance(given, ShapeRange) and len(given) != 3:
-                raise ProfileError(
-                    f"The profile of {name} has {len(given)} shapes.",
-                    "Give three: the smallest, the best, the largest.",
-                )
-            ranges[name] = given if isinstance(given, ShapeRange) else ShapeRange(*given)
-        return cls(tuple(sorted(ranges.items())))
+        return cls(_ranges(inputs))
+
+    def with_values(self, inputs: Mapping[str, tuple[Shape, Shape, Shape] | ShapeRange]) -> "Profile":
+        """Return the profile with the smallest, usual and largest values of inputs that are shapes, by input name."""
+        return replace(self, values=_ranges(inputs))
 
     @classmethod
     def batch(cls, name: str, sample: Shape, *, opt: int, max: int, min: int = 1) -> "Profile":
@@ -69,6 +84,18 @@ class Profile:
 
     def __getitem__(self, name: str) -> ShapeRange:
         return dict(self.ranges)[name]
+
+
+def _ranges(inputs: Mapping[str, tuple[Shape, Shape, Shape] | ShapeRange]) -> tuple[tuple[str, ShapeRange], ...]:
+    ranges = {}
+    for name, given in inputs.items():
+        try:
+            ranges[name] = given if isinstance(given, ShapeRange) else ShapeRange(*given)
+        except TypeError as error:
+            raise ProfileError(
+                f"The profile of {name} is {given!r}.", "Give three shapes: the smallest, the best, the largest."
+            ) from error
+    return tuple(sorted(ranges.items()))
 
 
 @dataclass(frozen=True)
@@ -99,5 +126,6 @@ class BuildOptions:
                 f"workspace_bytes is {self.workspace_bytes}.", "Give a positive number of bytes, or None for no limit."
             )
         targets = self.compute_capabilities
-        object.__setattr__(self, "profiles", tuple(self.profiles))
+        profiles = (self.profiles,) if isinstance(self.profiles, Profile) else tuple(self.profiles)
+        object.__setattr__(self, "profiles", profiles)
         object.__setattr__(self, "compute_capabilities", (targets,) if isinstance(targets, str) else tuple(targets))

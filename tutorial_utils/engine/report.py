@@ -14,8 +14,9 @@ from typing import Any
 
 from tutorial_utils.model import number_formats
 
-# Layers that move no data: they order the streams of an engine, or compute shapes on the host.
-_CONTROL_LAYERS = {"signal", "wait", "shape_call"}
+# Layers that neither compute nor move data of the network: they order the streams of an engine, compute shapes on the
+# host, or jump and set counters for an If and a Loop.
+_CONTROL_LAYERS = {"signal", "wait", "shape_call", "ShapeHostToDevice", "jmp", "cjmp", "memset"}
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,25 @@ def _layer_from_dict(values: dict[str, Any]) -> EngineLayer:
     return EngineLayer(**{**values, **tensors, "onnx_nodes": tuple(values["onnx_nodes"])})
 
 
+# A list of tensors is empty, or ends with the brace of the last one: names hold brackets and commas of their own.
+_LIST = r"\[(?P<{}>|.*? \}})\]"
 _LOG_LAYER = re.compile(
-    r"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: \[(?P<inputs>.*?)\], Constants: \[.*\], "
-    r"Outputs: \[(?P<outputs>.*?)\], TacticName: .*?, StreamId: .*?Metadata: (?P<metadata>.*)$"
+    rf"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: {_LIST.format('inputs')}, "
+    rf"(?:Constants: {_LIST.format('constants')}, )?Outputs: {_LIST.format('outputs')}, "  # ShapeHostToDevice has none
+    r".*?StreamId: .*?Metadata: (?P<metadata>.*)$",
+    re.DOTALL,
 )
 _LOG_TENSOR = re.compile(
-    r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[^\]]*)\],.*? "
-    r"Datatype: (?P<dtype>\w+), Format: (?P<format>.*?) \}"
+    r"\{ Name: (?P<name>.*?)(?:, Location: \w+)?, Dimensions: \[(?P<shape>[^\]]*)\],.*? "
+    r"Datatype: (?P<dtype>\w+), Format: (?P<format>.*?) \}",
+    re.DOTALL,
 )
-_ONNX_NODE = re.compile(r"\[ONNX Layer: (.*?)\]")
+
+
+def _onnx_nodes(metadata: str) -> tuple[str, ...]:
+    """Return the names in entries such as "[ONNX Layer: blocks[0]/conv]", which a control character separates."""
+    entries = re.split(r"[\x1e\x1f]|(?<=\])(?=\[ONNX Layer: )", metadata)
+    return tuple(found[1] for entry in entries if (found := re.match(r"\[ONNX Layer: (.*)\]", entry, re.DOTALL)))
 
 
 def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
@@ -121,7 +132,7 @@ def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
     A log without layers gives none. So does one in another form: some of the layers would be a wrong answer.
     """
     dump = next((text for text in reversed(messages) if text.startswith("Layers:\n")), "")
-    lines = [line for line in dump.splitlines() if ", LayerType: " in line]
+    lines = [line for line in re.split(r"\n(?=Name: |\n|$)", dump) if ", LayerType: " in line]
     rows = [row for line in lines if (row := _LOG_LAYER.match(line))]
     if len(rows) < len(lines):
         return ()
@@ -131,7 +142,7 @@ def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
             type=row["type"],
             inputs=_tensors_from_log(row["inputs"]),
             outputs=_tensors_from_log(row["outputs"]),
-            onnx_nodes=tuple(_ONNX_NODE.findall(row["metadata"])),
+            onnx_nodes=_onnx_nodes(row["metadata"]),
         )
         for row in rows
     )
@@ -170,7 +181,7 @@ def layers_from_inspector(text: str) -> tuple[EngineLayer, ...]:
             type=layer["LayerType"],
             inputs=tuple(_tensor_from_inspector(tensor) for tensor in layer["Inputs"]),
             outputs=tuple(_tensor_from_inspector(tensor) for tensor in layer["Outputs"]),
-            onnx_nodes=tuple(_ONNX_NODE.findall(layer.get("Metadata", ""))),
+            onnx_nodes=_onnx_nodes(layer.get("Metadata", "")),
         )
         for layer in json.loads(text).get("Layers", [])
         if isinstance(layer, dict)  # below detailed verbosity, a layer is only its name
@@ -194,4 +205,6 @@ def _format(text: str) -> str:
     """Shorten a memory format: "(NHWC) Channel major format" to "NHWC", "Row major linear format" to "Linear"."""
     if short := re.match(r"\((\w+)\)", text):
         return short[1]
+    if text.startswith("Format not available"):  # of tensors whose shape the engine computes
+        return "unknown"
     return "Linear" if text.startswith("Row major linear") else text.removesuffix(" format")

@@ -1,5 +1,6 @@
 """TensorRT reports trouble by logging it and returning None, False or -1: keep the log, and check what is returned."""
 
+import re
 from typing import TYPE_CHECKING, TypeVar
 
 from tutorial_utils.base import flavour
@@ -11,6 +12,7 @@ else:
     trt = flavour.load()
 
 IS_RTX: bool = trt.__name__ == "tensorrt_rtx"  # guards what only one of the two has; the type checker knows its value
+_NO_DRIVER = "cudaError 35"  # said on every machine without a driver, beside the reason
 T = TypeVar("T")
 
 
@@ -41,8 +43,17 @@ class MessageLog(trt.ILogger):
         """Return TensorRT's last error messages in one line, or its last warnings where it logged no error."""
         limit = int(trt.ILogger.Severity.ERROR)  # INTERNAL_ERROR is 0, ERROR 1, WARNING 2
         errors = [text for severity, text in self.messages if severity <= limit]
-        texts = list(dict.fromkeys(errors or self.warnings()))[-count:]
+        told = [text for text in errors if _NO_DRIVER not in text] or errors or self.warnings()
+        texts = list(dict.fromkeys(told))[-count:]
         return "; ".join(" ".join(text.split()) for text in texts) or "TensorRT gave no message"
+
+
+def reason_of(text: str) -> str:
+    """Return what a message of the ONNX parser says, in one line: "" for a bare condition of its source code."""
+    lines = [line for line in text.splitlines() if _NO_DRIVER not in line and not line.startswith("Invalid Node")]
+    reason = " ".join(" ".join(lines or [text]).split()).rstrip(".")
+    quoted = re.search(r'&& "(.*)"$', reason)  # convertDtype(onnxType, &newType) && "Unsupported data type for the ..."
+    return quoted[1].rstrip(".!") if quoted else reason.removeprefix("false")
 
 
 def checked(

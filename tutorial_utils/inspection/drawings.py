@@ -201,7 +201,7 @@ def _draw_box(axes: "Axes", x: float, y: float, position: int, layer: EngineLaye
     left = x - 0.46 + 1.8 * strip
     axes.text(left, y + 0.15, clipped(f"{position}  {layer.type}", room), va="center", fontsize=8.5, weight="bold")
     axes.text(left, y + 0.03, clipped(layer.name, room), va="center", fontsize=7, color="#333333")
-    axes.text(left, y - 0.14, "\n".join(nodes), va="center", fontsize=7.5)
+    axes.text(left, y - 0.14, plotting.literal("\n".join(nodes)), va="center", fontsize=7.5)
 
 
 def _draw_reads(axes: "Axes", centre: dict[int, tuple[float, float]], position: int, reads: list[Edge]) -> None:
@@ -259,8 +259,8 @@ def _detail(position: int, layer: EngineLayer, reads: list[Edge]) -> str:
 
 
 def clipped(text: str, room: int) -> str:
-    """Return a text that has room, cut with an ellipsis if need be."""
-    return text if len(text) <= room else f"{text[: room - 1]}…"
+    """Return a text for a figure that has room there, cut with an ellipsis if need be: see `plotting.literal`."""
+    return plotting.literal(text if len(text) <= room else f"{text[: room - 1]}…")
 
 
 def bare(axes: "Axes", x: tuple[float, float], y: tuple[float, float]) -> None:
@@ -278,7 +278,12 @@ def legend(figure: "Figure", styles: dict[str, tuple[str, str]]) -> None:
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(facecolor=colour, hatch=hatch, label=label, edgecolor="#8a949e" if colour == "#ffffff" else "white")
+        Patch(
+            facecolor=colour,
+            hatch=hatch,
+            label=label,
+            edgecolor="#8a949e" if colour == "#ffffff" else "white",
+        )
         for label, (colour, hatch) in styles.items()
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=5, frameon=False, fontsize=8, handleheight=1.1)

@@ -20,8 +20,11 @@ KINDS = (MATRIX, POINTWISE, POOLING, MOVE, CONTROL)
 _GENERATED = re.compile(r"__myl_([A-Za-z]+)_myl\d+_\d+$")
 _MATRIX_OPERATIONS = {"Corr", "Deco", "Fc"}
 _MATRIX_TYPES = ("correlation", "conv", "gemm", "matrixmultiply")
-_MOVE_OPERATIONS = {"Move", "Cast", "Conc", "Repl", "Resh", "Slic", "Tran"}
-_MOVE_TYPES = ("reformat", "cast", "shuffle", "noop")
+_MOVE_OPERATIONS = {
+    "Cast": "casts", "Conc": "joins", "Move": "copies", "Repl": "repeats", "Resh": "reshapes", "Slic": "cuts out",
+    "Tran": "transposes",
+}  # fmt: skip
+_MOVE_TYPES = ("reformat", "cast", "copy", "shuffle", "noop")
 
 
 def operations(layer: EngineLayer) -> tuple[str, ...]:
@@ -47,19 +50,28 @@ def kind(layer: EngineLayer) -> str:
         return MATRIX
     if "pool" in layer_type:
         return POOLING
-    if (words and words <= _MOVE_OPERATIONS) or layer_type in _MOVE_TYPES:
+    if (words and words <= _MOVE_OPERATIONS.keys()) or layer_type in _MOVE_TYPES:
         return MOVE
     return POINTWISE
 
 
+def kind_word(layer: EngineLayer) -> str:
+    """Return the kind of a layer in one word, which tells a convolution from another matrix product."""
+    if kind(layer) != MATRIX:
+        return kind(layer).partition("/")[0]
+    convolves = {"Corr", "Deco"} & set(operations(layer)) or any(one in layer.type.lower() for one in ("corr", "conv"))
+    return "convolution" if convolves else "product"
+
+
 def conversion(layer: EngineLayer) -> str:
-    """Say what a layer changes between its first input and its first output: data type, memory format, or neither."""
+    """Say what a layer changes between its first input and first output, or else what its name says that it does."""
+    does = ", ".join(dict.fromkeys(_MOVE_OPERATIONS[one] for one in operations(layer) if one in _MOVE_OPERATIONS))
     if not (layer.inputs and layer.outputs):
-        return "nothing to convert"
+        return does or "nothing to convert"
     source, target = layer.inputs[0], layer.outputs[0]
     pairs = (source.dtype, target.dtype), (source.format, target.format)
     changes = [f"{before} to {after}" for before, after in pairs if before != after]
-    return ", ".join(changes) or "same type and format"
+    return ", ".join(changes) or does or "same type and format"
 
 
 def describe(tensor: EngineTensor) -> str:

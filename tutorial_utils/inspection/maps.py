@@ -75,6 +75,7 @@ def _draw_strip(axes: "Axes", name: str, kernels: list[tuple[int, EngineLayer]],
     for bottom, label in enumerate(("format", "writes", "reads")):
         axes.text(-0.6, bottom + 0.5, label, ha="right", va="center", fontsize=8)
     _number_columns(axes, [position for position, _ in kernels], widest)
+    name = plotting.literal(name)
     axes.set_title(f"{name}: kernels by number of layer; ▾ where a kernel changes the type", fontsize=9, loc="left")
 
 
@@ -183,7 +184,7 @@ def _matrix(homes: Sequence[NodeHome], kernels: list[tuple[int, EngineLayer]]) -
             one.axhline(row + 0.5, color="#e3e6e9", linewidth=0.6)
             for column, (position, layer) in enumerate(columns):
                 _draw_cell(one, column, row, counts[operator, position], layer)
-        one.set_yticks(range(len(operators)), operators, fontsize=8)
+        one.set_yticks(range(len(operators)), map(plotting.literal, operators), fontsize=8)
         _number_columns(one, [position for position, _ in columns], width)
     missing = Counter(home.operator for home in homes if not home.layers)
     for row, operator in enumerate(operators):
@@ -230,8 +231,8 @@ def lifetimes(flow: Dataflow, names: Sequence[str] = ()) -> plotting.Picture:
     labels = [f"{tensors[row].size / _MIB:.2f} MiB, written by {names[tensors[row].first]}" for row in alive]
     for index, (row, label) in enumerate(zip(alive, labels, strict=True)):
         upper.annotate(
-            label, (tensors[row].last + 0.45, row), xytext=(place, spacing * index), va="center", fontsize=9,
-            arrowprops={"arrowstyle": "-", "color": plotting.GREY, "relpos": (0, 0.5)},
+            plotting.literal(label), (tensors[row].last + 0.45, row), xytext=(place, spacing * index), va="center",
+            fontsize=9, arrowprops={"arrowstyle": "-", "color": plotting.GREY, "relpos": (0, 0.5)},
         )  # fmt: skip
     upper.set_ylim(len(tensors) - 0.4, -1)
     upper.set_yticks([])
@@ -242,7 +243,7 @@ def lifetimes(flow: Dataflow, names: Sequence[str] = ()) -> plotting.Picture:
     lower.set_xlim(-0.6, len(live) - 0.4)
     lower.set_ylabel("MiB alive")
     if len(names) <= _NAMED_STEPS:
-        lower.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+        lower.set_xticks(range(len(names)), map(plotting.literal, names), rotation=90, fontsize=8)
     else:
         lower.set_xlabel("steps in the order of execution")
     alt = (

@@ -4,35 +4,26 @@ The engine is built for one shape of each input, looked at, and dropped. Nothing
 """
 
 import base64
-import contextlib
 import html
 import json
 import os
 import string
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import onnx
 
 from tutorial_utils import engine
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import BuildError, InputError, TargetError
-from tutorial_utils.base.shapes import fits
 from tutorial_utils.engine import BuildOptions, BuildReport, Profile
-from tutorial_utils.inspection import dataflow, engine_layers
+from tutorial_utils.inspection import dataflow, engine_layers, input_shapes
 from tutorial_utils.inspection.engine_layers import KINDS, NodeHome
+from tutorial_utils.inspection.input_shapes import Shape
 from tutorial_utils.model import onnx_file
 
-Shape = tuple[int, ...]
-
-# Sizes for dynamic dimensions where no shape is given: for the first, which is the batch as a rule, and the others.
-DEFAULT_BATCH, DEFAULT_SIZE = 1, 224
 _LARGEST = 10  # tensors that are listed
 _NAMED = 12  # nodes that the text names for each reason; Paddle's files hold hundreds of constants
-_MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -51,6 +42,7 @@ class Inspection:
 
     model: str  # name of the file
     shapes: dict[str, Shape]  # the shape of each input that the engine was built for
+    values: dict[str, Shape]  # the values of inputs that TensorRT reads as shapes
     guessed: tuple[str, ...]  # the inputs among them whose dynamic dimensions got the default sizes
     nodes: dict[str, int]  # how many nodes of each ONNX operator the model has
     report: BuildReport  # the report of the build
@@ -59,121 +51,62 @@ class Inspection:
 
 
 def inspect(
-    onnx_path: str | Path, targets: Sequence[str] = (), shapes: Mapping[str, Shape] | None = None
+    onnx_path: str | Path,
+    targets: Sequence[str] = (),
+    shapes: Mapping[str, Shape] | None = None,
+    values: Mapping[str, Shape] | None = None,
+    progress: bool = False,
 ) -> Inspection:
     """Build an engine from an ONNX model and look at it.
 
     Args:
         onnx_path: The model.
         targets: Compute capabilities to build for; none for TensorRT's own choice.
-        shapes: Shapes of inputs by name. Dynamic dimensions of others become `DEFAULT_BATCH` and `DEFAULT_SIZE`.
+        shapes: Shapes of inputs by name. What others leave open is guessed, equal for equal names of dimensions.
+        values: Values of the inputs that TensorRT reads as shapes, by name.
+        progress: Whether to show a bar to a person who waits.
 
     Raises:
-        InputError: A shape is given for an input that the model doesn't have, or doesn't fit its input.
+        InputError: A shape or values are given for an input that the model doesn't have, or the shape doesn't fit its
+            input; or an input has no shape in the model and none is given.
         CourseError: What `onnx_file.load` and `engine.build` raise.
     """
     onnx_path = Path(onnx_path)
     model = onnx_file.load(onnx_path)
-    declared = _declared_shapes(model.graph)
-    given = shapes or {}
-    for name, shape in given.items():
-        _check_shape(name, shape, declared, onnx_path.name)
-    guessed = tuple(name for name, shape in declared.items() if name not in given and 0 in shape)
-    built_for = {name: given.get(name) or _with_defaults(shape) for name, shape in declared.items()}
-    ranges = {name: (built_for[name],) * 3 for name, shape in declared.items() if 0 in shape or name in given}
-    profiles = (Profile.from_mapping(ranges),) if ranges else ()
-    options = BuildOptions(profiles=profiles, compute_capabilities=tuple(targets))
+    given, values = dict(shapes or {}), dict(values or {})
+    built_for, guessed = input_shapes.complete(model.graph, given, onnx_path.name)
+    unknown = ", ".join(values.keys() - built_for.keys())
+    if unknown:
+        raise InputError(
+            f"{onnx_path.name} has no input {unknown}.", f"Its inputs are {', '.join(built_for) or 'none'}."
+        )
+    ranges = {name: (shape,) * 3 for name, shape in built_for.items() if name in guessed or name in given}
+    profile = Profile.from_mapping(ranges).with_values({name: (one,) * 3 for name, one in values.items()})
+    options = BuildOptions((profile,) if ranges or values else (), compute_capabilities=tuple(targets))
     try:
-        with _buildable(onnx_path, model, built_for) as path:
-            report = engine.build(path, options, use_cache=False, progress=False).report
+        report = engine.build(onnx_path, options, use_cache=False, progress=progress).report
     except BuildError as error:
-        sized = [name for name in guessed if 0 in declared[name][1:]]  # any batch would do
+        sized = [name for name, open_shape in guessed.items() if "?" in open_shape.split("x")[1:]]  # any batch would do
         if not sized or isinstance(error, TargetError):
             raise
-        chosen = ", ".join(f"{name}:{shape_text(built_for[name])}" for name in sized)
+        chosen = ", ".join(f"{name}:{input_shapes.text(built_for[name])}" for name in sized)
         raise BuildError(
             f"{error.cause} The model leaves sizes open, and {chosen} was a guess.",
             "Give the sizes that it was made for, in place of the question marks: "
-            f"--shape {sized[0]}:{shape_text(declared[sized[0]])}.",
+            f"--shape {sized[0]}:{guessed[sized[0]]}.",
         ) from error
     nodes = dict(Counter(node.op_type for node in model.graph.node).most_common())
     homes = engine_layers.node_homes(model.graph, report.layers)
-    return Inspection(onnx_path.name, built_for, guessed, nodes, report, homes, _largest(report))
+    return Inspection(onnx_path.name, built_for, values, tuple(guessed), nodes, report, homes, _largest(report))
 
 
 def _largest(report: BuildReport) -> tuple[Written, ...]:
-    sizes = dataflow.from_report(report, DEFAULT_BATCH).sizes
+    sizes = dataflow.from_report(report, input_shapes.BATCH).sizes if report.kernels else {}
     written = []
     for position, layer in enumerate(report.layers):
         for tensor in layer.outputs if layer.is_kernel else ():
             written.append(Written(tensor.name, sizes[tensor.name], position, engine_layers.describe(tensor)))
     return tuple(sorted(written, key=lambda one: -one.size)[:_LARGEST])
-
-
-@contextlib.contextmanager
-def _buildable(onnx_path: Path, model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Iterator[Path]:
-    """Give the path of the model, or of a copy without names of dimensions where one name has several sizes.
-
-    TensorRT takes equal names for equal sizes, but some exporters call every unknown dimension "?".
-    """
-    dims = [
-        (dim, size)
-        for value in model.graph.input
-        if value.name in shapes
-        for dim, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=False)
-    ]
-    sizes: dict[str, set[int]] = {}
-    for dim, size in dims:
-        sizes.setdefault(dim.dim_param, set()).add(size)
-    if all(len(several) == 1 for name, several in sizes.items() if name):
-        yield onnx_path
-        return
-    for dim, _ in dims:
-        if dim.dim_param:
-            dim.ClearField("dim_param")
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / onnx_path.name
-        copy.write_bytes(model.SerializeToString())
-        yield copy
-
-
-def _declared_shapes(model: onnx.GraphProto) -> dict[str, Shape]:
-    """Return the shapes of a model's inputs, with 0 for dynamic dimensions."""
-    weights = {weight.name for weight in model.initializer}  # old files list them among the inputs
-    return {
-        value.name: tuple(max(dim.dim_value, 0) for dim in value.type.tensor_type.shape.dim)
-        for value in model.input
-        if value.name not in weights
-    }
-
-
-def _check_shape(name: str, given: Shape, declared: Mapping[str, Shape], model: str) -> None:
-    if name not in declared:
-        raise InputError(f"{model} has no input {name}.", f"Its inputs are {', '.join(declared) or 'none'}.")
-    sizes = declared[name]
-    if not fits(given, sizes):
-        raise InputError(
-            f"The shape {shape_text(given)} was given for the input {name}, which is {shape_text(sizes)}.",
-            "Give a size for each question mark, and the other sizes as they are.",
-        )
-
-
-def _with_defaults(shape: Shape) -> Shape:
-    return tuple(size or (DEFAULT_SIZE if axis else DEFAULT_BATCH) for axis, size in enumerate(shape))
-
-
-def parse_shape(text: str) -> tuple[str, Shape]:
-    """Read an option such as ``x:1x3x224x224``; raise InputError where it has another form."""
-    name, _, sizes = text.rpartition(":")
-    numbers = sizes.split("x")
-    if not name or not all(number.isdecimal() and int(number) > 0 for number in numbers):
-        raise InputError(f"{text!r} is not the shape of an input.", "Write it as NAME:1x3x224x224.")
-    return name, tuple(map(int, numbers))
-
-
-def shape_text(shape: Shape) -> str:
-    """Return a shape as "1x3x224x224", with a question mark for a size of 0, which is open."""
-    return "x".join(str(size or "?") for size in shape) or "scalar"
 
 
 # --- as text and JSON ------------------------------------------------------------------------------------------------
@@ -185,7 +118,8 @@ def summary(one: Inspection) -> list[tuple[str, str]]:
     kinds = Counter(map(engine_layers.kind, layers))
     formats = Counter(tensor.format for kernel in report.kernels for tensor in kernel.outputs)
     notes = dict.fromkeys(one.guessed, " (sizes guessed, see --shape)")
-    inputs = (f"{name} {shape_text(shape)}{notes.get(name, '')}" for name, shape in one.shapes.items())
+    notes |= {name: f" = {','.join(map(str, values))}" for name, values in one.values.items()}
+    inputs = (f"{name} {input_shapes.text(shape)}{notes.get(name, '')}" for name, shape in one.shapes.items())
     moves = [
         f"{position} {engine_layers.short_name(layer)} ({engine_layers.conversion(layer)})"
         for position, layer in enumerate(layers)
@@ -203,9 +137,9 @@ def summary(one: Inspection) -> list[tuple[str, str]]:
         ("kernels write", _counted(report.kernel_dtypes)),
         ("formats written", _counted(formats)),
         ("reformats, casts", "; ".join(moves) or "none of their own"),
-        ("activations", _mib(report.activation_bytes)),
-        ("weights", _mib(report.weights_bytes)),
-        ("plan", _mib(report.plan_bytes)),
+        ("activations", _size_text(report.activation_bytes)),
+        ("weights", _size_text(report.weights_bytes)),
+        ("plan", _size_text(report.plan_bytes)),
         ("warnings", "; ".join(" ".join(text.split()) for text in report.warnings) or "none"),
     ]
 
@@ -214,8 +148,11 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda pair: -pair[1]))
 
 
-def _mib(size: int | None) -> str:
-    return "not known" if size is None else f"{size / _MIB:.2f} MiB ({size:,} bytes)"
+def _size_text(size: int | None) -> str:
+    if size is None or size < 1024:
+        return "not known" if size is None else f"{size} bytes"
+    scaled, unit = (size / 2**20, "MiB") if size >= 2**20 else (size / 2**10, "KiB")
+    return f"{scaled:.2f} {unit} ({size:,} bytes)"
 
 
 def as_text(one: Inspection) -> str:
@@ -227,7 +164,7 @@ def as_text(one: Inspection) -> str:
             reads = "+".join(dict.fromkeys(tensor.dtype for tensor in layer.inputs)) or "nothing"
             writes = "+".join(dict.fromkeys(f"{tensor.dtype} {tensor.format}" for tensor in layer.outputs))
             nodes = ", ".join(layer.onnx_nodes) or "no ONNX node"
-            kind = engine_layers.kind(layer).partition("/")[0]
+            kind = engine_layers.kind_word(layer)
             lines.append(f"{position:4} {kind:11} {reads} to {writes:15} {engine_layers.short_name(layer)}: {nodes}")
     lines += ["", "ONNX nodes that no layer names"]
     unnamed = engine_layers.unnamed(one.node_homes)
@@ -245,7 +182,9 @@ def _largest_rows(one: Inspection) -> list[tuple[str, str]]:
     rows = []
     for tensor in one.largest:
         writer = engine_layers.short_name(one.report.layers[tensor.layer])
-        rows.append((f"{tensor.size / _MIB:9.2f} MiB", f"{tensor.what}, written by {tensor.layer} {writer}"))
+        rows.append(
+            (f"{_size_text(tensor.size).partition(' (')[0]:>12}", f"{tensor.what}, written by {tensor.layer} {writer}")
+        )
     return rows
 
 
@@ -270,12 +209,16 @@ def write_page(one: Inspection, path: Path) -> Path:
     report, layers = one.report, one.report.layers
     kernels = [position for position, layer in enumerate(layers) if layer.is_kernel]
     sections = [_table(summary(one))]
-    pictures = {
-        "Layers in the order of execution": drawings.overview(layers, one.model),
-        f"The first {min(_BLOCK, len(kernels))} kernels in detail": drawings.block(layers, 0, kernels[:_BLOCK][-1]),
-        "Precision map": maps.precision_map({one.model: layers}),
-        "Fusion map: ONNX nodes by kernel": maps.fusion_map(one.node_homes, layers),
-    }
+    pictures = (
+        {
+            "Layers in the order of execution": drawings.overview(layers, one.model),
+            f"The first {min(_BLOCK, len(kernels))} kernels in detail": drawings.block(layers, 0, kernels[:_BLOCK][-1]),
+            "Precision map": maps.precision_map({one.model: layers}),
+            "Fusion map: ONNX nodes by kernel": maps.fusion_map(one.node_homes, layers),
+        }
+        if kernels
+        else {}
+    )  # an engine that only hands its inputs on has none
     for heading, picture in pictures.items():
         source = base64.b64encode(picture._repr_mimebundle_()[0]["image/png"]).decode()
         sections.append(

@@ -19,6 +19,7 @@ class TensorSpec:
     Attributes:
         shape: Its shape, with -1 for a dimension that may vary; None where the backend doesn't tell.
         min_shape, max_shape: Those of the optimization profile; None where every size goes.
+        empty: Whether a dimension that may vary may also be 0; where there is a profile, that says it.
     """
 
     name: str
@@ -26,19 +27,24 @@ class TensorSpec:
     shape: tuple[int, ...] | None = None
     min_shape: tuple[int, ...] | None = None
     max_shape: tuple[int, ...] | None = None
+    empty: bool = False
 
     def check(self, array: np.ndarray) -> None:
         """Raise InputError for an array that is not of this type and shape: what was given, and what is allowed."""
         if not isinstance(array, np.ndarray) or array.dtype != self.dtype:
-            given = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            given = array.dtype if isinstance(array, np.ndarray) else f"a {type(array).__name__} and no array"
             raise InputError(
                 f"The input {self.name} is {given}, but the model takes {self.dtype}.",
-                f"Convert it: np.asarray(values, dtype=np.{self.dtype}).",
+                f"Convert it: np.asarray(values, dtype={'object' if self.dtype == object else f'np.{self.dtype}'}).",
             )
         if self.shape is None:
             return
-        fits = shapes.fits(array.shape, self.shape) and 0 not in array.shape
-        if not fits or (self.max_shape and not shapes.in_order(self.min_shape, array.shape, self.max_shape)):
+        fits = shapes.fits(array.shape, self.shape, zero_is_open=False)
+        if fits and self.max_shape:
+            fits = shapes.in_order(self.min_shape, array.shape, self.max_shape)
+        elif fits and not self.empty:
+            fits = all(size or not declared for size, declared in zip(array.shape, self.shape, strict=True))
+        if not fits:
             raise InputError(
                 f"The input {self.name} has the shape {array.shape}, but the model takes {self._allowed()}.",
                 "Reshape or split the batch, or build the engine with a wider profile."

@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU or, with its CUDA provider, on a GPU."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,7 +33,7 @@ class OnnxRuntimeRunner(Runner):
     Raises:
         ModelFileError: The model is missing or ONNX Runtime can't load it.
         BackendUnavailableError: CUDA was asked for and can't be used.
-        InputError: There is no such device.
+        InputError: There is no such device, or an input or output is a sequence, a map or an optional value.
     """
 
     def __init__(
@@ -54,14 +55,25 @@ class OnnxRuntimeRunner(Runner):
             )
         self.backend = f"ONNX Runtime {'CUDA' if device == 'cuda' else 'CPU'}"
         self.inputs = {value.name: _spec(value) for value in self.session.get_inputs()}
+        if not all(spec.shape for spec in self.inputs.values()):  # what declares no shape looks like a scalar here
+            for value in onnx.load(onnx_path, load_external_data=False).graph.input:
+                if value.name in self.inputs and not value.type.tensor_type.HasField("shape"):
+                    self.inputs[value.name] = replace(self.inputs[value.name], shape=None)
         self.outputs = {value.name: _spec(value) for value in self.session.get_outputs()}
 
     def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
-        return dict(zip(self.outputs, self.session.run(None, dict(feeds)), strict=True))
+        return dict(zip(self.outputs, onnx_session.run(self.session, feeds), strict=True))
 
 
 def _spec(value: "onnxruntime.NodeArg") -> TensorSpec:
+    if not value.type.startswith("tensor("):
+        raise InputError(
+            f"{value.name} is no tensor, but {value.type}, and a runner takes and returns arrays.",
+            "Call ONNX Runtime itself: `base.onnx_session.open_model(path).run(None, feeds)`.",
+        )
     element = value.type.removeprefix("tensor(").removesuffix(")")  # "tensor(float16)"
     onnx_name = {"float": "FLOAT", "double": "DOUBLE"}.get(element, element.upper())
     dtype = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(onnx_name))
-    return TensorSpec(value.name, dtype, tuple(size if isinstance(size, int) else -1 for size in value.shape))
+    return TensorSpec(
+        value.name, dtype, tuple(size if isinstance(size, int) else -1 for size in value.shape), empty=True
+    )
