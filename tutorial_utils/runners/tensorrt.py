@@ -12,6 +12,7 @@ from typing import Any, Union
 import numpy as np
 
 from tutorial_utils.base.errors import BackendUnavailableError, BuildError, InputError, PlanError
+from tutorial_utils.base.shapes import in_order
 from tutorial_utils.engine import Engine
 from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, trt
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
@@ -83,7 +84,7 @@ class TensorRTRunner(Runner):
         context: Its execution context.
         stream: The CUDA stream of all copies and calls.
         host: Pinned memory of each input and output, by name, as an array in the shape of the last `fill`.
-        device: Their memory on the GPU, by name.
+        device: Their memory on the GPU, by name; none for what TensorRT reads or writes on the host, as it does shapes.
         log: What TensorRT said while the engine was loaded and used.
 
     Raises:
@@ -107,11 +108,14 @@ class TensorRTRunner(Runner):
             self.engine: trt.ICudaEngine = engine.engine if isinstance(engine, TensorRTRunner) else self._load(engine)
             self.stream = cuda.Stream()
             self.context = self._create_context(cuda_graph, configure)
+            self._values: dict[
+                str, list[list[int]]
+            ] = {}  # smallest, usual and largest values of inputs that are shapes
             self.inputs, self.outputs = self._read_specs()
             self._buffers: dict[str, np.ndarray] = {}  # pinned, for the largest shapes
             self.host: dict[str, np.ndarray] = {}  # views of them
             self.device: dict[str, cuda.DeviceAllocation] = {}
-            self._bound_shapes: dict[str, tuple[int, ...]] | None = None
+            self._bound: tuple[dict[str, tuple[int, ...]], dict[str, list[int]]] | None = None
             self._allocate()
 
     def _load(self, engine: Engine | bytes) -> "trt.ICudaEngine":
@@ -152,11 +156,6 @@ class TensorRTRunner(Runner):
         inputs, outputs = {}, {}
         for name in (self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)):
             shape = tuple(self.engine.get_tensor_shape(name))
-            if self.engine.get_tensor_location(name) == trt.TensorLocation.HOST:
-                raise InputError(
-                    f"{name} is a shape tensor: TensorRT reads it on the host, while it computes shapes.",
-                    "Make that shape a constant of the model, or an input that is only data.",
-                )
             try:
                 dtype = np.dtype(trt.nptype(self.engine.get_tensor_dtype(name)))
             except TypeError as error:
@@ -166,6 +165,13 @@ class TensorRTRunner(Runner):
                 ) from error
             if self.engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
                 low, _, high = (tuple(s) for s in self.engine.get_tensor_profile_shape(name, 0))
+                # The bindings call the two arguments the other way round: first comes the profile.
+                values = (
+                    self.engine.get_tensor_profile_values(0, name) if self.engine.is_shape_inference_io(name) else []
+                )
+                if values:
+                    self._values[name] = values
+                    low = high = shape  # a shape has a fixed number of sizes
                 inputs[name] = TensorSpec(name, dtype, shape, low, high)
             else:
                 outputs[name] = TensorSpec(name, dtype, shape)
@@ -176,13 +182,22 @@ class TensorRTRunner(Runner):
 
         From pageable memory, an asynchronous copy is not asynchronous, so the host side is page-locked.
         """
+        for name, spec in self.inputs.items():
+            self._add_buffer(name, spec, spec.max_shape or ())
+        for name, (_, _, most) in self._values.items():
+            self._buffers[name][: len(most)] = most
         self._set_input_shapes({name: spec.max_shape for name, spec in self.inputs.items()})
-        for name, spec in {**self.inputs, **self.outputs}.items():
-            size = int(np.prod(self.context.get_tensor_shape(name)))
-            self._buffers[name] = cuda.pagelocked_empty(max(size, 1), spec.dtype)
+        for name, spec in self.outputs.items():
+            self._add_buffer(name, spec, tuple(self.context.get_tensor_shape(name)))
+
+    def _add_buffer(self, name: str, spec: TensorSpec, shape: tuple[int, ...]) -> None:
+        """Allocate memory for a tensor. TensorRT reads and writes shapes on the host, everything else on the GPU."""
+        self._buffers[name] = cuda.pagelocked_empty(max(int(np.prod(shape)), 1), spec.dtype)
+        address = self._buffers[name].ctypes.data
+        if self.engine.get_tensor_location(name) == trt.TensorLocation.DEVICE:
             self.device[name] = cuda.mem_alloc(self._buffers[name].nbytes)
             address = int(self.device[name])
-            checked(self.context.set_tensor_address(name, address), self.log, failure=f"No buffer fits {name}")
+        checked(self.context.set_tensor_address(name, address), self.log, failure=f"No buffer fits {name}")
 
     def _set_input_shapes(self, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
         for name, shape in shapes.items():
@@ -209,26 +224,46 @@ class TensorRTRunner(Runner):
             return self.results()
 
     def fill(self, feeds: Mapping[str, np.ndarray]) -> None:
-        """Copy inputs into pinned memory and set their shapes. Feeds must fit the model: see `check`."""
+        """Copy inputs into pinned memory and set their shapes. Feeds must fit the model: see `check`.
+
+        Raises:
+            InputError: A value of an input that is a shape lies outside of the profile.
+        """
         shapes = {name: array.shape for name, array in feeds.items()}
-        if shapes != self._bound_shapes:  # a service mostly sends one shape: asking TensorRT each time would cost more
-            self._bind(shapes)
+        values = {name: feeds[name].ravel().tolist() for name in self._values}
+        if (
+            shapes,
+            values,
+        ) != self._bound:  # a service mostly sends one shape: asking TensorRT each time would cost more
+            self._bind(shapes, values)
         for name, array in feeds.items():
             self.host[name][...] = array  # whatever the array's own layout is
 
-    def _bind(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Set the shapes of the inputs, and take views of the pinned buffers in the shapes of this call."""
-        self._bound_shapes = None  # until all of them are accepted
+    def _bind(self, shapes: dict[str, tuple[int, ...]], values: dict[str, list[int]]) -> None:
+        """Set shapes, and values that are shapes, and take views of the pinned buffers in the shapes of this call."""
+        self._bound = None  # until all of them are accepted
+        for name, given in values.items():
+            low, _, high = self._values[name]
+            if not in_order(low, given, high):
+                raise InputError(
+                    f"The input {name} has the values {given}, but the engine takes {low} to {high}.",
+                    "Build the engine with a profile that gives it wider values.",
+                )
+            self._buffers[name][: len(given)] = given
         self._set_input_shapes(shapes)
-        for name, buffer in self._buffers.items():
+        for name, spec in {**self.inputs, **self.outputs}.items():
             shape = tuple(self.context.get_tensor_shape(name))
-            self.host[name] = buffer[: int(np.prod(shape))].reshape(shape)
-        self._bound_shapes = shapes
+            size = int(np.prod(shape))
+            if size > self._buffers[name].size:  # an output may be largest at other values than the largest ones
+                self._add_buffer(name, spec, shape)
+            self.host[name] = self._buffers[name][:size].reshape(shape)
+        self._bound = shapes, values
 
     def copy_in(self) -> None:
         """Enqueue the copies of the inputs from pinned memory to the GPU."""
         for name in self.inputs:
-            cuda.memcpy_htod_async(self.device[name], self.host[name], self.stream)
+            if name in self.device:
+                cuda.memcpy_htod_async(self.device[name], self.host[name], self.stream)
 
     def run(self) -> None:
         """Enqueue the engine."""
@@ -237,7 +272,8 @@ class TensorRTRunner(Runner):
     def copy_out(self) -> None:
         """Enqueue the copies of the outputs to pinned memory."""
         for name in self.outputs:
-            cuda.memcpy_dtoh_async(self.host[name], self.device[name], self.stream)
+            if name in self.device:
+                cuda.memcpy_dtoh_async(self.host[name], self.device[name], self.stream)
 
     def results(self) -> Arrays:
         """Wait for the stream, and return the outputs as arrays of their own."""
