@@ -7,19 +7,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
+FLOAT, INT64, UINT8, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8, TensorProto.STRING
 
 
-def save_nodes(
-    path: Path,
+def of_nodes(
     nodes: Sequence[onnx.NodeProto],
     inputs: Mapping[str, tuple],
     outputs: Sequence[str] = ("y",),
     weights: Mapping[str, np.ndarray] | None = None,
     opset: int = 17,
     output_type: int = FLOAT,
-) -> Path:
-    """Write a model; inputs by name with their data type and dimensions, outputs of a shape that is not declared."""
+) -> onnx.ModelProto:
+    """Return a model; inputs by name with their data type and dimensions, outputs of a shape that is not declared."""
     graph = helper.make_graph(
         nodes,
         "g",
@@ -27,7 +26,12 @@ def save_nodes(
         [helper.make_tensor_value_info(name, output_type, None) for name in outputs],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in (weights or {}).items()],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def save_nodes(path: Path, nodes: Sequence[onnx.NodeProto], inputs: Mapping[str, tuple], *rest, **named) -> Path:
+    """Write the model that `of_nodes` returns."""
+    onnx.save(of_nodes(nodes, inputs, *rest, **named), path)
     return path
 
 

@@ -22,6 +22,7 @@ import onnx
 import onnxruntime
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from node_models import FLOAT, INT64, of_nodes
 from onnx import TensorProto, helper, numpy_helper
 from onnxconverter_common import float16
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
@@ -201,6 +202,9 @@ UNPARSED = {
     "input has type Int32 but must have type": quantized_model,
     "Non-zero zero point is not supported": asymmetric_model,
     "Scale coefficients must all be positive": lambda folder: dequantized_product(0),
+    "Failed to import initializer": lambda folder: of_nodes(
+        [helper.make_node("Identity", ["x"], ["y"])], {"x": (FLOAT, [4])}, weights={"unused": np.int16(0)}
+    ),
     "Failed to parse the ONNX model": lambda folder: residual_model().SerializeToString()[:2000],
 }
 
@@ -235,7 +239,45 @@ def tiny_workspace(builder, config):
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 1 << 10)
 
 
+def contradictory_names():
+    """Return a model with one name for dimensions that aren't of one size, as some exporters call each of them `?`."""
+    return of_nodes([helper.make_node("Relu", ["x"], ["y"])], {"x": (FLOAT, [1, 3, "?", "?"])})
+
+
+def profile_of(*batches):
+    """Return a hook that adds a profile of x, of shape [1, 3, h, w], with these sizes at min, opt and max."""
+
+    def configure(builder, config):
+        profile = builder.create_optimization_profile()
+        profile.set_shape("x", *((1, 3, *sizes) for sizes in batches))
+        config.add_optimization_profile(profile)
+
+    return configure
+
+
+def reads_a_shape():
+    return of_nodes(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])], {"x": (FLOAT, [1, 3, 8, 8]), "shape": (INT64, [2])}
+    )
+
+
+def largest_of(count):
+    nodes = [helper.make_node("TopK", ["x", "k"], ["y", "places"], "top")]
+    return of_nodes(nodes, {"x": (FLOAT, [1, 5000])}, weights={"k": np.array([count])})
+
+
+def suppression():
+    nodes = [helper.make_node("NonMaxSuppression", ["boxes", "scores", "most"], ["y"], "nms")]
+    inputs = {"boxes": (FLOAT, [1, 10, 4]), "scores": (FLOAT, [1, 1, 10])}
+    return of_nodes(nodes, inputs, weights={"most": np.array([3])}, output_type=INT64)
+
+
 UNBUILT = {
+    "missing values for shape input": (reads_a_shape, profile_of((8, 8), (8, 8), (8, 8))),
+    "with this name have different constant values": (contradictory_names, profile_of((8, 4), (8, 4), (8, 4))),
+    "Dimensions with name": (contradictory_names, profile_of((4, 4), (8, 6), (8, 8))),
+    "K exceeds the maximum value allowed": (lambda: largest_of(4000), lambda builder, config: None),
+    "has no runners that implement it": (suppression, lambda builder, config: None),
     "no optimization profile has been defined": (residual_model, lambda builder, config: None),
     "is missing dimensions in profile": (residual_model, lambda builder, config: add_profile(builder, config, "input")),
     "satisfy MIN<=OPT<=MAX": (residual_model, lambda builder, config: add_profile(builder, config, "x", (4, 2, 1))),
@@ -257,6 +299,23 @@ def test_refused_by_the_builder(text):
     configure(builder, config)
     assert builder.build_serialized_network(network, config) is None
     assert text in " ".join(log.texts())
+
+
+HARMLESS = {
+    "has Int64 binding": lambda: of_nodes([helper.make_node("Identity", ["x"], ["y"])], {"x": (INT64, [4])}),
+    "Overriding data to nullptr": lambda: of_nodes(
+        [helper.make_node("Resize", ["x", "roi", "scales"], ["y"])],
+        {"x": (FLOAT, [1, 1, 4, 4])},
+        weights={"roi": np.zeros(0, np.float32), "scales": np.array([1, 1, 2, 2], np.float32)},
+    ),
+}
+
+
+@pytest.mark.parametrize("text", texts(HARMLESS))
+def test_warning_of_a_model_that_builds(text, tmp_path):
+    onnx.save(HARMLESS[text](), tmp_path / "m.onnx")
+    built = build(tmp_path / "m.onnx", use_cache=False, progress=False)
+    assert text in " ".join(built.report.warnings)
 
 
 UNLOADED = {
@@ -689,7 +748,19 @@ def test_links_to_threads_are_the_threads_that_they_name():
 
 
 def test_rows_marked_as_provoked_are_those_with_a_test():
-    tables = [REMOVED, UNPARSED, UNBUILT, UNLOADED, SCRIPTS, POLYGRAPHY, ONNX_RUNTIME, PADDLE, PADDLE2ONNX, NBVAL]
+    tables = [
+        REMOVED,
+        UNPARSED,
+        UNBUILT,
+        HARMLESS,
+        UNLOADED,
+        SCRIPTS,
+        POLYGRAPHY,
+        ONNX_RUNTIME,
+        PADDLE,
+        PADDLE2ONNX,
+        NBVAL,
+    ]
     tested = {text for table in tables for text in table} | {error.__name__ for error in OWN}
     tested |= {FALLBACK, GPU_CALL_ON_CPU, DAMAGED_PDMODEL, IMPOSSIBLE_SHAPE}
     assert tested == {row.text for row in ROWS if row.parts["Source"].startswith(PROVOKED)}

@@ -131,3 +131,28 @@ def test_kernels_leave_out_what_orders_streams():
     report = BuildReport("TensorRT", "11.0", layers=(CONVOLUTION, WAIT))
     assert report.kernels == (CONVOLUTION,)
     assert report.kernel_dtypes == {"fp16": 1}
+
+
+HOST_TO_DEVICE = """\
+Name: [ShapeHostToDeviceCopy 0], LayerType: ShapeHostToDevice, Inputs: [], Outputs: [ { Name: (Unnamed Layer* 17) \
+[Shuffle]_output, Location: Device, Dimensions: [], Datatype: Int32, Format: Format not available due to dynamic \
+shapes }], ParameterType: ShapeH2D, shapeValues0: [-4], TacticValue: 0x0000000000000000, StreamId: 0, Metadata: \
+"""
+
+
+def test_a_layer_without_constants():
+    """Copies of shapes to the GPU, as in every recurrent network of dynamic length: the other layers stay."""
+    layers = layers_from_log([LOG.replace("Layers:\n", f"Layers:\n{HOST_TO_DEVICE}\n", 1)])
+    output = EngineTensor("(Unnamed Layer* 17) [Shuffle]_output", (), "int32", "unknown")
+    assert layers == (
+        EngineLayer("[ShapeHostToDeviceCopy 0]", "ShapeHostToDevice", (), (output,), ()), CONVOLUTION, WAIT,
+    )  # fmt: skip
+    assert not layers[0].is_kernel
+
+
+def test_names_with_brackets_and_commas():
+    text = LOG.replace("Name: x,", "Name: blocks[0], {x},").replace("Name: conv_out,", "Name: y[1], z,")
+    nodes = "[ONNX Layer: blocks[0]/conv]\x1f[ONNX Layer: a], b]"
+    (layer, _) = layers_from_log([text.replace("[ONNX Layer: conv][ONNX Layer: relu]", nodes)])
+    assert [tensor.name for tensor in layer.inputs + layer.outputs] == ["blocks[0], {x}", "y[1], z"]
+    assert layer.onnx_nodes == ("blocks[0]/conv", "a], b")

@@ -1,5 +1,6 @@
 """The pictures of an engine show what their text says."""
 
+import warnings
 from collections import Counter
 
 import pictures
@@ -7,6 +8,7 @@ import pytest
 from inspection.test_engine_layers import LAYERS, X, layer, tensor
 from matplotlib.colors import to_hex
 
+from tutorial_utils import plotting
 from tutorial_utils.engine import BuildReport, EngineLayer, EngineTensor
 from tutorial_utils.inspection import dataflow, drawings, engine_layers, maps
 from tutorial_utils.inspection.engine_layers import NodeHome
@@ -190,3 +192,22 @@ def test_lifetimes_of_onnx_nodes(fp32_model):
     assert len(pictures.bars(upper)) == len(flow.lifetimes())
     assert pictures.heights(lower) == pytest.approx(flow.live_bytes() / 2**20)
     assert [label.get_text() for label in lower.get_xticklabels()] == [step.name for step in flow.steps]
+
+
+def test_names_are_drawn_as_they_are():
+    odd = "$^{$ 模型"
+    one = layer(odd, "kgen", [X], [tensor("y")], [odd])
+    homes = [NodeHome(odd, odd, (0,))]
+    flow = dataflow.Dataflow(
+        (dataflow.Step(odd, "", ("x",), ("t",)), dataflow.Step(odd, "", ("t",), ("y",))), {"t": 4}, ("x",), ("y",)
+    )
+    drawn = [
+        drawings.overview([one], odd), drawings.block([one], 0, 0), maps.precision_map({odd: [one]}),
+        maps.fusion_map(homes, [one]), maps.lifetimes(flow), maps.fusion_map(homes * 20, [one]),
+    ]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for picture in drawn:
+            assert picture._repr_mimebundle_()[0]["image/png"]
+    assert plotting.literal(odd) == r"\$^{\$ \u6a21\u578b"
+    assert odd in drawn[1].text, "the text needs no escape"

@@ -8,6 +8,7 @@ import sys
 
 import onnx
 import pytest
+from node_models import resize_to_sizes, save_nodes
 from onnx import TensorProto, helper
 from small_models import residual_model
 from test_cli import ROOT
@@ -115,6 +116,65 @@ def test_text_names_few_of_many_nodes(tmp_path, capsys):
     out = run(capsys, save(tmp_path / "m.onnx", nodes, {"t0": [2, 4]}))
     assert "same10, same11 and 8 more" in out
     assert "same12" not in out
+
+
+def test_values_of_an_input_that_is_a_shape(tmp_path, capsys):
+    path = resize_to_sizes(tmp_path / "m.onnx")
+    out = run(capsys, path, "--shape", "x:1x3x8x8", "--values", "sizes:1,3,16,16")
+    assert "inputs            x 1x3x8x8; sizes 4 = 1,3,16,16\n" in out
+    assert "fp32 Linear 1x3x16x16, written by" in out
+    assert "--values NAME:1,3,64,64" in failure(capsys, path)
+    assert "has no input scale" in failure(capsys, path, "--values", "scale:1")
+
+
+def test_names_that_a_figure_could_misread(tmp_path, capsys, recwarn):
+    """A pair of dollar signs, as TensorRT's own `$$myelin$$`; brackets; characters that no font of the figures has."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "x"], ["a"], "layers[0]/mm$^{$"),
+        helper.make_node("Softmax", ["a"], ["y"], "act[1], $\\alpha$"),
+    ]
+    path = save(tmp_path / "模型$^{$.onnx", nodes, {"x": [8, 8]})
+    out = run(capsys, path, "--html", tmp_path / "page.html")
+    assert out.startswith("Written")
+    assert "<h1>模型$^{$.onnx" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "no layer names\n  none\n" in run(capsys, path)
+    assert not [str(one.message) for one in recwarn if "Glyph" in str(one.message)]
+
+
+def test_a_network_with_a_branch(tmp_path, capsys):
+    """Jumps and counters are no kernels; a matrix product is no convolution; the report keeps its layers."""
+    branches = [
+        helper.make_graph(
+            [helper.make_node(op, ["a"], [op], op)], op, [], [helper.make_tensor_value_info(op, 1, [8, 8])]
+        )
+        for op in ("Relu", "Neg")
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "x"], ["a"], "product"),
+        helper.make_node("ReduceSum", ["a"], ["s"], "sum", keepdims=0),
+        helper.make_node("Cast", ["s"], ["c"], "condition", to=TensorProto.BOOL),
+        helper.make_node("If", ["c"], ["y"], "if", then_branch=branches[0], else_branch=branches[1]),
+    ]
+    found = json.loads(run(capsys, save(tmp_path / "m.onnx", nodes, {"x": [8, 8]}), "--json"))
+    kinds = {layer["type"]: layer["kind"] for layer in found["report"]["layers"]}
+    assert {kinds[one] for one in kinds if one.endswith("jmp")} == {"signal/wait/shapes"}
+    assert re.search(r"^ +\d+ product ", run(capsys, tmp_path / "m.onnx"), re.MULTILINE)
+
+
+def test_lengths_that_vary_and_outputs_that_are_shapes(tmp_path, capsys):
+    nodes = [helper.make_node("Relu", ["x"], ["y"], "relu"), helper.make_node("Shape", ["x"], ["s"], "shape")]
+    path = save(tmp_path / "m.onnx", nodes, {"x": ["n", 8]}, ("y", "s"))
+    model = onnx.load(path)
+    model.graph.output[1].type.tensor_type.elem_type = TensorProto.INT64
+    onnx.save(model, path)
+    assert "relu" in run(capsys, path)
+
+
+def test_an_engine_without_kernels(tmp_path, capsys):
+    nodes = [helper.make_node("Shape", ["x"], ["y"], "shape")]
+    path = save_nodes(tmp_path / "m.onnx", nodes, {"x": (TensorProto.FLOAT, [4])}, output_type=TensorProto.INT64)
+    assert "of which 0 are kernels" in run(capsys, path)
+    run(capsys, path, "--html", tmp_path / "page.html")
 
 
 # --- what can be wrong -----------------------------------------------------------------------------------------------

@@ -4,8 +4,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from node_models import FLOAT, INT64, STRING, save_nodes, sequence_of_two
+from onnx import helper
 from small_models import images
 
+from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
 from tutorial_utils.model import export
 from tutorial_utils.runners import Runner, TensorSpec
@@ -183,6 +186,65 @@ def test_onnx_runtime_damaged_files(damage, damaged_models):
         OnnxRuntimeRunner(damaged_models[damage])
     assert "\n" not in str(caught.value)
     assert ".." not in str(caught.value)
+
+
+def odd_sizes(folder):
+    """Halves an image and doubles it again: the sum with the image fails where its sides are odd."""
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["half"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Resize", ["half", "", "scales"], ["whole"], "resize", mode="nearest"),
+        helper.make_node("Add", ["whole", "x"], ["y"], "sum"),
+    ]
+    scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    return save_nodes(folder / "m.onnx", nodes, {"x": (FLOAT, [1, 1, "h", "w"])}, weights=scales)
+
+
+def rows_of_a_table(folder):
+    node = helper.make_node("Gather", ["table", "ids"], ["y"], "rows")
+    return save_nodes(
+        folder / "m.onnx", [node], {"ids": (INT64, ["n"])}, weights={"table": np.eye(4, dtype=np.float32)}
+    )
+
+
+def test_onnx_runtime_says_which_node_failed(tmp_path, capfd):
+    with OnnxRuntimeRunner(odd_sizes(tmp_path)) as runner:
+        assert runner.infer({"x": np.ones((1, 1, 6, 6), np.float32)})["y"].shape == (1, 1, 6, 6)
+        with pytest.raises(InputError, match=r"on x \[1, 1, 7, 7\]: .*Add node.*broadcast.*6 by 7\. Remedy") as caught:
+            runner.infer({"x": np.ones((1, 1, 7, 7), np.float32)})
+    assert "onnxruntime/core" not in str(caught.value), "the place in the source of ONNX Runtime helps nobody"
+    with OnnxRuntimeRunner(rows_of_a_table(tmp_path)) as runner:
+        assert runner.infer({"ids": np.zeros(0, np.int64)})["y"].shape == (0, 4)
+        with pytest.raises(InputError, match=r"Gather node.*idx=9 must be within"):
+            runner.infer({"ids": np.array([9])})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_onnx_runtime_and_what_is_no_tensor(tmp_path):
+    path = sequence_of_two(tmp_path / "m.onnx")
+    with pytest.raises(InputError, match=r"y is no tensor, but seq\(tensor\(float\)\).*open_model\(path\)\.run"):
+        OnnxRuntimeRunner(path)
+    (pair,) = onnx_session.open_model(path).run(None, {"x": np.ones((2, 8), np.float32)})
+    assert len(pair) == 2, "what the remedy says works"
+
+
+def test_onnx_runtime_and_texts(tmp_path):
+    node = helper.make_node("Identity", ["x"], ["y"])
+    path = save_nodes(tmp_path / "m.onnx", [node], {"x": (STRING, ["n"])}, output_type=STRING)
+    with OnnxRuntimeRunner(path) as runner:
+        assert runner.infer({"x": np.array(["a", "b"], dtype=object)})["y"].tolist() == ["a", "b"]
+        with pytest.raises(InputError, match=r"np\.asarray\(values, dtype=object\)"):
+            runner.infer({"x": np.array(["a", "b"])})
+
+
+def test_onnx_runtime_and_an_input_without_a_shape(tmp_path):
+    """ONNX Runtime shows its shape as that of a scalar."""
+    node = helper.make_node("Add", ["x", "scalar"], ["y"])
+    path = save_nodes(tmp_path / "m.onnx", [node], {"x": (FLOAT, None), "scalar": (FLOAT, [])})
+    with OnnxRuntimeRunner(path) as runner:
+        feeds = {"x": np.ones((2, 3), np.float32), "scalar": np.array(1, np.float32)}
+        assert runner.infer(feeds)["y"].shape == (2, 3)
+        with pytest.raises(InputError, match=r"scalar has the shape \(2, 3\), but the model takes \(\)"):
+            runner.infer({**feeds, "scalar": feeds["x"]})
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")

@@ -40,7 +40,7 @@ def complete(graph: onnx.GraphProto, given: Mapping[str, Shape], model: str) -> 
         for axis, dim in enumerate(dims):
             if name in given and isinstance(dim, str):
                 known[dim] = given[name][axis]
-            elif axis and isinstance(dim, str):
+            elif isinstance(dim, str):
                 guesses[dim] = min(guesses.get(dim, SIDE), _guess(dims, axis))
     sizes = {dim: size for dim, size in (guesses | known).items() if dim not in _NO_NAMES}
     shapes = {

@@ -87,7 +87,7 @@ def inspect(
         report = engine.build(onnx_path, options, use_cache=False, progress=progress).report
     except BuildError as error:
         sized = [name for name, open_shape in guessed.items() if "?" in open_shape.split("x")[1:]]  # any batch would do
-        if not sized or isinstance(error, TargetError):
+        if not sized or isinstance(error, TargetError) or "(Assertion" in error.cause:  # that is TensorRT's own fault
             raise
         chosen = ", ".join(f"{name}:{input_shapes.text(built_for[name])}" for name in sized)
         raise BuildError(
