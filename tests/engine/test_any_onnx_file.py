@@ -98,7 +98,9 @@ def test_an_input_without_a_shape_gets_that_of_its_profile(tmp_path):
     assert shapes == [(-1, 3)]
 
 
-@pytest.mark.parametrize("given", [5, None, ((1, 3), (2, 3)), (1, 2, 3), (("a",), (2,), (3,)), ((1.5,), (2,), (3,))])
+@pytest.mark.parametrize(
+    "given", [5, None, ((1, 3), (2, 3)), (1, 2, 3), (("a",), (2,), (3,)), ((1.5,), (2,), (3,)), ((2**64,),) * 3]
+)
 def test_what_is_no_profile(given):
     with pytest.raises(ProfileError, match=r"profile of x is|profile holds"):
         Profile.of(x=given)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from node_models import save_nodes
 from onnx import TensorProto, helper
 
 from tutorial_utils.base.errors import InputError, ModelFileError
@@ -117,3 +118,11 @@ def test_bytes_of_twelve_numbers_of_each_type(dtype, size):
 def test_engine_report_that_cannot_be_read(layers):
     with pytest.raises(InputError):
         dataflow.from_report(BuildReport("TensorRT-RTX", "1", layers=layers), batch=1)
+
+
+def test_open_and_empty_dimensions(tmp_path):
+    """A size of -1, as older exporters write an open one, and one of 0, which is a size."""
+    nodes = [helper.make_node("Concat", ["past", "x"], ["y"], "join", axis=0)]
+    inputs = {"past": (TensorProto.FLOAT, [0, 8]), "x": (TensorProto.FLOAT, [-1, 8])}
+    flow = dataflow.from_onnx(save_nodes(tmp_path / "m.onnx", nodes, inputs), batch=2)
+    assert flow.sizes == {"past": 0, "x": 64, "y": 64}

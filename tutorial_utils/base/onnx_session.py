@@ -14,11 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from tutorial_utils.base.errors import InputError, ModelFileError
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnxruntime
 
 # ONNX Runtime reads it once, when it is imported. Child processes inherit it. An own setting of the reader's stays.
@@ -94,7 +93,7 @@ def open_model(onnx_path: str | Path, **options: Any) -> "onnxruntime.InferenceS
         ) from error
 
 
-def run(session: "onnxruntime.InferenceSession", feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def run(session: "onnxruntime.InferenceSession", feeds: Mapping[str, "np.ndarray"]) -> list["np.ndarray"]:
     """Run a session once on arrays by input name, and return its outputs in their order.
 
     Raises:
@@ -103,7 +102,7 @@ def run(session: "onnxruntime.InferenceSession", feeds: Mapping[str, np.ndarray]
     try:
         return session.run(None, dict(feeds))
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
-        given = ", ".join(f"{name} {list(np.shape(array))}" for name, array in feeds.items())
+        given = ", ".join(f"{name} {list(getattr(array, 'shape', ()))}" for name, array in feeds.items())
         raise InputError(
             f"ONNX Runtime can't run the model on {given or 'no inputs'}: {_reason(error)}.",
             "Give sizes and values that the model was made for; the node above is the first that couldn't compute.",

@@ -1,6 +1,6 @@
 """What an engine is built for: input shapes, workspace, target GPUs."""
 
-import operator
+from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,8 @@ class ShapeRange:
         for field in ("min", "opt", "max"):  # lists are welcome, but only tuples can be hashed and compared
             given = getattr(self, field)
             try:
-                object.__setattr__(self, field, tuple(map(operator.index, given)))
-            except TypeError as error:
+                object.__setattr__(self, field, tuple(array("q", given)))
+            except (TypeError, OverflowError) as error:  # "q": 64 bits, as TensorRT's sizes
                 raise ProfileError(f"A profile holds {given!r}.", "Give tuples such as (1, 3, 64, 64).") from error
         if not len(self.min) == len(self.opt) == len(self.max):
             raise ProfileError(

@@ -134,7 +134,7 @@ def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
         raise InputError(f"A batch of {batch} was asked for.", "Give a batch of 1 or more.")
     for value in model.graph.input:
         for dim in value.type.tensor_type.shape.dim:
-            if not dim.dim_value:
+            if not dim.HasField("dim_value") or dim.dim_value < 0:
                 dim.dim_value = batch
     del model.graph.value_info[:]  # shapes with an unknown batch
     for value in model.graph.output:
@@ -146,8 +146,8 @@ def _sizes(graph: onnx.GraphProto) -> dict[str, int]:
     sizes = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
         tensor = value.type.tensor_type
-        dims = [dim.dim_value for dim in tensor.shape.dim]
-        if tensor.HasField("shape") and all(dims):  # 0 stands for unknown
+        dims = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
+        if tensor.HasField("shape") and min(dims, default=0) >= 0:
             sizes[value.name] = int(np.prod(dims)) * onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
     return sizes
 
