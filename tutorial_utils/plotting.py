@@ -5,6 +5,7 @@ apart. The background is a light one of the figure's own, so that a figure also 
 """
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def literal(text: str) -> str:
 
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     shown = (one if one.isspace() or font.get_char_index(ord(one)) else ascii(one)[1:-1] for one in text)
-    return "".join(shown).replace("$", r"\$")
+    return re.sub(r"(?<!\\)\$", r"\\$", "".join(shown))  # one that is escaped already stays
 
 
 def name_rows(axes: "Axes", labels: Sequence[str]) -> None:

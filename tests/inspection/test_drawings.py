@@ -209,5 +209,5 @@ def test_names_are_drawn_as_they_are():
         warnings.simplefilter("error")
         for picture in drawn:
             assert picture._repr_mimebundle_()[0]["image/png"]
-    assert plotting.literal(odd) == r"\$^{\$ \u6a21\u578b"
+    assert plotting.literal(odd) == plotting.literal(plotting.literal(odd)) == r"\$^{\$ \u6a21\u578b"
     assert odd in drawn[1].text, "the text needs no escape"

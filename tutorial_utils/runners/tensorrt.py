@@ -230,12 +230,9 @@ class TensorRTRunner(Runner):
             InputError: A value of an input that is a shape lies outside of the profile.
         """
         shapes = {name: array.shape for name, array in feeds.items()}
-        values = {name: feeds[name].ravel().tolist() for name in self._values}
-        if (
-            shapes,
-            values,
-        ) != self._bound:  # a service mostly sends one shape: asking TensorRT each time would cost more
-            self._bind(shapes, values)
+        call = shapes, {name: feeds[name].ravel().tolist() for name in self._values}
+        if call != self._bound:  # a service mostly sends one shape: asking TensorRT each time would cost more
+            self._bind(*call)
         for name, array in feeds.items():
             self.host[name][...] = array  # whatever the array's own layout is
 
