@@ -124,7 +124,7 @@ def test_values_of_an_input_that_is_a_shape(tmp_path, capsys):
     assert "inputs            x 1x3x8x8; sizes 4 = 1,3,16,16\n" in out
     assert "fp32 Linear 1x3x16x16, written by" in out
     assert "--values NAME:1,3,64,64" in failure(capsys, path)
-    assert "has no input scale" in failure(capsys, path, "--values", "scale:1")
+    assert "(4 of sizes), and a profile gives 1 of scale" in failure(capsys, path, "--values", "scale:1")
 
 
 def test_names_that_a_figure_could_misread(tmp_path, capsys, recwarn):

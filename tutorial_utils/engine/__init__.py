@@ -10,7 +10,8 @@ What `BuildOptions` doesn't have, a hook sets with TensorRT's own call, for this
 
     build("model.onnx", options, configure=lambda network, config: config.clear_flag(trt.BuilderFlag.TF32))
 
-The parts: `options` (what to build), `builder` (the TensorRT calls), `report` (what came out), `cache` (not again).
+The parts: `options` (what to build), `onnx_inputs` (for which inputs), `builder` (the TensorRT calls), `report` (what
+came out), `cache` (not again).
 """
 
 import warnings

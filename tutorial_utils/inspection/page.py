@@ -67,19 +67,14 @@ def inspect(
         progress: Whether to show a bar to a person who waits.
 
     Raises:
-        InputError: A shape or values are given for an input that the model doesn't have, or the shape doesn't fit its
-            input; or an input has no shape in the model and none is given.
+        InputError: A shape is given for an input that the model doesn't have, or doesn't fit it; or an input has no
+            shape in the model and none is given.
         CourseError: What `onnx_file.load` and `engine.build` raise.
     """
     onnx_path = Path(onnx_path)
     model = onnx_file.load(onnx_path)
     given, values = dict(shapes or {}), dict(values or {})
     built_for, guessed = input_shapes.complete(model.graph, given, onnx_path.name)
-    unknown = ", ".join(values.keys() - built_for.keys())
-    if unknown:
-        raise InputError(
-            f"{onnx_path.name} has no input {unknown}.", f"Its inputs are {', '.join(built_for) or 'none'}."
-        )
     ranges = {name: (shape,) * 3 for name, shape in built_for.items() if name in guessed or name in given}
     profile = Profile.from_mapping(ranges).with_values({name: (one,) * 3 for name, one in values.items()})
     options = BuildOptions((profile,) if ranges or values else (), compute_capabilities=tuple(targets))
