@@ -3,13 +3,14 @@ import sys
 from types import ModuleType
 
 import numpy as np
+import onnx
 import pytest
-from node_models import FLOAT, INT64, STRING, save_nodes, sequence_of_two
+from node_models import FLOAT, INT64, STRING, of_nodes, save_nodes, sequence_of_two
 from onnx import helper
 from small_models import images
 
 from tutorial_utils.base import onnx_session
-from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
+from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError, UnsupportedOperatorError
 from tutorial_utils.model import export
 from tutorial_utils.runners import Runner, TensorSpec
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
@@ -245,6 +246,16 @@ def test_onnx_runtime_and_an_input_without_a_shape(tmp_path):
         assert runner.infer(feeds)["y"].shape == (2, 3)
         with pytest.raises(InputError, match=r"scalar has the shape \(2, 3\), but the model takes \(\)"):
             runner.infer({**feeds, "scalar": feeds["x"]})
+
+
+@pytest.mark.parametrize(("operator", "domain"), [("MyOwn", "my"), ("Bernoulli", "")])
+def test_onnx_runtime_has_no_such_operator(operator, domain, tmp_path):
+    node = helper.make_node(operator, ["x"], ["y"], domain=domain)
+    model = of_nodes([node], {"x": (FLOAT, [2])}, opset=22)
+    model.opset_import.append(helper.make_opsetid("my", 1))
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedOperatorError, match=r"can't load m\.onnx: .*Remedy: Replace the operator"):
+        OnnxRuntimeRunner(tmp_path / "m.onnx")
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")

@@ -33,7 +33,7 @@ class ModelFileError(CourseError):
 
 
 class UnsupportedOperatorError(CourseError):
-    """The model holds an operator that paddle2onnx or TensorRT can't convert."""
+    """The model holds an operator that paddle2onnx or TensorRT can't convert, or ONNX Runtime can't run."""
 
 
 class ExportError(CourseError):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tutorial_utils.base.errors import InputError, ModelFileError
+from tutorial_utils.base.errors import InputError, ModelFileError, UnsupportedOperatorError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,16 +81,19 @@ def open_model(onnx_path: str | Path, **options: Any) -> "onnxruntime.InferenceS
 
     Raises:
         ModelFileError: The model is missing or ONNX Runtime can't load it.
+        UnsupportedOperatorError: ONNX Runtime has no operator of that name, or not for that data type.
     """
     try:
         return new_session(onnx_path, **options)
     except ImportError:  # no fault of the model
         raise
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
-        raise ModelFileError(
-            f"ONNX Runtime can't load {Path(onnx_path).name}: {_reason(error)}.",
-            "Check the path, or export the model again.",
-        ) from error
+        cause = f"ONNX Runtime can't load {Path(onnx_path).name}: {_reason(error)}."
+        if "NOT_IMPLEMENTED" in cause or "is not a registered function/op" in cause:
+            raise UnsupportedOperatorError(
+                cause, "Replace the operator, or run the model with TensorRT or the framework that it comes from."
+            ) from error
+        raise ModelFileError(cause, "Check the path, or export the model again.") from error
 
 
 def run(session: "onnxruntime.InferenceSession", feeds: Mapping[str, "np.ndarray"]) -> list["np.ndarray"]:

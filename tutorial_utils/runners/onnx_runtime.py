@@ -32,6 +32,7 @@ class OnnxRuntimeRunner(Runner):
 
     Raises:
         ModelFileError: The model is missing or ONNX Runtime can't load it.
+        UnsupportedOperatorError: ONNX Runtime has no operator of that name, or not for that data type.
         BackendUnavailableError: CUDA was asked for and can't be used.
         InputError: There is no such device, or an input or output is a sequence, a map or an optional value.
     """
