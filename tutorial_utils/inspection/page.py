@@ -177,9 +177,8 @@ def _largest_rows(one: Inspection) -> list[tuple[str, str]]:
     rows = []
     for tensor in one.largest:
         writer = engine_layers.short_name(one.report.layers[tensor.layer])
-        rows.append(
-            (f"{_size_text(tensor.size).partition(' (')[0]:>12}", f"{tensor.what}, written by {tensor.layer} {writer}")
-        )
+        size = _size_text(tensor.size).partition(" (")[0]
+        rows.append((f"{size:>13}", f"{tensor.what}, written by {tensor.layer} {writer}"))
     return rows
 
 
