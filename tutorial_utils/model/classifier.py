@@ -1,4 +1,4 @@
-"""The Paddle model of the course: build it, train it, run it, and save it as the static model that gets optimized."""
+"""The Paddle models of the course: build, train and run them, and save them as the static models that get optimized."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import numpy as np
 
 from tutorial_utils.base.errors import DataError, InputError, ModelFileError
 from tutorial_utils.base.progress import bar
-from tutorial_utils.model import data
+from tutorial_utils.model import data, transformer
 from tutorial_utils.model.quiet_paddle import paddle
 
 nn, functional = paddle.nn, paddle.nn.functional
@@ -76,14 +76,14 @@ def build(name: str = "quick", num_classes: int = 10, seed: int = 0) -> nn.Layer
     """Build a network.
 
     Args:
-        name: ``"quick"`` for QuickNet, ``"resnet50"`` for ResNet50Classifier.
+        name: ``"quick"`` for QuickNet, ``"resnet50"`` for ResNet50Classifier, ``"transformer"`` for TransformerEncoder.
         seed: Seed of the random initial weights. It sets Paddle's global generator.
 
     Raises:
         InputError: The name is unknown.
     """
     paddle.seed(seed)
-    networks = {"quick": QuickNet, "resnet50": ResNet50Classifier}
+    networks = {"quick": QuickNet, "resnet50": ResNet50Classifier, "transformer": transformer.TransformerEncoder}
     if name not in networks:
         raise InputError(f"There is no network {name!r}.", f"Choose one of {', '.join(map(repr, networks))}.")
     return networks[name](num_classes)
@@ -106,11 +106,11 @@ def train(
 
     Args:
         model: The network; it is left in evaluation mode.
-        dataset: Training images.
-        epochs: How often every image is seen.
-        batch_size: Images per step.
+        dataset: What to train with.
+        epochs: How often every input is seen.
+        batch_size: Inputs per step.
         learning_rate: Its highest value, reached after 30 % of the steps.
-        seed: Seed of the order of the images and of dropout. It sets Paddle's global generator.
+        seed: Seed of the order of the inputs and of dropout. It sets Paddle's global generator.
         progress: Show a bar where someone watches.
         after_step: Called after each step: to keep pruned weights at 0, say.
         optimizer_options: Further arguments of `paddle.optimizer.AdamW`.
@@ -119,11 +119,11 @@ def train(
         Mean loss (cross entropy) of each epoch.
 
     Raises:
-        InputError: There are no images, or ``epochs`` or ``batch_size`` is below 1.
+        InputError: There are no inputs, or ``epochs`` or ``batch_size`` is below 1.
     """
     if min(len(dataset), epochs, batch_size) < 1:
         raise InputError(
-            f"Training was asked for with {len(dataset)} images, {epochs} epochs and batches of {batch_size}.",
+            f"Training was asked for with {len(dataset)} inputs, {epochs} epochs and batches of {batch_size}.",
             "Each must be at least 1.",
         )
     paddle.seed(seed)
@@ -141,7 +141,7 @@ def train(
         total_loss = 0.0
         for start in bar(starts, description=f"epoch {epoch + 1}/{epochs}", unit="batch") if progress else starts:
             batch = order[start : start + batch_size]
-            logits = model(paddle.to_tensor(dataset.images[batch]))
+            logits = model(paddle.to_tensor(dataset.inputs[batch]))
             loss = functional.cross_entropy(logits, paddle.to_tensor(dataset.labels[batch]))
             loss.backward()
             optimizer.step()
@@ -233,21 +233,28 @@ def saving(target: SavedModel) -> Iterator[Path]:
 
 
 def save(
-    model: nn.Layer, path_prefix: str | Path, input_shape: tuple[int | None, ...] = (None, 3, 32, 32)
+    model: nn.Layer,
+    path_prefix: str | Path,
+    input_shape: tuple[int | None, ...] = (None, 3, 32, 32),
+    *,
+    input_name: str = INPUT_NAME,
+    dtype: str = "float32",
 ) -> SavedModel:
     """Save a network as a static model in evaluation mode: batch norm with its statistics, dropout switched off.
 
     Args:
         model: The network; its mode is left as it was.
         path_prefix: Where to, without the endings ``.json`` and ``.pdiparams``.
-        input_shape: Shape of the input ``x``; None is a dimension that may vary, such as the batch.
+        input_shape: Shape of the input; None is a dimension that may vary, such as the batch.
+        input_name: What the input is called.
+        dtype: Its data type; ``"int64"`` for ids.
 
     Raises:
         ModelFileError: Paddle wrote no ``.json``, because its older intermediate representation is switched on.
     """
     target = SavedModel(Path(f"{path_prefix}.json"), Path(f"{path_prefix}.pdiparams"))
     with _evaluation_mode(model), saving(target) as written:
-        spec = paddle.static.InputSpec(list(input_shape), "float32", name=INPUT_NAME)
+        spec = paddle.static.InputSpec(list(input_shape), dtype, name=input_name)
         paddle.jit.save(model, str(written), input_spec=[spec])
         SavedModel.at(written)
     return target

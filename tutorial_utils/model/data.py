@@ -1,4 +1,4 @@
-"""Images and labels: handwritten digits that are always at hand, and CIFAR-10 for those with a network, in one form."""
+"""Inputs and labels in one form: digits as images or sentences, always at hand, and CIFAR-10, which is downloaded."""
 
 import gzip
 import tarfile
@@ -14,6 +14,11 @@ from tutorial_utils.base.errors import CalibrationError, DataError
 
 IMAGE_SHAPE = (3, 32, 32)
 DIGITS_TEST_IMAGES = 600
+# Tokens of the digits as sentences. The ids after these are words, one for each shade of each of the 64 pixels.
+PADDING, CLS = 0, 1
+SHADES = 2
+VOCABULARY = 2 + 64 * SHADES
+LONGEST_SENTENCE = 65
 CIFAR10_RECORD_BYTES = 1 + 3 * 32 * 32
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_MEMBERS = {
@@ -42,17 +47,23 @@ CIFAR10 = Source("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images in the form that every later step takes.
+    """Labelled inputs in the form that every later step takes.
 
     Attributes:
-        images: float32 ``[N, 3, 32, 32]`` in [-1, 1], C-contiguous.
+        inputs: Images, float32 ``[N, 3, 32, 32]`` in [-1, 1]; or sentences, int64 ids ``[N, L]`` padded with 0.
+            C-contiguous.
         labels: int64 ``[N]``, indices into ``class_names``.
     """
 
     name: str
-    images: np.ndarray
+    inputs: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+
+    @property
+    def images(self) -> np.ndarray:
+        """The inputs, by the name that they have where they are images."""
+        return self.inputs
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,16 +74,17 @@ def load(name: str = "digits", split: Literal["train", "test"] = "train") -> Dat
 
     Args:
         name: ``"digits"``: scikit-learn's 1,797 handwritten digits, shipped with it (1,197 to train, 600 to test).
-            ``"cifar10"``: 60,000 photographs, 170 MB, downloaded once (50,000 to train, 10,000 to test).
+            ``"digit_sentences"``: the same digits as sentences. ``"cifar10"``: 60,000 photographs, 170 MB, downloaded
+            once (50,000 to train, 10,000 to test).
         split: ``"train"`` or ``"test"``.
 
     Returns:
-        The images and labels, in the same order on every call.
+        The inputs and labels, in the same order on every call.
 
     Raises:
         DataError: Name or split is unknown, or CIFAR-10 could not be downloaded or read.
     """
-    loaders = {"digits": _load_digits, "cifar10": _load_cifar10}
+    loaders = {"digits": _load_digits, "digit_sentences": _load_digit_sentences, "cifar10": _load_cifar10}
     if name not in loaders:
         raise DataError(f"There is no dataset {name!r}.", f"Choose one of {', '.join(map(repr, loaders))}.")
     if split not in ("train", "test"):
@@ -88,7 +100,7 @@ def calibration_images(dataset: Dataset, count: int = 500, seed: int = 0) -> np.
         count: Number of images. Where it is no multiple of the number of classes, some classes give one image more.
 
     Returns:
-        float32 ``[count, 3, 32, 32]``, in random order, so that every batch holds a mix of classes.
+        As many of the dataset's inputs, in random order, so that every batch holds a mix of classes.
 
     Raises:
         CalibrationError: ``count`` is below 1, or a class has too few images for a balanced subset.
@@ -109,7 +121,7 @@ def calibration_images(dataset: Dataset, count: int = 500, seed: int = 0) -> np.
                 f"Ask for at most {classes * np.bincount(dataset.labels, minlength=classes).min()} images.",
             )
         chosen.append(random.choice(candidates, wanted, replace=False))
-    return dataset.images[random.permutation(np.concatenate(chosen))]
+    return dataset.inputs[random.permutation(np.concatenate(chosen))]
 
 
 def _fetch(source: Source, folder: Path) -> Path:
@@ -143,6 +155,29 @@ def _fetch(source: Source, folder: Path) -> Path:
 
 def _load_digits(split: str) -> Dataset:
     from scipy import ndimage
+
+    pixels, labels, names = _digits(split)
+    # 8x8 to 32x32, bilinear with half-pixel centres (what image libraries do by default), then gray to three channels.
+    gray = ndimage.zoom(pixels, (1, 4, 4), order=1, mode="nearest", grid_mode=True)
+    images = np.repeat(gray[:, np.newaxis], 3, axis=1).astype(np.float32) / 8 - 1  # 0..16 to -1..1
+    return Dataset("digits", images, labels, names)
+
+
+def _load_digit_sentences(split: str) -> Dataset:
+    """Write down each digit as [CLS] and a word for each pixel with ink, row by row: which pixel, and which shade."""
+    pixels, labels, names = _digits(split)
+    sentences = []
+    for ink in pixels.reshape(len(pixels), -1).astype(np.int64):  # 0..16
+        (inked,) = ink.nonzero()
+        sentences.append([CLS, *(2 + inked * SHADES + (ink[inked] - 1) * SHADES // 16)])
+    ids = np.full((len(sentences), max(map(len, sentences))), PADDING)
+    for row, sentence in zip(ids, sentences, strict=True):
+        row[: len(sentence)] = sentence
+    return Dataset("digit_sentences", ids, labels, names)
+
+
+def _digits(split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return scikit-learn's digits: ``[N, 8, 8]`` in 0..16, their labels, and the names of the classes."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -150,10 +185,7 @@ def _load_digits(split: str) -> Dataset:
     every = np.arange(len(digits.target))
     train, test = train_test_split(every, test_size=DIGITS_TEST_IMAGES, stratify=digits.target, random_state=0)
     chosen = train if split == "train" else test
-    # 8x8 to 32x32, bilinear with half-pixel centres (what image libraries do by default), then gray to three channels.
-    gray = ndimage.zoom(digits.images[chosen], (1, 4, 4), order=1, mode="nearest", grid_mode=True)
-    images = np.repeat(gray[:, np.newaxis], 3, axis=1).astype(np.float32) / 8 - 1  # 0..16 to -1..1
-    return Dataset("digits", images, digits.target[chosen].astype(np.int64), tuple(map(str, digits.target_names)))
+    return digits.images[chosen], digits.target[chosen].astype(np.int64), tuple(map(str, digits.target_names))
 
 
 def _load_cifar10(split: str) -> Dataset:

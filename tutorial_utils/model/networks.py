@@ -1,4 +1,4 @@
-"""The course's two networks as ONNX files in each precision, made once and then read from the cache.
+"""The course's three networks as ONNX files in each precision, made once and then read from the cache.
 
 Lesson 00 walks this road step by step. The other lessons and the recordings start from its end.
 """
@@ -33,18 +33,29 @@ _EXPORTERS = (
 
 def quick(names: Iterable[str] = RUN_EVERYWHERE) -> dict[str, Path]:
     """Return the quick classifier, trained on the digits, by precision: those named, of `PRECISIONS`."""
+    return _trained("quick", "digits", tuple(names))
+
+
+def transformer(names: Iterable[str] = RUN_EVERYWHERE) -> dict[str, Path]:
+    """Return the transformer encoder, trained on the digits as sentences, by precision: those named, of `PRECISIONS`.
+
+    Its input ``ids`` is int64 ``[batch, length]``: both vary, and the length goes to `data.LONGEST_SENTENCE`.
+    """
+    return _trained("transformer", "digit_sentences", tuple(names))
+
+
+def _trained(network: str, dataset: str, wanted: tuple[str, ...]) -> dict[str, Path]:
     from tutorial_utils.model import trained  # imports Paddle
 
-    saved = trained.load_or_train("quick", "digits").saved
-    folder = _folder("quick", saved.model_path, saved.params_path)
-    wanted = tuple(names)
+    saved = trained.load_or_train(network, dataset).saved
+    folder = _folder(network, saved.model_path, saved.params_path)
     needed = {"fp32", *wanted, *(source for name in wanted for source in PRECISIONS[name].made_from)}
-    files = {name: folder / PRECISIONS[name].file_name("quick") for name in needed}
+    files = {name: folder / PRECISIONS[name].file_name(network) for name in needed}
     with FileLock(folder / "lock"):
         if not all(path.exists() for path in files.values()):
             if not files["fp32"].exists():
                 export.to_onnx(saved.model_path, saved.params_path, files["fp32"])
-            precisions.write(files, data.calibration_images(data.load("digits", "train"), CALIBRATION_IMAGES))
+            precisions.write(files, data.calibration_images(data.load(dataset, "train"), CALIBRATION_IMAGES))
     return {name: files[name] for name in wanted}
 
 
@@ -71,14 +82,13 @@ def resnet50(image_size: int = 224) -> dict[str, Path]:
 
 
 def files(names: Iterable[str]) -> dict[str, Path]:
-    """Return ONNX files of the two networks by file name, such as ``quick-fp16.onnx`` and ``resnet50-fp32.onnx``."""
-    wanted = [name.removesuffix(".onnx").partition("-") for name in names]
-    of_quick = [one for network, _, one in wanted if network == "quick"]
-    made = {
-        "quick": quick(of_quick) if of_quick else {},
-        "resnet50": resnet50() if len(of_quick) < len(wanted) else {},
-    }
-    return {f"{network}-{one}.onnx": made[network][one] for network, _, one in wanted}
+    """Return ONNX files of the networks by file name, such as ``quick-fp16.onnx`` and ``resnet50-fp32.onnx``."""
+    wanted = [tuple(name.removesuffix(".onnx").split("-")) for name in names]
+    made = {}
+    for network, make in {"quick": quick, "transformer": transformer, "resnet50": lambda _: resnet50()}.items():
+        of_it = [precision for one, precision in wanted if one == network]
+        made[network] = make(of_it) if of_it else {}
+    return {f"{network}-{precision}.onnx": made[network][precision] for network, precision in wanted}
 
 
 def _folder(name: str, *sources: Path) -> Path:

@@ -13,12 +13,12 @@ from filelock import FileLock
 
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import DataError, InputError, ModelFileError
-from tutorial_utils.model import classifier, data
+from tutorial_utils.model import classifier, data, transformer
 from tutorial_utils.model.classifier import SavedModel
 from tutorial_utils.model.quiet_paddle import paddle
 
-# Raise this by one whenever the same call trains other weights than before: a change in `classifier`'s networks or
-# training, or in what `data` loads. Networks in a cache are found by it.
+# Raise this by one whenever the same call trains other weights than before: a change in the networks of
+# `classifier` and `transformer`, in the training, or in what `data` loads. Networks in a cache are found by it.
 TRAINING_RECIPE = 1
 
 
@@ -27,7 +27,14 @@ RECIPES = {  # arguments of `classifier.train`
     # accuracy, among about ten recipes, so the figure is slightly optimistic.
     "quick": {"epochs": 8, "batch_size": 64, "learning_rate": 1e-2},
     "resnet50": {"epochs": 5, "batch_size": 64, "learning_rate": 1e-3},
+    "transformer": {"epochs": 16, "batch_size": 64, "learning_rate": 2e-3},
 }
+DATASETS = {  # what each network can learn, its usual dataset first
+    "quick": ("digits", "cifar10"),
+    "resnet50": ("digits", "cifar10"),
+    "transformer": ("digit_sentences",),
+}
+_INPUTS = {"transformer": transformer.INPUT}  # arguments of `classifier.save`, where they aren't its own defaults
 
 
 @dataclass(frozen=True)
@@ -45,21 +52,27 @@ class Trained:
     from_cache: bool
 
 
-def load_or_train(name: str = "quick", dataset_name: str = "digits", epochs: int | None = None) -> Trained:
+def load_or_train(name: str = "quick", dataset_name: str | None = None, epochs: int | None = None) -> Trained:
     """Return a trained network: trained by the first call, read from the cache by the later ones.
 
     The cache knows it by network, dataset, recipe, Paddle's version and `TRAINING_RECIPE`.
 
     Args:
-        name: ``"quick"`` or ``"resnet50"``.
-        dataset_name: ``"digits"`` or ``"cifar10"``.
-        epochs: Another number of epochs than the recipe's (8 and 5).
+        name: ``"quick"``, ``"resnet50"`` or ``"transformer"``.
+        dataset_name: One of the network's `DATASETS`; None for the first.
+        epochs: Another number of epochs than that of `RECIPES`.
 
     Raises:
-        InputError: The network is unknown, or ``epochs`` is below 1.
+        InputError: The network is unknown or can't read the dataset, or ``epochs`` is below 1.
     """
     if name not in RECIPES:
         raise InputError(f"There is no network {name!r}.", f"Choose one of {', '.join(map(repr, RECIPES))}.")
+    dataset_name = dataset_name or DATASETS[name][0]
+    if dataset_name not in DATASETS[name]:
+        raise InputError(
+            f"The network {name!r} can't learn the dataset {dataset_name!r}.",
+            f"Choose one of {', '.join(map(repr, DATASETS[name]))} for it.",
+        )
     recipe = dict(RECIPES[name])
     if epochs is not None:
         recipe["epochs"] = epochs
@@ -77,15 +90,15 @@ def load_or_train(name: str = "quick", dataset_name: str = "digits", epochs: int
         started = time.perf_counter()
         history = classifier.train(model, dataset, **recipe)
         seconds = time.perf_counter() - started
-        _write_cached(folder, model, history, seconds)
+        _write_cached(folder, name, model, history, seconds)
     return Trained(model, SavedModel.at(folder / "model"), history, seconds, from_cache=False)
 
 
-def _write_cached(folder: Path, model: paddle.nn.Layer, history: list[float], seconds: float) -> None:
+def _write_cached(folder: Path, name: str, model: paddle.nn.Layer, history: list[float], seconds: float) -> None:
     # The folder gets its name when it is complete: a training that is killed leaves nothing that a later call reads.
     with tempfile.TemporaryDirectory(prefix=".train-", dir=folder.parent) as temporary:
         complete = Path(temporary) / "complete"
-        classifier.save(model, complete / "model")
+        classifier.save(model, complete / "model", **_INPUTS.get(name, {}))
         classifier.save_weights(model, complete / "weights.npz")
         hashes = {path.name: _hash(path) for path in sorted(complete.iterdir())}
         record = {"history": history, "seconds": seconds, "hashes": hashes}

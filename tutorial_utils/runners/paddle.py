@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tutorial_utils.base.errors import BackendUnavailableError, InputError
 from tutorial_utils.model import paddle_program
@@ -116,19 +117,23 @@ class DynamicGraphRunner(Runner):
 
     Args:
         model: A layer with one input and one output, on Paddle's current device. It is put into evaluation mode.
-        sample: Shape of one input, without the batch.
+        sample: Shape of one input, without the batch; -1 for a dimension that may vary.
+        input_name: What `infer` calls the input.
+        dtype: The input's data type.
     """
 
-    def __init__(self, model: "paddle.nn.Layer", sample: Shape):
+    def __init__(
+        self, model: "paddle.nn.Layer", sample: Shape, *, input_name: str = "x", dtype: DTypeLike = np.float32
+    ):
         model.eval()
         self._model = model
         self.backend = f"Paddle dynamic {paddle.get_device().partition(':')[0].upper()}"
-        self.inputs = {"x": TensorSpec("x", np.dtype(np.float32), (-1, *sample))}
+        self.inputs = {input_name: TensorSpec(input_name, np.dtype(dtype), (-1, *sample))}
         self.outputs = {"y": TensorSpec("y", np.dtype(np.float32))}
 
     def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         with paddle.no_grad():
-            return {"y": self._model(paddle.to_tensor(feeds["x"])).numpy()}
+            return {"y": self._model(*map(paddle.to_tensor, feeds.values())).numpy()}
 
 
 def _input_shapes(model_path: Path) -> dict[str, tuple[int, ...]]:

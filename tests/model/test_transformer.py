@@ -1,0 +1,121 @@
+"""The transformer on the whole road: trained, saved, exported, in each precision, run by every runner, and built."""
+
+import numpy as np
+import onnx
+import pytest
+
+from tutorial_utils import engine
+from tutorial_utils.engine import BuildOptions, Profile
+from tutorial_utils.measure.deployment import predict
+from tutorial_utils.model import classifier, data, export, precisions, trained, transformer
+from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
+from tutorial_utils.runners.paddle import DynamicGraphRunner, PaddleRunner
+
+EPOCHS = 4  # of the recipe's 12: enough to see it learn
+BATCH = 60
+
+
+@pytest.fixture(scope="module")
+def network():
+    return trained.load_or_train("transformer", epochs=EPOCHS)
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    return data.load("digit_sentences", "test")
+
+
+@pytest.fixture(scope="module")
+def logits(network, test_set):
+    """What the dynamic graph answers to the test set."""
+    with DynamicGraphRunner(network.model, (-1,), input_name="ids", dtype=np.int64) as runner:
+        return predict(runner, test_set.inputs, BATCH)
+
+
+@pytest.fixture(scope="module")
+def files(network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("transformer")
+    files = {name: folder / precisions.PRECISIONS[name].file_name("transformer") for name in precisions.DEPLOYED}
+    export.to_onnx(network.saved.model_path, network.saved.params_path, files["fp32"])
+    precisions.write(files, data.calibration_images(data.load("digit_sentences", "train"), 100))
+    return files
+
+
+def options() -> BuildOptions:
+    shapes = (1, 1), (8, 32), (BATCH, data.LONGEST_SENTENCE)
+    return BuildOptions(profiles=[Profile.of(ids=shapes)])
+
+
+def test_it_learns(network, test_set, logits):
+    assert network.history[-1] < network.history[0] / 2
+    assert (logits.argmax(1) == test_set.labels).mean() > 0.6
+
+
+def test_padding_changes_nothing(network, test_set, logits):
+    with DynamicGraphRunner(network.model, (-1,), input_name="ids", dtype=np.int64) as runner:
+        for ids, wanted in zip(test_set.inputs[:20], logits[:20], strict=True):
+            alone = runner.infer({"ids": ids[np.newaxis, ids != data.PADDING]})["y"][0]
+            assert np.allclose(alone, wanted, atol=1e-5)
+
+
+def test_static_model_answers_as_the_dynamic_graph(network, test_set, logits):
+    for onednn in (True, False):
+        with PaddleRunner(network.saved.model_path, network.saved.params_path, onednn=onednn) as runner:
+            assert np.allclose(predict(runner, test_set.inputs, BATCH), logits, atol=1e-4)
+
+
+def test_export_answers_as_the_dynamic_graph(files, test_set, logits):
+    with OnnxRuntimeRunner(files["fp32"]) as runner:
+        assert np.allclose(predict(runner, test_set.inputs, BATCH), logits, atol=1e-4)
+
+
+def test_export_keeps_both_dynamic_dimensions_and_epsilon(files):
+    model = onnx.load(files["fp32"])
+    (ids,) = model.graph.input
+    batch, length = ids.type.tensor_type.shape.dim
+    assert (ids.name, ids.type.tensor_type.elem_type) == ("ids", onnx.TensorProto.INT64)
+    assert batch.dim_param
+    assert length.dim_param
+    assert batch.dim_param != length.dim_param
+    norms = [node for node in model.graph.node if node.op_type == "LayerNormalization"]
+    epsilons = [onnx.helper.get_node_attr_value(node, "epsilon") for node in norms]
+    assert np.allclose(epsilons, [1e-5] * 5)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp16", 0.01), ("int8", 0.2)])
+def test_precision_answers_nearly_as_fp32(precision, bound, files, test_set, logits):
+    with OnnxRuntimeRunner(files[precision]) as runner:
+        found = predict(runner, test_set.inputs, BATCH)
+    assert np.linalg.norm(found - logits) < bound * np.linalg.norm(logits)
+
+
+@pytest.mark.parametrize("precision", precisions.DEPLOYED)
+def test_an_engine_is_built(precision, files):
+    report = engine.build(files[precision], options(), cache=False).report
+    assert report.kernels
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_tensorrt_answers_nearly_as_paddle(precision, files, test_set, logits):
+    from tutorial_utils.runners.tensorrt import TensorRTRunner
+
+    with TensorRTRunner(engine.build(files[precision], options())) as runner:
+        found = predict(runner, test_set.inputs, BATCH)
+        short = runner.infer({"ids": test_set.inputs[:3, :20]})
+    bound = {"fp32": 0.005, "fp16": 0.02, "bf16": 0.1}[precision]  # TensorRT computes FP32 with TF32
+    assert np.linalg.norm(found - logits) < bound * np.linalg.norm(logits)
+    assert np.isfinite(next(iter(short.values()))).all()
+
+
+def test_images_are_refused():
+    with pytest.raises(trained.InputError, match=r"'digits'.*'digit_sentences'"):
+        trained.load_or_train("transformer", "digits")
+
+
+def test_it_can_be_of_another_size(tmp_path):
+    network = transformer.TransformerEncoder(num_classes=3, width=16, heads=2, layers=1)
+    saved = classifier.save(network, tmp_path / "small", **transformer.INPUT)
+    with PaddleRunner(saved.model_path, saved.params_path) as runner:
+        (found,) = runner.infer({"ids": np.array([[data.CLS, 5, 9, data.PADDING]])}).values()
+    assert found.shape == (1, 3)
