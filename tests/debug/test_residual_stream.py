@@ -80,7 +80,7 @@ def model_of(*nodes, weights=("w",)) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [
-        ([("Relu", ["x"], "y")], "the model has no LayerNormalization"),
+        ([("Relu", ["x"], "y")], "there is no LayerNormalization"),
         ([("LayerNormalization", ["x", "s"], "y")], "x"),  # an input can't be multiplied
         ([("MatMul", ["x", "w"], "a"), ("LayerNormalization", ["a", "s"], "b"), ("Add", ["a", "b"], "y")], "write y"),
         ([("MatMul", ["x", "w"], "y"), ("LayerNormalization", ["y", "s"], "b")], "y"),  # an output would grow

@@ -112,6 +112,43 @@ def test_upsampling_keeps_the_picture_where_it_was():
         assert np.corrcoef(originals[nearest].ravel(), image.ravel())[0, 1] > 0.97
 
 
+def pictures_of(ids: np.ndarray) -> np.ndarray:
+    """Read sentences back as pictures, [N, 8, 8], in the shades that they were written in."""
+    words = np.maximum(ids[:, 1:] - 2, 0)
+    pixels = words[..., np.newaxis] // data.SHADES ** np.arange(4) % data.SHADES
+    return pixels.reshape(-1, 4, 4, 2, 2).transpose(0, 2, 3, 1, 4).reshape(-1, 8, 8)
+
+
+def test_digit_sentences_say_what_the_images_show():
+    from sklearn.datasets import load_digits
+
+    test = data.load("digit_sentences", "test")
+    assert np.array_equal(test.labels, data.load("digits", "test").labels)
+    ids = test.inputs
+    assert (ids.shape, ids.dtype) == ((600, data.LONGEST_SENTENCE), np.int64)
+    assert ids.flags.c_contiguous
+    assert (ids[:, 0] == data.CLS).all()
+    assert 0 <= ids.min() <= ids.max() < data.VOCABULARY
+    ended = ids == data.PADDING
+    assert not (ended[:, :-1] & ~ended[:, 1:]).any()  # nothing follows the padding
+    assert len(np.unique((~ended).sum(1))) >= 4  # lengths differ
+    shades = {picture.tobytes() for picture in (load_digits().images * data.SHADES // 17).astype(np.int64)}
+    assert {np.ascontiguousarray(picture).tobytes() for picture in pictures_of(ids)} <= shades
+
+
+def test_digit_sentences_to_train_with_are_also_moved():
+    train = data.load("digit_sentences", "train")
+    assert train.inputs.shape == (5 * 1197, data.LONGEST_SENTENCE)
+    assert np.array_equal(train.labels, np.tile(data.load("digits", "train").labels, 5))
+    still, right, left, down, up = pictures_of(train.inputs).reshape(5, -1, 8, 8)
+    assert np.array_equal(right[:, :, 1:], still[:, :, :-1])
+    assert np.array_equal(left[:, :, :-1], still[:, :, 1:])
+    assert np.array_equal(down[:, 1:], still[:, :-1])
+    assert np.array_equal(up[:, :-1], still[:, 1:])
+    assert not right[:, :, 0].any()
+    assert not up[:, -1].any()
+
+
 @pytest.mark.parametrize(("name", "split", "given"), [("mnist", "train", "'mnist'"), ("digits", "val", "'val'")])
 def test_unknown_name_or_split(name, split, given):
     with pytest.raises(DataError, match=given):

@@ -39,6 +39,14 @@ def test_files_are_made_once(exported):
     assert exported == [*networks.RUN_EVERYWHERE]
 
 
+def test_networks_are_told_apart_by_file_name(exported):
+    names = ["transformer-fp16.onnx", "quick-fp32.onnx", "transformer-int8.onnx"]
+    files = networks.files(names)
+    assert [path.name for path in files.values()] == [*files] == names
+    assert exported.count("fp32") == 2
+    assert networks.transformer(["fp16"])["fp16"] == files["transformer-fp16.onnx"]
+
+
 def test_what_a_precision_is_made_from_is_made_too(exported):
     networks.quick()
     assert [*networks.quick(["fp8", "bf16"])] == ["fp8", "bf16"]

@@ -99,6 +99,15 @@ def test_load_or_train_refuses_an_unknown_network():
         trained.load_or_train("vgg")
 
 
+def test_load_or_train_refuses_a_dataset_that_the_network_cannot_read():
+    with pytest.raises(InputError, match=r"'transformer'.*'digits'.*'digit_sentences'"):
+        trained.load_or_train("transformer", "digits")
+
+
+def test_the_usual_dataset_is_found_under_its_name(small_digits):
+    assert trained.load_or_train("quick", "digits", 1).saved == trained.load_or_train(epochs=1).saved
+
+
 def test_a_headless_run_prints_nothing():
     # In a fresh process: Paddle's own remarks come at import and at the first save only.
     script = """

@@ -63,7 +63,7 @@ def _residual_stream(graph: onnx.GraphProto) -> set[str]:
             fixed.add(node.name)
     if fixed or not stream:
         raise InputError(
-            f"The residual stream can't be scaled: {', '.join(sorted(fixed)) or 'the model has no LayerNormalization'}.",
+            f"The residual stream can't be scaled: {', '.join(sorted(fixed)) or 'there is no LayerNormalization'}.",
             "Give a pre-norm transformer: what each layer adds is read through LayerNormalization alone.",
         )
     return stream

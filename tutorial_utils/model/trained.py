@@ -27,7 +27,7 @@ RECIPES = {  # arguments of `classifier.train`
     # accuracy, among about ten recipes, so the figure is slightly optimistic.
     "quick": {"epochs": 8, "batch_size": 64, "learning_rate": 1e-2},
     "resnet50": {"epochs": 5, "batch_size": 64, "learning_rate": 1e-3},
-    "transformer": {"epochs": 16, "batch_size": 64, "learning_rate": 2e-3},
+    "transformer": {"epochs": 8, "batch_size": 64, "learning_rate": 6e-3},
 }
 DATASETS = {  # what each network can learn, its usual dataset first
     "quick": ("digits", "cifar10"),

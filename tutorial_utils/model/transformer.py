@@ -48,7 +48,7 @@ class EncoderLayer(nn.Layer):
 class TransformerEncoder(nn.Layer):
     """A classifier of sentences. It reads its answer from the first token, [CLS], as BERT does."""
 
-    def __init__(self, num_classes: int = 10, width: int = 64, heads: int = 4, layers: int = 2, dropout: float = 0.1):
+    def __init__(self, num_classes: int = 10, width: int = 64, heads: int = 4, layers: int = 2, dropout: float = 0.05):
         super().__init__()
         self.tokens = nn.Embedding(data.VOCABULARY, width)
         self.positions = nn.Embedding(data.LONGEST_SENTENCE, width)
