@@ -53,6 +53,17 @@ def test_fp16_breaks_the_grown_one_alone(healthy, grown, values, feeds):
     assert table["nan"].iloc[-1] > 0
 
 
+def test_bf16_has_the_range(grown, values, feeds):
+    found = tensor_errors.all_outputs(grown, feeds, stored_as="bf16")
+    (output,) = (value.name for value in onnx.load(grown).graph.output)
+    assert np.linalg.norm(found[output] - values[output]) < 0.05 * np.linalg.norm(values[output])
+
+
+def test_scaled_back_it_is_the_same_file(healthy):
+    model = onnx.load(healthy)
+    assert residual_stream.scale(residual_stream.scale(model, 2.0**12), 2.0**-12) == model
+
+
 def test_the_nodes_that_touch_the_overflow_mend_it(grown, values, feeds, tmp_path):
     model = onnx.load(grown)
     kept = remedies.touching(model, remedies.too_large(tensor_errors.all_outputs(grown, feeds)))
