@@ -26,7 +26,7 @@ from tutorial_utils.runners.base import TensorSpec
 @pytest.fixture(scope="module")
 def test_images() -> data.Dataset:
     digits = data.load("digits", "test")
-    return dataclasses.replace(digits, images=digits.images[:70], labels=digits.labels[:70])
+    return dataclasses.replace(digits, inputs=digits.inputs[:70], labels=digits.labels[:70])
 
 
 @pytest.fixture
