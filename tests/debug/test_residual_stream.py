@@ -88,6 +88,13 @@ def model_of(*nodes, weights=("w",)) -> onnx.ModelProto:
     return helper.make_model(helper.make_graph(named, "g", inputs, outputs, initializers))
 
 
+def test_the_default_epsilon_is_scaled_too():
+    model = model_of(("MatMul", ["x", "w"], "a"), ("LayerNormalization", ["a", "s"], "y"), weights=("w", "s"))
+    scaled = residual_stream.scale(model, 4).graph
+    assert helper.get_node_attr_value(scaled.node[1], "epsilon") == pytest.approx(16e-5)
+    assert np.array_equal(onnx.numpy_helper.to_array(scaled.initializer[0]), 4 * np.eye(4))
+
+
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [

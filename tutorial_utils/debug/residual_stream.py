@@ -39,9 +39,10 @@ def scale(model: onnx.ModelProto, factor: float) -> onnx.ModelProto:
         values = numpy_helper.to_array(weights[name])
         weights[name].CopyFrom(numpy_helper.from_array(values * values.dtype.type(factor), name))
     for node in scaled.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == _NORM and attribute.name == "epsilon":
-                attribute.f *= factor**2
+        if node.op_type == _NORM:
+            given = [attribute for attribute in node.attribute if attribute.name == "epsilon"]
+            (epsilon,) = given or [node.attribute.add(name="epsilon", type=onnx.AttributeProto.FLOAT, f=1e-5)]
+            epsilon.f *= factor**2
     return scaled
 
 
