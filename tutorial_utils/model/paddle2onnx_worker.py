@@ -2,7 +2,8 @@
 
 Usage: ``python -m tutorial_utils.model.paddle2onnx_worker MODEL.json PARAMS.pdiparams OUT.onnx OPSET [SAMPLES.npz]``
 
-With SAMPLES, Paddle's own outputs for a random input are written beside the model, for `export` to compare.
+With SAMPLES, Paddle's own outputs are written there for `export` to compare: for the inputs that the file holds already, or
+for random ones.
 """
 
 import gc
@@ -13,17 +14,21 @@ if __name__ == "__main__":
 import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 
 from tutorial_utils.base.errors import CourseError
-from tutorial_utils.model import export, onnx_file, paddle_program
+from tutorial_utils.model import (
+    export,
+    export_samples,
+    onnx_file,
+    paddle2onnx_errors,
+    paddle2onnx_input,
+    paddle_program,
+)
 from tutorial_utils.model.quiet_paddle import paddle
-
-# Sizes for dynamic dimensions of the sample: a batch that is not 1, and an image size that strides of 32 divide.
-SAMPLE_BATCH = 2
-SAMPLE_SIZE = 64
 
 
 def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_path: str | None = None) -> None:
@@ -31,31 +36,47 @@ def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_
 
     Raises:
         ModelFileError: Paddle itself can't load the model; paddle2onnx might convert it to nonsense.
-        ExportError: The result is not valid ONNX, or can't be written.
+        ExportError: The result is not valid ONNX, or can't be written, or Paddle refuses the samples.
+        InputError: The samples don't fit the model.
     """
-    config = paddle.inference.Config(model_path, params_path)
+    config = paddle_program.new_config(model_path, params_path)
     # oneDNN would bring the weights of ResNet-50 into its own order: 1.6 s for a model that runs once, if at all.
     config.disable_mkldnn()
     predictor = paddle_program.create_predictor(config)
-    import paddle2onnx  # it imports Paddle too, and must find it quiet
-
-    content = paddle2onnx.export(
-        model_path, params_path, opset_version=int(opset), auto_upgrade_opset=False,
-        enable_onnx_checker=False,  # `onnx_file.save` checks the model that it writes
-        optimize_tool="None",  # the default would install packages with pip while it runs
-    )  # fmt: skip
+    program, readable = Path(model_path), Path(onnx_path).with_name("program.json")
+    if program.suffix == ".json":
+        paddle2onnx_input.write(program, readable)
+    content = _convert(readable if readable.exists() else program, params_path, int(opset))
     model = simplify(onnx.load_from_string(content))
     onnx_file.save(model, onnx_path)
     if samples_path is not None:
-        np.savez(samples_path, **run_paddle(predictor, model))
+        given = dict(np.load(samples_path)) if os.path.exists(samples_path) else None
+        np.savez(samples_path, **export_samples.of_paddle(predictor, model, program, given))
+
+
+def _convert(program: Path, params_path: str, opset: int) -> bytes:
+    import paddle2onnx  # it imports Paddle too, and must find it quiet
+
+    listed = paddle2onnx.paddle2onnx_cpp2py_export.get_all_supported_operators_pir()
+    print(paddle2onnx_errors.NOT_LISTED + ", ".join(paddle2onnx_errors.not_listed(program, listed)), flush=True)
+    return paddle2onnx.export(
+        str(program), params_path if os.path.exists(params_path) else "", opset_version=opset, auto_upgrade_opset=False,
+        enable_onnx_checker=False,  # `onnx_file.save` checks the model that it writes
+        optimize_tool="None",  # the default would install packages with pip while it runs
+    )  # fmt: skip
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold constants and name the batch dimension; paddle2onnx writes each weight as a Constant node."""
-    for value in (*model.graph.input, *model.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].dim_value:
-            dims[0].dim_param = "batch"
+    """Fold constants and name the batch dimension; paddle2onnx writes each weight as a Constant node.
+
+    paddle2onnx gives every dynamic dimension a name of its own. Dimensions of one name must be equal for TensorRT, and
+    those of several inputs need not be.
+    """
+    if len(model.graph.input) == 1:
+        for value in (*model.graph.input, *model.graph.output):
+            dims = value.type.tensor_type.shape.dim
+            if dims and not dims[0].dim_value:
+                dims[0].dim_param = "batch"
     weights, computing = _split(model.graph)
     used = {name for node in computing for name in node.input} | {value.name for value in model.graph.output}
     if any(node.op_type == "Shape" or weights.keys() >= set(filter(None, node.input)) for node in computing):
@@ -83,22 +104,6 @@ def _split(graph: onnx.GraphProto) -> tuple[dict[str, onnx.TensorProto], list[on
         else:
             computing.append(node)
     return weights, computing
-
-
-def run_paddle(predictor: "paddle.inference.Predictor", model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Run Paddle on random inputs; return inputs as ``in:NAME`` and outputs as ``out:0``, ``out:1``, ..."""
-    rng = np.random.default_rng(0)
-    samples = {}
-    for value in model.graph.input:
-        tensor_type = value.type.tensor_type
-        sizes = [dim.dim_value or (SAMPLE_SIZE if i else SAMPLE_BATCH) for i, dim in enumerate(tensor_type.shape.dim)]
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)
-        samples[f"in:{value.name}"] = rng.standard_normal(sizes).astype(dtype)
-        predictor.get_input_handle(value.name).copy_from_cpu(samples[f"in:{value.name}"])
-    predictor.run()
-    for i, name in enumerate(predictor.get_output_names()):
-        samples[f"out:{i}"] = predictor.get_output_handle(name).copy_to_cpu()
-    return samples
 
 
 if __name__ == "__main__":

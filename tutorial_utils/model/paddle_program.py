@@ -1,14 +1,17 @@
-"""What a static Paddle program consists of: its operators, and which of them TensorRT has taken over.
+"""What a static Paddle program consists of: its operators and attributes, and which of them TensorRT has taken over.
 
 Both forms of Paddle 3 are read without running them: ``.json`` (Paddle's intermediate representation, PIR) and the
 older ``.pdmodel``. That an option asked for TensorRT proves nothing; that the program holds an engine does.
 """
 
+import contextlib
 import json
+import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tutorial_utils.base.errors import ModelFileError
 
@@ -25,15 +28,30 @@ BOOKKEEPING = (
 )  # fmt: skip
 
 
-def require_files(*paths: str | Path) -> None:
-    """Refuse a model of which a file is missing or empty.
+def require_files(model_path: str | Path, params_path: str | Path) -> None:
+    """Refuse a model of which a file is missing or empty. Paddle writes no weights for a program that has none.
 
     Raises:
         ModelFileError: It names the file.
     """
-    for path in map(Path, paths):
+    model_path, params_path = Path(model_path), Path(params_path)
+    for path in (model_path, params_path):
+        if path == params_path and not path.exists() and not has_weights(model_path):
+            continue
         if not path.is_file() or path.stat().st_size == 0:
             raise ModelFileError(f"The Paddle model file {path} is missing or empty.", "Save the model again.")
+
+
+def has_weights(model_path: Path) -> bool:
+    """Tell whether a program needs a file of weights; one in the older form is taken to need it."""
+    return model_path.suffix != ".json" or "builtin.parameter" in operators(model_path)
+
+
+def new_config(model_path: str | Path, params_path: str | Path) -> "paddle.inference.Config":
+    """Return Paddle's configuration for a model, also for one without weights."""
+    from tutorial_utils.model.quiet_paddle import paddle
+
+    return paddle.inference.Config(str(model_path), str(params_path) if Path(params_path).exists() else "")
 
 
 def create_predictor(config: "paddle.inference.Config") -> "paddle.inference.Predictor":
@@ -47,12 +65,18 @@ def create_predictor(config: "paddle.inference.Config") -> "paddle.inference.Pre
     try:
         return paddle.inference.create_predictor(config)
     except Exception as error:  # Paddle raises RuntimeError, ValueError and its own types here
-        reason = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
         raise ModelFileError(
             f"Paddle can't load {Path(config.prog_file()).name} with {Path(config.params_file()).name}: "
-            f"{reason[-1] if reason else type(error).__name__}.",
+            f"{reason(error)}.",
             "Save the model again: both files must come from one `paddle.jit.save` of Paddle 3.",
         ) from error
+
+
+def reason(error: Exception) -> str:
+    """Return the one line of a Paddle error that says what is wrong, without its full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    told = [line for line in lines if re.match(r"(\w+Error: |\(\w+\) )", line)]
+    return re.sub(r"\s*\(at /.*", "", (told or lines)[-1]).rstrip(".")
 
 
 def operators(program_path: str | Path) -> list[str]:
@@ -62,22 +86,88 @@ def operators(program_path: str | Path) -> list[str]:
         ModelFileError: The file is missing, cut short or not a Paddle program.
     """
     path = Path(program_path)
-    try:
-        names, cause = (_of_json(path) if path.suffix == ".json" else _of_pdmodel(path)), None
-    except OSError as error:
-        raise ModelFileError(f"{path} can't be read: {error.strerror}.", "Check the path.") from error
-    except (ValueError, LookupError, TypeError, RuntimeError) as error:  # whatever a damaged file leads to
-        names, cause = [], error
-    if not names:
-        raise ModelFileError(
-            f"Paddle can't load {path.name}: it is damaged or not a Paddle program.", "Save the model again."
-        ) from cause
+    with _reading(path):
+        names = _of_json(path) if path.suffix == ".json" else _of_pdmodel(path)
+        if not names:
+            raise ValueError
     return names
 
 
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise ModelFileError for whatever reading a damaged program leads to."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelFileError(f"{path} can't be read: {error.strerror}.", "Check the path.") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise ModelFileError(
+            f"Paddle can't load {path.name}: it is damaged or not a Paddle program.", "Save the model again."
+        ) from error
+
+
 def _of_json(path: Path) -> list[str]:
-    block = json.loads(path.read_text(encoding="utf-8"))["program"]["regions"][0]["blocks"][0]
-    return [_full_name(operation["#"]) for operation in block["ops"]]
+    return [_full_name(operation["#"]) for operation in main_block(path)["ops"]]
+
+
+def main_block(program_path: Path) -> dict[str, Any]:
+    """Return the main block of a ``.json`` program as it is written there."""
+    return json.loads(program_path.read_text(encoding="utf-8"))["program"]["regions"][0]["blocks"][0]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operator of a program with what its file says of it.
+
+    Attributes:
+        attributes: Values by name; lists of numbers as lists.
+        has_doubles: Whether a value is stored in double precision, which Paddle 3.3 began with.
+        inputs: Data type, as Paddle abbreviates it (f32, i64), and shape of each input, -1 for a size that may vary.
+    """
+
+    name: str
+    attributes: dict[str, Any]
+    has_doubles: bool
+    inputs: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def operations(program_path: str | Path) -> list[Operation]:
+    """Return the operators of a ``.json`` program, those of its branches and loops too; of a ``.pdmodel`` the names.
+
+    Raises:
+        ModelFileError: As `operators` does.
+    """
+    path = Path(program_path)
+    if path.suffix != ".json":
+        return [Operation(name, {}, False, ()) for name in operators(path)]
+    with _reading(path):
+        return list(_operations(main_block(path), {}))
+
+
+def _operations(block: dict[str, Any], tensors: dict[int, tuple[str, tuple[int, ...]]]) -> Iterator[Operation]:
+    for written in block["ops"]:
+        results = written["O"] if isinstance(written["O"], list) else [written["O"]]
+        for result in results:
+            kind = result.get("TT") or {}
+            if kind.get("#") == "0.t_dtensor":
+                tensors[result["%"]] = kind["D"][0]["#"].removeprefix("0.t_"), tuple(kind["D"][1])
+        stored = {item["N"]: item["AT"] for item in written.get("A", ()) if isinstance(item, dict)}
+        yield Operation(
+            _full_name(written["#"]),
+            {name: _value(given) for name, given in stored.items()},
+            "a_f64" in json.dumps(stored),
+            tuple(tensors.get(read["%"], ("", ())) for read in written.get("I", ())),
+        )
+        for region in written.get("regions", ()):
+            for inner in region["blocks"]:
+                yield from _operations(inner, tensors)
+
+
+def _value(stored: Any) -> Any:
+    """Return the value of an attribute, which is stored with its type."""
+    if isinstance(stored, dict) and "D" in stored:
+        return _value(stored["D"])
+    return [_value(item) for item in stored] if isinstance(stored, list) else stored
 
 
 def _full_name(written: str) -> str:

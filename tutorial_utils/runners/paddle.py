@@ -1,7 +1,8 @@
 """Paddle Inference on a static model, on the CPU or on a GPU."""
 
-import json
 import os
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,14 @@ from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 Shape = tuple[int, ...]
 Shapes = Mapping[str, tuple[Shape, Shape, Shape]]  # for each input the smallest, best and largest shape
 
+# Paddle 3.3 stores some attributes in double precision. oneDNN's kernels refuse such lists (all interpolations), and its
+# fusions end the process (a convolution with leaky_relu). With the operators below, 980 pairs of operators ran well.
+DOUBLES_FOR_ONEDNN = {"pd_op.full", "pd_op.assign_value_", "pd_op.group_norm", "pd_op.pad3d", "pd_op.softplus"}
+# What a .json file calls the types of tensors. NumPy has no BF16: Paddle takes and gives its bits.
+NUMPY_NAMES = {
+    "f16": "float16", "f32": "float32", "f64": "float64", "bf16": "uint16", "bfloat16": "uint16", "c64": "complex64",
+    "c128": "complex128", "i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64", "ui8": "uint8",
+}  # fmt: skip
 GPU_MEMORY_MB = 256  # first allocation; `enable_use_gpu` takes megabytes
 
 
@@ -25,9 +34,10 @@ class PaddleRunner(Runner):
 
     Args:
         model_path: The program (``.json`` or ``.pdmodel``).
-        params_path: Its weights (``.pdiparams``).
+        params_path: Its weights (``.pdiparams``). Paddle writes no such file for a model without weights.
         device: "cpu" or "gpu".
-        onednn: Use oneDNN's kernels on the CPU, as Paddle does unless told otherwise.
+        onednn: Use oneDNN's kernels on the CPU, as Paddle does unless told otherwise. A model with operators for which
+            oneDNN fails or ends the process runs without it, with a warning.
         optimize: Let Paddle optimize the program (fuse operators) before it runs.
         threads: Threads of the CPU's math library; None for one for each core (Paddle's own default is a single one).
 
@@ -50,7 +60,7 @@ class PaddleRunner(Runner):
         if device not in ("cpu", "gpu"):
             raise InputError(f"Paddle has no device {device!r} here.", "Choose one of cpu, gpu.")
         paddle_program.require_files(model_path, params_path)
-        config = paddle.inference.Config(str(model_path), str(params_path))
+        config = paddle_program.new_config(model_path, params_path)
         config.disable_glog_info()
         config.switch_ir_optim(optimize)
         if device == "gpu":
@@ -60,10 +70,16 @@ class PaddleRunner(Runner):
                     "Install paddlepaddle-gpu (see environment.yml).",
                 )
             config.enable_use_gpu(GPU_MEMORY_MB, 0)
-        elif onednn:
+        elif onednn and not (failing := breaks_onednn(model_path)):
             config.enable_mkldnn()
         else:
             config.disable_mkldnn()
+            if onednn:
+                warnings.warn(
+                    f"Paddle runs {Path(model_path).name} without oneDNN, which fails for {', '.join(failing)}; "
+                    "onednn=False asks for that.",
+                    stacklevel=2,
+                )
         config.set_cpu_math_library_num_threads(threads or os.cpu_count() or 1)
         self._open(config, f"Paddle {'GPU' if device == 'gpu' else 'CPU'}", {})
 
@@ -90,15 +106,19 @@ class PaddleRunner(Runner):
         paddle_program.operators(model_path)  # a damaged .pdmodel must not reach Paddle: it would end the process
         self._predictor = paddle_program.create_predictor(config)
         self.backend = backend
-        declared = _input_shapes(model_path)
+        declared = _declared(model_path)
         self._inputs = {name: self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()}
         self._outputs = {name: self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()}
         self.inputs = {
             # of the three shapes, the smallest and the largest
-            name: TensorSpec(name, _dtype(handle), declared.get(name), *map(tuple, shapes.get(name, ())[::2]))
-            for name, handle in self._inputs.items()
+            name: TensorSpec(name, *declared[name], *map(tuple, shapes.get(name, ())[::2]))
+            for name in self._inputs
         }
-        self.outputs = {name: TensorSpec(name, _dtype(h)) for name, h in self._outputs.items()}
+        # The optimizer may rename an output of a .pdmodel.
+        self.outputs = {
+            name: TensorSpec(name, declared[name][0] if name in declared else _dtype(handle.type().name.lower()))
+            for name, handle in self._outputs.items()
+        }
 
     def close(self) -> None:
         """Free the predictor. Only now does Paddle write collected shape ranges and INT8 calibration tables."""
@@ -136,18 +156,43 @@ class DynamicGraphRunner(Runner):
             return {"y": self._model(*map(paddle.to_tensor, feeds.values())).numpy()}
 
 
-def _input_shapes(model_path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the input shapes from a program. A predictor knows them only after its first run."""
+def _declared(model_path: Path) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """Read types and shapes of inputs and outputs from a program. A predictor knows them only after its first run."""
     if model_path.suffix != ".json":
         program = paddle.base.core.ProgramDesc(model_path.read_bytes())  # kept in a variable: its blocks die with it
         block = program.block(0)
-        fed = [block.op(i).output("Out")[0] for i in range(block.op_size()) if block.op(i).type() == "feed"]
-        return {name: tuple(block.find_var(name.encode()).shape()) for name in fed}
-    block = json.loads(model_path.read_text())["program"]["regions"][0]["blocks"][0]
-    inputs = [operation["A"] for operation in block["ops"] if operation["#"] == "1.data"]
-    attributes = [{attribute["N"]: attribute["AT"]["D"] for attribute in given} for given in inputs]
-    return {given["name"]: tuple(given["shape"]) for given in attributes}
+        operations = [block.op(index) for index in range(block.op_size())]
+        names = [one.output("Out")[0] for one in operations if one.type() == "feed"]
+        names += [one.input("X")[0] for one in operations if one.type() == "fetch"]
+        found = {name: block.find_var(name.encode()) for name in names}
+        return {name: (_dtype(str(var.dtype()).rpartition(".")[2]), tuple(var.shape())) for name, var in found.items()}
+    declared = {}
+    for one in paddle_program.operations(model_path):
+        if one.name == "pd_op.data":
+            declared[one.attributes["name"]] = _dtype(one.attributes["dtype"]), tuple(one.attributes["shape"])
+        elif one.name == "pd_op.fetch":
+            kind, shape = one.inputs[0]
+            declared[one.attributes["name"]] = _dtype(kind), shape
+    return declared
 
 
-def _dtype(handle: "paddle.inference.Tensor") -> np.dtype:
-    return np.dtype(handle.type().name.lower())  # FLOAT32 is numpy's float32
+def breaks_onednn(model_path: str | Path) -> list[str]:
+    """Return the operators of a program for which oneDNN fails, gives other values or ends the process.
+
+    Measured with Paddle 3.3.1, whose error comes only when the model runs, if it comes at all.
+    """
+    found = set()
+    for operation in paddle_program.operations(model_path):
+        doubles = operation.has_doubles and operation.name not in DOUBLES_FOR_ONEDNN
+        interpolates = re.match(r"pd_op\.\w+_interp$|nearest_interp", operation.name)  # of a .pdmodel, only the nearest
+        several_axes = (
+            operation.name == "pd_op.layer_norm"
+            and operation.attributes["begin_norm_axis"] != len(operation.inputs[0][1]) - 1
+        )
+        if doubles or interpolates or several_axes:
+            found.add(operation.name.removeprefix("pd_op."))
+    return sorted(found)
+
+
+def _dtype(name: str) -> np.dtype:
+    return np.dtype(NUMPY_NAMES.get(name, name))
