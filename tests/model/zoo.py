@@ -1,16 +1,21 @@
-"""The zoo: small Paddle networks that hold the common layers, one or two each. `python -m benchmarks.zoo` tabulates them.
+"""The zoo: small Paddle networks that hold the common layers, one or two each. `benchmarks/zoo.md` tabulates them.
 
-A network is added with one entry of `NETWORKS`. Where it can't be exported, the entry says how the refusal reads.
+A network is added with one entry of `NETWORKS`. Where it can't be exported, the entry says how the refusal reads, and
+which network follows the advice that the refusal gives.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tutorial_utils.base import onnx_session
+from tutorial_utils.base.errors import CourseError
+from tutorial_utils.model import export
 from tutorial_utils.model.quiet_paddle import paddle
+from tutorial_utils.runners.paddle import PaddleRunner
 
 nn, F = paddle.nn, paddle.nn.functional
 BATCH, LENGTH = 3, 48  # of the zoo's own samples; an export is verified with other sizes and values
@@ -53,14 +58,16 @@ class Entry:
         function: Called with the layers, then the inputs.
         inputs: Its inputs by name.
         refused: What the error of its export says, as a pattern; None where it is exported.
-        options: Keywords that its export needs: an opset, or samples.
+        remedied: The network that follows the advice of the refusal.
+        opset: The opset that its export needs.
     """
 
     layers: Callable[[], list[nn.Layer]]
     function: Callable
     inputs: dict[str, Input]
     refused: str | None = None
-    options: dict = field(default_factory=dict)
+    remedied: str | None = None
+    opset: int = export.OPSET
 
     def build(self) -> Network:
         paddle.seed(0)
@@ -77,8 +84,17 @@ class Entry:
         return {name: given.draw(rng) for name, given in self.inputs.items()}
 
 
-def save(name: str, folder: Path) -> tuple[Path, Path, dict[str, np.ndarray], list[np.ndarray]]:
-    """Save a network of the zoo; return its program, its weights, samples, and its outputs as a dynamic graph."""
+@dataclass(frozen=True)
+class Saved:
+    """A network of the zoo as files, and what it computes as a dynamic graph, the truth for all else."""
+
+    program: Path
+    weights: Path
+    samples: dict[str, np.ndarray]
+    outputs: list[np.ndarray]
+
+
+def save(name: str, folder: Path) -> Saved:
     entry = NETWORKS[name]
     network = entry.build()
     samples = entry.samples()
@@ -87,7 +103,33 @@ def save(name: str, folder: Path) -> tuple[Path, Path, dict[str, np.ndarray], li
     outputs = [output.numpy() for output in (outputs if isinstance(outputs, list | tuple) else [outputs])]
     specs = [paddle.static.InputSpec(list(given.shape), given.dtype, key) for key, given in entry.inputs.items()]
     paddle.jit.save(network, str(folder / name), input_spec=specs)
-    return folder / f"{name}.json", folder / f"{name}.pdiparams", samples, outputs
+    return Saved(folder / f"{name}.json", folder / f"{name}.pdiparams", samples, outputs)
+
+
+def save_all(folder: Path) -> dict[str, Saved]:
+    return {name: save(name, folder) for name in NETWORKS}
+
+
+def run_in_paddle(networks: dict[str, Saved]) -> dict[str, float]:
+    """Run every network in PaddleRunner as it is by default; return the differences from the dynamic graph."""
+    found = {}
+    for name, saved in networks.items():
+        with PaddleRunner(saved.program, saved.weights) as runner:
+            found[name] = differences(list(runner.infer(saved.samples).values()), saved.outputs)
+    return found
+
+
+def export_one(name: str, saved: Saved, folder: Path) -> float | CourseError:
+    """Export a network; return how it differs from Paddle, or why it was refused."""
+    try:
+        path = export.to_onnx(saved.program, saved.weights, folder / f"{name}.onnx", opset=NETWORKS[name].opset)
+    except CourseError as error:
+        return error
+    return differences(onnx_session.new_session(path).run(None, saved.samples), saved.outputs)
+
+
+def differences(actual: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    return max(map(difference, actual, expected)) if len(actual) == len(expected) else np.inf
 
 
 def difference(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -171,10 +213,14 @@ NETWORKS: dict[str, Entry] = {
     "swish_mish": after_conv(lambda x: F.swish(x) + F.mish(x)),
     "gelu": after_conv(lambda x: F.gelu(x) + F.gelu(x, approximate=True)),
     "elu": after_conv(lambda x: F.elu(x, 0.5)),
-    "celu": after_conv(lambda x: F.celu(x, 0.5)),
+    "celu": after_conv(lambda x: F.celu(x, 0.5), refused=r"pd_op\.celu", remedied="celu_by_elu"),
+    "celu_by_elu": after_conv(lambda x: F.elu(x / 0.5) * 0.5),
     "selu": after_conv(F.selu),
     "softplus": after_conv(F.softplus),
-    "softplus_beta": after_conv(lambda x: F.softplus(x, beta=2)),
+    "softplus_beta": after_conv(
+        lambda x: F.softplus(x, beta=2), refused=r"Only support softplus with beta == 1\.0", remedied="softplus_scaled"
+    ),
+    "softplus_scaled": after_conv(lambda x: F.softplus(2 * x) / 2),
     "hardtanh": after_conv(lambda x: F.hardtanh(x, -0.5, 0.5)),
     "softsign_tanh": after_conv(lambda x: F.softsign(x) + paddle.tanh(x)),
     "shrinks": after_conv(lambda x: F.hardshrink(x, 0.3) + F.softshrink(x, 0.2)),
@@ -188,19 +234,37 @@ NETWORKS: dict[str, Entry] = {
     "upsample_align_corners": conv_and(lambda: nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)),
     "upsample_size": after_conv(lambda x: F.interpolate(x, size=[64, 64], mode="bilinear")),
     "upsample_bicubic": after_conv(lambda x: F.interpolate(x, scale_factor=2, mode="bicubic")),
-    "upsample_odd_size": after_conv(lambda x: F.interpolate(x[:, :, :30, :30], size=[64, 64])),
+    "upsample_odd_size": after_conv(
+        lambda x: F.interpolate(x[:, :, :30, :30], size=[64, 64]),
+        refused="differs.*nearest pixel.*whole factor",
+        remedied="upsample_nearest_scale",
+    ),
     "pad_value": after_conv(lambda x: F.pad(x, [1, 2, 1, 2], value=0.5)),
     "pad_reflect": after_conv(lambda x: F.pad(x, [1, 2, 1, 2], mode="reflect")),
     "pad_replicate": after_conv(lambda x: F.pad(x, [1, 2, 1, 2], mode="replicate")),
-    "pad_circular": after_conv(lambda x: F.pad(x, [1, 2, 1, 2], mode="circular")),
+    "pad_circular": after_conv(
+        lambda x: F.pad(x, [1, 2, 1, 2], mode="circular"), refused="opset=19", remedied="pad_circular_opset_19"
+    ),
+    "pad_circular_opset_19": after_conv(lambda x: F.pad(x, [1, 2, 1, 2], mode="circular"), opset=19),
     "max_avg_pool": after_conv(lambda x: F.max_pool2d(x, 3, 2, 1) + F.avg_pool2d(x, 3, 2, 1)),
-    "max_pool_with_mask": after_conv(lambda x: F.max_pool2d(x, 2, return_mask=True)),
+    "max_pool_with_mask": after_conv(
+        lambda x: F.max_pool2d(x, 2, return_mask=True), refused="return_mask=True gets lost", remedied="max_avg_pool"
+    ),
     "adaptive_avg_pool_1": conv_and(lambda: nn.AdaptiveAvgPool2D(1)),
     "adaptive_avg_pool_divides": conv_and(lambda: nn.AdaptiveAvgPool2D(8)),
-    "adaptive_avg_pool_uneven": conv_and(lambda: nn.AdaptiveAvgPool2D((5, 7))),
-    "adaptive_avg_pool_dynamic": Entry(
-        lambda: [conv()], lambda layer, x: F.adaptive_avg_pool2d(layer(x), (1, 5)), {"x": Input((None, 3, None, None))}
+    "adaptive_avg_pool_uneven": conv_and(
+        lambda: nn.AdaptiveAvgPool2D((5, 7)),
+        refused="differs.*divides the input size",
+        remedied="adaptive_avg_pool_divides",
     ),
+    "adaptive_avg_pool_dynamic": Entry(
+        lambda: [conv()],
+        lambda layer, x: F.adaptive_avg_pool2d(layer(x), (1, 4)),
+        {"x": Input((None, 3, None, None))},
+        refused="Adaptive only support static input shape",
+        remedied="adaptive_avg_pool_static",
+    ),
+    "adaptive_avg_pool_static": after_conv(lambda x: F.adaptive_avg_pool2d(x, (1, 4))),
     "adaptive_max_pool": conv_and(lambda: nn.AdaptiveMaxPool2D(4)),
     "pixel_shuffle": conv_and(lambda: nn.PixelShuffle(2)),
     "conv_transpose": conv_and(lambda: nn.Conv2DTranspose(8, 4, 3, 2, 1, output_padding=1)),
@@ -211,6 +275,17 @@ NETWORKS: dict[str, Entry] = {
         lambda: [conv(), nn.Conv2D(3, 18, 3, padding=1), nn.Conv2D(8, 4, 3)],
         lambda c, offset, weight, x: paddle.vision.ops.deform_conv2d(c(x), offset(x), weight.weight, padding=1),
         IMAGE,
+        refused="impl_ pointer is null.*mask",
+        remedied="deformable_conv_mask",
+        opset=19,
+    ),
+    "deformable_conv_mask": Entry(
+        lambda: [conv(), nn.Conv2D(3, 18, 3, padding=1), nn.Conv2D(3, 9, 3, padding=1), nn.Conv2D(8, 4, 3)],
+        lambda c, offset, mask, weight, x: paddle.vision.ops.deform_conv2d(
+            c(x), offset(x), weight.weight, padding=1, mask=F.sigmoid(mask(x))
+        ),
+        IMAGE,
+        opset=19,
     ),
     "grid_sample": Entry(
         lambda: [conv()],
@@ -247,7 +322,7 @@ NETWORKS: dict[str, Entry] = {
     "masked_select": after_linear(lambda x: paddle.masked_select(x, x > 0)),
     "gather": after_linear(lambda x: paddle.gather(x, paddle.to_tensor([3, 1, 1]), axis=1)),
     "roll_flip_tril": after_linear(lambda x: paddle.roll(x, 2, -1) + paddle.flip(x, [-1]) + paddle.tril(x)),
-    "svd": after_linear(lambda x: paddle.linalg.svd(x)[1]),
+    "svd": after_linear(lambda x: paddle.linalg.svd(x)[1], refused=r"pd_op\.svd"),
     "fft": after_linear(lambda x: paddle.abs(paddle.fft.rfft(x))),
     # sequences
     "embedding": Entry(
@@ -263,7 +338,18 @@ NETWORKS: dict[str, Entry] = {
     "lstm": Entry(lambda: [nn.LSTM(16, 8)], lambda layer, x: layer(x)[0], SEQUENCE),
     "lstm_two_ways": Entry(lambda: [nn.LSTM(16, 8, direction="bidirect")], lambda layer, x: layer(x)[0], SEQUENCE),
     "gru": Entry(lambda: [nn.GRU(16, 8)], lambda layer, x: layer(x)[0], SEQUENCE),
-    "gru_last_state": Entry(lambda: [nn.GRU(16, 8, 2)], lambda layer, x: layer(x)[1], {"x": Input((None, 12, 16))}),
+    "gru_last_states": Entry(
+        lambda: [nn.GRU(16, 8, 2)],
+        lambda layer, x: layer(x)[1],
+        {"x": Input((None, 12, 16))},
+        refused="num_layers > 1 get lost",
+        remedied="gru_last_states_of_one_each",
+    ),
+    "gru_last_states_of_one_each": Entry(
+        lambda: [nn.GRU(16, 8), nn.GRU(8, 8)],
+        lambda first, second, x: second(first(x)[0])[1],
+        {"x": Input((None, 12, 16))},
+    ),
     "attention_by_hand": Entry(
         lambda: [nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 16)],
         attention_by_hand,
@@ -321,5 +407,6 @@ NETWORKS: dict[str, Entry] = {
         lambda: [nn.Linear(4, 4)],
         lambda layer, x, scores: paddle.vision.ops.nms(layer(x), 0.5, scores),
         {"x": Input((None, 4)), "scores": Input((None,))},
+        refused=r"pd_op\.nms",
     ),
 }

@@ -1,4 +1,4 @@
-"""Inputs and outputs that an export is verified with: drawn so that Paddle accepts them, and compared with ONNX Runtime.
+"""Inputs and outputs that an export is verified with: drawn so that Paddle accepts them, and compared afterwards.
 
 `paddle2onnx_worker` draws and runs Paddle, `export` compares: files in between keep Paddle out of the caller's process.
 """
@@ -96,7 +96,7 @@ def _drawn(model: onnx.ModelProto, rows: int):
             if dtype.kind == "f":
                 feeds[value.name] = (rng.random(sizes) if positive else rng.standard_normal(sizes)).astype(dtype)
             else:  # the second time ids are 0 and 1 only, as those of a mask
-                high = 256 if dtype == np.uint8 else 2 if positive or dtype == bool else rows
+                high = 256 if dtype == np.uint8 else 2 if positive or dtype.kind == "b" else rows
                 feeds[value.name] = rng.integers(0, high, sizes).astype(dtype)
         yield feeds
 
@@ -122,9 +122,7 @@ def compare(onnx_path: Path, samples_path: Path, hint: str) -> None:
     with np.load(samples_path) as samples:
         feeds = {key.removeprefix("in:"): samples[key] for key in samples.files if key.startswith("in:")}
         expected = [samples[f"out:{i}"] for i in range(len(samples.files) - len(feeds))]
-    remedy = (
-        hint or "It is a fault of the conversion: try another opset, or export parts of the model to find the operator."
-    )
+    remedy = hint or "The conversion is at fault: export parts of the model to find the operator."
     try:
         session = onnx_session.new_session(onnx_path)
         actual = session.run(None, feeds)

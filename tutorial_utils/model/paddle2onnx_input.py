@@ -1,4 +1,4 @@
-"""A program of Paddle 3.3, written so that paddle2onnx 2.1.0 computes what Paddle does. Paddle itself keeps the original.
+"""A program of Paddle 3.3, written so that paddle2onnx 2.1.0 computes what Paddle does. Paddle keeps the original.
 
 paddle2onnx reads attributes in double precision as 0, or stops at them; it clips every hardtanh at -1 and 1, takes the
 exact GELU for its approximation, and gives a LayerNorm over several axes flat weights, which ONNX forbids. With newer

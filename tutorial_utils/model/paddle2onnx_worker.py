@@ -2,8 +2,8 @@
 
 Usage: ``python -m tutorial_utils.model.paddle2onnx_worker MODEL.json PARAMS.pdiparams OUT.onnx OPSET [SAMPLES.npz]``
 
-With SAMPLES, Paddle's own outputs are written there for `export` to compare: for the inputs that the file holds already, or
-for random ones.
+With SAMPLES, Paddle's own outputs are written there for `export` to compare: for the inputs that the file holds
+already, or for random ones.
 """
 
 import gc
@@ -28,7 +28,6 @@ from tutorial_utils.model import (
     paddle2onnx_input,
     paddle_program,
 )
-from tutorial_utils.model.quiet_paddle import paddle
 
 
 def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_path: str | None = None) -> None:

@@ -1,0 +1,58 @@
+"""Ordinary networks come out of the export as they went in, or are refused with the reason; `zoo` lists them."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+pytest.importorskip("paddle2onnx")
+from model import zoo
+
+from tutorial_utils.base import child_process
+from tutorial_utils.base.errors import CourseError
+
+ROUNDING = 1e-5  # of the largest value
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return child_process.run(zoo.save_all, tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="module")
+def exports(saved, tmp_path_factory):
+    """What came of each export: each is a process of its own, two at a time."""
+    folder = tmp_path_factory.mktemp("exports")
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(saved, pool.map(lambda name: zoo.export_one(name, saved[name], folder), saved), strict=True))
+
+
+@pytest.fixture(scope="module")
+def in_paddle(saved):
+    """Fails as a whole where a network ends its process."""
+    return child_process.run(zoo.run_in_paddle, saved)
+
+
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_export(name, exports):
+    refused = zoo.NETWORKS[name].refused
+    if refused is None:
+        assert not isinstance(exports[name], CourseError), str(exports[name])
+        assert exports[name] <= ROUNDING
+    else:
+        assert isinstance(exports[name], CourseError), "it is exported now: drop `refused`, and what refused it"
+        assert re.search(refused, str(exports[name]))
+
+
+@pytest.mark.parametrize("name", [name for name, entry in zoo.NETWORKS.items() if entry.remedied])
+def test_the_remedy_of_a_refusal_works(name):
+    assert zoo.NETWORKS[zoo.NETWORKS[name].remedied].refused is None, "and test_export shows that it is exported"
+
+
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_paddle_runner(name, in_paddle):
+    assert in_paddle[name] <= ROUNDING
+
+
+def test_refusals_are_few():
+    assert sum(entry.refused is not None for entry in zoo.NETWORKS.values()) <= len(zoo.NETWORKS) * 6 // 40
