@@ -131,6 +131,70 @@ def test_any_other_failure_of_the_worker(paddle_model, target, monkeypatch):
         export.to_onnx(*paddle_model, target)
 
 
+@pytest.mark.parametrize(
+    ("status", "log", "message"),
+    [
+        (-11, "", r"net\.json \(ended by SIGSEGV\): no message\. Remedy: Save the model again"),
+        (-6, "\x1b[31m[ERROR][Paddle2ONNX] [OP: pd_op.a] Only b.\x1b[0m\nAborted", r"SIGABRT\): \[OP: pd_op\.a\] Only b\. R"),
+        (255, "(1) [ERROR]\tFailed to convert PaddlePaddle model: (Unimplemented) Too new.\n--- Running", r": \(Unim.* new\. R"),
+        (-6, "[ERROR][Paddle2ONNX] Due to the unsupported operators, the c", "can't convert an operator of net"),
+    ],
+    ids=["killed", "one operator", "reason before other lines", "unnamed operator"],
+)  # fmt: skip
+def test_the_reason_is_what_paddle2onnx_says(status, log, message, paddle_model, target, monkeypatch):
+    failed = subprocess.CompletedProcess([], status, stdout=log, stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **named: failed)
+    with pytest.raises((ExportError, UnsupportedOperatorError), match=message):
+        export.to_onnx(*paddle_model, target)
+
+
+def test_paddle_dies_of_the_samples(paddle_model, target, monkeypatch):
+    def run_worker(command, **_):
+        onnx.save(residual_model(), command[-3])
+        return subprocess.CompletedProcess(command, -11, stdout="", stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run_worker)
+    with pytest.raises(ExportError, match=r"ended while it ran net\.json on the samples \(exit status -11\).*samples="):
+        export.to_onnx(*paddle_model, target)
+
+
+@pytest.fixture(scope="module")
+def two_inputs(tmp_path_factory):
+    """A model of ids and rows, whose numbers may differ."""
+    from model.zoo import Entry, Input, nn
+
+    from tutorial_utils.model.quiet_paddle import paddle
+
+    entry = Entry(
+        lambda: [nn.Embedding(50, 4), nn.Linear(8, 4)],
+        lambda table, layer, ids, x: table(ids).sum(0) + layer(x).sum(0),
+        {"ids": Input((None,), "int64", 50), "x": Input((None, 8))},
+    )
+    specs = [paddle.static.InputSpec(list(one.shape), one.dtype, name) for name, one in entry.inputs.items()]
+    prefix = tmp_path_factory.mktemp("two_inputs") / "net"
+    paddle.jit.save(entry.build(), str(prefix), input_spec=specs)
+    return prefix.with_suffix(".json"), prefix.with_suffix(".pdiparams")
+
+
+def test_several_inputs_differ_in_size(two_inputs, tmp_path):
+    """TensorRT takes dimensions of one name for equal."""
+    engine = pytest.importorskip("tutorial_utils.engine")
+    samples = {"ids": np.arange(3), "x": np.ones((5, 8), np.float32)}
+    path = export.to_onnx(*two_inputs, tmp_path / "net.onnx", samples=samples)
+    assert len({shape_of(value)[0] for value in onnx.load(path).graph.input}) == 2
+    profile = engine.Profile.of(ids=((1,), (3,), (4,)), x=((1, 8), (5, 8), (100, 8)))
+    assert engine.build(path, engine.BuildOptions([profile]), use_cache=False, progress=False).plan
+
+
+def test_samples_outside_the_vocabulary(two_inputs, target):
+    samples = {"ids": np.array([49, 99]), "x": np.ones((2, 8), np.float32)}
+    with pytest.raises(
+        ExportError, match=r"Paddle itself refuses the samples: .*expected >= 0 and < 50, but got 99"
+    ) as caught:
+        export.to_onnx(*two_inputs, target, samples=samples)
+    assert "\n" not in str(caught.value)
+
+
 def fake_worker(samples_changed_by):
     """Stand in for paddle2onnx: write the residual model, and what it computes as if Paddle had."""
 

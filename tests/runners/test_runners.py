@@ -1,5 +1,6 @@
 import importlib
 import sys
+import warnings
 from types import ModuleType
 
 import numpy as np
@@ -138,6 +139,83 @@ def test_paddle_choices_change_no_result(choices, paddle_model, paddle_runner):
     with PaddleRunner(*paddle_model, **choices) as other:
         (actual,) = other.infer(feeds).values()
     np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def save_with(paddle, function, folder, dtype="float32"):
+    """Save a convolution of which a function takes the result."""
+
+    class Net(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv = paddle.nn.Conv2D(3, 4, 3)
+
+        def forward(self, x):
+            return function(self.conv(x.astype("float32")))
+
+    net = Net()
+    net.eval()
+    paddle.jit.save(net, str(folder / "net"), [paddle.static.InputSpec([None, 3, 8, 8], dtype, "x")])
+    return folder / "net.json", folder / "net.pdiparams"
+
+
+BREAKING = {
+    "leaky_relu": lambda functional, x: functional.leaky_relu(x, 0.2),
+    "nearest_interp": lambda functional, x: functional.interpolate(x, scale_factor=2),
+    "bilinear_interp": lambda functional, x: functional.interpolate(x, size=[12, 12], mode="bilinear"),
+    "layer_norm": lambda functional, x: functional.layer_norm(x, [6, 6]),
+}
+
+
+@pytest.mark.parametrize("operator", BREAKING)
+def test_paddle_runs_without_onednn_what_that_would_break(operator, tmp_path):
+    """`tests/model/test_zoo.py` runs such models, in a process that may end."""
+    paddle = pytest.importorskip("paddle")
+    from tutorial_utils.runners.paddle import PaddleRunner
+
+    files = save_with(paddle, lambda x: BREAKING[operator](paddle.nn.functional, x), tmp_path)
+    with pytest.warns(
+        UserWarning, match=rf"net\.json without oneDNN, which fails for {operator}; onednn=False"
+    ) as caught:
+        PaddleRunner(*files).close()
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        PaddleRunner(*files, onednn=False).close()
+
+
+def test_onednn_stays_on_where_doubles_do_no_harm(tmp_path, paddle_model):
+    paddle = pytest.importorskip("paddle")
+    from tutorial_utils.runners.paddle import breaks_onednn
+
+    functional = paddle.nn.functional
+    files = save_with(paddle, lambda x: functional.pad(functional.softplus(x), [1] * 4, value=0.5) * 2, tmp_path)
+    assert breaks_onednn(files[0]) == breaks_onednn(paddle_model[0]) == []
+
+
+def test_branches_are_searched_for_what_breaks_onednn(tmp_path):
+    paddle = pytest.importorskip("paddle")
+    from tutorial_utils.runners.paddle import breaks_onednn
+
+    class Net(paddle.nn.Layer):
+        def forward(self, x):
+            if x.mean() > 0:
+                x = paddle.nn.functional.leaky_relu(x, 0.2)
+            return x
+
+    paddle.jit.save(Net(), str(tmp_path / "net"), [paddle.static.InputSpec([None, 4], "float32", "x")])
+    assert breaks_onednn(tmp_path / "net.json") == ["leaky_relu"]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool"])
+def test_paddle_types_of_inputs_and_outputs_are_known_before_the_first_run(dtype, tmp_path):
+    paddle = pytest.importorskip("paddle")
+    from tutorial_utils.runners.paddle import PaddleRunner
+
+    with PaddleRunner(*save_with(paddle, lambda x: x.mean([1, 2, 3]) > 0, tmp_path, dtype)) as runner:
+        assert runner.inputs == {"x": TensorSpec("x", np.dtype(dtype), (-1, 3, 8, 8))}
+        assert [spec.dtype for spec in runner.outputs.values()] == [np.bool_]
+        (output,) = runner.infer({"x": np.ones((2, 3, 8, 8), dtype)}).values()
+    assert output.dtype == np.bool_
 
 
 @pytest.mark.parametrize("which", ["program", "weights"])
