@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from ctypes.util import find_library
 from importlib.util import find_spec
@@ -521,6 +522,25 @@ def optimize_memory(paddle, files):
     paddle.inference.create_predictor(config)
 
 
+def interpolate_with_onednn(paddle, files):
+    class Net(paddle.nn.Layer):
+        def forward(self, x):
+            return paddle.nn.functional.interpolate(x, scale_factor=2)
+
+    program, _ = save_paddle(Net(), [1, 3, 32, 32], files[0].with_name("larger"))
+    config = paddle.inference.Config(str(program), "")
+    config.enable_mkldnn()
+    predictor = paddle.inference.create_predictor(config)
+    predictor.get_input_handle("x").copy_from_cpu(images(1))
+    predictor.run()
+
+
+def save_without_weights(paddle, files):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_paddle(paddle.nn.ReLU(), [1, 4], files[0].with_name("weightless"))
+
+
 PADDLE = {
     "please compile with TENSORRT first": lambda paddle, files: paddle.inference.Config(
         *map(str, files)
@@ -531,6 +551,8 @@ PADDLE = {
     "arguments, but not found in input": save_with_another_self,
     "Ref tensor type (float64) is not supported by oneDNN": infer_float64,
     "Not find predictor_id": optimize_memory,
+    "ConvertPirAttribute2RuntimeAttribute": interpolate_with_onednn,
+    "no variable in your model": save_without_weights,
 }
 GPU_CALL_ON_CPU = "Please use PaddlePaddle with GPU version."
 DAMAGED_PDMODEL = "C++ Traceback (most recent call last)"
@@ -546,7 +568,7 @@ def cpu_paddle():
 
 @pytest.mark.parametrize("text", texts(PADDLE))
 def test_paddle(text, cpu_paddle, paddle_model):
-    with pytest.raises((RuntimeError, ValueError, ImportError)) as caught:
+    with pytest.raises((RuntimeError, ValueError, ImportError, UserWarning)) as caught:
         PADDLE[text](cpu_paddle, paddle_model)
     assert text in str(caught.value)
 
@@ -572,6 +594,10 @@ PADDLE2ONNX = {
     "Due to the unsupported operators, the conversion is aborted.": ("svd", {}),
     "The Opset Version must be between 7 and 21": ("net", {"opset_version": 25}),
     "Failed to convert PaddlePaddle model": ("damaged", {}),
+    "MUST be ir::FloatAttribute": ("interpolate", {}),
+    "Due to opset version, the model exporting is aborted.": ("pad", {"auto_upgrade_opset": False}),
+    "Adaptive only support static input shape": ("pool", {}),
+    "There are unsupported features": ("softplus", {}),
     "Skip onnxoptimizer.": ("net", {"optimize_tool": "onnxoptimizer"}),
 }
 
@@ -580,20 +606,30 @@ PADDLE2ONNX = {
 def paddle2onnx_outputs(cpu_paddle, paddle_model, tmp_path_factory):
     """What paddle2onnx prints in each case; it mostly ends its process, so each has its own, two at a time."""
 
+    functional = cpu_paddle.nn.functional
+    functions = {
+        "svd": lambda x: cpu_paddle.linalg.svd(x)[1],
+        "interpolate": lambda x: functional.interpolate(x, scale_factor=2),
+        "pad": lambda x: functional.pad(x, [1, 1, 1, 1], mode="circular"),
+        "pool": lambda x: functional.adaptive_avg_pool2d(x, (1, 4)),
+        "softplus": lambda x: functional.softplus(x, beta=2),
+    }
+
     class Net(cpu_paddle.nn.Layer):
-        def __init__(self):
+        def __init__(self, function):
             super().__init__()
-            self.fc = cpu_paddle.nn.Linear(4, 4)
+            self.conv = cpu_paddle.nn.Conv2D(3, 4, 1)
+            self.function = function
 
         def forward(self, x):
-            return cpu_paddle.linalg.svd(self.fc(x))[1]
+            return self.function(self.conv(x))
 
     folder = tmp_path_factory.mktemp("paddle2onnx")
     damaged = folder / "damaged.json"
     damaged.write_text("{ not a program")
     models = {
         "net": paddle_model,
-        "svd": save_paddle(Net(), [4, 4], folder / "svd"),
+        **{name: save_paddle(Net(one), [1, 3, None, None], folder / name) for name, one in functions.items()},
         "damaged": (damaged, paddle_model[1]),
     }
 

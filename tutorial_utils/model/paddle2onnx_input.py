@@ -1,8 +1,8 @@
 """A program of Paddle 3.3, written so that paddle2onnx 2.1.0 computes what Paddle does. Paddle keeps the original.
 
-paddle2onnx leaves attributes in double precision unread, or stops at them; it clips every hardtanh at -1 and 1, takes the
-exact GELU for its approximation, and gives a LayerNorm over several axes flat weights, which ONNX forbids. With newer
-versions, `tests/model/test_paddle2onnx_input.py` fails where one of that has become needless.
+paddle2onnx leaves attributes in double precision unread, or stops at them; it clips every hardtanh at -1 and 1, takes
+the exact GELU for its approximation, and gives a LayerNorm over several axes flat weights, which ONNX forbids. With
+newer versions, `tests/model/test_paddle2onnx_input.py` fails where one of that has become needless.
 """
 
 import itertools
