@@ -19,11 +19,11 @@ from tutorial_utils.model import half_precision
 
 PAGE = Path(__file__).with_suffix(".md")
 DECISIONS = """\
-Differences are the largest ones, relative to the largest value, from what Paddle computes operator by operator, on inputs that
-the export was not verified with. "FP16" is the model of `half_precision.to_fp16` in ONNX Runtime, "engine" the number of
-kernels that TensorRT builds from the FP32 model.
+Differences are the largest ones, relative to the largest value, from what Paddle computes operator by operator, on
+inputs that the export was not verified with. "FP16" is the model of `half_precision.to_fp16` in ONNX Runtime; "engine"
+is the number of kernels that TensorRT makes of the FP32 model.
 
-**Which Paddle, which opset.** Measured on these 102 networks on 26 November 2026, right meaning equal within 1e-5:
+**Which Paddle, which opset.** Measured on these 102 networks on 26 November 2026; right means equal within 1e-5:
 
 | | opset | right | wrong without a word | not valid ONNX | not converted |
 |:--|--:|--:|--:|--:|--:|
@@ -34,12 +34,15 @@ kernels that TensorRT builds from the FP32 model.
 | with `paddle2onnx_input`, Paddle 3.3.1 | 17 | 89 | 3 | 1 | 9 |
 | with `paddle2onnx_input`, Paddle 3.3.1 | 19 | 92 | 3 | 1 | 6 |
 
-Paddle 3.3.1 stays: with its programs rewritten it comes out as 3.2.2 does, and CPU and GPU have one Paddle. Opset 17 stays the
-default, since nothing but circular padding and deformable convolutions needs 19, which the refusal then asks for. What is wrong
-without a word is refused by the comparison with Paddle.
+Paddle 3.3.1 stays: with its programs rewritten it comes out as 3.2.2 does, and CPU and GPU have one Paddle. Opset 17
+stays the default: only circular padding and deformable convolutions need 19, which their refusal asks for. What is
+wrong without a word is refused by the comparison with Paddle.
 
-**Names of dimensions.** With several inputs, each dynamic dimension has a name of its own, since TensorRT takes equal names for
-equal sizes. That costs no kernel: `bert_like` has 15, `attention_by_hand` 8 and `two_inputs` 5 either way.
+**oneDNN on the CPU.** Left on for every network, Paddle 3.3.1 ends the process for 3 and raises for 8; Paddle 3.2.2
+raises for 1 and computes other values for 2. `PaddleRunner` turns it off for such programs, 13 of these, and warns.
+
+**Names of dimensions.** With several inputs, each dynamic dimension has a name of its own, since TensorRT takes equal
+names for equal sizes. That costs no kernel: `bert_like` has 15, `attention_by_hand` 8 and `two_inputs` 5 either way.
 """
 VERSIONS = ("paddlepaddle", "paddle2onnx", "onnx", "onnxruntime", "tensorrt-rtx")
 

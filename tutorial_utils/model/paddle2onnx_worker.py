@@ -28,6 +28,7 @@ from tutorial_utils.model import (
     paddle2onnx_input,
     paddle_program,
 )
+from tutorial_utils.model.quiet_paddle import paddle
 
 
 def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_path: str | None = None) -> None:
@@ -38,7 +39,8 @@ def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_
         ExportError: The result is not valid ONNX, or can't be written, or Paddle refuses the samples.
         InputError: The samples don't fit the model.
     """
-    config = paddle_program.new_config(model_path, params_path)
+    params_path = paddle_program.existing(params_path)
+    config = paddle.inference.Config(model_path, params_path)
     # oneDNN would bring the weights of ResNet-50 into its own order: 1.6 s for a model that runs once, if at all.
     config.disable_mkldnn()
     predictor = paddle_program.create_predictor(config)
@@ -59,7 +61,7 @@ def _convert(program: Path, params_path: str, opset: int) -> bytes:
     listed = paddle2onnx.paddle2onnx_cpp2py_export.get_all_supported_operators_pir()
     print(paddle2onnx_errors.NOT_LISTED + ", ".join(paddle2onnx_errors.not_listed(program, listed)), flush=True)
     return paddle2onnx.export(
-        str(program), params_path if os.path.exists(params_path) else "", opset_version=opset, auto_upgrade_opset=False,
+        str(program), params_path, opset_version=opset, auto_upgrade_opset=False,
         enable_onnx_checker=False,  # `onnx_file.save` checks the model that it writes
         optimize_tool="None",  # the default would install packages with pip while it runs
     )  # fmt: skip

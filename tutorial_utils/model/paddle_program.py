@@ -47,11 +47,9 @@ def has_weights(model_path: Path) -> bool:
     return model_path.suffix != ".json" or "builtin.parameter" in operators(model_path)
 
 
-def new_config(model_path: str | Path, params_path: str | Path) -> "paddle.inference.Config":
-    """Return Paddle's configuration for a model, also for one without weights."""
-    from tutorial_utils.model.quiet_paddle import paddle
-
-    return paddle.inference.Config(str(model_path), str(params_path) if Path(params_path).exists() else "")
+def existing(params_path: str | Path) -> str:
+    """Return the path of the weights as Paddle and paddle2onnx take it: empty where a model has none."""
+    return str(params_path) if Path(params_path).exists() else ""
 
 
 def create_predictor(config: "paddle.inference.Config") -> "paddle.inference.Predictor":

@@ -61,7 +61,7 @@ class PaddleRunner(Runner):
         if device not in ("cpu", "gpu"):
             raise InputError(f"Paddle has no device {device!r} here.", "Choose one of cpu, gpu.")
         paddle_program.require_files(model_path, params_path)
-        config = paddle_program.new_config(model_path, params_path)
+        config = paddle.inference.Config(str(model_path), paddle_program.existing(params_path))
         config.disable_glog_info()
         config.switch_ir_optim(optimize)
         if device == "gpu":
