@@ -23,7 +23,8 @@ Differences are the largest ones, relative to the largest value, from what Paddl
 inputs that the export was not verified with. "FP16" is the model of `half_precision.to_fp16` in ONNX Runtime; "engine"
 is the number of kernels that TensorRT makes of the FP32 model.
 
-**Which Paddle, which opset.** Measured on these 102 networks on 26 November 2026; right means equal within 1e-5:
+**Which Paddle, which opset.** Measured on the first 102 of these networks on 26 November 2026; right means
+equal within 1e-5:
 
 | | opset | right | wrong without a word | not valid ONNX | not converted |
 |:--|--:|--:|--:|--:|--:|

@@ -317,6 +317,12 @@ NETWORKS: dict[str, Entry] = {
     "where": after_linear(lambda x: paddle.where(x > 0, x, x * 0.1)),
     "bool_output": after_linear(lambda x: x.mean(-1) > 0),
     "argmax": after_linear(lambda x: x.argmax(-1)),
+    "large_integers": after_linear(
+        lambda x: (
+            x.argmax(-1) + paddle.full([1], 2**24 + 1, "int64"),
+            x.argmax(-1, True) + paddle.to_tensor([2**24 + 3]),
+        )
+    ),
     "nan_for_some": after_linear(lambda x: paddle.sqrt(x)),
     "empty_output": after_linear(lambda x: paddle.masked_select(x, x > 1e6)),
     "masked_select": after_linear(lambda x: paddle.masked_select(x, x > 0)),

@@ -12,12 +12,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+# paddle2onnx reads their doubles, which hold large integers too.
+_READ_AS_DOUBLES = ("1.full", "1.assign_value_")
 Value = dict[str, int]  # reads a result of another operator, by its number
 
 
 def write(program: Path, target: Path) -> None:
     """Write a copy of a ``.json`` program for paddle2onnx."""
-    text = program.read_text(encoding="utf-8").replace('"0.a_f64"', '"0.a_f32"')
+    text = program.read_text(encoding="utf-8")
     content = json.loads(text)
     _Writer(max(map(int, re.findall(r'"%": ?(\d+)', text)))).rewrite(content["program"]["regions"])
     target.write_text(json.dumps(content), encoding="utf-8")
@@ -38,6 +40,9 @@ class _Writer:
                 results = operation["O"] if isinstance(operation["O"], list) else [operation["O"]]
                 self.kinds |= {result["%"]: result["TT"]["D"] for result in results if result.get("TT")}
                 self.rewrite(operation.get("regions", []))
+                if operation["#"] not in _READ_AS_DOUBLES:
+                    stored = json.dumps(operation.get("A", []))
+                    operation["A"] = json.loads(stored.replace('"0.a_f64"', '"0.a_f32"'))
                 given = {item["N"]: item["AT"]["D"] for item in operation.get("A", ()) if isinstance(item, dict)}
                 if operation["#"] == "1.hardtanh":
                     self.clip(operation, given)
