@@ -178,6 +178,8 @@ def test_paddle_runs_without_onednn_what_that_would_break(operator, tmp_path):
     ) as caught:
         PaddleRunner(*files).close()
     assert len(caught) == 1
+    with pytest.warns(UserWarning, match=r"without oneDNN"):  # Paddle's own default is to use it
+        PaddleRunner.from_config(paddle.inference.Config(*map(str, files)), "Paddle CPU").close()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         PaddleRunner(*files, onednn=False).close()

@@ -19,8 +19,8 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, tuple[Shape, Shape, Shape]]  # for each input the smallest, best and largest shape
 
 # Paddle 3.3 stores some attributes in double precision. oneDNN refuses lists of them (all interpolations), and a fusion
-# with such an operator may end the process (a convolution with leaky_relu). These are harmless: of 2,064 chains of two
-# and three operators, none else failed for them.
+# with such an operator may end the process (a convolution with leaky_relu). These are harmless: none of
+# 2,064 chains of two and three operators failed for them.
 DOUBLES_FOR_ONEDNN = {"pd_op.full", "pd_op.assign_value_", "pd_op.group_norm", "pd_op.pad3d", "pd_op.softplus"}
 # What a .json file calls the types of tensors. NumPy has no BF16: Paddle takes and gives its bits.
 NUMPY_NAMES = {
@@ -71,16 +71,10 @@ class PaddleRunner(Runner):
                     "Install paddlepaddle-gpu (see environment.yml).",
                 )
             config.enable_use_gpu(GPU_MEMORY_MB, 0)
-        elif onednn and not (failing := breaks_onednn(model_path)):
+        elif onednn:
             config.enable_mkldnn()
         else:
             config.disable_mkldnn()
-            if onednn:
-                warnings.warn(
-                    f"Paddle runs {Path(model_path).name} without oneDNN, which fails for {', '.join(failing)}; "
-                    "onednn=False asks for that.",
-                    stacklevel=2,
-                )
         config.set_cpu_math_library_num_threads(threads or os.cpu_count() or 1)
         self._open(config, f"Paddle {'GPU' if device == 'gpu' else 'CPU'}", {})
 
@@ -105,6 +99,14 @@ class PaddleRunner(Runner):
     def _open(self, config: "paddle.inference.Config", backend: str, shapes: Shapes) -> None:
         model_path = Path(config.prog_file())
         paddle_program.operators(model_path)  # a damaged .pdmodel must not reach Paddle: it would end the process
+        onednn = config.mkldnn_enabled() and not config.use_gpu()
+        if onednn and (failing := breaks_onednn(model_path)):  # it may end the process, too
+            config.disable_mkldnn()
+            warnings.warn(
+                f"Paddle runs {model_path.name} without oneDNN, which fails for {', '.join(failing)}; "
+                "onednn=False asks for that.",
+                stacklevel=3,
+            )
         self._predictor = paddle_program.create_predictor(config)
         self.backend = backend
         declared = _declared(model_path)
