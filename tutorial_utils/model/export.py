@@ -10,7 +10,7 @@ import numpy as np
 
 from tutorial_utils.base import child_process, errors
 from tutorial_utils.base.errors import ExportError
-from tutorial_utils.model import export_samples, onnx_file, paddle2onnx_errors, paddle_program
+from tutorial_utils.model import export_samples, legacy_export, onnx_file, paddle2onnx_errors, paddle_program
 
 OPSET = 17
 WORKER_COURSE_ERROR = 3  # exit status of paddle2onnx_worker: the last line of stderr is an error of the course, as JSON
@@ -34,7 +34,8 @@ def to_onnx(
     model has one input; of several inputs, dynamic dimensions have names of their own, since they may differ in size.
 
     Args:
-        model_path: The program that `paddle.jit.save` wrote (``.json``, or ``.pdmodel``).
+        model_path: The program that `paddle.jit.save` wrote: ``.json``, or in the form of Paddle 2, ``.pdmodel``, for
+            which `legacy_export` installs an older paddle2onnx when it is first needed.
         params_path: Its weights (``.pdiparams``). Paddle writes no such file for a model without weights.
         onnx_path: Where to write the model.
         opset: ONNX opset; 17 is the newest that all libraries of the course handle.
@@ -44,6 +45,7 @@ def to_onnx(
 
     Raises:
         ModelFileError: A file of the Paddle model is missing, or damaged.
+        BackendUnavailableError: The program is a legacy one, and its paddle2onnx can't be installed.
         UnsupportedOperatorError: paddle2onnx can't convert an operator of the model.
         InputError: Names or data types of the samples aren't those of the model's inputs.
         ExportError: The conversion failed in another way, its result disagrees with Paddle, or Paddle refuses the
@@ -55,6 +57,9 @@ def to_onnx(
         samples_path = temporary.with_name("samples.npz")
         if samples is not None:
             np.savez(samples_path, **samples)
+        if legacy_export.is_legacy(model_path):
+            converted = temporary.with_name(legacy_export.CONVERTED)
+            legacy_export.to_onnx(model_path, params_path, converted, opset)
         _run_worker(model_path, params_path, temporary, opset, samples_path if verify else None)
         if verify:
             export_samples.compare(temporary, samples_path, paddle2onnx_errors.hint(model_path))

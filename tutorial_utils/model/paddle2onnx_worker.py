@@ -23,6 +23,7 @@ from tutorial_utils.base.errors import CourseError
 from tutorial_utils.model import (
     export,
     export_samples,
+    legacy_export,
     onnx_file,
     paddle2onnx_errors,
     paddle2onnx_input,
@@ -47,7 +48,11 @@ def main(model_path: str, params_path: str, onnx_path: str, opset: str, samples_
     program, readable = Path(model_path), Path(onnx_path).with_name("program.json")
     if program.suffix == ".json":
         paddle2onnx_input.write(program, readable)
-    content = _convert(readable if readable.exists() else program, params_path, int(opset))
+    converted = Path(onnx_path).with_name(legacy_export.CONVERTED)
+    if converted.exists():
+        content = converted.read_bytes()
+    else:
+        content = _convert(readable if readable.exists() else program, params_path, int(opset))
     model = simplify(onnx.load_from_string(content))
     onnx_file.save(model, onnx_path)
     if samples_path is not None:
@@ -80,7 +85,9 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
                 dims[0].dim_param = "batch"
     weights, computing = _split(model.graph)
     used = {name for node in computing for name in node.input} | {value.name for value in model.graph.output}
-    if any(node.op_type == "Shape" or weights.keys() >= set(filter(None, node.input)) for node in computing):
+    if any(
+        node.op_type in ("Shape", "If", "Loop") or weights.keys() >= set(filter(None, node.input)) for node in computing
+    ):
         from polygraphy.backend.onnx import fold_constants
 
         return fold_constants(model)

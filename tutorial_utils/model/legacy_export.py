@@ -1,0 +1,199 @@
+"""Legacy Paddle programs (``.pdmodel``, ``__model__``) to ONNX, by the paddle2onnx that was written for them.
+
+paddle2onnx 2 lets Paddle 3 translate such a program first, and of 7 real models from the ordinary registry converts 2.
+paddle2onnx 1.3.1 converts all 7, and 58 of 59 small ones that Paddle 2.6.2 and 3.3.1 saved; none needs the other road
+(benchmarks/legacy_models.md). Two versions of a package can't be installed side by side, so 1.3.1 goes into a folder of
+its own, where a child process finds it. It doesn't need Paddle: 4 MB are downloaded and 11 MB kept.
+"""
+
+import math
+import re
+import struct
+import subprocess
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from filelock import FileLock
+
+from tutorial_utils.base import child_process, paths, progress, requirements
+from tutorial_utils.base.errors import BackendUnavailableError, ExportError, ModelFileError, UnsupportedOperatorError
+from tutorial_utils.model import legacy_quantized, paddle_program
+
+PADDLE2ONNX = "paddle2onnx==1.3.1"
+CONVERTED = "converted.onnx"  # what `export` hands to `paddle2onnx_worker`, which simplifies it
+# Without dependencies: they are Paddle's and onnx's Python side, which the conversion doesn't call.
+_PIP_OPTIONS = ("install", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--retries=1")
+# Lines of paddle2onnx's log that tell what it does, not why it stopped.
+_ROUTINE = re.compile(r"Start to pars|file path:|Use opset_version|minimal opset version|convert failed|load program")
+# Bytes of a number by Paddle's code for its type: bool, int16, int32, int64, FP16, FP32, FP64, uint8, int8, BF16.
+_BYTES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 2, 5: 4, 6: 8, 20: 1, 21: 1, 22: 2}
+_ONE_IMAGE = "only supports inference with input batch_size == 1"
+
+
+def is_legacy(model_path: Path) -> bool:
+    """Say whether a program is in the form of Paddle 2, which has several file names; that of Paddle 3 is ``.json``."""
+    return model_path.suffix != ".json"
+
+
+def to_onnx(model_path: Path, params_path: Path, onnx_path: Path, opset: int) -> None:
+    """Convert a legacy program, as paddle2onnx writes it: not simplified yet, and not compared with Paddle.
+
+    A quantized program (``onnx_format=True``) becomes one with QuantizeLinear and DequantizeLinear nodes. A detector
+    whose NMS takes one image only gets a batch of 1, with a warning.
+
+    Args:
+        model_path: The program.
+        params_path: Its weights in one file. A program without weights has none.
+        onnx_path: Where to write the model.
+        opset: ONNX opset.
+
+    Raises:
+        ModelFileError: The program is damaged, or the file of weights is.
+        BackendUnavailableError: paddle2onnx 1.3.1 can't be installed.
+        UnsupportedOperatorError: It can't convert an operator of the model.
+        ExportError: The conversion failed in another way.
+    """
+    if params_path.exists():
+        _require_whole(params_path)
+    quantized = b"quantize_linear" in model_path.read_bytes()
+    arguments = map(
+        str, (converter(), model_path, params_path if params_path.exists() else "", onnx_path, opset, int(quantized))
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=child_process.environment(),
+    )
+    log = done.stdout + done.stderr
+    if done.returncode != 0 or onnx_path.stat().st_size == 0:
+        paddle_program.operators(model_path)  # it says so where the program is damaged
+        raise _failure(model_path.name, log, done.returncode)
+    model = onnx.load(onnx_path)
+    if quantized:
+        legacy_quantized.place_pairs(model)
+    for attribute in (each for node in model.graph.node if node.op_type == "RoiAlign" for each in node.attribute):
+        if attribute.name == "sampling_ratio":
+            attribute.i = max(attribute.i, 0)  # as many samples as a region needs are -1 in Paddle, and 0 in ONNX
+    if _ONE_IMAGE in log:
+        _fix_batch(model, model_path.name)
+    onnx.save(model, onnx_path)
+
+
+def _require_whole(params_path: Path) -> None:
+    """Refuse a file of weights that doesn't end where its last tensor does: Paddle computes on with other numbers.
+
+    Each tensor is its header, its description (the protobuf message TensorDesc) and its data, as SerializeToStream
+    writes them (paddle/phi/core/framework/dense_tensor_serialize.cc).
+    """
+    size, at = params_path.stat().st_size, 0
+    with params_path.open("rb") as file:
+        while at < size:
+            file.seek(at)
+            _, levels, _, length = struct.unpack("<IQII", file.read(20).ljust(20, b"\0"))
+            described = [*_varints(file.read(length))]  # type and sizes, each behind the number of its field
+            if levels or len(described) < 2 or described[1] not in _BYTES:
+                break
+            at = file.tell() + math.prod(described[3::2]) * _BYTES[described[1]]
+    if at != size:
+        raise ModelFileError(
+            f"The Paddle model file {params_path} is damaged: it holds {size:,} bytes, which aren't whole tensors.",
+            "Save the model again, or copy the file again from where it was saved.",
+        )
+
+
+def _varints(data: bytes) -> Iterator[int]:
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            yield value
+            value = shift = 0
+
+
+def converter() -> Path:
+    """Return the folder with paddle2onnx 1.3.1, and install it there if it is missing: whole, or not at all.
+
+    Raises:
+        BackendUnavailableError: pip can't install it; its own reason is quoted.
+        CacheError: The package's cache can't be written to.
+    """
+    python = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"  # a home directory may serve several machines
+    folder = paths.cache_dir("environments") / f"{PADDLE2ONNX.replace('==', '-')}-{python}"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            command = [sys.executable, "-m", "pip", *_PIP_OPTIONS, PADDLE2ONNX]
+            with (
+                paths.replacing(folder) as temporary,
+                progress.bar(description=f"Installing {PADDLE2ONNX} for legacy models, once", total=1),
+            ):
+                done = subprocess.run([*command, "--target", temporary], capture_output=True, text=True)
+                if done.returncode != 0:
+                    raise _not_installed(done.stdout + done.stderr, folder)
+    return folder
+
+
+def _not_installed(log: str, folder: Path) -> BackendUnavailableError:
+    """Return the error for what pip printed: the broken connection, if there is one, caused what it says after that."""
+    broken = re.findall(r"connection broken by '(.+?)': /", log)
+    lines = [line.removeprefix("ERROR: ").rstrip(".") for line in log.splitlines() if line.strip()]
+    reason = "; ".join([*broken[-1:], *lines[-1:]]) or "no message"
+    by_hand = requirements.pip_install(PADDLE2ONNX, options=f'--no-deps --only-binary=:all: --target "{folder}"')
+    return BackendUnavailableError(
+        f"A legacy model needs {PADDLE2ONNX} in a folder of its own, and pip could not install it: {reason}.",
+        f"With a network and some space, export again, or run: {by_hand}. Else save the model with Paddle 3 (.json).",
+    )
+
+
+def _failure(name: str, log: str, status: int) -> ExportError | UnsupportedOperatorError:
+    lines = [re.sub(r"\[(ERROR|WARN|Paddle2ONNX)\] *", "", line).strip(" .,") for line in log.splitlines()]
+    if unsupported := re.search(r"not supported yet, including ([\w,]+)", log):
+        return UnsupportedOperatorError(
+            f"paddle2onnx 1.3.1 can't convert {', '.join(filter(None, unsupported[1].split(',')))} of {name}.",
+            "Cut the model before that operator, or keep it in Paddle.",
+        )
+    reasons = [line for line in lines if line and not _ROUTINE.search(line)]
+    return ExportError(
+        f"paddle2onnx 1.3.1 failed on {name} (exit status {status}): {'; '.join(reasons[-2:]) or 'no message'}.",
+        "Check that it is a program of Paddle 2 or 3 and not cut short, and that the opset is one from 7 to 21.",
+    )
+
+
+def _fix_batch(model: onnx.ModelProto, name: str) -> None:
+    for value in model.graph.input:
+        first = value.type.tensor_type.shape.dim[0]
+        if not first.dim_value:
+            first.dim_value = 1
+    warnings.warn(
+        f"{name} ends in non-maximum suppression, which paddle2onnx converts for one image: the batch is fixed to 1.",
+        stacklevel=4,  # the caller of export.to_onnx
+    )
+
+
+if __name__ == "__main__":  # the child process: paddle2onnx aborts it where it can't go on
+    installed, program, weights, target, version, keep_pairs = sys.argv[1:]
+    sys.path.insert(
+        0, f"{installed}/paddle2onnx"
+    )  # the extension alone: the package imports Paddle, and has no use for it
+    from paddle2onnx_cpp2py_export import export
+
+    content = export(
+        program, weights, int(version),
+        False,  # auto_upgrade_opset
+        True,  # verbose
+        False,  # enable_onnx_checker: `onnx_file.save` checks the model in its final form
+        True,  # enable_experimental_op
+        False,  # enable_optimize
+        {},  # custom_op_info
+        # Of its backends for quantized models, "rknn" alone keeps each pair of the program with zero points of 0.
+        # "onnxruntime" drops those of linear layers, and quantizes biases to INT32; "tensorrt" drops all.
+        "rknn" if keep_pairs == "1" else "onnxruntime",
+        "", "", False,  # calibration_file, external_file, export_fp16_model
+    )  # fmt: skip
+    Path(target).write_bytes(content)
