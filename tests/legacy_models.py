@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def save(folder: Path) -> None:
-    """Save a network with a resize, two detectors with NMS, and a quantized network and its FP32 origin.
+    """Save an ordinary network, one without weights, two detectors, a classifier, and that quantized.
 
     Each has a folder of its own, with ``inference.pdmodel`` and ``inference.pdiparams``. Call it in a fresh process.
     """
@@ -32,6 +32,10 @@ def networks(paddle) -> dict:
         def forward(self, x):
             y = functional.leaky_relu(self.conv(x), 0.2)
             return functional.interpolate(y, scale_factor=2, mode="bilinear")
+
+    class Weightless(nn.Layer):
+        def forward(self, x):
+            return x * 2
 
     class Detector(nn.Layer):
         def __init__(self, nms):
@@ -74,7 +78,8 @@ def networks(paddle) -> dict:
             return self.linear(functional.adaptive_avg_pool2d(second, 1).flatten(1))
 
     return {
-        "ordinary": (Ordinary(), 16), "multiclass_nms": (Detector(multiclass_nms), 32),
+        "ordinary": (Ordinary(), 16),
+        "weightless": (Weightless(), 16), "multiclass_nms": (Detector(multiclass_nms), 32),
         "matrix_nms": (Detector(matrix_nms), 32), "fp32": (Classifier(), 32),
     }  # fmt: skip
 

@@ -121,6 +121,28 @@ def run_paddle(files, images):
     return predictor.run([paddle.to_tensor(images)])[0].numpy()
 
 
+def test_weights_in_a_file_each_can_be_joined_as_the_error_says(converter, saved, tmp_path):
+    """The tensors of a joined file stand in the order of their names, each as in a file of its own."""
+    program, weights = saved("ordinary")
+    content, folder = weights.read_bytes(), tmp_path / "model"
+    folder.mkdir()
+    first = len(content) - 3 * 4 * 9 * 4 - 26  # bias, then the kernel: its numbers, and header and description
+    for name, part in {"conv2d_0.b_0": content[:first], "conv2d_0.w_0": content[first:]}.items():
+        (folder / name).write_bytes(part)
+    (folder / "__model__").write_bytes(program.read_bytes())
+    with pytest.raises(ModelFileError, match=r"model holds a file for each tensor") as raised:
+        export.to_onnx(folder / "__model__", folder, tmp_path / "net.onnx")
+    command = raised.value.remedy.removeprefix("Join them in the order of their names: ")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    assert (tmp_path / "weights").read_bytes() == content
+
+
+def test_a_legacy_program_without_weights_is_exported(converter, saved, tmp_path):
+    program, weights = saved("weightless")
+    assert not weights.exists()
+    export.to_onnx(program, weights, tmp_path / "net.onnx")
+
+
 # --- files and options that can't work -------------------------------------------------------------------------------
 
 

@@ -39,8 +39,8 @@ def of_paddle(
 ) -> dict[str, np.ndarray]:
     """Run Paddle; return inputs as ``in:NAME`` and outputs as ``out:0``, ``out:1``, ...
 
-    Of the random inputs, the first is taken that Paddle accepts and that makes no NaN, and no empty or faint output; where there
-    is none, the first that Paddle accepts.
+    Of the random inputs, the first is taken that Paddle accepts and that makes no NaN, and no empty or faint output;
+    where there is none, the first that Paddle accepts.
 
     Args:
         predictor: The Paddle model.

@@ -38,13 +38,25 @@ def require_files(model_path: str | Path, params_path: str | Path) -> None:
     for path in (model_path, params_path):
         if path == params_path and not path.exists() and not has_weights(model_path):
             continue
+        if path == params_path and path.is_dir():
+            raise ModelFileError(
+                f"{path} holds a file for each tensor of weights, as Paddle 1 could write them; one file is needed.",
+                "Join them in the order of their names: "
+                f"(cd {path} && cat $(ls -I __model__ | LC_ALL=C sort)) > weights",
+            )
         if not path.is_file() or path.stat().st_size == 0:
             raise ModelFileError(f"The Paddle model file {path} is missing or empty.", "Save the model again.")
 
 
 def has_weights(model_path: Path) -> bool:
-    """Tell whether a program needs a file of weights; one in the older form is taken to need it."""
-    return model_path.suffix != ".json" or "builtin.parameter" in operators(model_path)
+    """Tell whether a program needs a file of weights."""
+    names = operators(model_path)  # refuses a damaged program
+    if model_path.suffix == ".json":
+        return "builtin.parameter" in names
+    from tutorial_utils.model.quiet_paddle import paddle
+
+    program = paddle.base.core.ProgramDesc(model_path.read_bytes())  # kept in a variable: its blocks die with it
+    return any(value.persistable() and value.name() not in BOOKKEEPING for value in program.block(0).all_vars())
 
 
 def existing(params_path: str | Path) -> str:
