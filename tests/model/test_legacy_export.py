@@ -187,3 +187,24 @@ def test_a_python_without_pip_is_named(own_cache, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(BackendUnavailableError, match="No module named pip"):
         legacy_export.converter()
+
+
+def stand_in(monkeypatch, folder, script):
+    """Put a shell script in the place of ``python -m pip``."""
+    (folder / "python").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+
+
+def test_a_killed_pip_leaves_nothing_that_counts(own_cache, monkeypatch, tmp_path):
+    stand_in(monkeypatch, tmp_path, 'for last; do :; done; mkdir -p "$last/paddle2onnx"; kill -9 $$')
+    with pytest.raises(BackendUnavailableError, match="could not install it: it was ended"):
+        legacy_export.converter()
+    assert not [path for path in (own_cache / "environments").iterdir() if path.is_dir()]
+
+
+def test_a_full_disk_is_named(own_cache, monkeypatch, tmp_path):
+    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
+    stand_in(monkeypatch, tmp_path, f"echo '{said}'; exit 1")
+    with pytest.raises(BackendUnavailableError, match="No space left on device"):
+        legacy_export.converter()

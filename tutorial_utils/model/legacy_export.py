@@ -7,6 +7,7 @@ its own, where a child process finds it. It doesn't need Paddle: 4 MB are downlo
 """
 
 import math
+import os
 import re
 import struct
 import subprocess
@@ -31,6 +32,9 @@ _PIP_OPTIONS = ("install", "--no-deps", "--only-binary=:all:", "--disable-pip-ve
 _ROUTINE = re.compile(r"Start to pars|file path:|Use opset_version|minimal opset version|convert failed|load program")
 # Bytes of a number by Paddle's code for its type: bool, int16, int32, int64, FP16, FP32, FP64, uint8, int8, BF16.
 _BYTES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 2, 5: 4, 6: 8, 20: 1, 21: 1, 22: 2}
+# paddle2onnx's backends, by whether a program is quantized. "rknn" alone keeps every pair of Q and DQ, with zero points
+# of 0; "onnxruntime" drops those of linear layers and stores biases as INT32, and "tensorrt" drops all.
+BACKENDS = {False: "onnxruntime", True: "rknn"}
 _ONE_IMAGE = "only supports inference with input batch_size == 1"
 
 
@@ -57,19 +61,13 @@ def to_onnx(model_path: Path, params_path: Path, onnx_path: Path, opset: int) ->
         UnsupportedOperatorError: It can't convert an operator of the model.
         ExportError: The conversion failed in another way.
     """
-    if params_path.exists():
+    weights = params_path if params_path.exists() else ""
+    if weights:
         _require_whole(params_path)
     quantized = b"quantize_linear" in model_path.read_bytes()
-    arguments = map(
-        str, (converter(), model_path, params_path if params_path.exists() else "", onnx_path, opset, int(quantized))
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, *arguments],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env=child_process.environment(),
-    )
+    arguments = map(str, (converter(), model_path, weights, onnx_path, opset, BACKENDS[quantized]))
+    command = [sys.executable, "-m", __name__, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=child_process.environment())
     log = done.stdout + done.stderr
     if done.returncode != 0 or onnx_path.stat().st_size == 0:
         paddle_program.operators(model_path)  # it says so where the program is damaged
@@ -133,7 +131,8 @@ def converter() -> Path:
                 paths.replacing(folder) as temporary,
                 progress.bar(description=f"Installing {PADDLE2ONNX} for legacy models, once", total=1),
             ):
-                done = subprocess.run([*command, "--target", temporary], capture_output=True, text=True)
+                user = {**os.environ, "PIP_USER": "0"}  # pip refuses a target where a reader has set --user for good
+                done = subprocess.run([*command, "--target", temporary], capture_output=True, text=True, env=user)
                 if done.returncode != 0:
                     raise _not_installed(done.stdout + done.stderr, folder)
     return folder
@@ -143,7 +142,7 @@ def _not_installed(log: str, folder: Path) -> BackendUnavailableError:
     """Return the error for what pip printed: the broken connection, if there is one, caused what it says after that."""
     broken = re.findall(r"connection broken by '(.+?)': /", log)
     lines = [line.removeprefix("ERROR: ").rstrip(".") for line in log.splitlines() if line.strip()]
-    reason = "; ".join([*broken[-1:], *lines[-1:]]) or "no message"
+    reason = "; ".join([*broken[-1:], *lines[-1:]]) or "it was ended"
     by_hand = requirements.pip_install(PADDLE2ONNX, options=f'--no-deps --only-binary=:all: --target "{folder}"')
     return BackendUnavailableError(
         f"A legacy model needs {PADDLE2ONNX} in a folder of its own, and pip could not install it: {reason}.",
@@ -152,16 +151,19 @@ def _not_installed(log: str, folder: Path) -> BackendUnavailableError:
 
 
 def _failure(name: str, log: str, status: int) -> ExportError | UnsupportedOperatorError:
-    lines = [re.sub(r"\[(ERROR|WARN|Paddle2ONNX)\] *", "", line).strip(" .,") for line in log.splitlines()]
     if unsupported := re.search(r"not supported yet, including ([\w,]+)", log):
+        operators = unsupported[1].strip(",").replace(",", ", ")
         return UnsupportedOperatorError(
-            f"paddle2onnx 1.3.1 can't convert {', '.join(filter(None, unsupported[1].split(',')))} of {name}.",
-            "Cut the model before that operator, or keep it in Paddle.",
+            f"paddle2onnx 1.3.1 can't convert {operators} of {name}.",
+            "Quantize with onnx_format=True."
+            if "fake_" in operators
+            else "Save the model without it, and compute that part in Paddle or NumPy.",
         )
+    lines = [re.sub(r"\[(ERROR|WARN|Paddle2ONNX)\] *", "", line).strip(" .,") for line in log.splitlines()]
     reasons = [line for line in lines if line and not _ROUTINE.search(line)]
     return ExportError(
         f"paddle2onnx 1.3.1 failed on {name} (exit status {status}): {'; '.join(reasons[-2:]) or 'no message'}.",
-        "Check that it is a program of Paddle 2 or 3 and not cut short, and that the opset is one from 7 to 21.",
+        "Give opset=17, and check that both files come from one saving of the model.",
     )
 
 
@@ -177,10 +179,9 @@ def _fix_batch(model: onnx.ModelProto, name: str) -> None:
 
 
 if __name__ == "__main__":  # the child process: paddle2onnx aborts it where it can't go on
-    installed, program, weights, target, version, keep_pairs = sys.argv[1:]
-    sys.path.insert(
-        0, f"{installed}/paddle2onnx"
-    )  # the extension alone: the package imports Paddle, and has no use for it
+    installed, program, weights, target, version, backend = sys.argv[1:]
+    # The extension alone: the package around it imports Paddle, for which it has no use here.
+    sys.path.insert(0, f"{installed}/paddle2onnx")
     from paddle2onnx_cpp2py_export import export
 
     content = export(
@@ -191,9 +192,7 @@ if __name__ == "__main__":  # the child process: paddle2onnx aborts it where it 
         True,  # enable_experimental_op
         False,  # enable_optimize
         {},  # custom_op_info
-        # Of its backends for quantized models, "rknn" alone keeps each pair of the program with zero points of 0.
-        # "onnxruntime" drops those of linear layers, and quantizes biases to INT32; "tensorrt" drops all.
-        "rknn" if keep_pairs == "1" else "onnxruntime",
+        backend,
         "", "", False,  # calibration_file, external_file, export_fp16_model
     )  # fmt: skip
     Path(target).write_bytes(content)
