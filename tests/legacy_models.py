@@ -37,6 +37,11 @@ def networks(paddle) -> dict:
         def forward(self, x):
             return x * 2
 
+    class Regions(nn.Layer):
+        def forward(self, x):
+            boxes, counts = paddle.to_tensor([[1.0, 2.0, 9.0, 12.0]]), paddle.to_tensor([1], "int32")
+            return paddle.vision.ops.roi_align(x, boxes, counts, 4)
+
     class Detector(nn.Layer):
         def __init__(self, nms):
             super().__init__()
@@ -79,7 +84,8 @@ def networks(paddle) -> dict:
 
     return {
         "ordinary": (Ordinary(), 16),
-        "weightless": (Weightless(), 16), "multiclass_nms": (Detector(multiclass_nms), 32),
+        "weightless": (Weightless(), 16),
+        "regions": (Regions(), 16), "multiclass_nms": (Detector(multiclass_nms), 32),
         "matrix_nms": (Detector(matrix_nms), 32), "fp32": (Classifier(), 32),
     }  # fmt: skip
 

@@ -9,6 +9,7 @@ import legacy_models
 import numpy as np
 import onnx
 import pytest
+from small_models import save_paddle
 
 from tutorial_utils import engine
 from tutorial_utils.base import child_process, onnx_session, paths
@@ -74,6 +75,28 @@ def test_multiclass_nms_becomes_non_max_suppression_for_one_image(converter, sav
         path = export.to_onnx(*saved("multiclass_nms"), tmp_path / "net.onnx")
     assert "NonMaxSuppression" in operators(path)
     assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
+
+
+def test_regions_are_sampled_as_often_as_in_paddle(converter, saved, tmp_path):
+    """Paddle's -1 (as often as a region needs) is an error in ONNX Runtime."""
+    samples = {"x": np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)}
+    assert "RoiAlign" in operators(export.to_onnx(*saved("regions"), tmp_path / "net.onnx", samples=samples))
+
+
+def test_an_output_that_noise_leaves_near_zero_is_compared_on_stronger_inputs(tmp_path):
+    """As that of PP-OCR's text detector: ONNX Runtime's sigmoid is exact to 1e-7, which is much of 1e-6."""
+    paddle = pytest.importorskip("paddle")
+
+    class Detector(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv = paddle.nn.Conv2D(3, 1, 3, bias_attr=paddle.nn.initializer.Constant(-16.0))
+
+        def forward(self, x):
+            return paddle.nn.functional.sigmoid(self.conv(x))
+
+    paddle.seed(0)
+    export.to_onnx(*save_paddle(Detector(), [None, 3, 64, 64], tmp_path / "net"), tmp_path / "net.onnx")
 
 
 def test_an_operator_that_has_no_conversion_is_named(converter, saved, tmp_path):
