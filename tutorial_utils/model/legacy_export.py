@@ -17,8 +17,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 from filelock import FileLock
+from onnx import helper, numpy_helper
 
 from tutorial_utils.base import child_process, paths, progress, requirements
 from tutorial_utils.base.errors import BackendUnavailableError, ExportError, ModelFileError, UnsupportedOperatorError
@@ -78,6 +80,8 @@ def to_onnx(model_path: Path, params_path: Path, onnx_path: Path, opset: int) ->
     for attribute in (each for node in model.graph.node if node.op_type == "RoiAlign" for each in node.attribute):
         if attribute.name == "sampling_ratio":
             attribute.i = max(attribute.i, 0)  # as many samples as a region needs are -1 in Paddle, and 0 in ONNX
+    if any(node.op_type == "NonMaxSuppression" for node in model.graph.node):
+        _limit_candidates(model.graph)
     if _ONE_IMAGE in log:
         _fix_batch(model, model_path.name)
     onnx.save(model, onnx_path)
@@ -165,6 +169,35 @@ def _failure(name: str, log: str, status: int) -> ExportError | UnsupportedOpera
         f"paddle2onnx 1.3.1 failed on {name} (exit status {status}): {'; '.join(reasons[-2:]) or 'no message'}.",
         "Give opset=17, and check that both files come from one saving of the model.",
     )
+
+
+def _limit_candidates(graph: onnx.GraphProto) -> None:
+    """Let NMS start from the best ``nms_top_k`` boxes of each class, as Paddle does.
+
+    paddle2onnx makes of that number the most boxes to be left over: in a crowded image, other detections come out.
+    """
+    constants = {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    for index, node in reversed([*enumerate(graph.node)]):
+        if node.op_type != "NonMaxSuppression" or numpy_helper.to_array(constants[node.input[2]]).max() < 1:
+            continue
+        scores, limit, name = node.input[1], node.input[2], f"{node.output[0]}.candidates"
+        numbers = {f"{name}.last": -1, f"{name}.end": np.iinfo(np.int64).max, f"{name}.axis": 2}
+        last, end, axis = numbers
+        tensors = [numpy_helper.from_array(np.array([value]), key) for key, value in numbers.items()]
+        tensors.append(numpy_helper.from_array(np.float32(-1), f"{name}.none"))
+        graph.initializer.extend(tensors)
+        added = [
+            helper.make_node("Shape", [scores], [f"{name}.shape"]),
+            helper.make_node("Gather", [f"{name}.shape", axis], [f"{name}.all"]),
+            helper.make_node("Min", [f"{name}.all", limit], [f"{name}.count"]),
+            helper.make_node("TopK", [scores, f"{name}.count"], [f"{name}.best", f"{name}.places"], axis=2),
+            helper.make_node("Slice", [f"{name}.best", last, end, axis], [f"{name}.least"]),
+            helper.make_node("Less", [scores, f"{name}.least"], [f"{name}.worse"]),
+            helper.make_node("Where", [f"{name}.worse", f"{name}.none", scores], [name]),
+        ]
+        node.input[1] = name
+        for new in reversed(added):
+            graph.node.insert(index, new)
 
 
 def _fix_batch(model: onnx.ModelProto, name: str) -> None:
