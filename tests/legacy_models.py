@@ -63,7 +63,7 @@ def networks(paddle) -> dict:
         outputs = {name: helper.create_variable_for_type_inference(kind) for name, kind in kinds.items()}
         helper.append_op(
             type="multiclass_nms3", inputs={"BBoxes": boxes, "Scores": scores}, outputs=outputs,
-            attrs={"background_label": -1, "score_threshold": 0.3, "nms_top_k": 20, "nms_threshold": 0.5,
+            attrs={"background_label": -1, "score_threshold": 0.01, "nms_top_k": 5, "nms_threshold": 0.5,
                    "keep_top_k": 30, "nms_eta": 1.0, "normalized": True},
         )  # fmt: skip
         return outputs["Out"], outputs["NmsRoisNum"]

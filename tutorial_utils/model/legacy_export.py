@@ -178,7 +178,10 @@ def _limit_candidates(graph: onnx.GraphProto) -> None:
     """
     constants = {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
     for index, node in reversed([*enumerate(graph.node)]):
-        if node.op_type != "NonMaxSuppression" or numpy_helper.to_array(constants[node.input[2]]).max() < 1:
+        if node.op_type != "NonMaxSuppression":
+            continue
+        if numpy_helper.to_array(constants[node.input[2]]).max() < 1:  # no limit in Paddle, and no boxes at all in ONNX
+            constants[node.input[2]].CopyFrom(numpy_helper.from_array(np.array([np.iinfo(np.int32).max])))
             continue
         scores, limit, name = node.input[1], node.input[2], f"{node.output[0]}.candidates"
         numbers = {f"{name}.last": -1, f"{name}.end": np.iinfo(np.int64).max, f"{name}.axis": 2}
