@@ -158,7 +158,8 @@ def ordinary_road(prefix: Path) -> str:
             return shortened(json.loads(done.stderr.splitlines()[-1])[1])
         if done.returncode != 0:
             log = done.stdout + done.stderr
-            return shortened(paddle2onnx_errors.of_log(log, done.returncode, files[0]).cause.partition(": ")[2])
+            cause = paddle2onnx_errors.of_log(log, done.returncode, files[0]).cause
+            return shortened(cause.partition(": ")[2] or cause)
         try:
             export_samples.compare(target, samples, "")
         except CourseError as error:
@@ -195,7 +196,8 @@ def page(rows: list[list[str]]) -> str:
     return (
         f"# Legacy models\n\n{len(exported)} of {len(rows)} models are exported by paddle2onnx 1.3.1, {len(real)} of "
         f"{sum(map(len, REAL.values()))} real ones. Differences are the largest of any output, relative to its largest "
-        f"value, on a scanned page. {versions}. Made by `python -m benchmarks.legacy_models`.\n\n"
+        f"value, on a scanned page. Quantized models are compared with the quantized Paddle program, too; a difference of "
+        f"1e-1 there is single values that both round, to either side. The seconds include Paddle's check. {versions}. Made by `python -m benchmarks.legacy_models`.\n\n"
         + "\n".join(lines)
         + "\n"
     )
