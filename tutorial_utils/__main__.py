@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     form.add_argument("--html", type=Path, metavar="FILE", help="write a page with figures, in one file")
     inspect.set_defaults(run=_inspect)
 
+    debug = commands.add_parser(
+        "debug", help="find what goes wrong in an ONNX model in FP16, BF16 or INT8, and mend it",
+        description="Exit status: 0 if the model is healthy or was mended, 1 if it was not, or couldn't be looked at.",
+    )  # fmt: skip
+    debug.add_argument("model", type=Path, metavar="MODEL.onnx", help="the FP32 model")
+    debug.add_argument(
+        "--inputs", type=Path, metavar="FILE.npz", help="one array for each input, by name (default: random inputs)"
+    )
+    debug.add_argument("--precision", choices=("fp16", "bf16", "int8"), default="fp16", help="default: fp16")
+    debug.add_argument("--seed", type=int, help="of the random inputs (default: another one each time)")
+    debug.add_argument(
+        "--output", type=Path, metavar="FILE.onnx",
+        help="where to write the low-precision file, mended if it had to be (default: MODEL-PRECISION-mended.onnx beside "
+        "the model, if there was something to mend)",
+    )  # fmt: skip
+    form = debug.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON instead of text")
+    form.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with a figure, in one file, beside the text"
+    )
+    debug.set_defaults(run=_debug)
+
     options = parser.parse_args(arguments)
     try:
         status = options.run(options)
@@ -109,6 +132,24 @@ def _inspect(options: argparse.Namespace) -> int:
     else:
         print(page.as_json(found) if options.json else page.as_text(found))
     return 0
+
+
+def _debug(options: argparse.Namespace) -> int:
+    from tutorial_utils.debug import diagnosis, diagnosis_page
+    from tutorial_utils.inspection import page
+
+    model, seed = options.model, options.seed
+    target = options.output or model.with_name(f"{model.stem}-{options.precision}-mended.onnx")
+    for path in filter(None, (target, options.html)):
+        page.check_writable(path)
+    found = diagnosis.in_another_process(
+        model, options.precision, options.inputs, secrets.randbelow(10**6) if seed is None else seed, target,
+        write_healthy=options.output is not None,
+    )  # fmt: skip
+    print(diagnosis_page.as_json(found) if options.json else diagnosis_page.as_text(found))
+    if options.html:
+        print(f"Written: {diagnosis_page.write_page(found, options.html)}")
+    return int(found.verdict == "not mended")
 
 
 if __name__ == "__main__":

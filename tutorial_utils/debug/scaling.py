@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from tutorial_utils.base.errors import InputError
+from tutorial_utils.debug.rounding import captured
 
 # What lesson 04 plants, tensor and factor. Reading on spoils its search: look there first.
 PLANTED = ("conv2d_491.tmp_0", 32.0)
@@ -63,16 +64,22 @@ def move_scale(model: onnx.ModelProto, tensor: str, factor: float) -> onnx.Model
 
 class _Facts(NamedTuple):
     own: set[str]  # weights that one node alone reads: others would change more
+    inside: set[
+        str
+    ]  # tensors that the bodies of If, Loop and Scan read, and weights: what they make of them, nobody says
     widths: dict[str, int]  # second dimensions of tensors, their channels, and of weights
 
 
 def _facts(model: onnx.ModelProto) -> _Facts:
     graph = onnx.shape_inference.infer_shapes(model).graph
+    inside = {name for node in graph.node for name in captured(node)}
     uses = Counter(name for node in graph.node for name in node.input)
-    own = {weight.name for weight in graph.initializer if uses[weight.name] == 1}
+    own = {weight.name for weight in graph.initializer if uses[weight.name] == 1} - inside
     dims = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)}
     widths = {name: shape[1].dim_value for name, shape in dims.items() if len(shape) > 1}
-    return _Facts(own, widths | {weight.name: weight.dims[1] for weight in graph.initializer if len(weight.dims) > 1})
+    return _Facts(
+        own, inside, widths | {weight.name: weight.dims[1] for weight in graph.initializer if len(weight.dims) > 1}
+    )
 
 
 def _changes(model: onnx.ModelProto, facts: _Facts, tensor: str) -> Powers:
@@ -93,7 +100,7 @@ def _changes(model: onnx.ModelProto, facts: _Facts, tensor: str) -> Powers:
         changes.update(passed[0])
         if passed[1]:
             scaled[node.output[0]] = passed[1]
-    ends_inside = not any(value.name in scaled for value in graph.output)
+    ends_inside = not any(value.name in scaled for value in graph.output) and not facts.inside & scaled.keys()
     return changes if ends_inside and changes.keys() <= facts.own else {}
 
 

@@ -1,28 +1,36 @@
 """What differs between two runs of a network, by how much, and where first: every tensor, in the order of computation.
 
-A model in FP16 needs care on a CPU. ONNX Runtime has hardly any FP16 operators there: it computes in FP32 and leaves
-out the casts between neighbours, so that a value beyond 65,504 lives on. `with_rounding` writes down each rounding as
-casts of the model's own, which ONNX Runtime keeps.
+FP16 and BF16 are computed on a CPU with each rounding written down: see `rounding`.
 """
 
+import re
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import onnx
 import pandas as pd
-from onnx import TensorProto, numpy_helper
 
 from tutorial_utils.base.errors import InputError, PrecisionError
+from tutorial_utils.debug.rounding import captured, with_rounding
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.number_formats import BY_NAME
 
-Format = Literal["fp32", "tf32", "fp16", "bf16"]
-_STORED = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-_NARROW = set(_STORED.values())
-_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Mul"}
+Format = Literal["fp32", "tf32", "fp16", "bf16", "int8"]
+# An 8-bit step is a fraction of a tensor's largest value, which is several times the usual one.
+_PEAK_TO_USUAL = 4
+_LAYERS = {
+    "BatchNormalization", "Conv", "ConvTranspose", "Gemm", "GroupNormalization", "InstanceNormalization",
+    "LayerNormalization", "MatMul", "Mul",
+}  # fmt: skip
+# Operators whose outputs ONNX Runtime won't give: constants, and sequences of tensors.
+_NO_TENSORS = {
+    "Constant", "Optional", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap",
+    "SplitToSequence", "ZipMap",
+}  # fmt: skip
 _BOUNDED = {"Clip", "HardSigmoid", "Sigmoid", "Softmax", "Tanh"}  # whatever scale comes in, it ends here
 
 
@@ -42,16 +50,21 @@ def tolerance(dtype: Format, depth: int) -> float:
 
     Each operation rounds its result, by half the machine epsilon at most. Errors of independent sign add up as a random
     walk does, with the square root of their number (`depths`). Four times that is allowed, which makes twice the
-    epsilon: layers also magnify the error of what they are given.
+    epsilon: layers also magnify the error of what they are given. For INT8 count the quantized operations alone.
     """
-    return 2 * machine_epsilon(dtype) * max(depth, 1) ** 0.5
+    usual = _PEAK_TO_USUAL if dtype == "int8" else 1
+    return 2 * usual * machine_epsilon(dtype) * max(depth, 1) ** 0.5
 
 
-def depths(model: onnx.ModelProto) -> dict[str, int]:
-    """Return for each tensor how many operations lie on the longest way to it from the input."""
+def depths(model: onnx.ModelProto, counted: Collection[str] | None = None) -> dict[str, int]:
+    """Return for each tensor how many operations lie on the longest way to it from the input.
+
+    Only operators of the types ``counted`` count, or all.
+    """
     found: dict[str, int] = {}
     for node in model.graph.node:  # ONNX wants them in topological order
-        depth = 1 + max((found.get(name, 0) for name in node.input), default=0)
+        depth = int(counted is None or node.op_type in counted)
+        depth += max((found.get(name, 0) for name in (*node.input, *captured(node))), default=0)
         found.update(dict.fromkeys(node.output, depth))
     return found
 
@@ -73,73 +86,71 @@ def all_outputs(
         ModelFileError: The model is missing, damaged, or ONNX Runtime can't load it.
         InputError: The feeds don't fit the model, or its operators refuse their shape.
     """
-    from polygraphy.backend.onnx import modify_outputs
-    from polygraphy.logger import G_LOGGER
+    model = onnx_file.load(onnx_path)
+    return run(with_rounding(model, stored_as), feeds, Path(onnx_path).name, tensor_names(model))
 
+
+def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Return the weights of a model by name, whether they are initializers or Constant nodes."""
+    tensors = {weight.name: weight for weight in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensors[node.output[0]] = node.attribute[0].t
+    return {name: onnx_file.array_of(tensor) for name, tensor in tensors.items()}
+
+
+def tensor_names(model: onnx.ModelProto) -> list[str]:
+    """Return the tensors that nodes compute, in their order, without constants and what is a sequence and no tensor."""
+    nodes = [node for node in model.graph.node if node.op_type not in _NO_TENSORS]
+    return list(dict.fromkeys(name for node in nodes for name in node.output if name))
+
+
+def run(
+    model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], name: str, tensors: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """Run a model with ONNX Runtime as it is, without optimization, and return some of its tensors.
+
+    Args:
+        model: It is changed: its outputs become these tensors.
+        feeds: One array for each input, by name.
+        name: Of the model's file, for messages.
+        tensors: Names of tensors.
+
+    Raises:
+        ModelFileError: ONNX Runtime can't load the model.
+        InputError: The feeds don't fit the model, or its operators refuse their shape or values.
+    """
     from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
-    model = onnx_file.load(onnx_path)
-    names = [name for node in model.graph.node for name in node.output if name]
-    with G_LOGGER.verbosity(G_LOGGER.ERROR):
-        marked = modify_outputs(with_rounding(model, stored_as), outputs=names)
+    graph = model.graph
+    wanted = list(tensors)
+    del graph.output[:]
+    graph.output.extend(onnx.helper.make_empty_tensor_value_info(one) for one in wanted)
+    uses = Counter(node.name for node in graph.node)
+    for node in graph.node:
+        if uses[node.name] > 1:  # ONNX Runtime wants names to differ, or none
+            node.name = ""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(onnx_path).name
-        onnx.save(marked, path)
+        path = Path(folder) / name
+        onnx.save(model, path)
         runner = OnnxRuntimeRunner(path, optimize=False)
     runner.check(feeds)
     try:
         found = runner.infer(feeds)
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-        raise InputError(
-            f"{Path(onnx_path).name} can't run on {shapes}: {str(error).strip().splitlines()[0].rstrip('.')}.",
-            "Give sizes that the strides of the network divide.",
-        ) from error
-    return {name: found[name] for name in names}
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(f"{name} can't run on {shapes}: {reason}.", _remedy(reason)) from error
+    return {one: found[one] for one in wanted}
 
 
-def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | None = None) -> onnx.ModelProto:
-    """Return an FP32 model that rounds as a GPU does that runs each node of a model with FP16 tensors by itself.
-
-    Tensor cores add up in FP32 and store the result in FP16. So does the returned model: its operators compute in FP32,
-    and each result that the model declares as FP16 or BF16 is cast there and back; with ``stored_as``, every FP32
-    weight and tensor is taken for one of that format. An engine that fuses nodes stores, and rounds, fewer tensors.
-
-    Raises:
-        PrecisionError: The format is unknown.
-    """
-    if stored_as is not None and stored_as not in _STORED:
-        raise PrecisionError(f"Tensors can't be rounded to {stored_as!r}.", f"Choose one of {', '.join(_STORED)}.")
-    rounded = onnx.ModelProto()
-    rounded.CopyFrom(model)
-    graph, inferred = rounded.graph, onnx.shape_inference.infer_shapes(model).graph
-    values = (*inferred.input, *inferred.value_info, *inferred.output)
-    types = {value.name: value.type.tensor_type.elem_type for value in values}
-    if stored_as:
-        types = {name: _STORED[stored_as] if kind == TensorProto.FLOAT else kind for name, kind in types.items()}
-    for weight in graph.initializer:
-        values = onnx_file.array_of(weight)
-        if weight.data_type in _NARROW:
-            values = values.astype(np.float32)
-        elif stored_as and weight.data_type == TensorProto.FLOAT:
-            values = BY_NAME[stored_as].round(values).astype(np.float32)
-        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    nodes = []
-    for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _NARROW:
-                attribute.i = TensorProto.FLOAT  # the rounding follows, as after every other node
-        nodes.append(node)
-        for index, name in enumerate(node.output):
-            if types.get(name) in _NARROW:
-                node.output[index] = f"{name}/exact"
-                to_narrow = onnx.helper.make_node("Cast", [f"{name}/exact"], [f"{name}/rounded"], to=types[name])
-                back = onnx.helper.make_node("Cast", [f"{name}/rounded"], [name], to=TensorProto.FLOAT)
-                nodes += [to_narrow, back]
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]  # the next line clears originals
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend(nodes)
-    return rounded
+def _remedy(reason: str) -> str:
+    """Return what to do about values or sizes that an operator refuses."""
+    if re.search(r"indices element out of|index .*out of (data )?bounds|out of range", reason, re.IGNORECASE):
+        return "Give ids below the number of rows of the table that they index."
+    if re.search(r"broadcast|dimension|axis|shape", reason, re.IGNORECASE):
+        return "Give sizes that the strides of the network divide, and that fit each other."
+    return "Give values as the model gets them in use."
 
 
 def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -176,7 +187,9 @@ def _differences(reference: np.ndarray, candidate: np.ndarray) -> dict[str, floa
         "peak_ref": _peak(one), "peak": _peak(other),
         "inf": int(np.isinf(other).sum()), "nan": int(np.isnan(other).sum()),
     }  # fmt: skip
-    if not one.size or not np.isfinite([row["peak_ref"], row["peak"]]).all():
+    if not one.size:  # as from a detector that found nothing: equal
+        return row | {"max_abs": 0.0, "max_rel": 0.0, "rel_l2": 0.0, "psnr": np.inf}
+    if not np.isfinite([row["peak_ref"], row["peak"]]).all():
         return row
     error = np.abs(other - one)
     squares = _dot(error, error)
@@ -203,11 +216,12 @@ def _peak(values: np.ndarray) -> float:
 
 
 def first_bad(table: pd.DataFrame, rel_l2: float | pd.Series = np.inf) -> str | None:
-    """Return the first tensor of what `compare` returned that holds Inf or NaN, or errs more than tolerated; or None.
+    """Return the first tensor of what `compare` returned that holds Inf or NaN, became 0, or errs too much; or None.
 
     The tolerance is one for the relative L2 errors of all tensors, or one for each by name.
     """
-    bad = (table["inf"] > 0) | (table["nan"] > 0) | (table["rel_l2"] > rel_l2)
+    vanished = (table["peak"] == 0) & (table["peak_ref"] > 0)
+    bad = (table["inf"] > 0) | (table["nan"] > 0) | vanished | (table["rel_l2"] > rel_l2)
     return bad.idxmax() if bad.any() else None
 
 
@@ -222,6 +236,7 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
     Returns:
         One row per layer, under its name, the largest output first: its operator ``op``, the name of its ``weight``,
         the largest magnitudes ``weight_peak``, ``input_peak`` and ``output_peak``, and the ``gain``, output over input.
+        An input of the model from which no layer leads to the tensor has a row as well, with ``op`` "input" and gain 1.
 
     Raises:
         InputError: The model has no such tensor.
@@ -229,19 +244,27 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
     writers = {name: node for node in model.graph.node for name in node.output}
     if tensor not in writers:
         raise InputError(f"The model computes no tensor {tensor}.", "Give a name from the model's nodes.")
-    weights = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
+    weights = constants(model)
+    inputs = {value.name for value in model.graph.input} - weights.keys()
     rows, waiting, seen = {}, [tensor], set()
     while waiting:
         name = waiting.pop()
-        if name in seen or name not in writers:
+        if name in seen:
             continue
         seen.add(name)
+        if name not in writers:
+            if name in inputs and name in values:
+                peak = _peak(values[name])
+                rows[name] = {
+                    "op": "input", "weight": "", "weight_peak": np.nan, "input_peak": peak, "output_peak": peak, "gain": 1.0
+                }  # fmt: skip
+            continue
         node = writers[name]
         own = next((one for one in node.input if one in weights), None)
         activations = [one for one in node.input if one and one not in weights]
         if own and node.op_type in _LAYERS:
-            largest_input = max(_peak(values[one]) for one in activations)
-            rows[node.name] = {
+            largest_input = max((_peak(values[one]) for one in activations if one in values), default=np.nan)
+            rows[node.name or name] = {
                 "op": node.op_type, "weight": own, "weight_peak": _peak(weights[own]), "input_peak": largest_input,
                 "output_peak": _peak(values[name]), "gain": _peak(values[name]) / largest_input,
             }  # fmt: skip

@@ -221,11 +221,15 @@ def write_page(one: Inspection, path: Path) -> Path:
             f"<details><summary>As text</summary><pre>{html.escape(picture.text)}</pre></details>"
         )
     sections += ["<h2>Largest tensors</h2>", _table(_largest_rows(one))]
-    title = html.escape(f"{one.model} as an engine of {report.flavour} {report.version}")
-    page = string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(title=title, body="\n".join(sections))
+    return write_html(f"{one.model} as an engine of {report.flavour} {report.version}", "\n".join(sections), path)
+
+
+def write_html(title: str, body: str, path: Path) -> Path:
+    """Write a page of this look, with a body in HTML; raise InputError where that fails."""
+    text = string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(title=html.escape(title), body=body)
     try:
         with paths.replacing(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
     return path

@@ -1,0 +1,316 @@
+"""Why a model goes wrong in a low precision, and the smallest set of nodes that mends it: `python -m tutorial_utils debug`.
+
+The low-precision file is made and run on the CPU with every rounding written down. If its outputs err more than its
+data type and depth allow, `faults` says which nodes are to blame. Those are kept in FP32, more are added until the
+outputs are right, and each that isn't needed is taken away again. What is proposed is therefore what was measured.
+"""
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from tutorial_utils.base import child_process
+from tutorial_utils.base.errors import InputError, ModelFileError, PrecisionError
+from tutorial_utils.debug import faults, model_inputs, rounding, tensor_errors
+from tutorial_utils.debug.faults import Fault, Precision
+from tutorial_utils.model import half_precision, onnx_file, quantization
+from tutorial_utils.model.number_formats import FP16
+from tutorial_utils.runners.base import TensorSpec
+from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
+
+_QUANTIZED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_BOUNDED = ("HardSigmoid", "Sigmoid", "Softmax")
+_ROUNDS = 4  # in which the set of kept nodes grows by what is before it
+_LARGEST_SET = 64  # nodes, tried where no single one is to blame
+_TRIALS = 60  # conversions at most, to make the set small
+_ADDED_UP = 2  # how often the tolerance may be passed, where no node stands out: rounding adds up to more than usual
+_DIFFERENT_CHOICES = 0.02  # share of the elements of an integer output that may differ
+Errors = dict[str, tuple[float, float]]  # of each output the error, and what is allowed
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of the model in the low precision. Errors are relative L2, against FP32."""
+
+    name: str
+    error: float
+    allowed: float  # `tensor_errors.tolerance` at its depth
+    mended: float | None = None  # the error of the mended file
+
+
+@dataclass(frozen=True)
+class Point:
+    """A tensor in the low precision and, where the mended file has it, in that."""
+
+    tensor: str
+    error: float
+    allowed: float
+    mended: float | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found, what is proposed, and what that was measured to do."""
+
+    model: str  # name of the file
+    precision: Precision
+    inputs: str  # where they come from, and their shapes
+    verdict: str  # "healthy", "mended" or "not mended"
+    outputs: tuple[Output, ...]
+    first: str | None  # the first tensor of the low-precision file that errs more than it may
+    faults: tuple[Fault, ...]  # those that the outputs suffer from, in the order of computation
+    benign: tuple[Fault, ...]  # what looks like a fault, and nodes after it take away
+    kept: dict[str, str]  # nodes to keep in FP32, with their operators
+    nodes: int  # of the model
+    written: str | None  # the file
+    notes: tuple[str, ...]
+    curve: tuple["Point", ...]  # every tensor, in the order of computation
+    seconds: float
+
+
+def diagnose(
+    onnx_path: Path, precision: Precision, inputs: Path | None, seed: int, target: Path, write_healthy: bool = False
+) -> Diagnosis:
+    """Find the faults of a model in a precision, mend them, and write the mended file.
+
+    Args:
+        onnx_path: The FP32 model.
+        precision: What to convert it to.
+        inputs: An .npz file with one array for each input, or None to draw them. They also calibrate INT8.
+        seed: For drawing them.
+        target: Where to write the file, if there is something to mend and it succeeds.
+        write_healthy: Whether to write the low-precision file there also when there is nothing to mend.
+
+    Raises:
+        CourseError: The model or the inputs can't be read, don't fit each other, or the model can't be converted.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        case = _Case(onnx_path, precision, Path(folder))
+        case.run_exactly(inputs, seed)
+        before = case.errors(())
+        found, kept = faults.Found((), ()), frozenset()
+        if precision == "fp16" or _share(before) > 1:
+            found, kept = case.mend(before)
+        after = case.errors(kept)
+        right = _share(after) <= 1 or (not kept and not found.faults and _share(after) <= _ADDED_UP)
+        verdict = "not mended" if not right else "mended" if kept else "healthy"
+        curve = case.curve(kept)
+        written = target if verdict == "mended" or (verdict == "healthy" and write_healthy) else None
+        if written:
+            with onnx_file.writing(written) as temporary:
+                shutil.copyfile(case.low(kept), temporary)
+    operators = {node.name: node.op_type for node in case.model.graph.node}
+    return Diagnosis(
+        model=onnx_path.name, precision=precision, inputs=case.inputs, verdict=verdict,
+        outputs=tuple(
+            Output(name, error, allowed, after[name][0] if kept else None) for name, (error, allowed) in before.items()
+        ),
+        first=next((point.tensor for point in curve if not point.error <= point.allowed), None),
+        faults=found.faults, benign=found.benign, kept={name: operators[name] for name in operators if name in kept},
+        nodes=len(operators), written=written and str(written), notes=tuple(case.notes), curve=curve,
+        seconds=round(time.monotonic() - began, 1),
+    )  # fmt: skip
+
+
+def in_another_process(onnx_path: Path, *arguments: Any, **options: Any) -> Diagnosis:
+    """Call `diagnose` where the end of the process, by ONNX Runtime or for want of memory, ends no other.
+
+    Raises:
+        ModelFileError: The process died.
+        CourseError: What `diagnose` raises.
+    """
+    try:
+        return child_process.run(diagnose, onnx_path, *arguments, **options)
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+        raise ModelFileError(
+            f"The process that ran {onnx_path.name} died (exit status {error.returncode}): {last[0].rstrip('.')}.",
+            "Where memory ran out (-9), give smaller inputs with --inputs; otherwise the model ends ONNX Runtime.",
+        ) from error
+
+
+def _share(errors: Errors) -> float:
+    """Return the worst error of an output over what is allowed: above 1, the model is wrong."""
+    return max((error / allowed for error, allowed in errors.values()), default=0.0)
+
+
+class _Case:
+    """A model with one set of inputs: its exact run, and its conversions with some nodes kept in FP32."""
+
+    def __init__(self, onnx_path: Path, precision: Precision, folder: Path):
+        self._name, self._precision, self._folder = onnx_path.name, precision, folder
+        self.model = onnx_file.load(onnx_path)
+        onnx_file.require_fp32(self.model, onnx_path.name)
+        self.notes: list[str] = []
+        self._source = onnx_path
+        if _name_nodes(self.model):
+            self.notes.append("Nodes without a name of their own are named by operator and position.")
+            self._source = folder / onnx_path.name
+            onnx.save(self.model, self._source)
+        self._runs: dict[frozenset[str], Errors] = {}
+
+    def run_exactly(self, inputs: Path | None, seed: int) -> None:
+        """Run the FP32 model on the inputs and keep every tensor."""
+        with OnnxRuntimeRunner(self._source, optimize=False) as runner:
+            specs = dict(runner.inputs)
+        if inputs:
+            self.feeds = model_inputs.read(inputs, self.model, specs)
+            values = tensor_errors.all_outputs(self._source, self.feeds)
+            origin = f"from {inputs.name}"
+        else:
+            self.feeds, values = self._draw(specs, seed)
+            origin = f"drawn at random (seed {seed}); real inputs are better: --inputs FILE.npz"
+        self._values = {**self.feeds, **values}
+        shapes = ", ".join(
+            f"{name} {'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in self.feeds.items()
+        )
+        self.inputs = f"{shapes}, {origin}"
+        counted = _QUANTIZED if self._precision == "int8" else None
+        self._depths = tensor_errors.depths(self.model, counted)
+        names = [value.name for value in self.model.graph.output if self._values.get(value.name, np.zeros(0)).size]
+        self._judged = [name for name in names if np.issubdtype(self._values[name].dtype, np.floating)] or names
+        if wrong := [name for name in self._judged if np.isnan(self._values[name].astype(np.float64)).any()]:
+            raise InputError(
+                f"{self._name} gives NaN in FP32 already, in its output {wrong[0]}, with these inputs.",
+                "Give real inputs with --inputs FILE.npz; if they give NaN too, the FP32 model is what is wrong.",
+            )
+
+    def _draw(self, specs: Mapping[str, TensorSpec], seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        errors = []
+        for feeds in model_inputs.draw(self.model, specs, seed):
+            try:
+                return feeds, tensor_errors.all_outputs(self._source, feeds)
+            except InputError as error:
+                errors.append(error)
+        cause = f"No random inputs were found that {self._name} accepts. {errors[0].cause}"
+        raise InputError(cause, "Give inputs with --inputs FILE.npz.") from errors[0]
+
+    def low(self, keep: Iterable[str]) -> Path:
+        """Convert the model but for some nodes and return the file."""
+        target = self._folder / "low" / self._name
+        keep = sorted(keep)
+        if self._precision == "fp16":
+            return half_precision.to_fp16(self._source, target, keep_fp32=keep)
+        if self._precision == "bf16":
+            return half_precision.to_bf16(self._source, target, keep_fp32=keep)
+        return quantization.to_int8(self._source, target, self.feeds, exclude=keep)
+
+    def errors(self, keep: Iterable[str]) -> Errors:
+        """Return the error of each output when these nodes stay in FP32, and what is allowed. Runs are remembered."""
+        key = frozenset(keep)
+        if key not in self._runs:
+            self._runs[key] = {name: self._judge(name, found) for name, found in self._run(key, self._judged).items()}
+        return self._runs[key]
+
+    def _run(self, keep: frozenset[str], tensors: Iterable[str] | None) -> dict[str, np.ndarray]:
+        try:
+            model = rounding.with_rounding(onnx_file.load(self.low(keep)))
+        except PrecisionError as error:
+            if self._precision == "int8" or not any(self._too_large(node) for node in self.model.graph.node):
+                raise
+            if error.cause not in self.notes:
+                self.notes.append(error.cause)
+            return {name: np.full_like(self._values[name], np.inf) for name in tensors or ()}
+        written = {name for node in model.graph.node for name in node.output}
+        wanted = [name for name in tensors or tensor_errors.tensor_names(self.model) if name in written]
+        return tensor_errors.run(model, self.feeds, self._name, wanted)
+
+    def _too_large(self, node: onnx.NodeProto) -> bool:
+        weights = tensor_errors.constants(self.model)
+        return any(np.abs(weights[name]).max(initial=0) > FP16.largest for name in node.input if name in weights)
+
+    def _judge(self, name: str, found: np.ndarray) -> tuple[float, float]:
+        exact = self._values[name]
+        if not np.issubdtype(exact.dtype, np.floating):  # classes or a decision: how many of them differ
+            same = exact.shape == found.shape and np.mean(exact == found)
+            return 1.0 - same, _DIFFERENT_CHOICES
+        writer = next((node.op_type for node in self.model.graph.node if name in node.output), "")
+        floor = FP16.smallest_normal if writer in _BOUNDED else 0.0  # a probability of 1e-9 is none
+        allowed = tensor_errors.tolerance(self._precision, self._depths.get(name, 1))
+        return faults.relative_error(exact, found, floor), allowed
+
+    def mend(self, before: Errors) -> tuple[faults.Found, frozenset[str]]:
+        """Return the faults that the outputs suffer from, and the nodes to keep in FP32: enough, and none too many.
+
+        Where the outputs don't become right, the set with the smallest errors that was seen, and all faults.
+        """
+        if self._precision == "int8":
+            low = onnx_file.load(self.low(()))
+        else:
+            low = rounding.with_rounding(self.model, self._precision)
+        search = faults.Search(self.model, self._values, low, self._precision)
+        found = search.faults()
+        certain = frozenset(name for fault in found.faults if not fault.measured for name in fault.nodes)
+        if _share(before) <= 1:
+            unseen = tuple(fault for fault in found.faults if not fault.measured)
+            return faults.Found(unseen, found.benign), certain
+        if not found.faults and _share(before) <= _ADDED_UP:
+            self.notes.append("Rounding adds up to more than usual, and no node stands out.")
+            return found, frozenset()
+        for kept in self._growing_sets(search, found):
+            if _share(self.errors(kept | certain)) <= 1:
+                kept = self._pruned(kept | certain, certain)
+                suffered = tuple(fault for fault in found.faults if kept & set(fault.nodes))
+                return faults.Found(suffered or search.largest(kept), found.benign), kept
+        return found, min(self._runs, key=lambda kept: (_share(self._runs[kept]), len(kept)))
+
+    def _growing_sets(self, search: faults.Search, found: faults.Found) -> Iterator[frozenset[str]]:
+        """Yield the nodes of all faults, then those before them as well, then the nodes with the largest errors."""
+        kept = frozenset(name for fault in found.faults for name in fault.nodes)
+        for _ in range(_ROUNDS if kept else 0):
+            yield kept
+            kept |= search.before(kept) if self._precision != "int8" else frozenset()
+        yield kept | {name for fault in found.benign for name in search.touching([fault.tensor])}
+        count = 1
+        while count <= _LARGEST_SET:
+            yield kept | set(search.worst(count))
+            count *= 2
+
+    def _pruned(self, kept: frozenset[str], certain: frozenset[str]) -> frozenset[str]:
+        """Take away halves, quarters and at last single nodes, as long as the outputs stay right."""
+        order = [node.name for node in self.model.graph.node if node.name in kept - certain]
+        size, trials = max(1, len(order) // 2), 0
+        while order and trials < _TRIALS:
+            for start in range(0, len(order), size):
+                fewer = order[:start] + order[start + size :]
+                trials += 1
+                if _share(self.errors(certain | set(fewer))) <= 1:
+                    order = fewer
+                    break
+            else:
+                if size == 1:
+                    break
+                size = max(1, size // 2)
+        return certain | set(order)
+
+    def curve(self, kept: frozenset[str]) -> tuple[Point, ...]:
+        """Return the error of every tensor of numbers, without and with the nodes that are kept."""
+        before = self._run(frozenset(), None)
+        after = self._run(kept, None) if kept else {}
+        points = []
+        for name in tensor_errors.tensor_names(self.model):
+            if name in before and np.issubdtype(self._values[name].dtype, np.floating):
+                error, allowed = self._judge(name, before[name])
+                points.append(Point(name, error, allowed, self._judge(name, after[name])[0] if name in after else None))
+        return tuple(points)
+
+
+def _name_nodes(model: onnx.ModelProto) -> bool:
+    """Give names to nodes that have none, or that of another node; return whether there were any."""
+    uses = Counter(node.name for node in model.graph.node)
+    changed = False
+    for index, node in enumerate(model.graph.node):
+        if not node.name or uses[node.name] > 1:
+            node.name = f"{node.op_type}_{index}"
+            changed = True
+    return changed

@@ -1,0 +1,141 @@
+"""A diagnosis as text, as JSON and as a page: the verdict, the error of every tensor, the proposal and its proof."""
+
+import base64
+import html
+import json
+import math
+import string
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tutorial_utils import plotting
+from tutorial_utils.debug.diagnosis import Diagnosis
+from tutorial_utils.debug.faults import KINDS, Fault
+from tutorial_utils.inspection import page
+
+_LISTED = 8  # benign places that the text names
+_STORED = (
+    "No CPU computes in BF16. What is stored was rounded to BF16, weights and every tensor; sums are those of FP32, as in "
+    "tensor cores."
+)
+
+
+def verdict(one: Diagnosis) -> str:
+    """Return the verdict as a sentence."""
+    name = f"{one.model} in {one.precision.upper()}"
+    if one.verdict == "healthy":
+        return f"{name} is healthy: no output errs more than the data type and the depth allow."
+    many = f"{len(one.faults)} fault{'s' if len(one.faults) != 1 else ''}"
+    if one.verdict == "mended":
+        kept = f"{len(one.kept)} of {one.nodes} nodes"
+        return f"{name} has {many}; with {kept} {'unquantized' if one.precision == 'int8' else 'in FP32'} it is right."
+    return f"{name} goes wrong ({many} found), and no set of nodes was found that mends it. What is left is below."
+
+
+def _rows(one: Diagnosis) -> list[tuple[str, str]]:
+    rows = [("verdict", verdict(one)), ("inputs", one.inputs)]
+    rows += [("first wrong tensor", one.first)] if one.first else []
+    rows += [(f"fault {number}", _sentence(fault)) for number, fault in enumerate(one.faults, 1)]
+    if one.benign:
+        names = ", ".join(f"{fault.tensor} ({fault.op})" for fault in one.benign[:_LISTED])
+        more = f" and {len(one.benign) - _LISTED} more" if len(one.benign) > _LISTED else ""
+        rows.append(
+            ("does no harm", f"beyond the format, but what follows comes out right, as behind a mask: {names}{more}")
+        )
+    if one.kept:
+        rows.append(("keep in FP32", ", ".join(f"{name} ({op})" for name, op in one.kept.items())))
+    for out in one.outputs:
+        after = f", {_number(out.mended)} when mended" if out.mended is not None else ""
+        rows.append((f"output {out.name}", f"error {_number(out.error)}{after}; allowed {_number(out.allowed)}"))
+    rows += [("note", note) for note in (*one.notes, *([_STORED] if one.precision == "bf16" else []))]
+    return [*rows, ("written", one.written or "nothing"), ("time", f"{one.seconds:.1f} s")]
+
+
+def _sentence(fault: Fault) -> str:
+    return f"{KINDS[fault.kind]}. At {fault.tensor}, written by {fault.node} ({fault.op}): {fault.what}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.1e}" if math.isfinite(value) else "infinite"
+
+
+def as_text(one: Diagnosis) -> str:
+    """Return the diagnosis as lines of what and value."""
+    return "\n".join(f"{what:19} {value}" for what, value in _rows(one))
+
+
+def as_json(one: Diagnosis) -> str:
+    """Return all fields of `Diagnosis` as JSON; an infinite error is the word "infinite"."""
+    return json.dumps(_finite(asdict(one)), indent=1, ensure_ascii=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return "infinite" if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_page(one: Diagnosis, path: Path) -> Path:
+    """Write the diagnosis as one HTML file, which loads nothing from anywhere; raise InputError where that fails."""
+    picture = figure(one)
+    source = base64.b64encode(picture._repr_mimebundle_()[0]["image/png"]).decode()
+    body = (
+        f"{_table(_rows(one))}\n<h2>The error of every tensor, in the order of computation</h2>\n"
+        f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{source}">\n'
+        f"<details><summary>As text</summary><pre>{html.escape(picture.text)}</pre></details>"
+    )
+    return page.write_html(f"{one.model} in {one.precision.upper()}: {one.verdict}", body, path)
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    cells = (f"<tr><th>{html.escape(what)}</th><td>{html.escape(value)}</td></tr>" for what, value in rows)
+    return f"<table>{''.join(cells)}</table>"
+
+
+def figure(one: Diagnosis) -> plotting.Picture:
+    """Draw the error of every tensor before and after, what is allowed, and where the faults are."""
+    drawn, axes = plotting.new_figure(4)
+    places = range(len(one.curve))
+    known = [value for point in one.curve for value in (point.error, point.allowed, point.mended) if value]
+    top = 10 * max([value for value in known if math.isfinite(value)], default=1.0)
+    floor = 1e-7
+
+    def heights(values: Sequence[float | None]) -> list[float]:
+        return [math.nan if value is None else min(max(value, floor), top) for value in values]
+
+    axes.plot(
+        places,
+        heights([point.error for point in one.curve]),
+        ".",
+        color=plotting.ORANGE,
+        label=f"{one.precision.upper()}",
+    )
+    if one.kept:
+        mended = heights([point.mended for point in one.curve])
+        axes.plot(places, mended, ".", color=plotting.BLUE, label="mended", markersize=4)
+    axes.plot(places, [point.allowed for point in one.curve], "-", color=plotting.GREY, label="allowed", linewidth=1)
+    order = {point.tensor: place for place, point in enumerate(one.curve)}
+    for number, fault in enumerate(one.faults, 1):
+        if fault.tensor in order:
+            axes.axvline(order[fault.tensor], color=plotting.RED, linewidth=1, linestyle=":")
+            plotting.note(
+                axes,
+                f"fault {number}",
+                (order[fault.tensor], top),
+                (3, -6 - 11 * ((number - 1) % 3)),
+                color=plotting.RED,
+            )
+    axes.set_yscale("log")
+    axes.set_xlabel("tensors in the order of computation")
+    axes.set_ylabel(f"relative error (at the top: infinite)")
+    axes.legend(loc="lower right", frameon=False)
+    lines = [f"{'error':>9} {'allowed':>9} {'mended':>9}  tensor"]
+    for point in one.curve:
+        after = "" if point.mended is None else _number(point.mended)
+        lines.append(f"{_number(point.error):>9} {_number(point.allowed):>9} {after:>9}  {point.tensor}")
+    wrong = sum(not point.error <= point.allowed for point in one.curve)
+    alt = f"Error of {len(one.curve)} tensors of {one.model} in {one.precision.upper()}: {wrong} err more than allowed."
+    return plotting.Picture(drawn, alt, "\n".join(lines))

@@ -1,0 +1,142 @@
+"""Inputs for a model that is to be debugged: read from an .npz file, or drawn at random so that the model accepts them."""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from tutorial_utils.base import shapes
+from tutorial_utils.base.errors import InputError
+from tutorial_utils.runners.base import TensorSpec
+
+# Operators that hand indices on as they are, on the way to the table that they index.
+_HANDING_ON = {"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+# Sizes to try for open dimensions: of pictures (rank 4), and of sequences and other inputs.
+_PICTURE_SIZES = (224, 320, 640, 48, 32)
+_SEQUENCE_SIZES = (16, 64, 128, 100, 512, 16000)
+
+
+def read(path: Path, model: onnx.ModelProto, specs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
+    """Read one array for each input of a model from an .npz file. Nothing in it is unpickled.
+
+    Raises:
+        InputError: The file is missing, damaged or holds Python objects; a name, data type or shape doesn't fit the model;
+            a value is NaN or infinite, or an index lies outside the table that it is for.
+    """
+    remedy = "Write it with numpy.savez(FILE, NAME=array), one array for each input: " + ", ".join(specs) + "."
+    if not path.is_file():
+        raise InputError(f"There is no file {path} with inputs.", remedy)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(f"{path.name} holds one array without a name, as numpy.save writes it.", remedy)
+            found = {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+            cause = f"{path.name} holds Python objects, or is no file of numpy.savez; objects are not read, as they can run code."
+        else:
+            cause = f"{path.name} is damaged, or is no file of numpy.savez."
+        raise InputError(cause, remedy) from error
+    if found.keys() != specs.keys():
+        raise InputError(
+            f"{path.name} holds {', '.join(found) or 'nothing'}, but the model takes {', '.join(specs)}.", remedy
+        )
+    rows = table_rows(model)
+    for name, spec in specs.items():
+        spec.check(found[name])
+        _check_values(name, found[name], rows.get(name))
+    return found
+
+
+def _check_values(name: str, values: np.ndarray, rows: int | None) -> None:
+    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise InputError(
+            f"The input {name} holds {count} values that are NaN or infinite.",
+            "Look at how it is made: what follows from NaN says nothing of the model.",
+        )
+    if rows is not None and (values.max() >= rows or values.min() < -rows):
+        worst = values.max() if values.max() >= rows else values.min()
+        raise InputError(
+            f"The input {name} holds the index {worst}, but the table that it indexes has {rows} rows.",
+            "Use the tokenizer, or the vocabulary, that belongs to the model.",
+        )
+
+
+def table_rows(model: onnx.ModelProto) -> dict[str, int]:
+    """Return for each input that indexes a table of weights (an embedding) how many rows the table has."""
+    sizes = {weight.name: weight.dims[0] for weight in model.graph.initializer if weight.dims}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value" and node.attribute[0].t.dims:
+            sizes[node.output[0]] = node.attribute[0].t.dims[0]
+    origin = {value.name: value.name for value in model.graph.input}  # of a tensor that is an input, handed on
+    rows: dict[str, int] = {}
+    for node in model.graph.node:
+        first = node.input[0] if node.input else ""
+        if node.op_type in _HANDING_ON and first in origin:
+            origin[node.output[0]] = origin[first]
+        axis = next((one.i for one in node.attribute if one.name == "axis"), 0)
+        if node.op_type == "Gather" and axis == 0 and first in sizes and node.input[1] in origin:
+            name = origin[node.input[1]]
+            rows[name] = min(rows.get(name, sizes[first]), sizes[first])
+    return rows
+
+
+def draw(model: onnx.ModelProto, specs: Mapping[str, TensorSpec], seed: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yield random inputs, the likeliest sizes first: some models refuse most sizes, and don't say which they take.
+
+    Numbers are normally distributed, pictures of bytes uniformly; indices lie in the range of the table that they are
+    for; masks and scales are ones; lengths are the size of the other inputs' second dimension.
+    """
+    named = {value.name: _dims(value) for value in model.graph.input}
+    rows = table_rows(model)
+    for index in range(max(len(_PICTURE_SIZES), len(_SEQUENCE_SIZES))):
+        rng = np.random.default_rng(seed)
+        sequence = _SEQUENCE_SIZES[min(index, len(_SEQUENCE_SIZES) - 1)]
+        picture = _PICTURE_SIZES[min(index, len(_PICTURE_SIZES) - 1)]
+        feeds = {}
+        for name, spec in specs.items():
+            other = picture if len(spec.shape) == 4 else sequence
+            dims = named.get(name) or [""] * len(spec.shape)
+            shape = tuple(
+                size if size > 0 else _open_size(axis, dim, other)
+                for axis, (size, dim) in enumerate(zip(spec.shape, dims, strict=True))
+            )
+            feeds[name] = _values(rng, name, spec.dtype, shape, rows.get(name), sequence)
+        yield feeds
+        if all(
+            shapes.fits(array.shape, specs[name].shape) and -1 not in specs[name].shape for name, array in feeds.items()
+        ):
+            return  # no size is open
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[str]:
+    return [dim.dim_param for dim in value.type.tensor_type.shape.dim]
+
+
+def _open_size(axis: int, name: str, other: int) -> int:
+    if axis == 0 and not re.search(r"seq|len|time|token", name, re.IGNORECASE):
+        return 1
+    if re.search(r"batch", name, re.IGNORECASE):
+        return 1
+    return 3 if axis == 1 and other in _PICTURE_SIZES and re.search(r"chan", name, re.IGNORECASE) else other
+
+
+def _values(
+    rng: np.random.Generator, name: str, dtype: np.dtype, shape: tuple[int, ...], rows: int | None, length: int
+) -> np.ndarray:
+    if rows is not None:
+        return rng.integers(0, rows, shape).astype(dtype)
+    if dtype == np.bool_ or re.search(r"mask|scale_factor", name, re.IGNORECASE):
+        return np.ones(shape, dtype)
+    if np.issubdtype(dtype, np.floating):
+        return rng.standard_normal(shape).astype(dtype)
+    if dtype == np.uint8:
+        return rng.integers(0, 256, shape).astype(dtype)
+    if re.search(r"len", name, re.IGNORECASE):
+        return np.full(shape, length, dtype)
+    return np.zeros(shape, dtype) if re.search(r"type|segment", name, re.IGNORECASE) else np.ones(shape, dtype)

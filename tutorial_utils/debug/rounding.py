@@ -1,0 +1,193 @@
+"""A model whose every rounding is written down, for a CPU that would compute FP16 and BF16 in FP32 without a word.
+
+ONNX Runtime has hardly any FP16 operators on a CPU, and leaves out the casts between neighbours, so that a value beyond
+65,504 lives on. Casts of the model's own it keeps: `with_rounding` adds them. `with_given_inputs` cuts the nodes apart,
+which shows the error that each makes by itself.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tutorial_utils.base.errors import PrecisionError
+from tutorial_utils.model import onnx_file
+from tutorial_utils.model.number_formats import BY_NAME
+
+_FLOAT = TensorProto.FLOAT
+_STORED = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_NARROW = set(_STORED.values())
+# Inputs that are parameters and not data: from which position on. ONNX wants most of them in FP32, and rounding the
+# scale of a Resize changes the shape of its output.
+_PARAMETERS = {
+    "DequantizeLinear": 1, "NonMaxSuppression": 0, "QuantizeLinear": 1, "Range": 0, "Resize": 1, "RoiAlign": 1, "Upsample": 1,
+}  # fmt: skip
+_SMALL = 1024  # elements up to which shape inference may read a weight
+
+
+def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | None = None) -> onnx.ModelProto:
+    """Return an FP32 model that rounds as a GPU does that runs each node of a model with FP16 tensors by itself.
+
+    Tensor cores add up in FP32 and store the result in FP16. So does the returned model: its operators compute in FP32,
+    and each result that the model declares as FP16 or BF16 is cast there and back; with ``stored_as``, every FP32
+    weight and tensor is taken for one of that format, but for parameters such as the scales of Resize. An engine that
+    fuses nodes stores, and rounds, fewer tensors. FP16 outputs become FP32. The bodies of If, Loop and Scan stay as
+    they are: what they compute inside is not rounded at every step.
+
+    Raises:
+        PrecisionError: The format is unknown.
+    """
+    if stored_as is not None and stored_as not in _STORED:
+        raise PrecisionError(f"Tensors can't be rounded to {stored_as!r}.", f"Choose one of {', '.join(_STORED)}.")
+    rounded = onnx.ModelProto()
+    rounded.CopyFrom(model)
+    graph = rounded.graph
+    types = _types(model)
+    if stored_as:
+        exempt = {
+            name
+            for node in graph.node
+            if node.op_type in _PARAMETERS
+            for name in node.input[_PARAMETERS[node.op_type] :]
+        }
+        narrow = {name: _STORED[stored_as] for name, kind in types.items() if kind == _FLOAT and name not in exempt}
+    else:
+        narrow = {name: kind for name, kind in types.items() if kind in _NARROW}
+    own = {name for name, kind in types.items() if kind in _NARROW}  # of the file, as the bodies of If and Loop know it
+    bodies = [node for node in graph.node if list(subgraphs(node))]
+    read_inside = {name for node in bodies for name in (*node.input, *captured(node))} & own
+    _round_weights(graph, narrow, read_inside)
+    nodes = []
+    renamed = {}
+    for value in graph.input:
+        if value.name in own:
+            renamed[value.name] = f"{value.name}/fp32"
+            nodes.append(helper.make_node("Cast", [value.name], [renamed[value.name]], to=_FLOAT))
+    stored = {name: f"{name}/rounded" for name in own if name not in renamed}
+    for node in graph.node:
+        has_body = any(node is one for one in bodies)
+        _read(node, stored if has_body else renamed)
+        _widen(node)
+        nodes.append(node)
+        for index, name in enumerate(node.output):
+            if name in narrow:
+                keeps_type = has_body and name in own
+                node.output[index] = f"{name}/rounded" if keeps_type else f"{name}/exact"
+                if not keeps_type:
+                    nodes.append(helper.make_node("Cast", [f"{name}/exact"], [f"{name}/rounded"], to=narrow[name]))
+                nodes.append(helper.make_node("Cast", [f"{name}/rounded"], [name], to=_FLOAT))
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]  # the next line clears originals
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    for value in graph.output:
+        if value.name in own:
+            value.type.tensor_type.elem_type = _FLOAT
+    return rounded
+
+
+def with_given_inputs(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelProto:
+    """Return a copy whose nodes read FP32 tensors from inputs of the model, ``NAME/given``, and no more from each other.
+
+    What comes out of a node then differs from an exact run by what this node alone makes of what it is given. The
+    tensors are named with their ranks.
+    """
+    cut = onnx.ModelProto()
+    cut.CopyFrom(model)
+    given = {}
+    for node in cut.graph.node:
+        for index, name in enumerate(node.input):
+            if name in ranks:
+                node.input[index] = f"{name}/given"
+                given[f"{name}/given"] = [None] * ranks[name]
+    del cut.graph.value_info[:]
+    cut.graph.input.extend(helper.make_tensor_value_info(name, _FLOAT, shape) for name, shape in given.items())
+    return cut
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the bodies of a control-flow node: If, Loop, Scan."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def captured(node: onnx.NodeProto) -> set[str]:
+    """Return the tensors that the bodies of a node read from outside, without being inputs of the node."""
+    found = set()
+    for body in subgraphs(node):
+        inside = {value.name for value in (*body.input, *body.initializer)}
+        inside |= {name for one in body.node for name in one.output}
+        reads = {name for one in body.node for name in (*one.input, *captured(one)) if name}
+        found |= (reads | {value.name for value in body.output}) - inside
+    return found
+
+
+def _types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the element type of each tensor and weight, as far as ONNX can tell; behind foreign operators, a guess."""
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    graph = bare.graph
+    graph.input.extend(model.graph.input)
+    graph.node.extend(model.graph.node)
+    graph.output.extend(model.graph.output)
+    graph.value_info.extend(model.graph.value_info)
+    declared = {value.name for value in graph.input}
+    for weight in model.graph.initializer:  # the large ones by type and shape alone: nothing reads their values
+        if np.prod(weight.dims) <= _SMALL:
+            graph.initializer.append(weight)
+        elif weight.name not in declared:
+            graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    inferred = onnx.shape_inference.infer_shapes(bare).graph
+    types = {weight.name: weight.data_type for weight in model.graph.initializer}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        if value.type.tensor_type.elem_type:
+            types[value.name] = value.type.tensor_type.elem_type
+    for node in model.graph.node:  # in topological order
+        if node.domain in ("", "ai.onnx") or list(subgraphs(node)):
+            continue
+        kind = next((types[name] for name in node.input if types.get(name) in (_FLOAT, *_NARROW)), None)
+        for name in node.output[:1] if kind else ():
+            types.setdefault(name, kind)
+    return types
+
+
+def _round_weights(graph: onnx.GraphProto, narrow: dict[str, int], read_inside: set[str]) -> None:
+    """Make weights FP32 with the values of their format; those that a body reads are kept as they are beside it."""
+    kept = []
+    formats = {number: BY_NAME[name] for name, number in _STORED.items()}
+    for weight in graph.initializer:
+        if weight.name not in narrow:
+            continue
+        values = onnx_file.array_of(weight).astype(np.float32)
+        if weight.name in read_inside:
+            kept.append(TensorProto())
+            kept[-1].CopyFrom(weight)
+            kept[-1].name = f"{weight.name}/rounded"
+        if weight.data_type == _FLOAT:
+            values = formats[narrow[weight.name]].round(values).astype(np.float32)
+        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    graph.initializer.extend(kept)
+
+
+def _read(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    """Let a node, and its bodies, read tensors by other names."""
+    outside = captured(node)
+    node.input[:] = [names.get(name, name) for name in node.input]
+    for body in subgraphs(node):
+        for one in body.node:
+            _read(one, {name: new for name, new in names.items() if name in outside})
+        for value in body.output:
+            if value.name in outside:
+                value.name = names.get(value.name, value.name)
+
+
+def _widen(node: onnx.NodeProto) -> None:
+    """Let casts and constants give FP32; the rounding follows, as after every other node."""
+    for attribute in node.attribute:
+        if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _NARROW:
+            attribute.i = _FLOAT
+        elif attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type in _NARROW:
+            values = onnx_file.array_of(attribute.t).astype(np.float32)
+            attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
