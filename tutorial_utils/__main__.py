@@ -72,14 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug.add_argument("--seed", type=int, help="of the random inputs (default: another one each time)")
     debug.add_argument(
         "--output", type=Path, metavar="FILE.onnx",
-        help="where to write the low-precision file, mended if it had to be (default: MODEL-PRECISION-mended.onnx beside "
-        "the model, if there was something to mend)",
+        help="where to write the low-precision file, mended if it had to be (default: MODEL-PRECISION-mended.onnx "
+        "beside the model, if there was something to mend)",
     )  # fmt: skip
     form = debug.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of text")
-    form.add_argument(
-        "--html", type=Path, metavar="FILE", help="write a page with a figure, in one file, beside the text"
-    )
+    form.add_argument("--html", type=Path, metavar="FILE", help="also write a page with a figure, in one file")
     debug.set_defaults(run=_debug)
 
     options = parser.parse_args(arguments)

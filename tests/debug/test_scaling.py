@@ -189,3 +189,30 @@ def test_refuses_factors_that_change_digits(model, factor):
 def test_refuses_tensors_that_cannot_be_moved(model, tensor):
     with pytest.raises(InputError, match=f"{tensor} can't be moved"):
         scaling.move_scale(model, tensor, 2)
+
+
+def test_what_a_body_reads_is_not_moved():
+    """An If may do anything with a tensor or a weight that it reads from outside, so that outputs would change."""
+
+    def branch(name):
+        value = helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 8])
+        return helper.make_graph([helper.make_node("Relu", ["a"], [name])], name, [], [value])
+
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], "first"),
+        helper.make_node("MatMul", ["a", "v"], ["b"], "second"),
+        helper.make_node("If", ["c"], ["i"], "if", then_branch=branch("t"), else_branch=branch("e")),
+        helper.make_node("Add", ["b", "i"], ["y"], "add"),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 8]),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 8])]
+    weights = [numpy_helper.from_array(np.ones((8, 8), np.float32), name) for name in "wv"]
+    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, weights), ir_version=8)
+    assert scaling.movable(model) == []
+    del nodes[2:3]
+    nodes[-1] = helper.make_node("Relu", ["b"], ["y"], "relu")
+    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, weights), ir_version=8)
+    assert scaling.movable(model) == ["a"]

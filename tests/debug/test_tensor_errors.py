@@ -124,6 +124,18 @@ def test_psnr_is_that_of_polygraphy():
     assert tensor_errors.compare({"a": one}, {"a": other}).loc["a", "psnr"] == pytest.approx(result.psnr, rel=1e-5)
 
 
+def test_two_empty_tensors_are_equal():
+    empty = np.zeros((0, 4), np.float32)
+    table = tensor_errors.compare({"boxes": empty}, {"boxes": empty})
+    assert (table.loc["boxes", "max_abs"], table.loc["boxes", "rel_l2"]) == (0, 0)
+    assert tensor_errors.first_bad(table, rel_l2=1e-9) is None
+
+
+def test_what_became_zero_is_bad():
+    table = tensor_errors.compare({"a": np.zeros(3), "b": np.full(3, 1e-9)}, {"a": np.zeros(3), "b": np.zeros(3)})
+    assert tensor_errors.first_bad(table) == "b"
+
+
 def test_inf_and_nan_are_counted_and_no_error_is_called_small():
     row = tensor_errors.compare({"a": np.ones(4)}, {"a": np.array([1, np.inf, np.nan, np.nan])}).loc["a"]
     assert (row["inf"], row["nan"]) == (1, 2)
@@ -166,6 +178,14 @@ def test_a_bounded_operator_hides_what_is_before_it(tmp_path):
     feeds = {"x": np.ones(4, np.float32)}
     found = tensor_errors.layers_behind(onnx.load(path), "y", {**feeds, **tensor_errors.all_outputs(path, feeds)})
     assert list(found["op"]) == ["input"], "the gate's layer is not seen, the way round it is"
+
+
+def test_a_scale_that_comes_from_the_input_is_traced_to_it(tmp_path):
+    nodes = [helper.make_node("Neg", ["x"], ["a"]), helper.make_node("Mul", ["a", "a"], ["y"])]
+    path = save(nodes, tmp_path / "square.onnx")
+    feeds = {"x": np.full(4, 300, np.float32)}
+    found = tensor_errors.layers_behind(onnx.load(path), "y", {**feeds, **tensor_errors.all_outputs(path, feeds)})
+    assert (found.index[0], found["op"].iloc[0], found["output_peak"].iloc[0]) == ("x", "input", 300)
 
 
 def test_unknown_tensor_is_refused(fp32_model):

@@ -1,22 +1,19 @@
-"""Why a model goes wrong in a low precision, and the smallest set of nodes that mends it: `python -m tutorial_utils debug`.
+"""Why a model goes wrong in a low precision, and which few nodes to keep from it: `python -m tutorial_utils debug`.
 
 The low-precision file is made and run on the CPU with every rounding written down. If its outputs err more than its
 data type and depth allow, `faults` says which nodes are to blame. Those are kept in FP32, more are added until the
 outputs are right, and each that isn't needed is taken away again. What is proposed is therefore what was measured.
 """
 
-import shutil
 import subprocess
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from tutorial_utils.base import child_process
 from tutorial_utils.base.errors import InputError, ModelFileError, PrecisionError
@@ -107,8 +104,7 @@ def diagnose(
         curve = case.curve(kept)
         written = target if verdict == "mended" or (verdict == "healthy" and write_healthy) else None
         if written:
-            with onnx_file.writing(written) as temporary:
-                shutil.copyfile(case.low(kept), temporary)
+            case.low(kept, written)
     operators = {node.name: node.op_type for node in case.model.graph.node}
     return Diagnosis(
         model=onnx_path.name, precision=precision, inputs=case.inputs, verdict=verdict,
@@ -153,11 +149,10 @@ class _Case:
         onnx_file.require_fp32(self.model, onnx_path.name)
         self.notes: list[str] = []
         self._source = onnx_path
-        if _name_nodes(self.model):
-            self.notes.append("Nodes without a name of their own are named by operator and position.")
-            self._source = folder / onnx_path.name
-            onnx.save(self.model, self._source)
+        writers = {name: node.op_type for node in self.model.graph.node for name in node.output}
+        self._probabilities = {name for name, op in writers.items() if op in _BOUNDED}  # of which 1e-9 is none
         self._runs: dict[frozenset[str], Errors] = {}
+        self._before: Errors = {}  # of every tensor, when none is kept
 
     def run_exactly(self, inputs: Path | None, seed: int) -> None:
         """Run the FP32 model on the inputs and keep every tensor."""
@@ -195,47 +190,43 @@ class _Case:
         cause = f"No random inputs were found that {self._name} accepts. {errors[0].cause}"
         raise InputError(cause, "Give inputs with --inputs FILE.npz.") from errors[0]
 
-    def low(self, keep: Iterable[str]) -> Path:
-        """Convert the model but for some nodes and return the file."""
-        target = self._folder / "low" / self._name
-        keep = sorted(keep)
-        if self._precision == "fp16":
-            return half_precision.to_fp16(self._source, target, keep_fp32=keep)
-        if self._precision == "bf16":
-            return half_precision.to_bf16(self._source, target, keep_fp32=keep)
-        return quantization.to_int8(self._source, target, self.feeds, exclude=keep)
+    def low(self, keep: Iterable[str], target: Path | None = None) -> Path:
+        """Convert the model but for some nodes, into a temporary file or another, and return it."""
+        target = target or self._folder / self._name
+        if self._precision == "int8":
+            return quantization.to_int8(self._source, target, self.feeds, exclude=sorted(keep))
+        convert = half_precision.to_fp16 if self._precision == "fp16" else half_precision.to_bf16
+        return convert(self._source, target, keep_fp32=keep)
 
     def errors(self, keep: Iterable[str]) -> Errors:
         """Return the error of each output when these nodes stay in FP32, and what is allowed. Runs are remembered."""
         key = frozenset(keep)
         if key not in self._runs:
-            self._runs[key] = {name: self._judge(name, found) for name, found in self._run(key, self._judged).items()}
+            found = self._run(key, self._judged) if key else self._run(key, tensor_errors.tensor_names(self.model))
+            errors = {name: self._judge(name, values) for name, values in found.items()}
+            self._before = self._before if key else errors
+            self._runs[key] = {name: errors[name] for name in self._judged if name in errors}
         return self._runs[key]
 
-    def _run(self, keep: frozenset[str], tensors: Iterable[str] | None) -> dict[str, np.ndarray]:
+    def _run(self, keep: frozenset[str], tensors: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return tensors of the low-precision file, or of what it would be if its weights had room in FP16."""
         try:
             model = rounding.with_rounding(onnx_file.load(self.low(keep)))
         except PrecisionError as error:
-            if self._precision == "int8" or not any(self._too_large(node) for node in self.model.graph.node):
+            weights = tensor_errors.constants(self.model).values()
+            if self._precision == "int8" or not any(np.abs(one).max(initial=0) > FP16.largest for one in weights):
                 raise
             if error.cause not in self.notes:
                 self.notes.append(error.cause)
-            return {name: np.full_like(self._values[name], np.inf) for name in tensors or ()}
+            model = rounding.with_rounding(self.model, self._precision)
         written = {name for node in model.graph.node for name in node.output}
-        wanted = [name for name in tensors or tensor_errors.tensor_names(self.model) if name in written]
-        return tensor_errors.run(model, self.feeds, self._name, wanted)
-
-    def _too_large(self, node: onnx.NodeProto) -> bool:
-        weights = tensor_errors.constants(self.model)
-        return any(np.abs(weights[name]).max(initial=0) > FP16.largest for name in node.input if name in weights)
+        return tensor_errors.run(model, self.feeds, self._name, [name for name in tensors if name in written])
 
     def _judge(self, name: str, found: np.ndarray) -> tuple[float, float]:
         exact = self._values[name]
         if not np.issubdtype(exact.dtype, np.floating):  # classes or a decision: how many of them differ
-            same = exact.shape == found.shape and np.mean(exact == found)
-            return 1.0 - same, _DIFFERENT_CHOICES
-        writer = next((node.op_type for node in self.model.graph.node if name in node.output), "")
-        floor = FP16.smallest_normal if writer in _BOUNDED else 0.0  # a probability of 1e-9 is none
+            return 1.0 - np.mean(exact == found if exact.shape == found.shape else 0.0), _DIFFERENT_CHOICES
+        floor = FP16.smallest_normal if name in self._probabilities else 0.0
         allowed = tensor_errors.tolerance(self._precision, self._depths.get(name, 1))
         return faults.relative_error(exact, found, floor), allowed
 
@@ -260,7 +251,7 @@ class _Case:
         for kept in self._growing_sets(search, found):
             if _share(self.errors(kept | certain)) <= 1:
                 kept = self._pruned(kept | certain, certain)
-                suffered = tuple(fault for fault in found.faults if kept & set(fault.nodes))
+                suffered = tuple(fault for fault in found.faults if fault.node in kept or fault.op == "input")
                 return faults.Found(suffered or search.largest(kept), found.benign), kept
         return found, min(self._runs, key=lambda kept: (_share(self._runs[kept]), len(kept)))
 
@@ -295,22 +286,9 @@ class _Case:
 
     def curve(self, kept: frozenset[str]) -> tuple[Point, ...]:
         """Return the error of every tensor of numbers, without and with the nodes that are kept."""
-        before = self._run(frozenset(), None)
-        after = self._run(kept, None) if kept else {}
-        points = []
-        for name in tensor_errors.tensor_names(self.model):
-            if name in before and np.issubdtype(self._values[name].dtype, np.floating):
-                error, allowed = self._judge(name, before[name])
-                points.append(Point(name, error, allowed, self._judge(name, after[name])[0] if name in after else None))
-        return tuple(points)
-
-
-def _name_nodes(model: onnx.ModelProto) -> bool:
-    """Give names to nodes that have none, or that of another node; return whether there were any."""
-    uses = Counter(node.name for node in model.graph.node)
-    changed = False
-    for index, node in enumerate(model.graph.node):
-        if not node.name or uses[node.name] > 1:
-            node.name = f"{node.op_type}_{index}"
-            changed = True
-    return changed
+        after = self._run(kept, self._before) if kept else {}
+        return tuple(
+            Point(name, *errors, self._judge(name, after[name])[0] if name in after else None)
+            for name, errors in self._before.items()
+            if np.issubdtype(self._values[name].dtype, np.floating)
+        )

@@ -4,7 +4,6 @@ import base64
 import html
 import json
 import math
-import string
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +15,8 @@ from tutorial_utils.inspection import page
 
 _LISTED = 8  # benign places that the text names
 _STORED = (
-    "No CPU computes in BF16. What is stored was rounded to BF16, weights and every tensor; sums are those of FP32, as in "
-    "tensor cores."
+    "No CPU computes in BF16. What is stored was rounded to BF16, weights and every tensor; sums are those of FP32, as "
+    "in tensor cores."
 )
 
 
@@ -130,7 +129,7 @@ def figure(one: Diagnosis) -> plotting.Picture:
             )
     axes.set_yscale("log")
     axes.set_xlabel("tensors in the order of computation")
-    axes.set_ylabel(f"relative error (at the top: infinite)")
+    axes.set_ylabel("relative error (at the top: infinite)")
     axes.legend(loc="lower right", frameon=False)
     lines = [f"{'error':>9} {'allowed':>9} {'mended':>9}  tensor"]
     for point in one.curve:

@@ -1,19 +1,19 @@
-"""Where rounding does harm: the error that each node makes by itself, what kind of fault that is, and which nodes it takes.
+"""Where rounding does harm: the error that each node makes by itself, the kind of fault, and the nodes it takes.
 
-A node that passes a wrong tensor on is not the one to blame. Here each node is given the tensors of an exact run, stored
-in the low precision (`rounding.with_given_inputs`); its result is compared with that of the exact run. So the error of
-each node stands for itself, and one run shows all faults.
+A node that passes a wrong tensor on is not the one to blame. Here each node is given the tensors of an exact run,
+stored in the low precision (`rounding.with_given_inputs`); its result is compared with that of the exact run. So the
+error of each node stands for itself, and one run shows all faults.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import ml_dtypes
 import numpy as np
 import onnx
 
 from tutorial_utils.debug import rounding, tensor_errors
+from tutorial_utils.debug.rounding import stored
 from tutorial_utils.model.number_formats import FP16
 
 Precision = Literal["fp16", "bf16", "int8"]
@@ -26,14 +26,13 @@ KINDS = {
     "quantization range": "quantization range: a few large values stretch the 8-bit steps over all others",
     "rounding": "rounding that the operator magnifies",
 }
-_DTYPES = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 _NORMALIZATIONS = {
     "GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization",
     "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization",
 }  # fmt: skip
 _SUMS = {
-    "Add", "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "Gemm", "GlobalAveragePool", "MatMul",
-    "ReduceMean", "ReduceSum", "Sub", "Sum", *_NORMALIZATIONS,
+    "Add", "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "Gemm", "GlobalAveragePool",
+    "MatMul", "ReduceMean", "ReduceSum", "Sub", "Sum", *_NORMALIZATIONS,
 }  # fmt: skip
 _ON_THE_WAY = {"Add", "Cast", "Clip", "Div", "Identity", "Max", "Mul", "ReduceMean", "ReduceSum", "ReduceSumSquare"}
 _TINY_SHARE = 0.05  # of an input's values, from which on their loss is called an underflow
@@ -79,14 +78,6 @@ def relative_error(exact: np.ndarray, found: np.ndarray, floor: float = 0.0) -> 
     squares = float(np.einsum("i,i->", error, error))  # on one thread, as BLAS is slow for many small tensors
     length = max(float(np.einsum("i,i->", one, one)), floor**2 * one.size) ** 0.5
     return squares**0.5 / length if length else (np.inf if squares else 0.0)
-
-
-def stored(values: np.ndarray, precision: Precision) -> np.ndarray:
-    """Return values as the precision stores them, as float32. INT8 files store FP32 between their layers."""
-    if precision not in _DTYPES:
-        return values
-    with np.errstate(over="ignore"):
-        return values.astype(_DTYPES[precision]).astype(np.float32)
 
 
 class Search:
@@ -161,7 +152,7 @@ class Search:
         )
 
     def _harmless(self) -> set[str]:
-        """Return the badly stored tensors that every reader makes good results of, as a softmax does of a mask of -inf."""
+        """Return the badly stored tensors that all readers make good results of, as softmax does of a mask of -inf."""
         harmless: set[str] = set()
         for name in (*reversed(tensor_errors.tensor_names(self._model)), *(v.name for v in self._model.graph.input)):
             if name in self._bad and name not in self._outputs:
@@ -180,7 +171,7 @@ class Search:
         return name not in self._bad and self.errors.get(name, np.inf) <= self._allowed
 
     def _groups(self, bad: set[str]) -> dict[str, tuple[str, ...]]:
-        """Return for the first tensor of each connected group of badly stored tensors the nodes that touch the group."""
+        """Return for the first of each group of connected badly stored tensors the nodes that touch the group."""
         group: dict[str, str] = {}  # of each tensor, the first of its group
         order = [value.name for value in self._model.graph.input if value.name in bad]
         order += [name for name in tensor_errors.tensor_names(self._model) if name in bad]
@@ -221,87 +212,75 @@ class Search:
         return ()
 
     def _home(self, name: str) -> str:
-        """Return the name of the node to keep for a tensor; that of the INT8 file, into which batch norms are folded."""
+        """Return the name of the node that writes a tensor; in the INT8 file, where batch norms are folded."""
         return (self._quantized if self._precision == "int8" else self._writers)[name].name
 
     # --- what kind of fault ------------------------------------------------------------------------------------------
 
     def _stored_badly(self, name: str, node: onnx.NodeProto | None, nodes: tuple[str, ...]) -> Fault:
-        values, error = self._values[name], self._bad[name]
+        values, stores = self._values[name], self._precision.upper()
         op = node.op_type if node else "input"
-        if not np.isfinite(stored(values, self._precision)).all():
-            kind = "overflow"
+        if np.isfinite(stored(values, self._precision)).all():
+            kind, what = (
+                "underflow",
+                f"has a largest value of {_peak(values):.2g}, of which {stores} keeps too few digits",
+            )
+        else:
+            kind, what = "overflow", f"reaches {_peak(values):,.6g}, and {stores} ends at {FP16.largest:,.0f}"
             if node is not None and self._is_square(node) and self._leads_to_a_root(name):
                 kind = "layernorm"
             elif op == "Exp" or (op == "ReduceSum" and self._op_before(node) == "Exp"):
                 kind = "softmax"
-            what = f"reaches {_peak(values):,.6g}, and {self._precision.upper()} ends at {FP16.largest:,.0f}"
-        else:
-            kind = "underflow"
-            what = (
-                f"has a largest value of {_peak(values):.2g}, of which {self._precision.upper()} keeps too few digits"
-            )
+        error = self._bad[name]
         return Fault(kind, name, node.name if node else name, op, error, self._allowed, f"{name} {what}.", nodes)
 
     def _computed_badly(self, name: str, node: onnx.NodeProto) -> Fault:
-        error, op = self.errors[name], node.op_type
+        error, op, home, stores = self.errors[name], node.op_type, self._home(name), self._precision.upper()
         if self._precision == "int8":
-            kind, what = "quantization range", self._range(node)
-            return Fault(kind, name, self._home(name), op, error, self._allowed, what, (self._home(name),))
+            return Fault("quantization range", name, home, op, error, self._allowed, self._range(node), (home,))
         weights = {one: self._weights[one] for one in node.input if one in self._weights}
-        weights = {one: array for one, array in weights.items() if array.dtype == np.float32}
-        bad = {
+        bad = [
             one
             for one, array in weights.items()
-            if relative_error(array, stored(array, self._precision)) > self._allowed
-        }
-        tiny = [one for one in node.input if one in self._is_float and self._share_of_tiny(one) > _TINY_SHARE]
+            if array.dtype == np.float32 and relative_error(array, stored(array, self._precision)) > self._allowed
+        ]
+        read = [one for one in node.input if one in self._is_float]
+        tiny = [one for one in read if self._precision == "fp16" and self._share_of_tiny(one) > _TINY_SHARE]
+        largest = max((_peak(self._values[one]) for one in read), default=0.0)
         nodes = {node.name, *self.before({node.name})}
         if bad:
-            one = min(bad)
-            lost = np.isfinite(stored(weights[one], self._precision)).all()
-            kind = "underflow" if lost else "overflow"
-            what = f"the weight {one} reaches {_peak(weights[one]):.3g}, which {self._precision.upper()} can't hold"
+            kind = "underflow" if np.isfinite(stored(weights[bad[0]], self._precision)).all() else "overflow"
+            what = f"The weight {bad[0]} reaches {_peak(weights[bad[0]]):.3g}, which {stores} can't hold"
             nodes = {node.name}
-        elif tiny and self._precision == "fp16":
+        elif tiny:
             kind = "underflow"
-            what = f"{self._share_of_tiny(tiny[0]):.0%} of {tiny[0]} lies below {FP16.smallest_normal:.1e}, and {op} makes it count"
+            what = f"{self._share_of_tiny(tiny[0]):.0%} of {tiny[0]} lies below {FP16.smallest_normal:.1e}, and counts"
         elif op in ("Softmax", "LogSoftmax", "Exp"):
-            kind = "softmax"
-            what = f"the logits {node.input[0]} reach {_peak(self._values.get(node.input[0], np.zeros(1))):,.4g}, and their rounding shows in the exponentials"
+            kind, what = "softmax", f"The logits reach {largest:,.4g}, and their rounding shows in the exponentials"
         else:
             kind = "cancellation" if op in _SUMS else "rounding"
-            largest = max((_peak(self._values[one]) for one in node.input if one in self._is_float), default=0.0)
-            what = f"from values of up to {largest:,.4g}, {op} makes values of up to {_peak(self._values[name]):,.4g}"
+            what = f"{op} makes values of up to {_peak(self._values[name]):,.4g} from values of up to {largest:,.4g}"
         what = f"{what}: {name} is off by {error:.1e}, where {self._allowed:.1e} is allowed."
-        return Fault(kind, name, node.name, op, error, self._allowed, what[0].upper() + what[1:], tuple(sorted(nodes)))
+        return Fault(kind, name, node.name, op, error, self._allowed, what, tuple(sorted(nodes)))
 
     def _sums_of_squares(self, node: onnx.NodeProto) -> Fault | None:
-        """Return the fault of a normalization whose squares overflow inside it, where no tensor of the file shows it."""
-        name = node.input[0] if node.input else ""
-        if self._precision != "fp16" or node.op_type not in _NORMALIZATIONS or name not in self._is_float:
+        """Return the fault of a normalization whose squares overflow inside it, where no tensor shows it."""
+        name, op = node.input[0] if node.input else "", node.op_type
+        if self._precision != "fp16" or op not in _NORMALIZATIONS or name not in self._is_float or name in self._bad:
             return None
         values = self._values[name].astype(np.float64)
-        if node.op_type in ("GroupNormalization", "InstanceNormalization"):
-            axes = tuple(range(2, values.ndim))
-        else:
-            axis = next((one.i for one in node.attribute if one.name == "axis"), -1)
-            axes = tuple(range(axis % values.ndim, values.ndim))
-        centred = (
-            values
-            if "Simplified" in node.op_type or "RMS" in node.op_type
-            else values - values.mean(axes, keepdims=True)
-        )
-        largest = float(np.square(centred).max(initial=0))
-        if not FP16.largest < largest < np.inf or name in self._bad:
+        axis = next((one.i for one in node.attribute if one.name == "axis"), -1) % values.ndim
+        axes = tuple(range(2 if op in ("GroupNormalization", "InstanceNormalization") else axis, values.ndim))
+        if "Simplified" not in op and not op.startswith("RMS"):
+            values = values - values.mean(axes, keepdims=True)
+        farthest = _peak(values)
+        if not FP16.largest < farthest**2 < np.inf:
             return None
         what = (
-            f"The squares inside {node.op_type} reach {largest:,.6g}, and FP16 ends at {FP16.largest:,.0f}: {name} lies up to "
-            f"{largest**0.5:,.4g} from its mean. ONNX Runtime adds up in FP32, so that this is computed and not measured."
+            f"{name} lies up to {farthest:,.4g} from its mean, so that squares inside {op} reach {farthest**2:,.4g}; "
+            f"FP16 ends at {FP16.largest:,.0f}. ONNX Runtime adds them up in FP32: this is computed and not measured."
         )
-        return Fault(
-            "layernorm", node.output[0], node.name, node.op_type, np.inf, self._allowed, what, (node.name,), False
-        )
+        return Fault("layernorm", node.output[0], node.name, op, np.inf, self._allowed, what, (node.name,), False)
 
     def _range(self, node: onnx.NodeProto) -> str:
         parts = []

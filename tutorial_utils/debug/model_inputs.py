@@ -1,4 +1,4 @@
-"""Inputs for a model that is to be debugged: read from an .npz file, or drawn at random so that the model accepts them."""
+"""Inputs for a model that is to be debugged: read from an .npz file, or drawn so that the model accepts them."""
 
 import re
 import zipfile
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from tutorial_utils.base import shapes
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.runners.base import TensorSpec
 
@@ -24,23 +23,23 @@ def read(path: Path, model: onnx.ModelProto, specs: Mapping[str, TensorSpec]) ->
     """Read one array for each input of a model from an .npz file. Nothing in it is unpickled.
 
     Raises:
-        InputError: The file is missing, damaged or holds Python objects; a name, data type or shape doesn't fit the model;
-            a value is NaN or infinite, or an index lies outside the table that it is for.
+        InputError: The file is missing, damaged or holds Python objects; a name, data type or shape doesn't fit the
+            model; a value is NaN or infinite, or an index lies outside the table that it is for.
     """
     remedy = "Write it with numpy.savez(FILE, NAME=array), one array for each input: " + ", ".join(specs) + "."
     if not path.is_file():
         raise InputError(f"There is no file {path} with inputs.", remedy)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path.name} holds one array without a name, as numpy.save writes it.", remedy)
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise InputError(f"{path.name} holds one array without a name, as numpy.save writes it.", remedy)
+        with archive:
             found = {name: archive[name] for name in archive.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
-            cause = f"{path.name} holds Python objects, or is no file of numpy.savez; objects are not read, as they can run code."
-        else:
-            cause = f"{path.name} is damaged, or is no file of numpy.savez."
-        raise InputError(cause, remedy) from error
+        what = "is damaged, or no file of numpy.savez"
+        if "Object arrays" in str(error):
+            what = "holds Python objects, which are not read, since they could run code"
+        raise InputError(f"{path.name} {what}.", remedy) from error
     if found.keys() != specs.keys():
         raise InputError(
             f"{path.name} holds {', '.join(found) or 'nothing'}, but the model takes {', '.join(specs)}.", remedy
@@ -108,10 +107,8 @@ def draw(model: onnx.ModelProto, specs: Mapping[str, TensorSpec], seed: int) -> 
             )
             feeds[name] = _values(rng, name, spec.dtype, shape, rows.get(name), sequence)
         yield feeds
-        if all(
-            shapes.fits(array.shape, specs[name].shape) and -1 not in specs[name].shape for name, array in feeds.items()
-        ):
-            return  # no size is open
+        if not any(-1 in spec.shape for spec in specs.values()):
+            return
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[str]:

@@ -5,26 +5,27 @@ ONNX Runtime has hardly any FP16 operators on a CPU, and leaves out the casts be
 which shows the error that each makes by itself.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tutorial_utils.base.errors import PrecisionError
 from tutorial_utils.model import onnx_file
-from tutorial_utils.model.number_formats import BY_NAME
 
 _FLOAT = TensorProto.FLOAT
 _STORED = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _NARROW = set(_STORED.values())
+_DTYPES = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 # Inputs that are parameters and not data: from which position on. ONNX wants most of them in FP32, and rounding the
 # scale of a Resize changes the shape of its output.
 _PARAMETERS = {
-    "DequantizeLinear": 1, "NonMaxSuppression": 0, "QuantizeLinear": 1, "Range": 0, "Resize": 1, "RoiAlign": 1, "Upsample": 1,
+    "DequantizeLinear": 1, "NonMaxSuppression": 0, "QuantizeLinear": 1, "Range": 0, "Resize": 1, "RoiAlign": 1,
+    "Upsample": 1,
 }  # fmt: skip
-_SMALL = 1024  # elements up to which shape inference may read a weight
 
 
 def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | None = None) -> onnx.ModelProto:
@@ -56,7 +57,7 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
     else:
         narrow = {name: kind for name, kind in types.items() if kind in _NARROW}
     own = {name for name, kind in types.items() if kind in _NARROW}  # of the file, as the bodies of If and Loop know it
-    bodies = [node for node in graph.node if list(subgraphs(node))]
+    bodies = [node for node in graph.node if list(onnx_file.subgraphs(node))]
     read_inside = {name for node in bodies for name in (*node.input, *captured(node))} & own
     _round_weights(graph, narrow, read_inside)
     nodes = []
@@ -88,10 +89,10 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
 
 
 def with_given_inputs(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelProto:
-    """Return a copy whose nodes read FP32 tensors from inputs of the model, ``NAME/given``, and no more from each other.
+    """Return a copy whose nodes read FP32 tensors from inputs of the model, ``NAME/given``, and not from each other.
 
-    What comes out of a node then differs from an exact run by what this node alone makes of what it is given. The
-    tensors are named with their ranks.
+    What comes out of a node then differs from an exact run by what this node alone makes of what it is given. Tensors
+    come with their ranks.
     """
     cut = onnx.ModelProto()
     cut.CopyFrom(model)
@@ -106,18 +107,10 @@ def with_given_inputs(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.
     return cut
 
 
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the bodies of a control-flow node: If, Loop, Scan."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
 def captured(node: onnx.NodeProto) -> set[str]:
     """Return the tensors that the bodies of a node read from outside, without being inputs of the node."""
     found = set()
-    for body in subgraphs(node):
+    for body in onnx_file.subgraphs(node):
         inside = {value.name for value in (*body.input, *body.initializer)}
         inside |= {name for one in body.node for name in one.output}
         reads = {name for one in body.node for name in (*one.input, *captured(one)) if name}
@@ -125,27 +118,23 @@ def captured(node: onnx.NodeProto) -> set[str]:
     return found
 
 
+def stored(values: np.ndarray, precision: str) -> np.ndarray:
+    """Return values as a precision stores them, as float32. INT8 files store FP32 between their layers."""
+    if precision not in _DTYPES:
+        return values
+    with np.errstate(over="ignore"):
+        return values.astype(_DTYPES[precision]).astype(np.float32)
+
+
 def _types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the element type of each tensor and weight, as far as ONNX can tell; behind foreign operators, a guess."""
-    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    graph = bare.graph
-    graph.input.extend(model.graph.input)
-    graph.node.extend(model.graph.node)
-    graph.output.extend(model.graph.output)
-    graph.value_info.extend(model.graph.value_info)
-    declared = {value.name for value in graph.input}
-    for weight in model.graph.initializer:  # the large ones by type and shape alone: nothing reads their values
-        if np.prod(weight.dims) <= _SMALL:
-            graph.initializer.append(weight)
-        elif weight.name not in declared:
-            graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
-    inferred = onnx.shape_inference.infer_shapes(bare).graph
+    inferred = onnx.shape_inference.infer_shapes(onnx_file.without_large_weights(model)).graph
     types = {weight.name: weight.data_type for weight in model.graph.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         if value.type.tensor_type.elem_type:
             types[value.name] = value.type.tensor_type.elem_type
     for node in model.graph.node:  # in topological order
-        if node.domain in ("", "ai.onnx") or list(subgraphs(node)):
+        if node.domain in ("", "ai.onnx") or list(onnx_file.subgraphs(node)):
             continue
         kind = next((types[name] for name in node.input if types.get(name) in (_FLOAT, *_NARROW)), None)
         for name in node.output[:1] if kind else ():
@@ -156,7 +145,7 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
 def _round_weights(graph: onnx.GraphProto, narrow: dict[str, int], read_inside: set[str]) -> None:
     """Make weights FP32 with the values of their format; those that a body reads are kept as they are beside it."""
     kept = []
-    formats = {number: BY_NAME[name] for name, number in _STORED.items()}
+    formats = {number: name for name, number in _STORED.items()}
     for weight in graph.initializer:
         if weight.name not in narrow:
             continue
@@ -166,7 +155,7 @@ def _round_weights(graph: onnx.GraphProto, narrow: dict[str, int], read_inside: 
             kept[-1].CopyFrom(weight)
             kept[-1].name = f"{weight.name}/rounded"
         if weight.data_type == _FLOAT:
-            values = formats[narrow[weight.name]].round(values).astype(np.float32)
+            values = stored(values, formats[narrow[weight.name]])
         weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     graph.initializer.extend(kept)
 
@@ -175,7 +164,7 @@ def _read(node: onnx.NodeProto, names: dict[str, str]) -> None:
     """Let a node, and its bodies, read tensors by other names."""
     outside = captured(node)
     node.input[:] = [names.get(name, name) for name in node.input]
-    for body in subgraphs(node):
+    for body in onnx_file.subgraphs(node):
         for one in body.node:
             _read(one, {name: new for name, new in names.items() if name in outside})
         for value in body.output:

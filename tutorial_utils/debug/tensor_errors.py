@@ -5,7 +5,6 @@ FP16 and BF16 are computed on a CPU with each rounding written down: see `roundi
 
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
@@ -31,6 +30,7 @@ _NO_TENSORS = {
     "Constant", "Optional", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap",
     "SplitToSequence", "ZipMap",
 }  # fmt: skip
+_LARGEST_FILE = 2**31 - 2**20  # bytes of weights: Protobuf ends at 2 GiB
 _BOUNDED = {"Clip", "HardSigmoid", "Sigmoid", "Softmax", "Tanh"}  # whatever scale comes in, it ends here
 
 
@@ -91,12 +91,8 @@ def all_outputs(
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Return the weights of a model by name, whether they are initializers or Constant nodes."""
-    tensors = {weight.name: weight for weight in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            tensors[node.output[0]] = node.attribute[0].t
-    return {name: onnx_file.array_of(tensor) for name, tensor in tensors.items()}
+    """Return the values of a model's weights by name, whether they are initializers or Constant nodes."""
+    return {name: onnx_file.array_of(tensor) for name, tensor in onnx_file.constants(model.graph).items()}
 
 
 def tensor_names(model: onnx.ModelProto) -> list[str]:
@@ -126,13 +122,10 @@ def run(
     wanted = list(tensors)
     del graph.output[:]
     graph.output.extend(onnx.helper.make_empty_tensor_value_info(one) for one in wanted)
-    uses = Counter(node.name for node in graph.node)
-    for node in graph.node:
-        if uses[node.name] > 1:  # ONNX Runtime wants names to differ, or none
-            node.name = ""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        onnx.save(model, path)
+        is_large = sum(len(tensor.raw_data) for tensor in graph.initializer) > _LARGEST_FILE
+        onnx.save(model, path, save_as_external_data=is_large)
         runner = OnnxRuntimeRunner(path, optimize=False)
     runner.check(feeds)
     try:
@@ -256,7 +249,8 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
             if name in inputs and name in values:
                 peak = _peak(values[name])
                 rows[name] = {
-                    "op": "input", "weight": "", "weight_peak": np.nan, "input_peak": peak, "output_peak": peak, "gain": 1.0
+                    "op": "input", "weight": "", "weight_peak": np.nan, "input_peak": peak, "output_peak": peak,
+                    "gain": 1.0,
                 }  # fmt: skip
             continue
         node = writers[name]

@@ -1,0 +1,266 @@
+"""`python -m tutorial_utils debug`: planted faults are found and mended, healthy models left alone; bad input."""
+
+import json
+import re
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from small_models import residual_model
+
+from benchmarks import debug_trial
+from tutorial_utils.__main__ import main
+from tutorial_utils.base.errors import InputError, ModelFileError
+from tutorial_utils.debug import diagnosis, tensor_errors
+
+CASES = [
+    ("CNN", "overflow", 1), ("LSTM", "underflow", 2), ("transformer", "cancellation", 3), ("CNN", "layernorm", 4),
+    ("transformer", "softmax", 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("network", "kind", "seed"), CASES, ids=[kind for _, kind, _ in CASES])
+def test_planted_fault_is_found_and_mended(network, kind, seed, tmp_path):
+    row = debug_trial.run(network, kind, seed, tmp_path)
+    assert row.is_right, row
+    assert row.found.faults[0].kind == kind
+    feeds = feeds_of(row, tmp_path)
+    exact = tensor_errors.all_outputs(tmp_path / f"{network}-{seed}.onnx", feeds)["y"]
+    mended = tensor_errors.all_outputs(tmp_path / "mended.onnx", feeds)["y"]
+    assert np.linalg.norm(mended - exact) < 0.02 * np.linalg.norm(exact), "the file that was written is the one proven"
+
+
+def feeds_of(row, tmp_path):
+    model = onnx.load(tmp_path / f"{row.network}-{row.seed}.onnx")
+    rng, feeds = np.random.default_rng(0), {}
+    for value in model.graph.input:
+        shape = [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]
+        is_float = value.type.tensor_type.elem_type == TensorProto.FLOAT
+        feeds[value.name] = rng.standard_normal(shape).astype(np.float32) if is_float else np.ones(shape, np.int64)
+    return feeds
+
+
+@pytest.mark.parametrize("network", debug_trial.NETWORKS)
+def test_healthy_model_is_left_alone(network, tmp_path):
+    row = debug_trial.run(network, None, 11, tmp_path)
+    assert (row.found.verdict, row.found.faults, row.found.kept, row.found.written) == ("healthy", (), {}, None)
+    assert not (tmp_path / "mended.onnx").exists()
+
+
+def test_a_bf16_file_is_judged_by_what_it_stores(tmp_path):
+    row = debug_trial.run("CNN", "cancellation", 3, tmp_path, "bf16")
+    assert row.is_right, row
+
+
+def attention(path, lowest, scale=1.0):
+    """Write an attention with a mask of its own, added to logits; the last key is masked."""
+    rng = np.random.default_rng(0)
+    weights = {name: (rng.standard_normal((16, 16)) / 4).astype(np.float32) for name in ("q", "k", "v", "o")}
+    mask = np.zeros((1, 1, 8), np.float32)
+    mask[..., -1] = lowest
+    weights |= {"mask": mask, "scale": np.float32(scale), "back": np.float32(1 / scale**2)}
+    node = helper.make_node
+    nodes = [
+        *(node("MatMul", ["x", name], [f"{name}x"]) for name in "qkv"),
+        node("Mul", ["qx", "scale"], ["large q"]), node("Mul", ["kx", "scale"], ["large k"]),
+        node("Transpose", ["large k"], ["kt"], perm=[0, 2, 1]), node("MatMul", ["large q", "kt"], ["products"]),
+        node("Mul", ["products", "back"], ["logits"]), node("Add", ["logits", "mask"], ["masked"]),
+        node("Softmax", ["masked"], ["shares"], axis=-1), node("MatMul", ["shares", "vx"], ["mixed"]),
+        node("MatMul", ["mixed", "o"], ["y"]),
+    ]  # fmt: skip
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8, 16]) for name in "xy"]
+    graph = helper.make_graph(
+        nodes, "g", values[:1], values[1:], [numpy_helper.from_array(one, name) for name, one in weights.items()]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("lowest", [-np.inf, float(np.finfo(np.float32).min), -1e9, -1e4])
+def test_a_mask_is_no_fault(lowest, tmp_path):
+    path = attention(tmp_path / "m.onnx", lowest)
+    found = diagnosis.diagnose(path, "fp16", None, 0, tmp_path / "mended.onnx")
+    assert (found.verdict, found.faults) == ("healthy", ())
+
+
+def test_an_overflow_behind_a_mask_is_found_and_the_mask_is_not_blamed(tmp_path):
+    path = attention(tmp_path / "m.onnx", float(np.finfo(np.float32).min), scale=200.0)
+    found = diagnosis.diagnose(path, "fp16", None, 0, tmp_path / "mended.onnx")
+    assert found.verdict == "mended"
+    assert [(fault.kind, fault.tensor) for fault in found.faults] == [("overflow", "products")]
+    assert list(found.kept) == ["node_of_products", "node_of_logits"]
+
+
+def normalized(path, scale):
+    weights = {"s": np.float32(scale), "one": np.ones(16, np.float32), "zero": np.zeros(16, np.float32)}
+    nodes = [
+        helper.make_node("Mul", ["x", "s"], ["large"], "mul"),
+        helper.make_node("LayerNormalization", ["large", "one", "zero"], ["y"], "norm"),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 16]) for name in "xy"]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        values[:1],
+        values[1:],
+        [numpy_helper.from_array(np.asarray(one), name) for name, one in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_a_layer_norm_whose_squares_overflow_inside_is_a_fault(tmp_path):
+    found = diagnosis.diagnose(normalized(tmp_path / "m.onnx", 1000), "fp16", None, 0, tmp_path / "mended.onnx")
+    assert [(fault.kind, fault.node, fault.measured) for fault in found.faults] == [("layernorm", "norm", False)]
+    assert (found.verdict, found.kept) == ("mended", {"norm": "LayerNormalization"})
+    healthy = diagnosis.diagnose(normalized(tmp_path / "m.onnx", 10), "fp16", None, 0, tmp_path / "other.onnx")
+    assert healthy.verdict == "healthy"
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def overflowing(tmp_path_factory):
+    """A model with an overflow, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("overflowing")
+    model, _ = debug_trial.generate("CNN", "overflow", 1)
+    onnx.save(model, folder / "net.onnx")
+    return folder / "net.onnx"
+
+
+def debug(capsys, *arguments):
+    status = main(["debug", *map(str, arguments)])
+    return status, *capsys.readouterr()
+
+
+def test_text_and_page(overflowing, capsys, tmp_path):
+    page = tmp_path / "page.html"
+    status, out, err = debug(capsys, overflowing, "--seed", 4, "--html", page)
+    assert (status, err) == (0, "")
+    assert "net.onnx in FP16 has 1 fault; with 2 of " in out
+    assert "x 1x3x32x32, drawn at random (seed 4); real inputs are better" in out
+    assert re.search(r"^fault 1 +overflow: .* reaches [\d,.e+]+, and FP16 ends at 65,504\.$", out, re.MULTILINE)
+    assert re.search(r"^output y +error infinite, \S+e-04 when mended; allowed ", out, re.MULTILINE)
+    assert out.splitlines()[-1] == f"Written: {page}"
+    assert overflowing.with_name("net-fp16-mended.onnx").exists()
+    text = page.read_text()
+    assert 'src="data:image/png;base64,' in text
+    assert not re.search(r"(src|href)=.?https?:", text)
+
+
+def test_json_and_output(overflowing, capsys, tmp_path):
+    status, out, _ = debug(capsys, overflowing, "--json", "--output", tmp_path / "out.onnx")
+    found = json.loads(out)
+    assert status == 0
+    assert found["verdict"] == "mended"
+    assert found["faults"][0]["error"] == "infinite"
+    assert set(found["kept"]) == set(found["faults"][0]["nodes"])
+
+
+def test_a_healthy_model_leaves_no_file_unless_one_is_asked_for(capsys, tmp_path):
+    onnx.save(residual_model(), tmp_path / "net.onnx")
+    assert debug(capsys, tmp_path / "net.onnx")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+    assert debug(capsys, tmp_path / "net.onnx", "--output", tmp_path / "half.onnx")[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"net.onnx", "half.onnx"}
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def ids_model(path, rows=10):
+    nodes = [
+        helper.make_node("Cast", ["ids"], ["as long"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "as long"], ["y"]),
+    ]
+    table = numpy_helper.from_array(np.ones((rows, 4), np.float32), "table")
+    inputs = [helper.make_tensor_value_info("ids", TensorProto.INT32, [1, "n"])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "n", 4])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [table])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def nan(path):
+    values = np.zeros((1, 3, 32, 32), np.float32)
+    values[0, 0, 0, :3] = np.nan
+    np.savez(path, x=values)
+
+
+X = np.zeros((1, 3, 32, 32), np.float32)
+BAD_INPUTS = {
+    "There is no file": lambda path: None,
+    "is damaged, or no file of numpy.savez": lambda path: path.write_bytes(b"PK garbage"),
+    "is damaged, or no file": lambda path: (np.savez(path, x=X), path.write_bytes(path.read_bytes()[:300])),
+    "holds one array without a name": lambda path: np.save(path.open("wb"), X),
+    "holds Python objects, which are not read": lambda path: np.savez(path, x=np.array([{}], object)),
+    "holds image, but the model takes x": lambda path: np.savez(path, image=X),
+    "is float64, but the model takes float32": lambda path: np.savez(path, x=X.astype(np.float64)),
+    "has the shape (3, 32, 32), but the model takes (any, 3, 32, 32)": lambda path: np.savez(path, x=X[0]),
+    "holds 3 values that are NaN or infinite": nan,
+}
+
+
+@pytest.mark.parametrize("says", BAD_INPUTS)
+def test_bad_inputs(says, tmp_path):
+    onnx.save(residual_model(), tmp_path / "net.onnx")
+    BAD_INPUTS[says](tmp_path / "in.npz")
+    with pytest.raises(InputError) as caught:
+        diagnosis.diagnose(tmp_path / "net.onnx", "fp16", tmp_path / "in.npz", 0, tmp_path / "out.onnx")
+    assert says in str(caught.value)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_ids_outside_the_vocabulary_and_drawn_ids_inside(tmp_path):
+    path = ids_model(tmp_path / "net.onnx")
+    np.savez(tmp_path / "in.npz", ids=np.array([[3, 10]], np.int32))
+    with pytest.raises(InputError, match="holds the index 10, but the table that it indexes has 10 rows"):
+        diagnosis.diagnose(path, "fp16", tmp_path / "in.npz", 0, tmp_path / "out.onnx")
+    assert diagnosis.diagnose(path, "fp16", None, 0, tmp_path / "out.onnx").verdict == "healthy"
+
+
+def test_nan_in_fp32_is_no_fault_of_the_precision(tmp_path):
+    nodes = [helper.make_node("Sqrt", ["x"], ["y"])]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [8]) for name in "xy"]
+    model = helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:]), ir_version=8)
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(InputError, match="gives NaN in FP32 already, in its output y"):
+        diagnosis.diagnose(tmp_path / "net.onnx", "fp16", None, 0, tmp_path / "out.onnx")
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "garbage", "empty"])
+def test_damaged_models_in_one_line(kind, damaged_models, tmp_path, capsys):
+    path = damaged_models[kind]
+    status, out, err = debug(capsys, path, "--output", tmp_path / "out.onnx")
+    assert (status, out, len(err.splitlines())) == (1, "", 1)
+    assert "Remedy: " in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_newer_ir_version_in_one_line(tmp_path, capsys):
+    model = residual_model()
+    model.ir_version = 99
+    onnx.save(model, tmp_path / "net.onnx")
+    status, _, err = debug(capsys, tmp_path / "net.onnx")
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert "Unsupported model IR version: 99" in err
+
+
+def test_nowhere_to_write(overflowing, tmp_path, capsys):
+    status, _, err = debug(capsys, overflowing, "--output", tmp_path / "missing" / "out.onnx")
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert "can't be written" in err
+
+
+def die(*_, **__):
+    import os
+
+    os.abort()
+
+
+def test_a_process_that_dies_is_an_error(monkeypatch, overflowing):
+    monkeypatch.setattr(diagnosis, "diagnose", die)
+    with pytest.raises(ModelFileError, match=r"The process that ran net\.onnx died \(exit status -6\)"):
+        diagnosis.in_another_process(overflowing)
