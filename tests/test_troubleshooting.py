@@ -32,9 +32,11 @@ from polygraphy.comparator import RunResults
 from polygraphy.json import save_json
 from small_models import images, options, residual_model, save_paddle
 
+from benchmarks import debug_trial
 from tutorial_utils.authoring import notebook_form
 from tutorial_utils.base import errors, flavour
 from tutorial_utils.base.paths import CACHE_VARIABLE, cache_dir
+from tutorial_utils.debug import diagnosis
 from tutorial_utils.inspection import page
 from tutorial_utils.lessons.lesson04 import text_detection
 from tutorial_utils.measure import recordings
@@ -351,6 +353,19 @@ def test_shape_that_strides_do_not_divide_is_a_warning_only():
     assert any(IMPOSSIBLE_SHAPE in warning for warning in built.report.warnings)
 
 
+LAYERNORM = "Detected layernorm nodes in FP16"
+
+
+def test_layernorm_of_several_nodes_is_a_warning_only(tmp_path):
+    builder = debug_trial.Builder(seed=1)
+    here = builder.add("MatMul", builder.input("x", TensorProto.FLOAT, [4, 32]), builder.weight(32, 32))
+    here, _ = debug_trial.normalization(builder, here, -1)
+    path = onnx_file.save(builder.model(builder.add("MatMul", here, builder.weight(32, 32)), 2), tmp_path / "fp32.onnx")
+    half = half_precision.to_fp16(path, tmp_path / "fp16.onnx")
+    warnings = build(half, BuildOptions(), use_cache=False, progress=False).report.warnings
+    assert any(LAYERNORM in warning for warning in warnings)
+
+
 # --- scripts: what a library prints to the terminal, and what depends on the first import -----------------------------
 
 BUILDER = "import tensorrt_rtx as trt; builder = trt.Builder(trt.Logger())"
@@ -394,6 +409,8 @@ POLYGRAPHY = {
     "'mark all' is deprecated": "run model.onnx --onnxrt --onnx-outputs mark all",
     "does not match expected input name": "run model.onnx --onnxrt --load-inputs inputs.json",
     "Output names did not match exactly": "run model.onnx --onnxrt --load-outputs outputs.json",
+    "Difference exceeds tolerance (rel=1e-05, abs=1e-05)": "run model.onnx --onnxrt --load-outputs rounded.json",
+    "The following outputs were not found in the model": "run model.onnx --onnxrt --onnx-outputs absent",
 }
 
 
@@ -404,6 +421,9 @@ def test_polygraphy(text, tmp_path):
     outputs = RunResults()
     outputs.add([{"another": images(1)}], runner_name="runner")
     outputs.save(str(tmp_path / "outputs.json"))
+    rounded = RunResults()
+    rounded.add([{"y": np.full((1, 10), 0.1, np.float32)}], runner_name="runner")
+    rounded.save(str(tmp_path / "rounded.json"))
     command = [Path(sys.executable).with_name("polygraphy"), *POLYGRAPHY[text].split()]
     assert text in run(command, folder=tmp_path, POLYGRAPHY_USE_TENSORRT_RTX="1")
 
@@ -726,6 +746,49 @@ def test_every_own_error_has_its_row():
         assert kind.__name__.lower() in ANCHORS
 
 
+def die(*_):
+    os.abort()
+
+
+def save_root(folder):
+    """A model of a square root: drawn inputs are negative as well."""
+    onnx.save(small_model([helper.make_node("Sqrt", ["x"], ["y"])], [8]), folder / "model.onnx")
+
+
+def save_sum(folder):
+    """A model of 7 numbers, in an open dimension."""
+    seven = numpy_helper.from_array(np.ones(7, np.float32), "w")
+    onnx.save(small_model([helper.make_node("Add", ["x", "w"], ["y"])], ["batch", "n"], seven), folder / "model.onnx")
+
+
+def save_objects(folder):
+    onnx.save(residual_model(), folder / "model.onnx")
+    np.savez(folder / "inputs.npz", x=np.array([{}], object))
+
+
+DEBUG = {
+    "gives NaN in FP32 already": (save_root, None),
+    "No random inputs were found that": (save_sum, None),
+    "holds Python objects, which are not read": (save_objects, "inputs.npz"),
+}
+DIED = "The process that ran"
+
+
+@pytest.mark.parametrize("text", DEBUG)
+def test_debug(text, tmp_path):
+    prepare, inputs = DEBUG[text]
+    prepare(tmp_path)
+    with pytest.raises(errors.InputError) as caught:
+        diagnosis.diagnose(tmp_path / "model.onnx", "fp16", inputs and tmp_path / inputs, 0, tmp_path / "out.onnx")
+    assert text in str(caught.value)
+
+
+def test_debug_survives_what_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(diagnosis, "diagnose", die)
+    with pytest.raises(errors.ModelFileError, match=rf"^{DIED} model\.onnx died \(exit status -6\)"):
+        diagnosis.in_another_process(tmp_path / "model.onnx")
+
+
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -796,7 +859,8 @@ def test_rows_marked_as_provoked_are_those_with_a_test():
         PADDLE,
         PADDLE2ONNX,
         NBVAL,
+        DEBUG,
     ]
     tested = {text for table in tables for text in table} | {error.__name__ for error in OWN}
-    tested |= {FALLBACK, GPU_CALL_ON_CPU, DAMAGED_PDMODEL, IMPOSSIBLE_SHAPE}
+    tested |= {FALLBACK, GPU_CALL_ON_CPU, DAMAGED_PDMODEL, IMPOSSIBLE_SHAPE, LAYERNORM, DIED}
     assert tested == {row.text for row in ROWS if row.parts["Source"].startswith(PROVOKED)}

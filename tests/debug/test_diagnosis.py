@@ -11,7 +11,7 @@ from small_models import residual_model
 
 from benchmarks import debug_trial
 from tutorial_utils.__main__ import main
-from tutorial_utils.base.errors import InputError, ModelFileError
+from tutorial_utils.base.errors import InputError
 from tutorial_utils.debug import diagnosis, tensor_errors
 
 CASES = [
@@ -221,15 +221,6 @@ def test_ids_outside_the_vocabulary_and_drawn_ids_inside(tmp_path):
     assert diagnosis.diagnose(path, "fp16", None, 0, tmp_path / "out.onnx").verdict == "healthy"
 
 
-def test_nan_in_fp32_is_no_fault_of_the_precision(tmp_path):
-    nodes = [helper.make_node("Sqrt", ["x"], ["y"])]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [8]) for name in "xy"]
-    model = helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:]), ir_version=8)
-    onnx.save(model, tmp_path / "net.onnx")
-    with pytest.raises(InputError, match="gives NaN in FP32 already, in its output y"):
-        diagnosis.diagnose(tmp_path / "net.onnx", "fp16", None, 0, tmp_path / "out.onnx")
-
-
 @pytest.mark.parametrize("kind", ["missing", "truncated", "garbage", "empty"])
 def test_damaged_models_in_one_line(kind, damaged_models, tmp_path, capsys):
     path = damaged_models[kind]
@@ -252,15 +243,3 @@ def test_nowhere_to_write(overflowing, tmp_path, capsys):
     status, _, err = debug(capsys, overflowing, "--output", tmp_path / "missing" / "out.onnx")
     assert (status, len(err.splitlines())) == (1, 1)
     assert "can't be written" in err
-
-
-def die(*_, **__):
-    import os
-
-    os.abort()
-
-
-def test_a_process_that_dies_is_an_error(monkeypatch, overflowing):
-    monkeypatch.setattr(diagnosis, "diagnose", die)
-    with pytest.raises(ModelFileError, match=r"The process that ran net\.onnx died \(exit status -6\)"):
-        diagnosis.in_another_process(overflowing)
