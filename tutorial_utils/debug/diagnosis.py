@@ -276,18 +276,20 @@ class _Case:
         """Take away halves, quarters and at last single nodes, as long as the outputs stay right."""
         order = [node.name for node in self.model.graph.node if node.name in kept - certain]
         size, trials = max(1, len(order) // 2), 0
-        while order and trials < _TRIALS:
-            for start in range(0, len(order), size):
+        while True:
+            start, longest = 0, len(order)
+            while start < len(order) and trials < _TRIALS:
                 fewer = order[:start] + order[start + size :]
                 trials += 1
                 if _share(self.errors(certain | set(fewer))) <= 1:
                     order = fewer
-                    break
-            else:
-                if size == 1:
-                    break
-                size = max(1, size // 2)
-        return certain | set(order)
+                else:
+                    start += size
+            if trials == _TRIALS:
+                self.notes.append(f"After {_TRIALS} trials the search for a smaller set of nodes was given up.")
+            if trials == _TRIALS or (size == 1 and len(order) == longest):
+                return certain | set(order)
+            size = max(1, size // 2)
 
     def curve(self, kept: frozenset[str]) -> tuple[Point, ...]:
         """Return the error of every tensor of numbers, without and with the nodes that are kept."""
