@@ -100,8 +100,7 @@ def diagnose(
         if precision == "fp16" or _share(before) > 1:
             found, kept = case.mend(before)
         after = case.errors(kept)
-        right = _share(after) <= 1 or (not kept and not found.faults and _share(after) <= _ADDED_UP)
-        verdict = "not mended" if not right else "mended" if kept else "healthy"
+        verdict = "not mended" if _share(after) > case.goal else "mended" if kept else "healthy"
         curve = case.curve(kept)
         written = target if verdict == "mended" or (verdict == "healthy" and write_healthy) else None
         if written:
@@ -149,6 +148,7 @@ class _Case:
         self.model = onnx_file.load(onnx_path)
         onnx_file.require_fp32(self.model, onnx_path.name)
         self.notes: list[str] = []
+        self.goal = 1.0  # for the worst error of an output, over what is allowed
         self._source = onnx_path
         writers = {name: node.op_type for node in self.model.graph.node for name in node.output}
         self._probabilities = {name for name, op in writers.items() if op in _BOUNDED}  # of which 1e-9 is none
@@ -250,20 +250,24 @@ class _Case:
         if _share(before) <= 1:
             unseen = tuple(fault for fault in found.faults if not fault.measured)
             return faults.Found(unseen, found.benign), certain
-        if not found.faults and _share(before) <= _ADDED_UP:
-            self.notes.append("Rounding adds up to more than usual, and no node stands out.")
-            return found, frozenset()
-        for kept in self._growing_sets(search, found):
-            if _share(self.errors(kept | certain)) <= 1:
+        to_blame = frozenset(name for fault in found.faults for name in fault.nodes)
+        if 1 < _share(self.errors(to_blame)) <= _ADDED_UP:
+            self.goal = _ADDED_UP
+            self.notes.append(
+                "Rounding adds up to somewhat more than allowed: that no node stands out was taken for right."
+            )
+        for kept in self._growing_sets(search, found, to_blame):
+            if _share(self.errors(kept | certain)) <= self.goal:
                 kept = self._pruned(kept | certain, certain)
                 suffered = tuple(fault for fault in found.faults if fault.node in kept or fault.op == "input")
                 return faults.Found(suffered or search.largest(kept), found.benign), kept
         return found, min(self._runs, key=lambda kept: (_share(self._runs[kept]), len(kept)))
 
-    def _growing_sets(self, search: faults.Search, found: faults.Found) -> Iterator[frozenset[str]]:
-        """Yield the nodes of all faults, then those before them as well, then the nodes with the largest errors."""
-        kept = frozenset(name for fault in found.faults for name in fault.nodes)
-        for _ in range(_ROUNDS if kept else 0):
+    def _growing_sets(
+        self, search: faults.Search, found: faults.Found, kept: frozenset[str]
+    ) -> Iterator[frozenset[str]]:
+        """Yield the nodes to blame, then those before them as well, then the nodes with the largest errors."""
+        for _ in range(_ROUNDS):
             yield kept
             kept |= search.before(kept) if self._precision != "int8" else frozenset()
         yield kept | {name for fault in found.benign for name in search.touching([fault.tensor])}
@@ -281,7 +285,7 @@ class _Case:
             while start < len(order) and trials < _TRIALS:
                 fewer = order[:start] + order[start + size :]
                 trials += 1
-                if _share(self.errors(certain | set(fewer))) <= 1:
+                if _share(self.errors(certain | set(fewer))) <= self.goal:
                     order = fewer
                 else:
                     start += size

@@ -23,18 +23,22 @@ _STORED = (
 def verdict(one: Diagnosis) -> str:
     """Return the verdict as a sentence."""
     name = f"{one.model} in {one.precision.upper()}"
-    if one.verdict == "healthy":
-        return f"{name} is healthy: no output errs more than the data type and the depth allow."
     many = f"{len(one.faults)} fault{'s' if len(one.faults) != 1 else ''}"
-    if one.verdict == "mended":
-        kept = f"{len(one.kept)} of {one.nodes} nodes"
-        return f"{name} has {many}; with {kept} {'unquantized' if one.precision == 'int8' else 'in FP32'} it is right."
-    return f"{name} goes wrong ({many} found), and no set of nodes was found that mends it. What is left is below."
+    if one.verdict == "not mended":
+        return f"{name} goes wrong ({many} found), and no set of nodes was found that mends it. What is left is below."
+    errors = [(out.error if out.mended is None else out.mended, out.allowed) for out in one.outputs]
+    right = "no output errs more than the data type and the depth allow"
+    if any(error > allowed for error, allowed in errors):
+        right = "no node stands out, though rounding adds up to somewhat more than the depth allows"
+    if one.verdict == "healthy":
+        return f"{name} is healthy: {right}."
+    how = "unquantized" if one.precision == "int8" else "in FP32"
+    return f"{name} has {many}; with {len(one.kept)} of {one.nodes} nodes {how}, {right}."
 
 
 def _rows(one: Diagnosis) -> list[tuple[str, str]]:
     rows = [("verdict", verdict(one)), ("inputs", one.inputs)]
-    rows += [("first wrong tensor", one.first)] if one.first else []
+    rows += [("first wrong tensor", one.first)] if one.first and one.verdict != "healthy" else []
     rows += [(f"fault {number}", _sentence(fault)) for number, fault in enumerate(one.faults, 1)]
     if one.benign:
         names = ", ".join(f"{fault.tensor} ({fault.op})" for fault in one.benign[:_LISTED])

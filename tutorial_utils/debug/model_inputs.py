@@ -14,9 +14,12 @@ from tutorial_utils.runners.base import TensorSpec
 
 # Operators that hand indices on as they are, on the way to the table that they index.
 _HANDING_ON = {"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
-# Sizes to try for open dimensions: of pictures (rank 4), and of sequences and other inputs.
-_PICTURE_SIZES = (224, 320, 640, 48, 32)
-_SEQUENCE_SIZES = (16, 64, 128, 100, 512, 16000)
+# Sizes to try for open dimensions: of pictures (rank 4), of sequences and all else, and of inputs after the first, such
+# as states that are handed back, where they differ.
+_SIZES = (
+    *((224, 16, None), (320, 64, None), (640, 128, None), (48, 512, None), (32, 16000, None)),
+    *((224, 16, 1), (320, 128, 1), (640, 512, 1), (48, 16000, 1)),
+)
 
 
 def read(path: Path, model: onnx.ModelProto, specs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
@@ -91,15 +94,14 @@ def draw(model: onnx.ModelProto, specs: Mapping[str, TensorSpec], seed: int) -> 
     Numbers are normally distributed, pictures of bytes uniformly; indices lie in the range of the table that they are
     for; masks and scales are ones; lengths are the size of the other inputs' second dimension.
     """
-    named = {value.name: _dims(value) for value in model.graph.input}
+    named = {value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in model.graph.input}
     rows = table_rows(model)
-    for index in range(max(len(_PICTURE_SIZES), len(_SEQUENCE_SIZES))):
+    for picture, sequence, of_others in _SIZES:
         rng = np.random.default_rng(seed)
-        sequence = _SEQUENCE_SIZES[min(index, len(_SEQUENCE_SIZES) - 1)]
-        picture = _PICTURE_SIZES[min(index, len(_PICTURE_SIZES) - 1)]
         feeds = {}
-        for name, spec in specs.items():
+        for position, (name, spec) in enumerate(specs.items()):
             other = picture if len(spec.shape) == 4 else sequence
+            other = of_others if of_others and position else other
             dims = named.get(name) or [""] * len(spec.shape)
             shape = tuple(
                 size if size > 0 else _open_size(axis, dim, other)
@@ -111,16 +113,9 @@ def draw(model: onnx.ModelProto, specs: Mapping[str, TensorSpec], seed: int) -> 
             return
 
 
-def _dims(value: onnx.ValueInfoProto) -> list[str]:
-    return [dim.dim_param for dim in value.type.tensor_type.shape.dim]
-
-
 def _open_size(axis: int, name: str, other: int) -> int:
-    if axis == 0 and not re.search(r"seq|len|time|token", name, re.IGNORECASE):
-        return 1
-    if re.search(r"batch", name, re.IGNORECASE):
-        return 1
-    return 3 if axis == 1 and other in _PICTURE_SIZES and re.search(r"chan", name, re.IGNORECASE) else other
+    is_length = re.search(r"seq|len|time|token", name, re.IGNORECASE)
+    return 1 if re.search(r"batch", name, re.IGNORECASE) or (axis == 0 and not is_length) else other
 
 
 def _values(
@@ -136,4 +131,6 @@ def _values(
         return rng.integers(0, 256, shape).astype(dtype)
     if re.search(r"len", name, re.IGNORECASE):
         return np.full(shape, length, dtype)
+    if re.fullmatch(r"sr|(sample|sampling)_?rate", name, re.IGNORECASE):
+        return np.full(shape, 16000, dtype)
     return np.zeros(shape, dtype) if re.search(r"type|segment", name, re.IGNORECASE) else np.ones(shape, dtype)
