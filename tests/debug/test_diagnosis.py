@@ -239,6 +239,14 @@ def test_a_newer_ir_version_in_one_line(tmp_path, capsys):
     assert "Unsupported model IR version: 99" in err
 
 
+def test_the_model_is_not_written_over(overflowing, capsys):
+    before = overflowing.read_bytes()
+    status, _, err = debug(capsys, overflowing, "--output", overflowing)
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert "is the model itself" in err
+    assert overflowing.read_bytes() == before
+
+
 def test_nowhere_to_write(overflowing, tmp_path, capsys):
     status, _, err = debug(capsys, overflowing, "--output", tmp_path / "missing" / "out.onnx")
     assert (status, len(err.splitlines())) == (1, 1)

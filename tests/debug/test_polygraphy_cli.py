@@ -1,3 +1,5 @@
+import tempfile
+
 import numpy as np
 import onnx
 import pytest
@@ -78,3 +80,13 @@ def test_refusals(model, monkeypatch):
     monkeypatch.setattr(flavour, "is_installed", lambda module: module != "polygraphy")
     with pytest.raises(BackendUnavailableError, match='pip install "polygraphy'):
         polygraphy_cli.run("polygraphy --version", model)
+
+
+def test_no_copies_of_models_are_left_behind(model, monkeypatch, tmp_path_factory):
+    scratch = tmp_path_factory.mktemp("scratch")
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    done = polygraphy_cli.run("polygraphy surgeon sanitize model.onnx --fold-constants -o folded.onnx", model)
+    assert done.returncode == 0, done.text
+    assert (model / "folded.onnx").exists()
+    assert list(scratch.iterdir()) == []

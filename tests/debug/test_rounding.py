@@ -4,9 +4,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from small_models import images
 
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.debug import rounding, tensor_errors
+from tutorial_utils.model import half_precision
 
 FLOAT, FLOAT16, BOOL, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BOOL, TensorProto.INT64
 RNG = np.random.default_rng(0)
@@ -144,3 +146,16 @@ def test_nodes_cut_apart_err_by_themselves(tmp_path):
     found = tensor_errors.run(cut, feeds, "m.onnx", ["large", "y"])
     assert np.isinf(found["large"]).all()
     np.testing.assert_array_equal(found["y"], exact["x"])
+
+
+def test_a_mixed_precision_file_goes_back_into_the_comparison(fp32_model, tmp_path):
+    """Tensors of kept nodes, the model's output among them, have the names that they had."""
+    mixed = half_precision.to_fp16(fp32_model, tmp_path / "mixed.onnx", keep_fp32=["conv1", "norm", "fc"])
+    feeds = {"x": images(1)}
+    table = tensor_errors.compare(tensor_errors.all_outputs(fp32_model, feeds), tensor_errors.all_outputs(mixed, feeds))
+    assert table["rel_l2"].max() < 5e-3
+
+
+def test_nothing_is_printed(fp32_model, capfd):
+    tensor_errors.all_outputs(fp32_model, {"x": images(1)}, "fp16")
+    assert capfd.readouterr() == ("", "")

@@ -101,40 +101,30 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
 def figure(one: Diagnosis) -> plotting.Picture:
     """Draw the error of every tensor before and after, what is allowed, and where the faults are."""
     drawn, axes = plotting.new_figure(4)
-    places = range(len(one.curve))
-    known = [value for point in one.curve for value in (point.error, point.allowed, point.mended) if value]
-    top = 10 * max([value for value in known if math.isfinite(value)], default=1.0)
-    floor = 1e-7
-
-    def heights(values: Sequence[float | None]) -> list[float]:
-        return [math.nan if value is None else min(max(value, floor), top) for value in values]
-
-    axes.plot(
-        places,
-        heights([point.error for point in one.curve]),
-        ".",
-        color=plotting.ORANGE,
-        label=f"{one.precision.upper()}",
-    )
-    if one.kept:
-        mended = heights([point.mended for point in one.curve])
-        axes.plot(places, mended, ".", color=plotting.BLUE, label="mended", markersize=4)
-    axes.plot(places, [point.allowed for point in one.curve], "-", color=plotting.GREY, label="allowed", linewidth=1)
-    order = {point.tensor: place for place, point in enumerate(one.curve)}
+    curves = {
+        one.precision.upper(): (plotting.ORANGE, [point.error for point in one.curve]),
+        "mended": (plotting.BLUE, [point.mended for point in one.curve if one.kept]),
+    }
+    allowed = [point.allowed for point in one.curve]
+    errors = [value for _, values in curves.values() for value in values if value]
+    top = max([*filter(math.isfinite, errors), *allowed], default=1.0)
+    infinite = any(map(math.isinf, errors))
+    top *= 10 if infinite else 1.5  # where infinite errors are drawn
+    for name, (colour, values) in curves.items():
+        heights = [min(value, top) if value else math.nan for value in values]  # 0 has no place on this scale
+        axes.plot(heights, ".", color=colour, label=name if heights else None, markersize=7 if name != "mended" else 4)
+    axes.plot(allowed, color=plotting.GREY, label="allowed", linewidth=1)
+    order = [point.tensor for point in one.curve]
     for number, fault in enumerate(one.faults, 1):
         if fault.tensor in order:
-            axes.axvline(order[fault.tensor], color=plotting.RED, linewidth=1, linestyle=":")
-            plotting.note(
-                axes,
-                f"fault {number}",
-                (order[fault.tensor], top),
-                (3, -6 - 11 * ((number - 1) % 3)),
-                color=plotting.RED,
-            )
+            place = order.index(fault.tensor)
+            axes.axvline(place, color=plotting.RED, linewidth=1, linestyle=":")
+            plotting.note(axes, f"fault {number} ", (place, top * 2), (0, 0), color=plotting.RED, ha="right")
     axes.set_yscale("log")
+    axes.set_ylim(top=top * 3)
     axes.set_xlabel("tensors in the order of computation")
-    axes.set_ylabel("relative error (at the top: infinite)")
-    axes.legend(loc="lower right", frameon=False)
+    axes.set_ylabel("relative error" + " (at the top: infinite)" * infinite)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     lines = [f"{'error':>9} {'allowed':>9} {'mended':>9}  tensor"]
     for point in one.curve:
         after = "" if point.mended is None else _number(point.mended)

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -83,16 +84,17 @@ def run(command: str, folder: str | Path) -> Result:
     folder = Path(folder).absolute()
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}.", "Name the folder in which the command's files are.")
-    done = subprocess.run(
-        [sys.executable, "-c", _MAIN, *arguments],
-        cwd=folder,
-        env=_environment(assigned),
-        stdin=subprocess.DEVNULL,  # `debug` would wait for an answer
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
+    with tempfile.TemporaryDirectory() as scratch:  # `surgeon` leaves copies of models where temporary files go
+        done = subprocess.run(
+            [sys.executable, "-c", _MAIN, *arguments],
+            cwd=folder,
+            env={**_environment(assigned), "TMPDIR": scratch},
+            stdin=subprocess.DEVNULL,  # `debug` would wait for an answer
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
     return Result(command, _clean(done.stdout, folder), done.returncode)
 
 
