@@ -118,6 +118,23 @@ def test_a_layer_norm_whose_squares_overflow_inside_is_a_fault(tmp_path):
     assert healthy.verdict == "healthy"
 
 
+def test_many_normalizations_at_risk_are_told_and_not_kept(tmp_path):
+    """A residual stream that is large everywhere: by default ONNX adds the squares up in FP32."""
+    weights = {"s": np.float32(1000), "one": np.ones(16, np.float32)}
+    nodes = [helper.make_node("Mul", ["x", "s"], ["0"], "mul")]
+    for index in range(4):
+        nodes.append(helper.make_node("LayerNormalization", [f"{index}", "one"], [f"n{index}"], f"norm{index}"))
+        nodes.append(helper.make_node("Add", [f"{index}", f"n{index}"], [f"{index + 1}"], f"add{index}"))
+    nodes.append(helper.make_node("Identity", ["4"], ["y"], "end"))
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 16]) for name in "xy"]
+    tensors = [numpy_helper.from_array(np.asarray(one), name) for name, one in weights.items()]
+    model = helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:], tensors), ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    found = diagnosis.diagnose(tmp_path / "m.onnx", "fp16", None, 0, tmp_path / "mended.onnx")
+    assert (found.verdict, found.kept) == ("healthy", {})
+    assert "norm0, norm1, norm2, norm3" in found.notes[0]
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,9 @@ _QUANTIZED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _BOUNDED = ("HardSigmoid", "Sigmoid", "Softmax")
 _ROUNDS = 4  # in which the set of kept nodes grows by what is before it
 _LARGEST_SET = 64  # nodes, tried where no single one is to blame
+# Normalizations kept in FP32 for what ONNX Runtime doesn't show: by default ONNX lets them add up in FP32, as it
+# and TensorRT do. Where there are more of them, the whole stream is large, and they are only told.
+_UNSEEN = 3
 _TRIALS = 60  # conversions at most, to make the set small
 _ADDED_UP = 2  # how often the tolerance may be passed, where no node stands out: rounding adds up to more than usual
 _DIFFERENT_CHOICES = 0.02  # share of the elements of an integer output that may differ
@@ -65,7 +68,7 @@ class Diagnosis:
     verdict: str  # "healthy", "mended" or "not mended"
     outputs: tuple[Output, ...]
     first: str | None  # the first tensor of the low-precision file that errs more than it may
-    faults: tuple[Fault, ...]  # those that the outputs suffer from, in the order of computation
+    faults: tuple[Fault, ...]  # that the outputs suffer from, in the order of computation; then what isn't measured
     benign: tuple[Fault, ...]  # what looks like a fault, and nodes after it take away
     kept: dict[str, str]  # nodes to keep in FP32, with their operators
     nodes: int  # of the model
@@ -248,9 +251,14 @@ class _Case:
             low = rounding.with_rounding(self.model, self._precision)
         search = faults.Search(self.model, self._values, low, self._precision)
         found = search.faults()
-        certain = frozenset(name for fault in found.faults if not fault.measured for name in fault.nodes)
+        unseen = tuple(fault for fault in found.faults if not fault.measured)
+        if len(unseen) > _UNSEEN:
+            names = ", ".join(fault.node for fault in unseen)
+            self.notes.append(f"Squares inside these pass FP16's range, and have to be added up in FP32: {names}.")
+            found = faults.Found(tuple(fault for fault in found.faults if fault.measured), found.benign)
+            unseen = ()
+        certain = frozenset(fault.node for fault in unseen)
         if _share(before) <= 1:
-            unseen = tuple(fault for fault in found.faults if not fault.measured)
             return faults.Found(unseen, found.benign), certain
         to_blame = frozenset(name for fault in found.faults for name in fault.nodes)
         if 1 < _share(self.errors(to_blame)) <= _ADDED_UP:
@@ -261,7 +269,8 @@ class _Case:
         for kept in self._growing_sets(search, found, to_blame):
             if _share(self.errors(kept | certain)) <= self.goal:
                 kept = self._pruned(kept | certain, certain)
-                suffered = tuple(fault for fault in found.faults if fault.node in kept or fault.op == "input")
+                suffered = [fault for fault in found.faults if fault.node in kept or fault.op == "input"]
+                suffered = tuple(sorted(suffered, key=lambda fault: not fault.measured))
                 return faults.Found(suffered or search.largest(kept), found.benign), kept
         return found, min(self._runs, key=lambda kept: (_share(self._runs[kept]), len(kept)))
 
