@@ -268,3 +268,42 @@ def test_nowhere_to_write(overflowing, tmp_path, capsys):
     status, _, err = debug(capsys, overflowing, "--output", tmp_path / "missing" / "out.onnx")
     assert (status, len(err.splitlines())) == (1, 1)
     assert "can't be written" in err
+
+
+# --- any model --------------------------------------------------------------------------------------------------------
+
+
+def scaled(path, *, names=("", ""), kind=TensorProto.FLOAT, body=False):
+    """Write a model that multiplies by a million and divides by it."""
+    million = numpy_helper.from_array(np.float32(1e6), "million")
+    last = helper.make_node("Div", ["large", "million"], ["small"], names[1])
+    if body:
+        value = helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)
+        branch = helper.make_graph([helper.make_node("Div", ["large", "million"], ["inner"])], "b", [], [value])
+        last = helper.make_node("If", ["yes"], ["small"], names[1], then_branch=branch, else_branch=branch)
+    nodes = [
+        helper.make_node("Constant", [], ["million"], value=million),
+        helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True))),
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["wide", "million"], ["large"], names[0]),
+        last,
+        helper.make_node("Cast", ["small"], ["y"], to=kind),
+    ]
+    values = [helper.make_tensor_value_info(name, kind, ["batch", 8]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"names": ("same", "same")}, {"names": ("a[0]", "$b$")}, {"kind": TensorProto.FLOAT16}, {"body": True}],
+    ids=["constants, no names", "equal names", "odd names", "FP16 inputs and outputs", "a body reads it"],
+)
+def test_any_form_of_a_model(form, tmp_path):
+    path = scaled(tmp_path / "net.onnx", **form)
+    found = diagnosis.diagnose(path, "fp16", None, 0, tmp_path / "mended.onnx")
+    assert (found.verdict, found.faults[0].tensor) == ("mended", "large")
+    assert 1 <= len(found.kept) <= 3, "the product, and the quotient or both branches of the If"
+    in_bf16 = diagnosis.diagnose(path, "bf16", None, 0, tmp_path / "other.onnx")
+    assert (in_bf16.verdict, in_bf16.faults) == ("healthy", ())

@@ -23,7 +23,6 @@ from tutorial_utils.debug.faults import Fault, Precision
 from tutorial_utils.model import half_precision, onnx_file, quantization
 from tutorial_utils.model.number_formats import FP16
 from tutorial_utils.runners.base import TensorSpec
-from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 _QUANTIZED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _BOUNDED = ("HardSigmoid", "Sigmoid", "Softmax")
@@ -110,7 +109,7 @@ def diagnose(
         written = target if verdict == "mended" or (verdict == "healthy" and write_healthy) else None
         if written:
             case.low(kept, written)
-    operators = {node.name: node.op_type for node in case.model.graph.node}
+    operators = case.operators
     return Diagnosis(
         model=onnx_path.name, precision=precision, inputs=case.inputs, verdict=verdict,
         outputs=tuple(
@@ -152,6 +151,8 @@ class _Case:
         self._name, self._precision, self._folder = onnx_path.name, precision, folder
         self.model = onnx_file.load(onnx_path)
         onnx_file.require_fp32(self.model, onnx_path.name)
+        nodes = [node for graph in onnx_file.graphs(self.model.graph) for node in graph.node]
+        self.operators = {node.name: node.op_type for node in nodes}  # in the order of computation
         self.notes: list[str] = []
         self.goal = 1.0  # for the worst error of an output, over what is allowed
         self._source = onnx_path
@@ -162,8 +163,7 @@ class _Case:
 
     def run_exactly(self, inputs: Path | None, seed: int) -> None:
         """Run the FP32 model on the inputs and keep every tensor."""
-        with OnnxRuntimeRunner(self._source, optimize=False) as runner:
-            specs = dict(runner.inputs)
+        specs = model_inputs.specs(self.model)
         if inputs:
             self.feeds = model_inputs.read(inputs, self.model, specs)
             values = tensor_errors.all_outputs(self._source, self.feeds)
@@ -270,8 +270,9 @@ class _Case:
             if _share(self.errors(kept | certain)) <= self.goal:
                 kept = self._pruned(kept | certain, certain)
                 suffered = [fault for fault in found.faults if fault.node in kept or fault.op == "input"]
-                suffered = tuple(sorted(suffered, key=lambda fault: not fault.measured))
-                return faults.Found(suffered or search.largest(kept), found.benign), kept
+                suffered = suffered or [fault for fault in found.faults if kept & set(fault.nodes)]
+                suffered = sorted(suffered, key=lambda fault: not fault.measured) or search.largest(kept)
+                return faults.Found(tuple(suffered), found.benign), kept
         return found, min(self._runs, key=lambda kept: (_share(self._runs[kept]), len(kept)))
 
     def _growing_sets(
@@ -289,7 +290,7 @@ class _Case:
 
     def _pruned(self, kept: frozenset[str], certain: frozenset[str]) -> frozenset[str]:
         """Take away halves, quarters and at last single nodes, as long as the outputs stay right."""
-        order = [node.name for node in self.model.graph.node if node.name in kept - certain]
+        order = [name for name in self.operators if name in kept - certain]
         size, trials = max(1, len(order) // 2), 0
         while True:
             start, longest = 0, len(order)

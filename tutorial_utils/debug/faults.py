@@ -14,6 +14,7 @@ import onnx
 
 from tutorial_utils.debug import rounding, tensor_errors
 from tutorial_utils.debug.rounding import stored
+from tutorial_utils.model import onnx_file
 from tutorial_utils.model.number_formats import FP16
 
 Precision = Literal["fp16", "bf16", "int8"]
@@ -190,6 +191,9 @@ class Search:
         """Return the nodes that write or read one of these tensors: all of them must work in FP32 for it to be FP32."""
         nodes = [self._writers[name] for name in names if name in self._writers]
         nodes += [node for name in names for node in self._readers.get(name, ())]
+        bodies = [body for node in nodes for body in onnx_file.subgraphs(node)]
+        inner = [node for body in bodies for graph in onnx_file.graphs(body) for node in graph.node]
+        nodes += [node for node in inner if not set(names).isdisjoint(node.input)]
         return tuple(dict.fromkeys(node.name for node in nodes if node.op_type != "Constant"))
 
     def before(self, nodes: set[str]) -> set[str]:
@@ -204,12 +208,12 @@ class Search:
         )
         return [self._home(name) for name in names[:count]]
 
-    def largest(self, nodes: Collection[str]) -> tuple[Fault, ...]:
+    def largest(self, nodes: Collection[str]) -> list[Fault]:
         """Return the largest error of one of these nodes as a fault."""
         for name in sorted(self.errors, key=lambda one: -self.errors[one]):
             if self._home(name) in nodes:
-                return (self._computed_badly(name, self._writers[name]),)
-        return ()
+                return [self._computed_badly(name, self._writers[name])]
+        return []
 
     def _home(self, name: str) -> str:
         """Return the name of the node that writes a tensor; in the INT8 file, where batch norms are folded."""

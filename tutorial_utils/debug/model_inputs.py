@@ -22,6 +22,28 @@ _SIZES = (
 )
 
 
+def specs(model: onnx.ModelProto) -> dict[str, TensorSpec]:
+    """Return the inputs of a model by name, as far as they are no weights with a value of their own.
+
+    Raises:
+        InputError: An input is no tensor of numbers.
+    """
+    weights = {weight.name for weight in model.graph.initializer}
+    found = {}
+    for value in model.graph.input:
+        tensor = value.type.tensor_type
+        if value.name in weights:
+            continue
+        if tensor.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+            raise InputError(
+                f"The input {value.name} is no tensor of numbers: it can't be drawn, nor read from an .npz file.",
+                "Cut the model behind it: `polygraphy surgeon extract`.",
+            )
+        shape = tuple(max(dim.dim_value, 0) or -1 for dim in tensor.shape.dim) if tensor.HasField("shape") else None
+        found[value.name] = TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape)
+    return found
+
+
 def read(path: Path, model: onnx.ModelProto, specs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
     """Read one array for each input of a model from an .npz file. Nothing in it is unpickled.
 
@@ -100,16 +122,15 @@ def draw(model: onnx.ModelProto, specs: Mapping[str, TensorSpec], seed: int) -> 
         rng = np.random.default_rng(seed)
         feeds = {}
         for position, (name, spec) in enumerate(specs.items()):
-            other = picture if len(spec.shape) == 4 else sequence
+            other = picture if len(spec.shape or ()) == 4 else sequence
             other = of_others if of_others and position else other
-            dims = named.get(name) or [""] * len(spec.shape)
             shape = tuple(
                 size if size > 0 else _open_size(axis, dim, other)
-                for axis, (size, dim) in enumerate(zip(spec.shape, dims, strict=True))
+                for axis, (size, dim) in enumerate(zip(spec.shape or (), named[name], strict=True))
             )
             feeds[name] = _values(rng, name, spec.dtype, shape, rows.get(name), sequence)
         yield feeds
-        if not any(-1 in spec.shape for spec in specs.values()):
+        if not any(-1 in (spec.shape or ()) for spec in specs.values()):
             return
 
 

@@ -5,7 +5,7 @@ ONNX Runtime has hardly any FP16 operators on a CPU, and leaves out the casts be
 which shows the error that each makes by itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import ml_dtypes
@@ -34,8 +34,8 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
     Tensor cores add up in FP32 and store the result in FP16. So does the returned model: its operators compute in FP32,
     and each result that the model declares as FP16 or BF16 is cast there and back; with ``stored_as``, every FP32
     weight and tensor is taken for one of that format, but for parameters such as the scales of Resize. An engine that
-    fuses nodes stores, and rounds, fewer tensors. FP16 outputs become FP32. The bodies of If, Loop and Scan stay as
-    they are: what they compute inside is not rounded at every step.
+    fuses nodes stores, and rounds, fewer tensors. Outputs become FP32. What the bodies of If, Loop and Scan compute is
+    rounded when it leaves them, not at every step.
 
     Raises:
         PrecisionError: The format is unknown.
@@ -56,35 +56,30 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
         narrow = {name: _STORED[stored_as] for name, kind in types.items() if kind == _FLOAT and name not in exempt}
     else:
         narrow = {name: kind for name, kind in types.items() if kind in _NARROW}
-    own = {name for name, kind in types.items() if kind in _NARROW}  # of the file, as the bodies of If and Loop know it
-    bodies = [node for node in graph.node if list(onnx_file.subgraphs(node))]
-    read_inside = {name for node in bodies for name in (*node.input, *captured(node))} & own
-    _round_weights(graph, narrow, read_inside)
+    formats = {number: name for name, number in _STORED.items()}
+    for weight in graph.initializer:
+        if weight.name in narrow:
+            values = stored(onnx_file.array_of(weight).astype(np.float32), formats[narrow[weight.name]])
+            weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     nodes = []
     renamed = {}
     for value in graph.input:
-        if value.name in own:
+        if types.get(value.name) in _NARROW:
             renamed[value.name] = f"{value.name}/fp32"
             nodes.append(helper.make_node("Cast", [value.name], [renamed[value.name]], to=_FLOAT))
-    stored = {name: f"{name}/rounded" for name in own if name not in renamed}
     for node in graph.node:
-        has_body = any(node is one for one in bodies)
-        _read(node, stored if has_body else renamed)
+        _read(node, renamed)
         _widen(node)
         nodes.append(node)
         for index, name in enumerate(node.output):
             if name in narrow:
-                keeps_type = has_body and name in own
-                node.output[index] = f"{name}/rounded" if keeps_type else f"{name}/exact"
-                if not keeps_type:
-                    nodes.append(helper.make_node("Cast", [f"{name}/exact"], [f"{name}/rounded"], to=narrow[name]))
+                node.output[index] = f"{name}/exact"
+                nodes.append(helper.make_node("Cast", [f"{name}/exact"], [f"{name}/rounded"], to=narrow[name]))
                 nodes.append(helper.make_node("Cast", [f"{name}/rounded"], [name], to=_FLOAT))
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]  # the next line clears originals
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
-    for value in graph.output:
-        if value.name in own:
-            value.type.tensor_type.elem_type = _FLOAT
+    _widen_values(graph.output)
     return rounded
 
 
@@ -142,24 +137,6 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
     return types
 
 
-def _round_weights(graph: onnx.GraphProto, narrow: dict[str, int], read_inside: set[str]) -> None:
-    """Make weights FP32 with the values of their format; those that a body reads are kept as they are beside it."""
-    kept = []
-    formats = {number: name for name, number in _STORED.items()}
-    for weight in graph.initializer:
-        if weight.name not in narrow:
-            continue
-        values = onnx_file.array_of(weight).astype(np.float32)
-        if weight.name in read_inside:
-            kept.append(TensorProto())
-            kept[-1].CopyFrom(weight)
-            kept[-1].name = f"{weight.name}/rounded"
-        if weight.data_type == _FLOAT:
-            values = stored(values, formats[narrow[weight.name]])
-        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    graph.initializer.extend(kept)
-
-
 def _read(node: onnx.NodeProto, names: dict[str, str]) -> None:
     """Let a node, and its bodies, read tensors by other names."""
     outside = captured(node)
@@ -173,10 +150,27 @@ def _read(node: onnx.NodeProto, names: dict[str, str]) -> None:
 
 
 def _widen(node: onnx.NodeProto) -> None:
-    """Let casts and constants give FP32; the rounding follows, as after every other node."""
+    """Let casts, constants and bodies give FP32; the rounding follows, as after every other node."""
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _NARROW:
             attribute.i = _FLOAT
-        elif attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type in _NARROW:
-            values = onnx_file.array_of(attribute.t).astype(np.float32)
-            attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
+        elif attribute.type == onnx.AttributeProto.TENSOR:
+            _widen_tensor(attribute.t)
+    for body in onnx_file.subgraphs(node):
+        for tensor in body.initializer:
+            _widen_tensor(tensor)
+        for one in body.node:
+            _widen(one)
+        _widen_values((*body.input, *body.output))
+        del body.value_info[:]
+
+
+def _widen_tensor(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type in _NARROW:
+        tensor.CopyFrom(numpy_helper.from_array(onnx_file.array_of(tensor).astype(np.float32), tensor.name))
+
+
+def _widen_values(values: Iterable[onnx.ValueInfoProto]) -> None:
+    for value in values:
+        if value.type.tensor_type.elem_type in _NARROW:
+            value.type.tensor_type.elem_type = _FLOAT
