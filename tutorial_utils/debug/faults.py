@@ -15,7 +15,7 @@ import onnx
 from tutorial_utils.debug import rounding, tensor_errors
 from tutorial_utils.debug.rounding import stored
 from tutorial_utils.model import onnx_file
-from tutorial_utils.model.number_formats import FP16
+from tutorial_utils.model.number_formats import BY_NAME, FP16
 
 Precision = Literal["fp16", "bf16", "int8"]
 KINDS = {
@@ -203,10 +203,8 @@ class Search:
 
     def worst(self, count: int) -> list[str]:
         """Return the nodes with the largest errors of their own."""
-        names = sorted(
-            (name for name in self.errors if np.isfinite(self.errors[name])), key=lambda one: -self.errors[one]
-        )
-        return [self._home(name) for name in names[:count]]
+        names = [name for name in self.errors if np.isfinite(self.errors[name])]
+        return [self._home(name) for name in sorted(names, key=lambda one: -self.errors[one])[:count]]
 
     def largest(self, nodes: Collection[str]) -> list[Fault]:
         """Return the largest error of one of these nodes as a fault."""
@@ -225,12 +223,11 @@ class Search:
         values, stores = self._values[name], self._precision.upper()
         op = node.op_type if node else "input"
         if np.isfinite(stored(values, self._precision)).all():
-            kind, what = (
-                "underflow",
-                f"has a largest value of {_peak(values):.2g}, of which {stores} keeps too few digits",
-            )
+            kind = "underflow"
+            what = f"has a largest value of {_peak(values):.2g}, of which {stores} keeps too few digits"
         else:
-            kind, what = "overflow", f"reaches {_peak(values):,.6g}, and {stores} ends at {FP16.largest:,.0f}"
+            largest = BY_NAME[self._precision].largest
+            kind, what = "overflow", f"reaches {_peak(values):,.6g}, and {stores} ends at {largest:,.6g}"
             if node is not None and self._is_square(node) and self._leads_to_a_root(name):
                 kind = "layernorm"
             elif op == "Exp" or (op == "ReduceSum" and self._op_before(node) == "Exp"):
@@ -291,10 +288,8 @@ class Search:
         for name in node.input[:2]:
             values = self._values.get(name, self._weights.get(name))
             if values is not None and values.size and values.dtype == np.float32:
-                usual = float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) or 1.0
-                parts.append(
-                    f"{name} reaches {_peak(values):,.4g}, {_peak(values) / usual:,.0f} times its root mean square"
-                )
+                times = _peak(values) / (float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) or 1.0)
+                parts.append(f"{name} reaches {_peak(values):,.4g}, {times:,.0f} times its root mean square")
         return f"{'; '.join(parts)}: steps of an 8-bit range of that size lose the small values."
 
     def _is_square(self, node: onnx.NodeProto) -> bool:
