@@ -19,6 +19,7 @@ from tutorial_utils.model import onnx_file
 _FLOAT = TensorProto.FLOAT
 _STORED = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _NARROW = set(_STORED.values())
+_SMALL = 1024  # bytes of weights that shape inference may read: shapes and axes
 _DTYPES = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 # Inputs that are parameters and not data: from which position on. ONNX wants most of them in FP32, and rounding the
 # scale of a Resize changes the shape of its output.
@@ -123,7 +124,18 @@ def stored(values: np.ndarray, precision: str) -> np.ndarray:
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the element type of each tensor and weight, as far as ONNX can tell; behind foreign operators, a guess."""
-    inferred = onnx.shape_inference.infer_shapes(onnx_file.without_large_weights(model)).graph
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    bare.graph.input.extend(model.graph.input)
+    bare.graph.node.extend(model.graph.node)
+    bare.graph.output.extend(model.graph.output)
+    bare.graph.value_info.extend(model.graph.value_info)
+    declared = {value.name for value in model.graph.input}
+    for weight in model.graph.initializer:  # of a large one type and shape alone: Protobuf ends at 2 GB
+        if len(weight.raw_data) <= _SMALL:
+            bare.graph.initializer.append(weight)
+        elif weight.name not in declared:
+            bare.graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    inferred = onnx.shape_inference.infer_shapes(bare).graph
     types = {weight.name: weight.data_type for weight in model.graph.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         if value.type.tensor_type.elem_type:
