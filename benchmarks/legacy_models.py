@@ -20,7 +20,8 @@ from tutorial_utils import engine
 from tutorial_utils.base import child_process, flavour, onnx_session
 from tutorial_utils.base.errors import CourseError
 from tutorial_utils.base.paths import ROOT
-from tutorial_utils.model import export, export_samples, paddle2onnx_errors
+from tutorial_utils.model import export
+from tutorial_utils.model.exporting import export_samples, paddle2onnx_errors
 
 PAGE = Path(__file__).with_suffix(".md")
 FOLDER = ROOT / "build" / "legacy_models"
@@ -152,7 +153,8 @@ def ordinary_road(prefix: Path) -> str:
     files = prefix.with_suffix(".pdmodel"), prefix.with_suffix(".pdiparams")
     with tempfile.TemporaryDirectory() as folder:
         target, samples = Path(folder) / "model.onnx", Path(folder) / "samples.npz"
-        command = [sys.executable, "-m", "tutorial_utils.model.paddle2onnx_worker", *files, target, "17", samples]
+        worker = "tutorial_utils.model.exporting.paddle2onnx_worker"
+        command = [sys.executable, "-m", worker, *files, target, "17", samples]
         done = subprocess.run(command, capture_output=True, text=True, env=child_process.environment())
         if done.returncode == export.WORKER_COURSE_ERROR:
             return shortened(json.loads(done.stderr.splitlines()[-1])[1])

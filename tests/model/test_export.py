@@ -71,7 +71,7 @@ def test_paddle2onnx_is_kept_from_installing_packages(monkeypatch, paddle_model,
     """Its default optimizer runs pip: the worker's one call of paddle2onnx must switch it off."""
     paddle2onnx = pytest.importorskip("paddle2onnx")
     paddle = pytest.importorskip("paddle")
-    from tutorial_utils.model import paddle2onnx_worker
+    from tutorial_utils.model.exporting import paddle2onnx_worker
 
     calls = []
     monkeypatch.setattr(

@@ -9,7 +9,8 @@ from small_models import images, options
 from tutorial_utils import engine
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import CalibrationError, PrecisionError
-from tutorial_utils.model import calibration_inputs, onnx_file, quantization
+from tutorial_utils.model import onnx_file, quantization
+from tutorial_utils.model.converting import calibration_inputs
 
 
 @pytest.fixture

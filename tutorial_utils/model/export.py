@@ -10,9 +10,11 @@ import numpy as np
 
 from tutorial_utils.base import child_process, errors
 from tutorial_utils.base.errors import ExportError
-from tutorial_utils.model import export_samples, legacy_export, onnx_file, paddle2onnx_errors, paddle_program
+from tutorial_utils.model import onnx_file, paddle_program
+from tutorial_utils.model.exporting import export_samples, legacy_export, paddle2onnx_errors
 
 OPSET = 17
+_WORKER = "tutorial_utils.model.exporting.paddle2onnx_worker"
 WORKER_COURSE_ERROR = 3  # exit status of paddle2onnx_worker: the last line of stderr is an error of the course, as JSON
 # glibc is to keep freed memory for the next copy of the weights, instead of asking the kernel for pages each time: a
 # sixth of the time for ResNet-50, at the same peak. Other C libraries ignore the variables.
@@ -70,7 +72,7 @@ def _run_worker(model: Path, params: Path, onnx_path: Path, opset: int, samples:
     """Let `paddle2onnx_worker` write the model and the samples, and raise what kept it from that."""
     arguments = [model, params, onnx_path, opset, *([samples] if samples else [])]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tutorial_utils.model.paddle2onnx_worker", *map(str, arguments)],
+        [sys.executable, "-W", "ignore", "-m", _WORKER, *map(str, arguments)],
         capture_output=True,
         text=True,
         errors="replace",

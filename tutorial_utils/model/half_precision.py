@@ -12,7 +12,7 @@ from onnx import TensorProto, inliner
 
 from tutorial_utils.base.errors import CourseError, PrecisionError
 from tutorial_utils.model import onnx_file
-from tutorial_utils.model.mixed_types import Narrowing
+from tutorial_utils.model.converting.mixed_types import Narrowing
 
 _BF16_OPSET = 22  # the first in which ONNX allows BF16 for convolutions
 

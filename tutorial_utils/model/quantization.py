@@ -15,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import CalibrationError, CourseError, PrecisionError
-from tutorial_utils.model import calibration_inputs, onnx_file, qdq
-from tutorial_utils.model.calibration_inputs import Arrays, Feed
+from tutorial_utils.model import onnx_file
+from tutorial_utils.model.converting import calibration_inputs, qdq
+from tutorial_utils.model.converting.calibration_inputs import Arrays, Feed
 from tutorial_utils.model.number_formats import FP8, INT8
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]

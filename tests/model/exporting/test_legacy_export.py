@@ -15,7 +15,8 @@ from tutorial_utils import engine
 from tutorial_utils.base import child_process, onnx_session, paths
 from tutorial_utils.base.errors import BackendUnavailableError, ExportError, ModelFileError, UnsupportedOperatorError
 from tutorial_utils.engine import BuildOptions, Profile
-from tutorial_utils.model import export, legacy_export
+from tutorial_utils.model import export
+from tutorial_utils.model.exporting import legacy_export
 
 NO_INDEX = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}
 

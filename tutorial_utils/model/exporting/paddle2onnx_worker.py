@@ -1,6 +1,6 @@
 """Export a Paddle model in a process of its own: paddle2onnx aborts its process on an unsupported operator.
 
-Usage: ``python -m tutorial_utils.model.paddle2onnx_worker MODEL.json PARAMS.pdiparams OUT.onnx OPSET [SAMPLES.npz]``
+Usage: ``python -m tutorial_utils.model.exporting.paddle2onnx_worker MODEL PARAMS OUT.onnx OPSET [SAMPLES.npz]``
 
 With SAMPLES, Paddle's own outputs are written there for `export` to compare: for the inputs that the file holds
 already, or for random ones.
@@ -20,15 +20,8 @@ import numpy as np
 import onnx
 
 from tutorial_utils.base.errors import CourseError
-from tutorial_utils.model import (
-    export,
-    export_samples,
-    legacy_export,
-    onnx_file,
-    paddle2onnx_errors,
-    paddle2onnx_input,
-    paddle_program,
-)
+from tutorial_utils.model import export, onnx_file, paddle_program
+from tutorial_utils.model.exporting import export_samples, legacy_export, paddle2onnx_errors, paddle2onnx_input
 from tutorial_utils.model.quiet_paddle import paddle
 
 

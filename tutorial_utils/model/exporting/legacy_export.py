@@ -24,7 +24,8 @@ from onnx import helper, numpy_helper
 
 from tutorial_utils.base import child_process, paths, progress, requirements
 from tutorial_utils.base.errors import BackendUnavailableError, ExportError, ModelFileError, UnsupportedOperatorError
-from tutorial_utils.model import legacy_quantized, paddle_program
+from tutorial_utils.model import paddle_program
+from tutorial_utils.model.exporting import legacy_quantized
 
 PADDLE2ONNX = "paddle2onnx==1.3.1"
 CONVERTED = "converted.onnx"  # what `export` hands to `paddle2onnx_worker`, which simplifies it

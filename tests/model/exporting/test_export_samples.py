@@ -6,7 +6,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from tutorial_utils.base.errors import ExportError, InputError
-from tutorial_utils.model import export_samples, paddle_program
+from tutorial_utils.model import paddle_program
+from tutorial_utils.model.exporting import export_samples
 
 TABLE_ROWS = 50
 

@@ -2,7 +2,7 @@
 
 paddle2onnx leaves attributes in double precision unread, or stops at them; it clips every hardtanh at -1 and 1, takes
 the exact GELU for its approximation, and gives a LayerNorm over several axes flat weights, which ONNX forbids. With
-newer versions, `tests/model/test_paddle2onnx_input.py` fails where one of that has become needless.
+newer versions, `tests/model/exporting/test_paddle2onnx_input.py` fails where one of that has become needless.
 """
 
 import itertools
