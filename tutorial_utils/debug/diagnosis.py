@@ -31,6 +31,9 @@ _LARGEST_SET = 64  # nodes, tried where no single one is to blame
 # Normalizations kept in FP32 for what ONNX Runtime doesn't show: by default ONNX lets them add up in FP32, as it
 # and TensorRT do. Where there are more of them, the whole stream is large, and they are only told.
 _UNSEEN = 3
+# An INT8 node that errs by more than this times what is allowed loses most of its input. It is a fault, though outputs
+# are within their wide tolerance, if their error is at least halved without it.
+_GROSS = 8
 _TRIALS = 60  # conversions at most, to make the set small
 _ADDED_UP = 2  # how often the tolerance may be passed, where no node stands out: rounding adds up to more than usual
 _DIFFERENT_CHOICES = 0.02  # share of the elements of an integer output that may differ
@@ -101,7 +104,7 @@ def diagnose(
         case.run_exactly(inputs, seed)
         before = case.errors(())
         found, kept = faults.Found((), ()), frozenset()
-        if precision == "fp16" or _share(before) > 1:
+        if precision != "bf16" or _share(before) > 1:
             found, kept = case.mend(before)
         after = case.errors(kept)
         verdict = "not mended" if _share(after) > case.goal else "mended" if kept else "healthy"
@@ -259,6 +262,11 @@ class _Case:
             unseen = ()
         certain = frozenset(fault.node for fault in unseen)
         if _share(before) <= 1:
+            gross = tuple(fault for fault in found.faults if fault.measured and fault.error > _GROSS * fault.allowed)
+            lossy = frozenset(name for fault in gross for name in fault.nodes)
+            few = self._precision == "int8" and 1 <= len(gross) <= _UNSEEN
+            if few and _share(self.errors(lossy)) < _share(before) / 2:
+                return faults.Found(gross, found.benign), lossy
             return faults.Found(unseen, found.benign), certain
         to_blame = frozenset(name for fault in found.faults for name in fault.nodes)
         if 1 < _share(self.errors(to_blame)) <= _ADDED_UP:
