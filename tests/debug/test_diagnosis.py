@@ -309,3 +309,4 @@ def test_any_form_of_a_model(form, tmp_path):
     assert 1 <= len(found.kept) <= 3, "the product, and the quotient or both branches of the If"
     in_bf16 = diagnosis.diagnose(path, "bf16", None, 0, tmp_path / "other.onnx")
     assert (in_bf16.verdict, in_bf16.faults) == ("healthy", ())
+    assert "No CPU computes in BF16" in in_bf16.notes[0]

@@ -37,6 +37,10 @@ _GROSS = 8
 _TRIALS = 60  # conversions at most, to make the set small
 _ADDED_UP = 2  # how often the tolerance may be passed, where no node stands out: rounding adds up to more than usual
 _DIFFERENT_CHOICES = 0.02  # share of the elements of an integer output that may differ
+_BF16 = (
+    "No CPU computes in BF16. What is stored was rounded to BF16, weights and every tensor; sums are those of FP32, as "
+    "in tensor cores."
+)
 Errors = dict[str, tuple[float, float]]  # of each output the error, and what is allowed
 
 
@@ -156,7 +160,7 @@ class _Case:
         onnx_file.require_fp32(self.model, onnx_path.name)
         nodes = [node for graph in onnx_file.graphs(self.model.graph) for node in graph.node]
         self.operators = {node.name: node.op_type for node in nodes}  # in the order of computation
-        self.notes: list[str] = []
+        self.notes = [_BF16] if precision == "bf16" else []
         self.goal = 1.0  # for the worst error of an output, over what is allowed
         self._source = onnx_path
         writers = {name: node.op_type for node in self.model.graph.node for name in node.output}

@@ -14,10 +14,6 @@ from tutorial_utils.debug.faults import KINDS, Fault
 from tutorial_utils.inspection import page
 
 _LISTED = 8  # benign places that the text names
-_STORED = (
-    "No CPU computes in BF16. What is stored was rounded to BF16, weights and every tensor; sums are those of FP32, as "
-    "in tensor cores."
-)
 
 
 def verdict(one: Diagnosis) -> str:
@@ -43,15 +39,14 @@ def _rows(one: Diagnosis) -> list[tuple[str, str]]:
     if one.benign:
         names = ", ".join(f"{fault.tensor} ({fault.op})" for fault in one.benign[:_LISTED])
         more = f" and {len(one.benign) - _LISTED} more" if len(one.benign) > _LISTED else ""
-        rows.append(
-            ("does no harm", f"beyond the format, but what follows comes out right, as behind a mask: {names}{more}")
-        )
+        rows.append(("does no harm", f"does not fit the format, and what follows comes out right: {names}{more}"))
     if one.kept:
-        rows.append(("keep in FP32", ", ".join(f"{name} ({op})" for name, op in one.kept.items())))
+        what = "smallest error with" if one.verdict == "not mended" else "keep in FP32"
+        rows.append((what, ", ".join(f"{name} ({op})" for name, op in one.kept.items())))
     for out in one.outputs:
         after = f", {_number(out.mended)} when mended" if out.mended is not None else ""
         rows.append((f"output {out.name}", f"error {_number(out.error)}{after}; allowed {_number(out.allowed)}"))
-    rows += [("note", note) for note in (*one.notes, *([_STORED] if one.precision == "bf16" else []))]
+    rows += [("note", note) for note in one.notes]
     return [*rows, ("written", one.written or "nothing"), ("time", f"{one.seconds:.1f} s")]
 
 
