@@ -73,7 +73,7 @@ class Diagnosis:
     inputs: str  # where they come from, and their shapes
     verdict: str  # "healthy", "mended" or "not mended"
     outputs: tuple[Output, ...]
-    first: str | None  # the first tensor of the low-precision file that errs more than it may
+    first: str | None  # the first tensor that errs more than it may and that the outputs suffer from
     faults: tuple[Fault, ...]  # that the outputs suffer from, in the order of computation; then what isn't measured
     benign: tuple[Fault, ...]  # what looks like a fault, and nodes after it take away
     kept: dict[str, str]  # nodes to keep in FP32, with their operators
@@ -122,7 +122,7 @@ def diagnose(
         outputs=tuple(
             Output(name, error, allowed, after[name][0] if kept else None) for name, (error, allowed) in before.items()
         ),
-        first=next((point.tensor for point in curve if not point.error <= point.allowed), None),
+        first=found.faults[0].tensor if found.faults else None,
         faults=found.faults, benign=found.benign, kept={name: operators[name] for name in operators if name in kept},
         nodes=len(operators), written=written and str(written), notes=tuple(case.notes), curve=curve,
         seconds=round(time.monotonic() - began, 1),

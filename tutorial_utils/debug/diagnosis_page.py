@@ -34,7 +34,6 @@ def verdict(one: Diagnosis) -> str:
 
 def _rows(one: Diagnosis) -> list[tuple[str, str]]:
     rows = [("verdict", verdict(one)), ("inputs", one.inputs)]
-    rows += [("first wrong tensor", one.first)] if one.first and one.verdict != "healthy" else []
     rows += [(f"fault {number}", _sentence(fault)) for number, fault in enumerate(one.faults, 1)]
     if one.benign:
         names = ", ".join(f"{fault.tensor} ({fault.op})" for fault in one.benign[:_LISTED])
