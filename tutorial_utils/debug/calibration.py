@@ -1,6 +1,7 @@
 """Which calibration serves a model: quantize it in many ways, and judge each by its answers and its logits."""
 
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,8 @@ class CalibrationTrial:
         self, images: np.ndarray, method: quantization.CalibrationMethod = "minmax", per_channel: bool = True
     ) -> Calibrated:
         """Quantize with these calibration images and measure. Arguments and errors are those of `to_int8`."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of answers that INT8 changes: by how much is what is measured here
             path = quantization.to_int8(
                 self._fp32_path, Path(folder) / "int8.onnx", images, method=method, per_channel=per_channel
             )
