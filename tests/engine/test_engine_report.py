@@ -55,6 +55,16 @@ def test_log_without_layers(messages):
     assert layers_from_log(messages) == ()
 
 
+def test_tensors_in_another_form_make_the_log_unreadable():
+    """As TensorRT 10.6 writes them: without them, every layer would read and write nothing."""
+    text = """Layers:
+Name: gemm, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [-1,64], Format/Datatype: Half }], Outputs: [ { Name: y, \
+Dimensions: [3,-1,64], Format/Datatype: Half }], TacticName: sm80_xmma_gemm_f16f16, StreamId: 0, Metadata: \
+[ONNX Layer: MatMul.0]\x1f[ONNX Layer: Add.4]
+"""
+    assert layers_from_log([text]) == ()
+
+
 def test_one_layer_in_another_form_makes_the_log_unreadable():
     assert layers_from_log([LOG.replace("LayerType: wait, Inputs: []", "LayerType: wait")]) == ()
 

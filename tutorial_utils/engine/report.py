@@ -134,7 +134,8 @@ def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
     dump = next((text for text in reversed(messages) if text.startswith("Layers:\n")), "")
     lines = [line for line in re.split(r"\n(?=Name: |\n|$)", dump) if ", LayerType: " in line]
     rows = [row for line in lines if (row := _LOG_LAYER.match(line))]
-    if len(rows) < len(lines):
+    listed = sum((row["inputs"] + row["outputs"]).count("{ Name: ") for row in rows)
+    if len(rows) < len(lines) or listed > sum(len(_LOG_TENSOR.findall(row["inputs"] + row["outputs"])) for row in rows):
         return ()
     return tuple(
         EngineLayer(
