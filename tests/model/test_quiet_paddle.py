@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("module", ["model.classifier", "runners.paddle", "model.paddle2onnx_worker"])
+@pytest.mark.parametrize("module", ["model.classifier", "runners.paddle", "model.exporting.paddle2onnx_worker"])
 def test_importing_paddle_says_nothing(module):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     environment.pop("GLOG_minloglevel", None)
