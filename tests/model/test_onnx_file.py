@@ -21,7 +21,7 @@ def external(tmp_path):
 
 @pytest.fixture
 def limit_of_a_file(monkeypatch):
-    monkeypatch.setattr(onnx_file, "_LARGEST_FILE", 2000)
+    monkeypatch.setattr(onnx_file, "LARGEST", 2000)
 
 
 def run(path):

@@ -470,7 +470,7 @@ def test_nodes_without_names_of_their_own(tmp_path):
 
 
 def test_a_model_that_protobuf_cannot_hold(fp32_model, target, monkeypatch):
-    monkeypatch.setattr(quantization, "_LARGEST", 1000)
+    monkeypatch.setattr(onnx_file, "LARGEST", 1000)
     with pytest.raises(PrecisionError, match="GB of weights, and calibration takes 2 GB"):
         quantization.to_int8(fp32_model, target, images(2))
 

@@ -8,6 +8,7 @@ import onnx
 
 from tutorial_utils.base.errors import ProfileError
 from tutorial_utils.engine.options import Profile
+from tutorial_utils.model import onnx_file
 
 
 def content(onnx_path: Path, profiles: Sequence[Profile]) -> bytes | None:
@@ -24,8 +25,7 @@ def content(onnx_path: Path, profiles: Sequence[Profile]) -> bytes | None:
         model = onnx.load(onnx_path, load_external_data=False)
     except Exception:  # protobuf and onnx raise several kinds; what is wrong, TensorRT's parser says
         return None
-    weights = {weight.name for weight in model.graph.initializer}  # old files list them among the inputs
-    inputs = [value for value in model.graph.input if value.name not in weights]
+    inputs = onnx_file.inputs(model.graph)
     changed = False
     for value in inputs:
         tensor = value.type.tensor_type

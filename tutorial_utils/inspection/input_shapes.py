@@ -7,6 +7,7 @@ import onnx
 
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.base.shapes import fits
+from tutorial_utils.model import onnx_file
 
 Shape = tuple[int, ...]
 Declared = tuple[int | str, ...]  # the size of each dimension, or the name of one whose size is open
@@ -51,9 +52,8 @@ def complete(graph: onnx.GraphProto, given: Mapping[str, Shape], model: str) -> 
 
 
 def _declared(graph: onnx.GraphProto, given: Mapping[str, Shape], model: str) -> dict[str, Declared]:
-    weights = {weight.name for weight in graph.initializer}  # old files list them among the inputs
     inputs: dict[str, Declared] = {}
-    for name, kind in ((value.name, value.type) for value in graph.input if value.name not in weights):
+    for name, kind in ((value.name, value.type) for value in onnx_file.inputs(graph)):
         if kind.HasField("tensor_type") and not kind.tensor_type.HasField("shape"):
             if name not in given:
                 raise InputError(

@@ -7,8 +7,9 @@ import itertools
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
@@ -18,8 +19,10 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from tutorial_utils.base import onnx_session, paths
 from tutorial_utils.base.errors import ExportError, ModelFileError, PrecisionError
 
-# Protobuf's limit for a message is 2 GiB. A model above this is written with its weights in a file beside it.
-_LARGEST_FILE = 2**31 - 2**20
+if TYPE_CHECKING:
+    import onnxruntime
+
+LARGEST = 2**31 - 2**24  # bytes of weights in one file, or in what protobuf serializes: its limit is 2 GiB
 _SMALL = 1024  # bytes of weights that stay in the file itself even so
 
 
@@ -149,6 +152,37 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Return the inputs of a graph that hold data. Old files list weights among them."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
+def fix_weights(model: onnx.ModelProto) -> None:
+    """Let no weight be an input as well, whose value a caller may replace: a converter takes it for a constant."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for value in [value for value in model.graph.input if value.name in weights]:
+        model.graph.input.remove(value)
+    model.ir_version = max(model.ir_version, 4)  # before, initializers had to be inputs
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Return the size of a model's weights, as far as they aren't in another file."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+
+
+def float_tensors(model: onnx.ModelProto, names: Collection[str]) -> "list[onnxruntime.NodeArg]":
+    """Return those of the tensors that are FP32, with their shapes: asked of ONNX Runtime, where ONNX can't infer them.
+
+    They are behind operators of other domains.
+    """
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(names))
+    found = onnx_session.new_session(probe.SerializeToString(), optimize=False).get_outputs()
+    return [one for one in found if one.name in names and one.type == "tensor(float)"]
+
+
 def constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
     """Return the constants of a graph by name, whether they are initializers or Constant nodes that hold a tensor."""
     found = {tensor.name: tensor for tensor in graph.initializer}
@@ -169,7 +203,7 @@ def save(model: onnx.ModelProto, onnx_path: str | Path) -> Path:
     """
     path = Path(onnx_path)
     model.ir_version = min(model.ir_version, onnx.IR_VERSION)
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_FILE:
+    if weight_bytes(model) > LARGEST:
         return _save_with_data(model, path)
     content = model.SerializeToString()  # once, for the check and the file
     _check(content, path.name)

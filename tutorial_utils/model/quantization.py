@@ -25,7 +25,6 @@ CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 _INT8_OPSET = 13  # the first in which DequantizeLinear knows scales per channel
 _FP8_OPSET = 19  # the first in which QuantizeLinear knows FP8
 _IR_VERSION = 7  # of opset 13
-_LARGEST = 2**31 - 2**24  # bytes of weights in a model that protobuf serializes
 _LARGE_ERROR = 0.5  # relative, of the answers: rounding to 8 bits makes a few percent where it does well
 # Operators of quantized models, ONNX's and ONNX Runtime's, begin with one of these.
 _OF_QUANTIZED = (
@@ -162,8 +161,7 @@ def _require_exact(model: onnx.ModelProto, name: str) -> None:
     found = sorted(operator for operator in operators if operator.startswith(_OF_QUANTIZED))
     if found:
         raise PrecisionError(f"{name} is quantized already: it has {', '.join(found)}.", "Start from the FP32 model.")
-    size = sum(len(weight.raw_data) for weight in model.graph.initializer)
-    if size > _LARGEST:
+    if (size := onnx_file.weight_bytes(model)) > onnx_file.LARGEST:
         raise PrecisionError(
             f"{name} holds {size / 2**30:.1f} GB of weights, and calibration takes 2 GB.", "Convert it to FP16 or BF16."
         )
@@ -186,9 +184,7 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     A Q/DQ pair between a convolution and its batch norm would keep TensorRT from folding them. ONNX Runtime folds them,
     and makes constants initializers; a weight that is an input as well would be none to it.
     """
-    weights = {weight.name for weight in model.graph.initializer}
-    for value in [value for value in model.graph.input if value.name in weights]:
-        model.graph.input.remove(value)
+    onnx_file.fix_weights(model)
     model.ir_version = max(model.ir_version, _IR_VERSION)
     return _with_types(onnx_file.folded(_raised(model, _INT8_OPSET)))
 
@@ -212,13 +208,8 @@ def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
     model = onnx.shape_inference.infer_shapes(model)
     known = {one.name for one in (*model.graph.input, *model.graph.value_info, *model.graph.initializer)}
     unknown = {name for node in model.graph.node if node.op_type in qdq.OPERATORS for name in node.input[:2]} - known
-    if unknown:
-        probe = onnx.ModelProto()
-        probe.CopyFrom(model)
-        probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(unknown))
-        for found in onnx_session.new_session(probe.SerializeToString(), optimize=False).get_outputs():
-            if found.name in unknown and found.type == "tensor(float)":
-                model.graph.value_info.append(helper.make_tensor_value_info(found.name, TensorProto.FLOAT, found.shape))
+    for found in onnx_file.float_tensors(model, unknown) if unknown else ():
+        model.graph.value_info.append(helper.make_tensor_value_info(found.name, TensorProto.FLOAT, found.shape))
     return model
 
 

@@ -8,6 +8,7 @@ from onnx import helper
 
 from tutorial_utils.base import shapes
 from tutorial_utils.base.errors import CalibrationError
+from tutorial_utils.model import onnx_file
 
 Arrays = np.ndarray | Mapping[str, np.ndarray] | None
 Feed = dict[str, np.ndarray]  # what one run of the model takes, by input name
@@ -27,8 +28,7 @@ def feeds(model: onnx.ModelProto, images: Arrays, batch_size: int) -> list[Feed]
     Raises:
         CalibrationError: There are no samples, or they don't fit the model's inputs.
     """
-    weights = {weight.name for weight in model.graph.initializer}
-    inputs = {value.name: value for value in model.graph.input if value.name not in weights}
+    inputs = {value.name: value for value in onnx_file.inputs(model.graph)}
     arrays = _by_name(list(inputs), images)
     in_front = [_has_steps_in_front(value, arrays[name]) for name, value in inputs.items()]
     lengths = {array.shape[:1] for array in arrays.values()}

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import PrecisionError
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.number_formats import BF16, FP16
@@ -193,10 +192,7 @@ def _plain_constants(model: onnx.ModelProto) -> None:
                 if attribute.name in _BARE_NUMBERS:
                     values = np.array(helper.get_attribute_value(attribute), _BARE_NUMBERS[attribute.name])
                     attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(values)))
-    weights = {tensor.name for tensor in model.graph.initializer}
-    for value in [value for value in model.graph.input if value.name in weights]:
-        model.graph.input.remove(value)
-    model.ir_version = max(model.ir_version, 4)  # before, initializers had to be inputs as well
+    onnx_file.fix_weights(model)
 
 
 def _means_a_bound(node: NodeProto, beyond: np.ndarray) -> bool:
@@ -272,12 +268,6 @@ def _values(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 
 
 def _types_by_running(model: onnx.ModelProto, inferred: onnx.GraphProto) -> dict[str, int]:
-    """Ask ONNX Runtime for types that ONNX can't infer: those behind operators of other domains."""
-    known = {value.name for value in _values(inferred) if value.type.WhichOneof("value")}
-    unknown = [name for node in model.graph.node for name in node.output if name and name not in known]
-    if not unknown:
-        return {}
-    probe = onnx.ModelProto.FromString(model.SerializeToString())
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in unknown)
-    found = onnx_session.new_session(probe.SerializeToString(), optimize=False).get_outputs()
-    return {one.name: FLOAT for one in found if one.type == "tensor(float)"}
+    known = {"", *(value.name for value in _values(inferred) if value.type.WhichOneof("value"))}
+    unknown = {name for node in model.graph.node for name in node.output} - known
+    return {one.name: FLOAT for one in onnx_file.float_tensors(model, unknown)} if unknown else {}
