@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,9 +68,14 @@ def _sort(graph: onnx.GraphProto) -> None:
     writers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     before = {index: {writers[name] for name in _read(node) & writers.keys()} for index, node in enumerate(graph.node)}
     if any(max(earlier, default=-1) >= index for index, earlier in before.items()):
-        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
-        del graph.node[:]
-        graph.node.extend(nodes[index] for index in graphlib.TopologicalSorter(before).static_order())
+        replace_nodes(graph, [graph.node[index] for index in graphlib.TopologicalSorter(before).static_order()])
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Let a graph have these nodes, among them its own."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]  # the next line clears its own
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def _read(node: onnx.NodeProto) -> set[str]:

@@ -31,15 +31,9 @@ def feeds(model: onnx.ModelProto, images: Arrays, batch_size: int) -> list[Feed]
     inputs = {value.name: value for value in onnx_file.inputs(model.graph)}
     arrays = _by_name(list(inputs), images)
     in_front = [_has_steps_in_front(value, arrays[name]) for name, value in inputs.items()]
-    lengths = {array.shape[:1] for array in arrays.values()}
     if any(in_front):
-        if len(lengths) > 1 or not all(in_front):
-            raise CalibrationError(
-                "The calibration arrays don't have the same number of steps in front: "
-                f"{', '.join(f'{name} {array.shape}' for name, array in arrays.items())}.",
-                "Stack the steps of each input along a new first dimension, with np.stack.",
-            )
-        return [{name: np.asarray(array[i]) for name, array in arrays.items()} for i in range(lengths.pop()[0])]
+        return _one_by_one(arrays, all(in_front))
+    lengths = {array.shape[:1] for array in arrays.values()}
     batches = {_shape(value)[0] for value in inputs.values() if _shape(value)} - {0, -1}  # static ones
     count = lengths.pop()[0] if len(lengths) == 1 and lengths != {()} else None
     if count and len(batches) <= 1 and count % max(batches, default=1) == 0:
@@ -54,6 +48,18 @@ def feeds(model: onnx.ModelProto, images: Arrays, batch_size: int) -> list[Feed]
                 f"Pass a multiple of {size} images.",
             )
     return [dict(arrays)]
+
+
+def _one_by_one(arrays: Mapping[str, np.ndarray], all_in_front: bool) -> list[Feed]:
+    """Return the steps that lie along the first dimension of all arrays."""
+    lengths = {array.shape[:1] for array in arrays.values()}
+    if len(lengths) > 1 or not all_in_front:
+        raise CalibrationError(
+            "The calibration arrays don't have the same number of steps in front: "
+            f"{', '.join(f'{name} {array.shape}' for name, array in arrays.items())}.",
+            "Stack the steps of each input along a new first dimension, with np.stack.",
+        )
+    return [{name: np.asarray(array[i]) for name, array in arrays.items()} for i in range(lengths.pop()[0])]
 
 
 def _by_name(names: list[str], images: Arrays) -> Mapping[str, np.ndarray]:

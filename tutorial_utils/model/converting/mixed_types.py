@@ -112,18 +112,7 @@ class Narrowing:
         outputs, nodes = {value.name for value in graph.output}, []
         for node in graph.node:
             narrow_inputs, narrow_outputs = self._narrow(node, types)
-            for index, name in enumerate(node.input):
-                if types.get(name) == FLOAT:
-                    versions = tensors[name]
-                    wanted = self.half if narrow_inputs[index] else FLOAT
-                    if node.op_type in _ANY_TYPE:
-                        wanted = next(iter(versions))
-                    if wanted not in versions:
-                        source = next(iter(versions.values()))
-                        versions[wanted] = self._new_name(f"{source}_cast_to_{node.name}")
-                        cast = helper.make_node("Cast", [source], [versions[wanted]], versions[wanted], to=wanted)
-                        nodes.append(cast)
-                    node.input[index] = versions[wanted]
+            nodes += self._casts_before(node, narrow_inputs, types, tensors)
             for inner in onnx_file.subgraphs(node):
                 self._convert(inner, tensors, all_types)
             if node.op_type == "Cast" and narrow_outputs[0]:
@@ -140,9 +129,26 @@ class Narrowing:
         for value in graph.value_info:
             if tensors.get(value.name, {}).get(self.half) == value.name:
                 value.type.tensor_type.elem_type = self.half
-        nodes = [NodeProto.FromString(node.SerializeToString()) for node in nodes]  # the next line clears originals
-        del graph.node[:]
-        graph.node.extend(nodes)
+        onnx_file.replace_nodes(graph, nodes)
+
+    def _casts_before(
+        self, node: NodeProto, narrow: list[bool], types: Mapping[str, int], tensors: dict[str, dict[int, str]]
+    ) -> list[NodeProto]:
+        """Let a node read its inputs in the types that it takes, and return the casts that this needs."""
+        casts = []
+        for index, name in enumerate(node.input):
+            if types.get(name) != FLOAT:
+                continue
+            versions = tensors[name]
+            wanted = self.half if narrow[index] else FLOAT
+            if node.op_type in _ANY_TYPE:
+                wanted = next(iter(versions))
+            if wanted not in versions:
+                source = next(iter(versions.values()))
+                versions[wanted] = self._new_name(f"{source}_cast_to_{node.name}")
+                casts.append(helper.make_node("Cast", [source], [versions[wanted]], versions[wanted], to=wanted))
+            node.input[index] = versions[wanted]
+        return casts
 
     def _convert_constant(self, graph: onnx.GraphProto, name: str, constant: TensorProto) -> dict[int, str]:
         """Make a constant what its readers want, under its own name where they agree; return its names by type."""

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from tutorial_utils.model import onnx_file
+
 QUANTIZED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 _LEVELS = 127
 
@@ -41,12 +43,11 @@ def place_pairs(model: onnx.ModelProto) -> None:
                     stored[name] = _store(graph, source, constants[source], constants[scale], node)
                     new_nodes.append(stored[name])
                 node.input[i] = stored[name].output[0]
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [node for node in graph.node if node.op_type != "DequantizeLinear" or node.output[0] in read]
-    read = {name for node in kept for name in node.input} | {value.name for value in graph.output}
-    kept = [node for node in kept if node.op_type != "QuantizeLinear" or node.output[0] in read]
-    del graph.node[:]
-    graph.node.extend([*new_nodes, *kept])
+    nodes = [*new_nodes, *graph.node]
+    for operator in ("DequantizeLinear", "QuantizeLinear"):  # what nothing reads any more, from the end of a pair
+        read = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
+        nodes = [node for node in nodes if node.op_type != operator or node.output[0] in read]
+    onnx_file.replace_nodes(graph, nodes)
 
 
 def _store(
