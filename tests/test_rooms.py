@@ -95,6 +95,22 @@ def test_the_road_runs_one_way(position):
     assert offenders(ROAD[position], lambda name: name[0] in (*later, "inspection", "debug", "authoring")) == []
 
 
+INNER = ("converting", "exporting")
+
+
+@pytest.mark.parametrize("room", INNER)
+def test_an_inner_room_of_the_model_is_entered_from_the_model_alone(room):
+    """Everybody else calls `export`, `half_precision` and `quantization`."""
+    for outside in set(rooms()) - {"model"}:
+        assert offenders(outside, lambda name: name[:2] == ("model", room)) == []
+    assert any(name[:2] == ("model", room) for names in arrows("model").values() for name in names)
+
+
+@pytest.mark.parametrize("room", INNER)
+def test_the_inner_rooms_of_the_model_do_not_know_each_other(room):
+    assert offenders(f"model/{room}", lambda name: name[:2] in {("model", one) for one in INNER if one != room}) == []
+
+
 @pytest.mark.parametrize("room", ["model", "engine", "runners"])
 def test_the_road_up_to_the_runners_asks_no_machine(room):
     """What a GPU is called, the driver says: see `base`. Only a measurement is stamped with the whole machine."""
