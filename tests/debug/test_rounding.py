@@ -8,7 +8,7 @@ from small_models import images
 
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.debug import rounding, tensor_errors
-from tutorial_utils.model import half_precision
+from tutorial_utils.model import half_precision, onnx_file
 
 FLOAT, FLOAT16, BOOL, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BOOL, TensorProto.INT64
 RNG = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def test_bodies_of_a_half_precision_model_run(tmp_path):
 
 def test_what_bodies_read_is_known(tmp_path):
     model = onnx.load(branches(tmp_path / "m.onnx"))
-    assert [rounding.captured(one) for one in model.graph.node if one.op_type == "If"] == [{"a", "w"}]
+    assert [onnx_file.captured(one) for one in model.graph.node if one.op_type == "If"] == [{"a", "w"}]
     assert tensor_errors.depths(model)["i"] == 3, "the way to it leads through the body"
 
 

@@ -168,6 +168,14 @@ def test_layers_behind_are_the_nearest_with_weights(fp32_model, feeds):
     assert found["output_peak"].is_monotonic_decreasing
 
 
+def test_layers_behind_that_read_zeros(fp32_model, feeds):
+    zeros = {"x": np.zeros_like(feeds["x"])}
+    found = tensor_errors.layers_behind(
+        onnx.load(fp32_model), "sum", {**zeros, **tensor_errors.all_outputs(fp32_model, zeros)}
+    )
+    assert np.isnan(found.loc["conv0"]["gain"])
+
+
 def test_a_bounded_operator_hides_what_is_before_it(tmp_path):
     nodes = [
         helper.make_node("Mul", ["x", "w"], ["large"], "before the gate"),

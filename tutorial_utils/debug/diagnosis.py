@@ -24,7 +24,7 @@ from tutorial_utils.model import half_precision, onnx_file, quantization
 from tutorial_utils.model.number_formats import FP16
 from tutorial_utils.runners.base import TensorSpec
 
-_QUANTIZED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_QUANTIZED = quantization.OPERATORS
 _BOUNDED = ("HardSigmoid", "Sigmoid", "Softmax")
 _ROUNDS = 4  # in which the set of kept nodes grows by what is before it
 _LARGEST_SET = 64  # nodes, tried where no single one is to blame

@@ -101,7 +101,7 @@ class Search:
         self._writers = {name: node for node in model.graph.node for name in node.output if name}
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         for node in model.graph.node:
-            for name in {*node.input, *rounding.captured(node)}:
+            for name in {*node.input, *onnx_file.captured(node)}:
                 self._readers.setdefault(name, []).append(node)
         self._is_float = {name for name, array in values.items() if array.dtype == np.float32}
         local = self._local(low)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from tutorial_utils.base.errors import InputError
+from tutorial_utils.model import onnx_file
 from tutorial_utils.runners.base import TensorSpec
 
 # Operators that hand indices on as they are, on the way to the table that they index.
@@ -28,12 +29,9 @@ def specs(model: onnx.ModelProto) -> dict[str, TensorSpec]:
     Raises:
         InputError: An input is no tensor of numbers.
     """
-    weights = {weight.name for weight in model.graph.initializer}
     found = {}
-    for value in model.graph.input:
+    for value in onnx_file.inputs(model.graph):
         tensor = value.type.tensor_type
-        if value.name in weights:
-            continue
         if tensor.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
             raise InputError(
                 f"The input {value.name} is no tensor of numbers: it can't be drawn, nor read from an .npz file.",
@@ -93,10 +91,7 @@ def _check_values(name: str, values: np.ndarray, rows: int | None) -> None:
 
 def table_rows(model: onnx.ModelProto) -> dict[str, int]:
     """Return for each input that indexes a table of weights (an embedding) how many rows the table has."""
-    sizes = {weight.name: weight.dims[0] for weight in model.graph.initializer if weight.dims}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value" and node.attribute[0].t.dims:
-            sizes[node.output[0]] = node.attribute[0].t.dims[0]
+    sizes = {name: weight.dims[0] for name, weight in onnx_file.constants(model.graph).items() if weight.dims}
     origin = {value.name: value.name for value in model.graph.input}  # of a tensor that is an input, handed on
     rows: dict[str, int] = {}
     for node in model.graph.node:

@@ -103,17 +103,6 @@ def with_given_inputs(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.
     return cut
 
 
-def captured(node: onnx.NodeProto) -> set[str]:
-    """Return the tensors that the bodies of a node read from outside, without being inputs of the node."""
-    found = set()
-    for body in onnx_file.subgraphs(node):
-        inside = {value.name for value in (*body.input, *body.initializer)}
-        inside |= {name for one in body.node for name in one.output}
-        reads = {name for one in body.node for name in (*one.input, *captured(one)) if name}
-        found |= (reads | {value.name for value in body.output}) - inside
-    return found
-
-
 def stored(values: np.ndarray, precision: str) -> np.ndarray:
     """Return values as a precision stores them, as float32. INT8 files store FP32 between their layers."""
     if precision not in _DTYPES:
@@ -151,7 +140,7 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
 
 def _read(node: onnx.NodeProto, names: dict[str, str]) -> None:
     """Let a node, and its bodies, read tensors by other names."""
-    outside = captured(node)
+    outside = onnx_file.captured(node)
     node.input[:] = [names.get(name, name) for name in node.input]
     for body in onnx_file.subgraphs(node):
         for one in body.node:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from tutorial_utils.base.errors import InputError
-from tutorial_utils.debug.rounding import captured
+from tutorial_utils.model import onnx_file
 
 # What lesson 04 plants, tensor and factor. Reading on spoils its search: look there first.
 PLANTED = ("conv2d_491.tmp_0", 32.0)
@@ -64,15 +64,13 @@ def move_scale(model: onnx.ModelProto, tensor: str, factor: float) -> onnx.Model
 
 class _Facts(NamedTuple):
     own: set[str]  # weights that one node alone reads: others would change more
-    inside: set[
-        str
-    ]  # tensors that the bodies of If, Loop and Scan read, and weights: what they make of them, nobody says
+    inside: set[str]  # what the bodies of If, Loop and Scan read: what they make of it, nobody says
     widths: dict[str, int]  # second dimensions of tensors, their channels, and of weights
 
 
 def _facts(model: onnx.ModelProto) -> _Facts:
     graph = onnx.shape_inference.infer_shapes(model).graph
-    inside = {name for node in graph.node for name in captured(node)}
+    inside = {name for node in graph.node for name in onnx_file.captured(node)}
     uses = Counter(name for node in graph.node for name in node.input)
     own = {weight.name for weight in graph.initializer if uses[weight.name] == 1} - inside
     dims = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)}

@@ -5,7 +5,7 @@ FP16 and BF16 are computed on a CPU with each rounding written down: see `roundi
 
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,9 +14,10 @@ import onnx
 import pandas as pd
 
 from tutorial_utils.base.errors import InputError, PrecisionError
-from tutorial_utils.debug.rounding import captured, with_rounding
+from tutorial_utils.debug.rounding import with_rounding
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.number_formats import BY_NAME
+from tutorial_utils.model.onnx_file import captured
 
 Format = Literal["fp32", "tf32", "fp16", "bf16", "int8"]
 # An 8-bit step is a fraction of a tensor's largest value, some 4 times the usual one; its root mean square error is
@@ -125,8 +126,7 @@ def run(
     graph.output.extend(onnx.helper.make_empty_tensor_value_info(one) for one in wanted)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        is_large = sum(len(tensor.raw_data) for tensor in graph.initializer) > _LARGEST_FILE
-        onnx.save(model, path, save_as_external_data=is_large)
+        onnx.save(model, path, save_as_external_data=onnx_file.weight_bytes(model) > onnx_file.LARGEST)
         runner = OnnxRuntimeRunner(path, optimize=False)
     runner.check(feeds)
     try:
@@ -239,31 +239,31 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
     if tensor not in writers:
         raise InputError(f"The model computes no tensor {tensor}.", "Give a name from the model's nodes.")
     weights = constants(model)
-    inputs = {value.name for value in model.graph.input} - weights.keys()
-    rows, waiting, seen = {}, [tensor], set()
+    rows = {}
+    for name in _sources(tensor, writers, weights.keys()):
+        node = writers.get(name)
+        if node is None and name in values:
+            rows[name] = "input", "", np.nan, _peak(values[name]), _peak(values[name])
+        elif node is not None:
+            own = next(one for one in node.input if one in weights)
+            read = max((_peak(values[one]) for one in node.input if one in values), default=np.nan)
+            rows[node.name or name] = node.op_type, own, _peak(weights[own]), read, _peak(values[name])
+    columns = ["op", "weight", "weight_peak", "input_peak", "output_peak"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("layer")
+    table["gain"] = table["output_peak"] / table["input_peak"]  # NaN where both are 0
+    return table.sort_values("output_peak", ascending=False)
+
+
+def _sources(tensor: str, writers: Mapping[str, onnx.NodeProto], weights: Collection[str]) -> Iterator[str]:
+    """Yield the outputs of layers with weights, and inputs, that a tensor is computed from with nothing in between."""
+    waiting, seen = [tensor], set()
     while waiting:
         name = waiting.pop()
+        node = writers.get(name)
         if name in seen:
             continue
         seen.add(name)
-        if name not in writers:
-            if name in inputs and name in values:
-                peak = _peak(values[name])
-                rows[name] = {
-                    "op": "input", "weight": "", "weight_peak": np.nan, "input_peak": peak, "output_peak": peak,
-                    "gain": 1.0,
-                }  # fmt: skip
-            continue
-        node = writers[name]
-        own = next((one for one in node.input if one in weights), None)
-        activations = [one for one in node.input if one and one not in weights]
-        if own and node.op_type in _LAYERS:
-            largest_input = max((_peak(values[one]) for one in activations if one in values), default=np.nan)
-            rows[node.name or name] = {
-                "op": node.op_type, "weight": own, "weight_peak": _peak(weights[own]), "input_peak": largest_input,
-                "output_peak": _peak(values[name]), "gain": _peak(values[name]) / largest_input,
-            }  # fmt: skip
+        if node is None or (node.op_type in _LAYERS and any(one in weights for one in node.input)):
+            yield name
         elif node.op_type not in _BOUNDED:
-            waiting += activations
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
-    return table.sort_values("output_peak", ascending=False) if rows else table
+            waiting += [one for one in node.input if one and one not in weights]

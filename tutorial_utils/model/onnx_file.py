@@ -66,7 +66,8 @@ def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProt
 def _sort(graph: onnx.GraphProto) -> None:
     """Put nodes behind those whose tensors they, or graphs inside them, read. A graph in order stays as it is."""
     writers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    before = {index: {writers[name] for name in _read(node) & writers.keys()} for index, node in enumerate(graph.node)}
+    reads = [{*node.input, *captured(node)} for node in graph.node]
+    before = {index: {writers[name] for name in read & writers.keys()} for index, read in enumerate(reads)}
     if any(max(earlier, default=-1) >= index for index, earlier in before.items()):
         replace_nodes(graph, [graph.node[index] for index in graphlib.TopologicalSorter(before).static_order()])
 
@@ -78,9 +79,15 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> No
     graph.node.extend(copies)
 
 
-def _read(node: onnx.NodeProto) -> set[str]:
-    """Return the names that a node and those inside of it read."""
-    return set(node.input).union(*(_read(one) for inner in subgraphs(node) for one in inner.node))
+def captured(node: onnx.NodeProto) -> set[str]:
+    """Return the tensors that the bodies of a node read from outside, without being inputs of the node."""
+    found = set()
+    for body in subgraphs(node):
+        inside = {value.name for value in (*body.input, *body.initializer)}
+        inside |= {name for one in body.node for name in one.output}
+        reads = {name for one in body.node for name in (*one.input, *captured(one)) if name}
+        found |= (reads | {value.name for value in body.output}) - inside
+    return found
 
 
 def load_external_data(model: onnx.ModelProto, onnx_path: str | Path) -> None:

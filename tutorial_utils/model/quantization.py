@@ -21,6 +21,7 @@ from tutorial_utils.model.converting.calibration_inputs import Arrays, Feed
 from tutorial_utils.model.number_formats import FP8, INT8
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
+OPERATORS = qdq.OPERATORS  # whose inputs are quantized
 
 _INT8_OPSET = 13  # the first in which DequantizeLinear knows scales per channel
 _FP8_OPSET = 19  # the first in which QuantizeLinear knows FP8
