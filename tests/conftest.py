@@ -32,6 +32,15 @@ def fp32_model(models) -> Path:
     return models["fp32"]
 
 
+@pytest.fixture
+def target(tmp_path):
+    """A path for a model that is not to appear: afterwards, its folder must be empty."""
+    folder = tmp_path / "target"
+    folder.mkdir()
+    yield folder / "model.onnx"
+    assert list(folder.iterdir()) == []
+
+
 @pytest.fixture(scope="session")
 def damaged_models(tmp_path_factory, fp32_model) -> dict[str, Path]:
     """Files that are no ONNX model, by what is wrong with them."""

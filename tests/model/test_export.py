@@ -22,15 +22,6 @@ def exported(paddle_model, tmp_path_factory):
     return export.to_onnx(*paddle_model, tmp_path_factory.mktemp("exported") / "new" / "net.onnx")
 
 
-@pytest.fixture
-def target(tmp_path):
-    """A path for a model that is not to appear: afterwards, its folder must be empty."""
-    folder = tmp_path / "target"
-    folder.mkdir()
-    yield folder / "model.onnx"
-    assert list(folder.iterdir()) == []
-
-
 def run(path, batch):
     return onnx_session.new_session(path).run(None, {"x": batch})[0]
 

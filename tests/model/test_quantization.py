@@ -13,15 +13,6 @@ from tutorial_utils.model import onnx_file, quantization
 from tutorial_utils.model.converting import calibration_inputs
 
 
-@pytest.fixture
-def target(tmp_path):
-    """A path for a model that is not to appear: afterwards, its folder must be empty."""
-    folder = tmp_path / "target"
-    folder.mkdir()
-    yield folder / "model.onnx"
-    assert list(folder.iterdir()) == []
-
-
 def run(path, batch):
     return onnx_session.new_session(path).run(None, {"x": batch})[0]
 

@@ -24,7 +24,7 @@ from onnx import helper, numpy_helper
 
 from tutorial_utils.base import child_process, paths, progress, requirements
 from tutorial_utils.base.errors import BackendUnavailableError, ExportError, ModelFileError, UnsupportedOperatorError
-from tutorial_utils.model import paddle_program
+from tutorial_utils.model import onnx_file, paddle_program
 from tutorial_utils.model.exporting import legacy_quantized
 
 PADDLE2ONNX = "paddle2onnx==1.3.1"
@@ -177,7 +177,7 @@ def _limit_candidates(graph: onnx.GraphProto) -> None:
 
     paddle2onnx makes of that number the most boxes to be left over: in a crowded image, other detections come out.
     """
-    constants = {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    constants = onnx_file.constants(graph)
     for index, node in reversed([*enumerate(graph.node)]):
         if node.op_type != "NonMaxSuppression":
             continue

@@ -24,9 +24,7 @@ def place_pairs(model: onnx.ModelProto) -> None:
     """
     graph = model.graph
     producers = {name: node for node in graph.node for name in node.output}
-    constants = {
-        node.output[0]: numpy_helper.to_array(node.attribute[0].t) for node in graph.node if node.op_type == "Constant"
-    }
+    constants = {name: numpy_helper.to_array(tensor) for name, tensor in onnx_file.constants(graph).items()}
     stored = {}  # weights whose pair has become an INT8 tensor and its DQ
     new_nodes = []
     for node in graph.node:
