@@ -270,8 +270,9 @@ def test_input_that_does_not_fit(feeds, says, fp32_model):
 
 def test_size_that_strides_do_not_divide():
     feeds = {"x": np.zeros((1, 3, 40, 64), np.float32)}
-    with pytest.raises(InputError, match=r"can't run on x \(1, 3, 40, 64\): .*Remedy: Give sizes"):
+    with pytest.raises(InputError, match=r"can't run the model on x \[1, 3, 40, 64\]: .*Remedy: Give sizes") as caught:
         tensor_errors.all_outputs(text_detection.prepare(), feeds)
+    assert str(caught.value).count("Remedy:") == 1
 
 
 def test_runs_of_different_tensors():

@@ -30,6 +30,14 @@ _EXACT_INT8 = ("session.x64quantprecision", "1")
 # Warnings name graph details that a learner can't act on. Errors are raised, and need not be printed besides: only what
 # keeps a GPU from being used is an error that is printed and no more.
 _ERRORS, _FATAL = 3, 4
+# What to do about values or sizes that a node refuses, by what is said of them.
+_REMEDIES = {
+    "indices element out of|index .*out of (data )?bounds|out of range": (
+        "Give ids below the number of rows of the table that they index."
+    ),
+    "broadcast|dimension|axis|shape": "Give sizes that the strides of the network divide, and that fit each other.",
+    "": "Give sizes and values that the model was made for; the node above is the first that couldn't compute.",
+}
 
 
 def new_session(
@@ -106,10 +114,9 @@ def run(session: "onnxruntime.InferenceSession", feeds: Mapping[str, "np.ndarray
         return session.run(None, dict(feeds))
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         given = ", ".join(f"{name} {list(getattr(array, 'shape', ()))}" for name, array in feeds.items())
-        raise InputError(
-            f"ONNX Runtime can't run the model on {given or 'no inputs'}: {_reason(error)}.",
-            "Give sizes and values that the model was made for; the node above is the first that couldn't compute.",
-        ) from error
+        reason = _reason(error)
+        remedy = next(text for pattern, text in _REMEDIES.items() if re.search(pattern, reason, re.IGNORECASE))
+        raise InputError(f"ONNX Runtime can't run the model on {given or 'no inputs'}: {reason}.", remedy) from error
 
 
 def _reason(error: Exception) -> str:
