@@ -20,6 +20,7 @@ from tutorial_utils.base import child_process
 from tutorial_utils.base.errors import InputError, ModelFileError, PrecisionError
 from tutorial_utils.debug import faults, model_inputs, rounding, tensor_errors
 from tutorial_utils.debug.faults import Fault, Precision
+from tutorial_utils.inspection import input_shapes
 from tutorial_utils.model import half_precision, onnx_file, quantization
 from tutorial_utils.model.number_formats import FP16
 from tutorial_utils.runners.base import TensorSpec
@@ -179,9 +180,7 @@ class _Case:
             self.feeds, values = self._draw(specs, seed)
             origin = f"drawn at random (seed {seed}); real inputs are better: --inputs FILE.npz"
         self._values = {**self.feeds, **values}
-        shapes = ", ".join(
-            f"{name} {'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in self.feeds.items()
-        )
+        shapes = ", ".join(f"{name} {input_shapes.text(array.shape)}" for name, array in self.feeds.items())
         self.inputs = f"{shapes}, {origin}"
         counted = _QUANTIZED if self._precision == "int8" else None
         self._depths = tensor_errors.depths(self.model, counted)

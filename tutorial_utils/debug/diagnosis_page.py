@@ -1,10 +1,7 @@
 """A diagnosis as text, as JSON and as a page: the verdict, the error of every tensor, the proposal and its proof."""
 
-import base64
-import html
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -77,19 +74,9 @@ def _finite(value: object) -> object:
 
 def write_page(one: Diagnosis, path: Path) -> Path:
     """Write the diagnosis as one HTML file, which loads nothing from anywhere; raise InputError where that fails."""
-    picture = figure(one)
-    source = base64.b64encode(picture._repr_mimebundle_()[0]["image/png"]).decode()
-    body = (
-        f"{_table(_rows(one))}\n<h2>The error of every tensor, in the order of computation</h2>\n"
-        f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{source}">\n'
-        f"<details><summary>As text</summary><pre>{html.escape(picture.text)}</pre></details>"
-    )
-    return page.write_html(f"{one.model} in {one.precision.upper()}: {one.verdict}", body, path)
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    cells = (f"<tr><th>{html.escape(what)}</th><td>{html.escape(value)}</td></tr>" for what, value in rows)
-    return f"<table>{''.join(cells)}</table>"
+    curve = page.section("The error of every tensor, in the order of computation", figure(one))
+    title = f"{one.model} in {one.precision.upper()}: {one.verdict}"
+    return page.write_html(title, f"{page.table(_rows(one))}\n{curve}", path)
 
 
 def figure(one: Diagnosis) -> plotting.Picture:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tutorial_utils import engine
 from tutorial_utils.base import paths
@@ -21,6 +22,9 @@ from tutorial_utils.inspection import dataflow, engine_layers, input_shapes
 from tutorial_utils.inspection.engine_layers import KINDS, NodeHome
 from tutorial_utils.inspection.input_shapes import Shape
 from tutorial_utils.model import onnx_file
+
+if TYPE_CHECKING:
+    from tutorial_utils.plotting import Picture
 
 _LARGEST = 10  # tensors that are listed
 _NAMED = 12  # nodes that the text names for each reason; Paddle's files hold hundreds of constants
@@ -202,25 +206,16 @@ def write_page(one: Inspection, path: Path) -> Path:
 
     report, layers = one.report, one.report.layers
     kernels = [position for position, layer in enumerate(layers) if layer.is_kernel]
-    sections = [_table(summary(one))]
-    pictures = (
-        {
-            "Layers in the order of execution": drawings.overview(layers, one.model),
-            f"The first {min(_BLOCK, len(kernels))} kernels in detail": drawings.block(layers, 0, kernels[:_BLOCK][-1]),
-            "Precision map": maps.precision_map({one.model: layers}),
-            "Fusion map: ONNX nodes by kernel": maps.fusion_map(one.node_homes, layers),
-        }
-        if kernels
-        else {}
-    )  # an engine that only hands its inputs on has none
-    for heading, picture in pictures.items():
-        source = base64.b64encode(picture._repr_mimebundle_()[0]["image/png"]).decode()
-        sections.append(
-            f"<h2>{html.escape(heading)}</h2>\n"
-            f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{source}">\n'
-            f"<details><summary>As text</summary><pre>{html.escape(picture.text)}</pre></details>"
-        )
-    sections += ["<h2>Largest tensors</h2>", _table(_largest_rows(one))]
+    sections = [table(summary(one))]
+    if kernels:  # an engine that only hands its inputs on has none
+        detail = f"The first {min(_BLOCK, len(kernels))} kernels in detail"
+        sections += [
+            section("Layers in the order of execution", drawings.overview(layers, one.model)),
+            section(detail, drawings.block(layers, 0, kernels[:_BLOCK][-1])),
+            section("Precision map", maps.precision_map({one.model: layers})),
+            section("Fusion map: ONNX nodes by kernel", maps.fusion_map(one.node_homes, layers)),
+        ]
+    sections += ["<h2>Largest tensors</h2>", table(_largest_rows(one))]
     return write_html(f"{one.model} as an engine of {report.flavour} {report.version}", "\n".join(sections), path)
 
 
@@ -246,6 +241,17 @@ def _unwritable(path: Path, reason: str) -> InputError:
     return InputError(f"{path} can't be written: {reason}.", "Name a file in a folder that you can write to.")
 
 
-def _table(rows: Sequence[tuple[str, str]]) -> str:
+def section(heading: str, picture: "Picture") -> str:
+    """Return a heading and a picture, with its text, as HTML."""
+    source = base64.b64encode(picture._repr_mimebundle_()[0]["image/png"]).decode()
+    return (
+        f"<h2>{html.escape(heading)}</h2>\n"
+        f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{source}">\n'
+        f"<details><summary>As text</summary><pre>{html.escape(picture.text)}</pre></details>"
+    )
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Return rows of what and value as HTML."""
     cells = (f"<tr><th>{html.escape(what)}</th><td>{html.escape(value)}</td></tr>" for what, value in rows)
     return f"<table>{''.join(cells)}</table>"
