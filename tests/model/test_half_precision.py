@@ -323,6 +323,16 @@ def test_bf16_weights_are_rounded(tmp_path):
     assert helper.tensor_dtype_to_string(weight.data_type) == "TensorProto.BFLOAT16"
 
 
+def fail(*_):
+    raise AssertionError
+
+
+def test_a_library_that_gives_no_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(half_precision.Narrowing, "apply", fail)
+    with pytest.raises(PrecisionError, match="16 bits: AssertionError"):
+        half_precision.to_fp16(save(tmp_path / "fp32.onnx", PLAIN, w=W), tmp_path / "half.onnx")
+
+
 @pytest.mark.parametrize(
     ("convert", "operator", "opset", "says"),
     [

@@ -20,6 +20,12 @@ class CourseError(Exception):
         return f"{self.cause} Remedy: {self.remedy} See TROUBLESHOOTING.md#{type(self).__name__.lower()}."
 
 
+def first_line(error: Exception) -> str:
+    """Return what another library's exception says first, without a full stop; where that is nothing, its class."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return text.partition("returned while running ")[2] or text  # ONNX Runtime's codes stand before
+
+
 class BackendUnavailableError(CourseError):
     """This machine can't run what was asked for: a library, a driver or a GPU is missing or doesn't fit."""
 

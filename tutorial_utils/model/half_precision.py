@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, inliner
 
-from tutorial_utils.base.errors import CourseError, PrecisionError
+from tutorial_utils.base.errors import CourseError, PrecisionError, first_line
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.converting.mixed_types import Narrowing
 
@@ -74,9 +74,8 @@ def _converted(onnx_path: str | Path, target_path: str | Path, half: int, keep_f
     except CourseError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise PrecisionError(
-            f"{name} can't be converted to 16 bits: {reason}.",
+            f"{name} can't be converted to 16 bits: {first_line(error)}.",
             f"Export it again, with opset {_BF16_OPSET} or an earlier one and operators that ONNX Runtime knows.",
         ) from error
     return onnx_file.save(model, target_path)

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tutorial_utils.base import onnx_session
-from tutorial_utils.base.errors import CalibrationError, CourseError, PrecisionError
+from tutorial_utils.base.errors import CalibrationError, CourseError, PrecisionError, first_line
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.converting import calibration_inputs, qdq
 from tutorial_utils.model.converting.calibration_inputs import Arrays, Feed
@@ -199,7 +199,7 @@ def _raised(model: onnx.ModelProto, lowest: int) -> onnx.ModelProto:
         return onnx.version_converter.convert_version(model, lowest)
     except Exception as error:
         raise PrecisionError(
-            f"8 bits need opset {lowest}, and onnx can't raise opset {opset} to it: {_first_line(error)}.",
+            f"8 bits need opset {lowest}, and onnx can't raise opset {opset} to it: {first_line(error)}.",
             f"Export the model with opset {lowest} or later.",
         ) from error
 
@@ -275,7 +275,7 @@ def _own_errors(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise PrecisionError(
-            f"{name} can't be quantized: {_first_line(error)}.", "Convert it to FP16 or BF16, or export it again."
+            f"{name} can't be quantized: {first_line(error)}.", "Convert it to FP16 or BF16, or export it again."
         ) from error
 
 
@@ -286,11 +286,6 @@ def _input_errors(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise CalibrationError(
-            f"ONNX Runtime can't run {name} on the calibration images: {_first_line(error)}.",
+            f"ONNX Runtime can't run {name} on the calibration images: {first_line(error)}.",
             "Pass what the model takes: ids within its vocabulary, sizes that its strides divide.",
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return text.partition("returned while running ")[2] or text  # ONNX Runtime's codes stand before

@@ -108,9 +108,8 @@ class TensorRTRunner(Runner):
             self.engine: trt.ICudaEngine = engine.engine if isinstance(engine, TensorRTRunner) else self._load(engine)
             self.stream = cuda.Stream()
             self.context = self._create_context(cuda_graph, configure)
-            self._values: dict[
-                str, list[list[int]]
-            ] = {}  # smallest, usual and largest values of inputs that are shapes
+            # Smallest, usual and largest values of inputs that are shapes.
+            self._values: dict[str, list[list[int]]] = {}
             self.inputs, self.outputs = self._read_specs()
             self._buffers: dict[str, np.ndarray] = {}  # pinned, for the largest shapes
             self.host: dict[str, np.ndarray] = {}  # views of them
