@@ -248,11 +248,12 @@ def outcome(convert: Callable[[Path, Path], object], source: Path, feeds: Mappin
         try:
             onnx.checker.check_model(str(target), full_check=True)
         except Exception as error:
-            return Outcome(_error(exact, found), False, str(error).strip().splitlines()[0])
-    return Outcome(_error(exact, found))
+            return Outcome(largest_error(exact, found), False, str(error).strip().splitlines()[0])
+    return Outcome(largest_error(exact, found))
 
 
-def _error(exact: list[np.ndarray], found: list[np.ndarray]) -> float:
+def largest_error(exact: list[np.ndarray], found: list[np.ndarray]) -> float:
+    """Return the largest relative L2 error of an output of floats, or infinity where a shape differs."""
     errors = [0.0]
     for one, other in zip(exact, found, strict=True):
         if one.shape != other.shape:
@@ -301,7 +302,7 @@ def rounded_table() -> list[str]:
             try:
                 half = onnx_file.load(half_precision.to_fp16(one.path, path))
                 onnx.save(tensor_errors.with_rounding(half), path)
-                error = _error(exact, onnx_session.new_session(path, optimize=False).run(None, feeds))
+                error = largest_error(exact, onnx_session.new_session(path, optimize=False).run(None, feeds))
                 good += error <= GOOD
                 said = f"{error:.1e}"
             except CourseError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.real_files import FILES, ROOT, RealFile, download
+from benchmarks.real_files import FILES, ROOT, RealFile, download, largest_error
 from tutorial_utils import engine
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import CourseError
@@ -21,18 +21,6 @@ def quantize(one: RealFile, target: Path) -> None:
     """Quantize a file with the ranges of four draws of its inputs."""
     draws = [one.feeds(seed) for seed in CALIBRATION_SEEDS]
     quantization.to_int8(one.path, target, {name: np.stack([draw[name] for draw in draws]) for name in draws[0]})
-
-
-def errors(exact_path: Path, path: Path, feeds: dict[str, np.ndarray]) -> list[float]:
-    """Return the relative L2 error of each output of floats, or infinity where its shape differs."""
-    exact, found = (onnx_session.new_session(one).run(None, feeds) for one in (exact_path, path))
-    return [
-        float(np.linalg.norm((one - other).astype(np.float64)) / max(np.linalg.norm(one.astype(np.float64)), 1e-30))
-        if one.shape == other.shape
-        else np.inf
-        for one, other in zip(exact, found, strict=True)
-        if one.dtype.kind == "f"
-    ]
 
 
 def kernels(path: Path, feeds: dict[str, np.ndarray]) -> str:
@@ -61,11 +49,12 @@ def row(one: RealFile) -> tuple[str, str]:
             quantize(one, target)
         except CourseError as error:
             return f"| {name} | refused | | | |", f"{type(error).__name__}: {error.cause}"
-        error = max(errors(one.path, target, feeds))
+        exact, found = (onnx_session.new_session(path).run(None, feeds) for path in (one.path, target))
+        error = largest_error(exact, found)
         decibels = f"{-20 * np.log10(error):.0f}" if error else "exact"
         done = str(quantization.coverage(target)).removeprefix("quantized: ")
-        found = f"| {name} | {error:.2g} | {decibels} | {done} | {kernels(target, feeds)} |"
-        return found, " ".join(str(one.message) for one in warned if one.category is UserWarning)
+        cells = f"| {name} | {error:.2g} | {decibels} | {done} | {kernels(target, feeds)} |"
+        return cells, " ".join(str(one.message) for one in warned if one.category is UserWarning)
 
 
 def main() -> None:
