@@ -42,6 +42,7 @@ _BF16 = (
     "No CPU computes in BF16. What is stored was rounded to BF16, weights and every tensor; sums are those of FP32, as "
     "in tensor cores."
 )
+Nodes = frozenset[str]  # names
 Errors = dict[str, tuple[float, float]]  # of each output the error, and what is allowed
 
 
@@ -246,37 +247,24 @@ class _Case:
         allowed = tensor_errors.tolerance(self._precision, self._depths.get(name, 1))
         return faults.relative_error(exact, found, floor), allowed
 
-    def mend(self, before: Errors) -> tuple[faults.Found, frozenset[str]]:
+    def mend(self, before: Errors) -> tuple[faults.Found, Nodes]:
         """Return the faults that the outputs suffer from, and the nodes to keep in FP32: enough, and none too many.
 
         Where the outputs don't become right, the set with the smallest errors that was seen, and all faults.
         """
-        if self._precision == "int8":
-            low = onnx_file.load(self.low(()))
-        else:
-            low = rounding.with_rounding(self.model, self._precision)
+        in_int8 = self._precision == "int8"
+        low = onnx_file.load(self.low(())) if in_int8 else rounding.with_rounding(self.model, self._precision)
         search = faults.Search(self.model, self._values, low, self._precision)
-        found = search.faults()
+        found = self._without_many_unseen(search.faults())
         unseen = tuple(fault for fault in found.faults if not fault.measured)
-        if len(unseen) > _UNSEEN:
-            names = ", ".join(fault.node for fault in unseen)
-            self.notes.append(f"Squares inside these pass FP16's range, and have to be added up in FP32: {names}.")
-            found = faults.Found(tuple(fault for fault in found.faults if fault.measured), found.benign)
-            unseen = ()
         certain = frozenset(fault.node for fault in unseen)
         if _share(before) <= 1:
-            gross = tuple(fault for fault in found.faults if fault.measured and fault.error > _GROSS * fault.allowed)
-            lossy = frozenset(name for fault in gross for name in fault.nodes)
-            few = self._precision == "int8" and 1 <= len(gross) <= _UNSEEN
-            if few and _share(self.errors(lossy)) < _share(before) / 2:
-                return faults.Found(gross, found.benign), lossy
-            return faults.Found(unseen, found.benign), certain
+            return self._hidden(found, unseen, before)
         to_blame = frozenset(name for fault in found.faults for name in fault.nodes)
         if 1 < _share(self.errors(to_blame)) <= _ADDED_UP:
             self.goal = _ADDED_UP
-            self.notes.append(
-                "Rounding adds up to somewhat more than allowed: that no node stands out was taken for right."
-            )
+            note = "Rounding adds up to somewhat more than allowed: that no node stands out was taken for right."
+            self.notes.append(note)
         for kept in self._growing_sets(search, found, to_blame):
             if _share(self.errors(kept | certain)) <= self.goal:
                 kept = self._pruned(kept | certain, certain)
@@ -286,9 +274,25 @@ class _Case:
                 return faults.Found(tuple(suffered), found.benign), kept
         return found, min(self._runs, key=lambda kept: (_share(self._runs[kept]), len(kept)))
 
-    def _growing_sets(
-        self, search: faults.Search, found: faults.Found, kept: frozenset[str]
-    ) -> Iterator[frozenset[str]]:
+    def _without_many_unseen(self, found: faults.Found) -> faults.Found:
+        """Return what was found; where ONNX Runtime doesn't show much of it, that is told in a note and left out."""
+        unseen = [fault.node for fault in found.faults if not fault.measured]
+        if len(unseen) <= _UNSEEN:
+            return found
+        told = "Squares inside these pass FP16's range, and have to be added up in FP32"
+        self.notes.append(f"{told}: {', '.join(unseen)}.")
+        return faults.Found(tuple(fault for fault in found.faults if fault.measured), found.benign)
+
+    def _hidden(self, found: faults.Found, unseen: tuple[Fault, ...], before: Errors) -> tuple[faults.Found, Nodes]:
+        """Return as `mend` does what right outputs hide: few faults whose mending helps INT8, or what isn't seen."""
+        gross = tuple(fault for fault in found.faults if fault.measured and fault.error > _GROSS * fault.allowed)
+        lossy = frozenset(name for fault in gross for name in fault.nodes)
+        few = self._precision == "int8" and 1 <= len(gross) <= _UNSEEN
+        if few and _share(self.errors(lossy)) < _share(before) / 2:
+            return faults.Found(gross, found.benign), lossy
+        return faults.Found(unseen, found.benign), frozenset(fault.node for fault in unseen)
+
+    def _growing_sets(self, search: faults.Search, found: faults.Found, kept: Nodes) -> Iterator[Nodes]:
         """Yield the nodes to blame, then those before them as well, then the nodes with the largest errors."""
         for _ in range(_ROUNDS):
             yield kept
@@ -299,7 +303,7 @@ class _Case:
             yield kept | set(search.worst(count))
             count *= 2
 
-    def _pruned(self, kept: frozenset[str], certain: frozenset[str]) -> frozenset[str]:
+    def _pruned(self, kept: Nodes, certain: Nodes) -> Nodes:
         """Take away halves, quarters and at last single nodes, as long as the outputs stay right."""
         order = [name for name in self.operators if name in kept - certain]
         size, trials = max(1, len(order) // 2), 0
