@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
@@ -18,9 +17,6 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from tutorial_utils.base import onnx_session, paths
 from tutorial_utils.base.errors import ExportError, ModelFileError, PrecisionError
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 LARGEST = 2**31 - 2**24  # bytes of weights in one file, or in what protobuf serializes: its limit is 2 GiB
 _SMALL = 1024  # bytes of weights that stay in the file itself even so
@@ -183,16 +179,13 @@ def weight_bytes(model: onnx.ModelProto) -> int:
     return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
 
-def float_tensors(model: onnx.ModelProto, names: Collection[str]) -> "list[onnxruntime.NodeArg]":
-    """Return those of the tensors that are FP32, with their shapes: asked of ONNX Runtime, where ONNX can't infer them.
-
-    They are behind operators of other domains.
-    """
+def float_tensors(model: onnx.ModelProto, names: Collection[str]) -> dict[str, list[int | str | None]]:
+    """Return the FP32 ones of these tensors and their shapes: ONNX Runtime sees behind operators of its own domain."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(names))
     found = onnx_session.new_session(probe.SerializeToString(), optimize=False).get_outputs()
-    return [one for one in found if one.name in names and one.type == "tensor(float)"]
+    return {one.name: one.shape for one in found if one.name in names and one.type == "tensor(float)"}
 
 
 def constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:

@@ -209,8 +209,8 @@ def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
     model = onnx.shape_inference.infer_shapes(model)
     known = {one.name for one in (*model.graph.input, *model.graph.value_info, *model.graph.initializer)}
     unknown = {name for node in model.graph.node if node.op_type in qdq.OPERATORS for name in node.input[:2]} - known
-    for found in onnx_file.float_tensors(model, unknown) if unknown else ():
-        model.graph.value_info.append(helper.make_tensor_value_info(found.name, TensorProto.FLOAT, found.shape))
+    for name, shape in onnx_file.float_tensors(model, unknown).items() if unknown else ():
+        model.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     return model
 
 

@@ -276,4 +276,4 @@ def _values(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 def _types_by_running(model: onnx.ModelProto, inferred: onnx.GraphProto) -> dict[str, int]:
     known = {"", *(value.name for value in _values(inferred) if value.type.WhichOneof("value"))}
     unknown = {name for node in model.graph.node for name in node.output} - known
-    return {one.name: FLOAT for one in onnx_file.float_tensors(model, unknown)} if unknown else {}
+    return dict.fromkeys(onnx_file.float_tensors(model, unknown), FLOAT) if unknown else {}
