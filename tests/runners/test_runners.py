@@ -163,9 +163,14 @@ BREAKING = {
     "nearest_interp": lambda functional, x: functional.interpolate(x, scale_factor=2),
     "bilinear_interp": lambda functional, x: functional.interpolate(x, size=[12, 12], mode="bilinear"),
     "layer_norm": lambda functional, x: functional.layer_norm(x, [6, 6]),
-    "round after conv2d_transpose": lambda functional, x: functional.conv2d_transpose(
-        x, x.mean(0)[:, :1, :1].unsqueeze(1)
+    "conv2d_transpose, round": lambda functional, x: functional.conv2d_transpose(
+        x, functional.softmax(x)[0, :, :1, :1].unsqueeze(1)
     ).round(),
+    "matmul": lambda functional, x: x.matmul(x),  # computes other values
+    "batch_norm_": lambda functional, x: functional.batch_norm(  # ends the process
+        functional.relu(x), x.mean([0, 2, 3]), x.mean([0, 2, 3])
+    ),
+    "pool2d": lambda functional, x: functional.avg_pool2d(x, 3, 2, ceil_mode=True, exclusive=False),
 }
 
 
@@ -177,7 +182,7 @@ def test_paddle_runs_without_onednn_what_that_would_break(operator, tmp_path):
 
     files = save_with(paddle, lambda x: BREAKING[operator](paddle.nn.functional, x), tmp_path)
     with pytest.warns(
-        UserWarning, match=rf"net\.json without oneDNN, which fails for {operator}; onednn=False"
+        UserWarning, match=rf"net\.json without oneDNN, which may fail with .*{operator}.*; onednn=False"
     ) as caught:
         PaddleRunner(*files).close()
     assert len(caught) == 1
@@ -188,13 +193,59 @@ def test_paddle_runs_without_onednn_what_that_would_break(operator, tmp_path):
         PaddleRunner(*files, onednn=False).close()
 
 
-def test_onednn_stays_on_where_doubles_do_no_harm(tmp_path, paddle_model):
-    paddle = pytest.importorskip("paddle")
+def test_an_ordinary_cnn_runs_with_onednn(paddle_model):
     from tutorial_utils.runners.paddle import breaks_onednn
 
-    functional = paddle.nn.functional
-    files = save_with(paddle, lambda x: functional.pad(functional.softplus(x), [1] * 4, value=0.5) * 2, tmp_path)
-    assert breaks_onednn(files[0]) == breaks_onednn(paddle_model[0]) == []
+    assert breaks_onednn(paddle_model[0]) == []
+
+
+@pytest.mark.parametrize("function", ["sin", "floor"])
+def test_onednn_leaves_what_another_operator_reads(function, tmp_path, monkeypatch):
+    """An operator that works in place wrote over it."""
+    paddle = pytest.importorskip("paddle")
+    from tutorial_utils.runners import paddle as room
+
+    class Net(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.linear = paddle.nn.Linear(8, 8)
+
+        def forward(self, x):
+            y = self.linear(x)
+            return getattr(paddle, function)(y), y.cos(), y * 2
+
+    monkeypatch.setattr(room, "breaks_onednn", lambda path: [])
+    paddle.jit.save(Net(), str(tmp_path / "net"), [paddle.static.InputSpec([None, 8], "float32", "x")])
+    files = tmp_path / "net.json", tmp_path / "net.pdiparams"
+    feeds = {"x": np.linspace(-2, 2, 24, dtype=np.float32).reshape(3, 8)}
+    with room.PaddleRunner(*files) as runner, room.PaddleRunner(*files, onednn=False) as plain:
+        for actual, expected in zip(runner.infer(feeds).values(), plain.infer(feeds).values(), strict=True):
+            np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def test_without_onednn_where_it_cannot_load_the_model(tmp_path):
+    """Six axes after a transposition: oneDNN counts four, as of images."""
+    paddle = pytest.importorskip("paddle")
+    from tutorial_utils.runners.paddle import PaddleRunner
+
+    def windows(x):
+        return x.transpose([0, 2, 3, 1]).reshape([-1, 2, 3, 2, 3, 4]).transpose([0, 1, 3, 2, 4, 5]).reshape([-1, 9, 4])
+
+    files = save_with(paddle, windows, tmp_path)
+    with pytest.warns(UserWarning, match=r"without oneDNN, which fails: .*dimension is 4, axis's size is 6"):
+        runner = PaddleRunner(*files)
+    assert next(iter(runner.infer({"x": np.zeros((1, 3, 8, 8), np.float32)}).values())).shape == (4, 9, 4)
+
+
+def test_inputs_that_paddle_refuses_while_it_runs(tmp_path):
+    paddle = pytest.importorskip("paddle")
+    from tutorial_utils.runners.paddle import PaddleRunner
+
+    paddle.jit.save(paddle.nn.Embedding(5, 2), str(tmp_path / "net"), [paddle.static.InputSpec([None], "int64", "ids")])
+    with PaddleRunner(tmp_path / "net.json", tmp_path / "net.pdiparams") as runner:
+        with pytest.raises(InputError, match=r"while the model runs: .*expected >= 0 and < 5, but got 7") as caught:
+            runner.infer({"ids": np.array([7])})
+        assert "\n" not in str(caught.value)
 
 
 def test_branches_are_searched_for_what_breaks_onednn(tmp_path):
@@ -208,7 +259,7 @@ def test_branches_are_searched_for_what_breaks_onednn(tmp_path):
             return x
 
     paddle.jit.save(Net(), str(tmp_path / "net"), [paddle.static.InputSpec([None, 4], "float32", "x")])
-    assert breaks_onednn(tmp_path / "net.json") == ["leaky_relu"]
+    assert "leaky_relu" in breaks_onednn(tmp_path / "net.json")
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "bool"])

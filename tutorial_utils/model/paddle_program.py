@@ -131,13 +131,11 @@ class Operation:
 
     Attributes:
         attributes: Values by name; lists of numbers as lists.
-        has_doubles: Whether a value is stored in double precision, which Paddle 3.3 began with.
         inputs: Data type, as Paddle abbreviates it (f32, i64), and shape of each input, -1 for a size that may vary.
     """
 
     name: str
     attributes: dict[str, Any]
-    has_doubles: bool
     inputs: tuple[tuple[str, tuple[int, ...]], ...]
 
 
@@ -149,7 +147,7 @@ def operations(program_path: str | Path) -> list[Operation]:
     """
     path = Path(program_path)
     if path.suffix != ".json":
-        return [Operation(name, {}, False, ()) for name in operators(path)]
+        return [Operation(name, {}, ()) for name in operators(path)]
     with _reading(path):
         return list(_operations(main_block(path), {}))
 
@@ -165,7 +163,6 @@ def _operations(block: dict[str, Any], tensors: dict[int, tuple[str, tuple[int, 
         yield Operation(
             _full_name(written["#"]),
             {name: _value(given) for name, given in stored.items()},
-            "a_f64" in json.dumps(stored),
             tuple(tensors.get(read["%"], ("", ())) for read in written.get("I", ())),
         )
         for region in written.get("regions", ()):

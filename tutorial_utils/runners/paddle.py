@@ -1,7 +1,6 @@
 """Paddle Inference on a static model, on the CPU or on a GPU."""
 
 import os
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +17,16 @@ from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 Shape = tuple[int, ...]
 Shapes = Mapping[str, tuple[Shape, Shape, Shape]]  # for each input the smallest, best and largest shape
 
-# Paddle 3.3 stores some attributes in double precision. oneDNN refuses lists of them (all interpolations), and a fusion
-# with such an operator may end the process (a convolution with leaky_relu). These are harmless: none of
-# 2,064 chains of two and three operators failed for them.
-DOUBLES_FOR_ONEDNN = {"pd_op.full", "pd_op.assign_value_", "pd_op.group_norm", "pd_op.pad3d", "pd_op.softplus"}
+# With these operators, oneDNN's results were those of the dynamic graph in every chain of two and in 250 random chains
+# of four. With others, Paddle 3.3.1 may raise, end the process or compute other values: it misreads attributes in
+# double precision (leaky_relu, interpolations), and takes the layout of images for a plain one or the other way round.
+ONEDNN_OPERATORS = {
+    *paddle_program.BOOKKEEPING, "pd_op.full", "pd_op.add", "pd_op.assign", "pd_op.batch_norm_", "pd_op.concat",
+    "pd_op.conv2d", "pd_op.depthwise_conv2d", "pd_op.dropout", "pd_op.flatten", "pd_op.hardsigmoid", "pd_op.hardswish",
+    "pd_op.matmul", "pd_op.mean", "pd_op.multiply", "pd_op.pool2d", "pd_op.relu", "pd_op.relu6", "pd_op.reshape",
+    "pd_op.scale", "pd_op.sigmoid", "pd_op.silu", "pd_op.softmax", "pd_op.squeeze", "pd_op.transpose",
+    "pd_op.unsqueeze", "builtin.combine",
+}  # fmt: skip
 # What a .json file calls the types of tensors. NumPy has no BF16: Paddle takes and gives its bits.
 NUMPY_NAMES = {
     "f16": "float16", "f32": "float32", "f64": "float64", "bf16": "uint16", "bfloat16": "uint16", "c64": "complex64",
@@ -38,7 +43,7 @@ class PaddleRunner(Runner):
         params_path: Its weights (``.pdiparams``). Paddle writes no such file for a model without weights.
         device: "cpu" or "gpu".
         onednn: Use oneDNN's kernels on the CPU, as Paddle does unless told otherwise. A model with operators for which
-            oneDNN fails or ends the process runs without it, with a warning.
+            oneDNN may fail or end the process runs without it, with a warning.
         optimize: Let Paddle optimize the program (fuse operators) before it runs.
         threads: Threads of the CPU's math library; None for one for each core (Paddle's own default is a single one).
 
@@ -99,15 +104,10 @@ class PaddleRunner(Runner):
     def _open(self, config: "paddle.inference.Config", backend: str, shapes: Shapes) -> None:
         model_path = Path(config.prog_file())
         paddle_program.operators(model_path)  # a damaged .pdmodel must not reach Paddle: it would end the process
-        onednn = config.mkldnn_enabled() and not config.use_gpu()
-        if onednn and (failing := breaks_onednn(model_path)):  # it may end the process, too
-            config.disable_mkldnn()
-            warnings.warn(
-                f"Paddle runs {model_path.name} without oneDNN, which fails for {', '.join(failing)}; "
-                "onednn=False asks for that.",
-                stacklevel=3,
-            )
-        self._predictor = paddle_program.create_predictor(config)
+        if config.mkldnn_enabled() and not config.use_gpu():
+            self._predictor = _with_onednn(config, model_path)
+        else:
+            self._predictor = paddle_program.create_predictor(config)
         self.backend = backend
         declared = _declared(model_path)
         self._inputs = {name: self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()}
@@ -131,8 +131,40 @@ class PaddleRunner(Runner):
     def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         for name, handle in self._inputs.items():
             handle.copy_from_cpu(feeds[name])
-        self._predictor.run()
+        try:
+            self._predictor.run()
+        except Exception as error:  # Paddle raises RuntimeError, ValueError and its own types here
+            raise InputError(
+                f"Paddle refuses these inputs while the model runs: {paddle_program.reason(error)}.",
+                "Give sizes and ids that the model accepts; where the dynamic graph takes them, try onednn=False.",
+            ) from error
         return {name: handle.copy_to_cpu() for name, handle in self._outputs.items()}
+
+
+def _with_onednn(config: "paddle.inference.Config", model_path: Path) -> "paddle.inference.Predictor":
+    """Load a model with oneDNN, or without it where oneDNN fails, with a warning.
+
+    Raises:
+        ModelFileError: Paddle can't load the model without oneDNN either.
+    """
+    # Results in oneDNN's layout are converted for each of several readers without a copy: an operator that Paddle lets
+    # work in place (sin, floor, cumsum) then writes over what the others still have to read.
+    config.delete_pass("inplace_pass")
+    plain = paddle.inference.Config(config)  # a configuration makes one predictor only
+    plain.disable_mkldnn()
+    if operators := breaks_onednn(model_path):
+        failing = f"may fail with {', '.join(operators)}"
+    else:
+        try:
+            return paddle.inference.create_predictor(config)
+        except Exception as error:  # such as a transposition that oneDNN takes for one of images
+            failing = f"fails: {paddle_program.reason(error)}"
+    predictor = paddle_program.create_predictor(plain)
+    warnings.warn(
+        f"Paddle runs {model_path.name} without oneDNN, which {failing}; onednn=False asks for that.",
+        stacklevel=4,
+    )
+    return predictor
 
 
 class DynamicGraphRunner(Runner):
@@ -180,24 +212,27 @@ def _declared(model_path: Path) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
 
 
 def breaks_onednn(model_path: str | Path) -> list[str]:
-    """Return the operators of a program for which oneDNN fails, gives other values or ends the process.
+    """Return the operators of a program for which oneDNN may fail, give other values or end the process.
 
-    Measured with Paddle 3.3.1, whose error comes only when the model runs, if it comes at all.
+    Measured with Paddle 3.3.1, whose error comes only when the model runs, if it comes at all. Of a ``.pdmodel``, which
+    Paddle runs by other means, only the nearest interpolation is known to fail.
     """
-    operations = paddle_program.operations(model_path)
-    found = set()
-    if {"pd_op.conv2d_transpose", "pd_op.round"} <= {operation.name for operation in operations}:
-        found.add("round after conv2d_transpose")  # it reads memory that nothing was written to
-    for operation in operations:
-        doubles = operation.has_doubles and operation.name not in DOUBLES_FOR_ONEDNN
-        interpolates = re.match(r"pd_op\.\w+_interp$|nearest_interp", operation.name)  # of a .pdmodel, only the nearest
-        several_axes = (
-            operation.name == "pd_op.layer_norm"
-            and operation.attributes["begin_norm_axis"] != len(operation.inputs[0][1]) - 1
-        )
-        if doubles or interpolates or several_axes:
-            found.add(operation.name.removeprefix("pd_op."))
-    return sorted(found)
+    if Path(model_path).suffix != ".json":
+        return sorted({name for name in paddle_program.operators(model_path) if name.startswith("nearest_interp")})
+    return sorted(
+        {one.name.rpartition(".")[2] for one in paddle_program.operations(model_path) if not _for_onednn(one)}
+    )
+
+
+def _for_onednn(operation: paddle_program.Operation) -> bool:
+    name, given = operation.name, operation.attributes
+    if name == "pd_op.batch_norm_":
+        return ("", ()) not in operation.inputs  # without scale and shift it ends the process
+    if name == "pd_op.matmul":
+        return all(len(shape) <= 2 for _, shape in operation.inputs)  # it takes the layout of images for a plain one
+    if name == "pd_op.pool2d" and (given["ceil_mode"] or not given["exclusive"]):
+        return False
+    return name in ONEDNN_OPERATORS and given.get("data_format", "NCHW") == "NCHW"
 
 
 def _dtype(name: str) -> np.dtype:

@@ -50,7 +50,7 @@ class Predictor:
 @pytest.fixture(autouse=True)
 def program(monkeypatch):
     """A program with one embedding, as `paddle_program` would read it."""
-    table = paddle_program.Operation("pd_op.embedding", {}, False, (("i64", (-1, -1)), ("f32", (TABLE_ROWS, 8))))
+    table = paddle_program.Operation("pd_op.embedding", {}, (("i64", (-1, -1)), ("f32", (TABLE_ROWS, 8))))
     monkeypatch.setattr(paddle_program, "operations", lambda path: [table])
 
 
