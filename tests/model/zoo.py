@@ -188,6 +188,25 @@ def detector(layer, image, im_shape, scale_factor):
     return paddle.minimum(boxes, im_shape.unsqueeze(1)), boxes.argmax(1)
 
 
+def sine_and_cosine(layer, x):
+    """Positions by angles: both read one value."""
+    angles = layer(x)
+    return paddle.concat([angles.sin(), angles.cos(), angles * 2], -1)
+
+
+def windows(embed, norm, project, x):
+    """Swin's windows of 2 by 2, shifted, of patches of 4 by 4."""
+    shifted = paddle.roll(norm(embed(x).transpose([0, 2, 3, 1])), (-1, -1), (1, 2))
+    return project(shifted.reshape([-1, 4, 2, 4, 2, 8]).transpose([0, 1, 3, 2, 4, 5]).reshape([-1, 4, 8]))
+
+
+def causal_mask(project, x):
+    """Attention to what came before, by a mask of infinities."""
+    length = paddle.shape(x)[1]
+    scores = paddle.matmul(project(x), x, transpose_y=True)
+    return F.softmax(scores + paddle.triu(paddle.full([length, length], float("-inf")), 1))
+
+
 def two_heads(body, classes, boxes, x):
     features = F.relu(body(x)).mean([2, 3])
     return F.softmax(classes(features)), F.sigmoid(boxes(features)), features.argmax(-1)
@@ -198,6 +217,11 @@ NETWORKS: dict[str, Entry] = {
     "batch_norm": conv_and(lambda: nn.BatchNorm2D(8)),
     "group_norm": conv_and(lambda: nn.GroupNorm(4, 8)),
     "instance_norm": conv_and(lambda: nn.InstanceNorm2D(8)),
+    "batch_norm_without_scale": Entry(
+        lambda: [conv(), nn.BatchNorm2D(8, weight_attr=False, bias_attr=False)],
+        lambda c, norm, x: norm(F.relu(c(x))),
+        IMAGE,
+    ),
     "layer_norm_channels": Entry(
         lambda: [conv(), nn.LayerNorm(8)], lambda c, norm, x: norm(c(x).transpose([0, 2, 3, 1])), IMAGE
     ),
@@ -269,6 +293,22 @@ NETWORKS: dict[str, Entry] = {
     "pixel_shuffle": conv_and(lambda: nn.PixelShuffle(2)),
     "conv_transpose": conv_and(lambda: nn.Conv2DTranspose(8, 4, 3, 2, 1, output_padding=1)),
     "depthwise": conv_and(lambda: nn.Conv2D(8, 8, 3, groups=8, dilation=2)),
+    "conv_same_dilated": conv_and(
+        lambda: nn.Conv2D(8, 4, 3, padding="SAME", dilation=2),
+        refused="dilations != 1, cannot support padding.*as a number",
+        remedied="conv_number_dilated",
+    ),
+    "conv_number_dilated": conv_and(lambda: nn.Conv2D(8, 4, 3, padding=2, dilation=2)),
+    "conv_channels_last": Entry(
+        lambda: [nn.Conv2D(3, 4, 3, data_format="NHWC")],
+        lambda c, x: c(x.transpose([0, 2, 3, 1])),
+        IMAGE,
+        refused="NHWC format.*data_format='NCHW'",
+        remedied="layer_norm_channels",
+    ),
+    "avg_pool_ceil": after_conv(lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, exclusive=False)),
+    "matmul_of_images": after_conv(lambda x: paddle.matmul(x, x, transpose_y=True)),
+    "windows": Entry(lambda: [nn.Conv2D(3, 8, 4, 4), nn.LayerNorm(8), nn.Linear(8, 24)], windows, IMAGE),
     "conv1d": Entry(lambda: [nn.Conv1D(4, 6, 3)], lambda layer, x: F.relu(layer(x)), {"x": Input((None, 4, 32))}),
     "conv3d": Entry(lambda: [nn.Conv3D(2, 4, 3)], lambda layer, x: F.relu(layer(x)), {"x": Input((None, 2, 8, 8, 8))}),
     "deformable_conv": Entry(
@@ -312,6 +352,12 @@ NETWORKS: dict[str, Entry] = {
     "topk": after_linear(lambda x: paddle.topk(x, 3)),
     "argsort": after_linear(lambda x: (paddle.sort(x), paddle.argsort(x, descending=True))),
     "split": after_linear(lambda x: tuple(paddle.split(x, [3, 4, 5], -1))),
+    "sine_and_cosine": Entry(lambda: [nn.Linear(16, 12)], sine_and_cosine, ROWS),
+    "over_all_axes": after_linear(lambda x: (x.mean(), x.sum(), x.max(), x - x.min(keepdim=True), paddle.logsumexp(x))),
+    "any_all": after_linear(lambda x: ((x > 0).any(), (x > -9).all())),
+    "norm_over_all": after_linear(lambda x: x.norm(), refused="Identity|Pow.*as in \\(x", remedied="norm_by_sum"),
+    "norm_by_sum": after_linear(lambda x: (x * x).sum().sqrt()),
+    "number_over_tensor": after_linear(lambda x: 1 / (1 + paddle.exp(-x))),
     "cumsum": after_linear(lambda x: paddle.cumsum(x, -1)),
     "einsum": after_linear(lambda x: paddle.einsum("bi,bj->bij", x, x)),
     "where": after_linear(lambda x: paddle.where(x > 0, x, x * 0.1)),
@@ -343,6 +389,13 @@ NETWORKS: dict[str, Entry] = {
     ),
     "lstm": Entry(lambda: [nn.LSTM(16, 8)], lambda layer, x: layer(x)[0], SEQUENCE),
     "lstm_two_ways": Entry(lambda: [nn.LSTM(16, 8, direction="bidirect")], lambda layer, x: layer(x)[0], SEQUENCE),
+    "simple_rnn": Entry(
+        lambda: [nn.SimpleRNN(16, 8)],
+        lambda layer, x: layer(x)[0],
+        SEQUENCE,
+        refused="SimpleRNN gets lost",
+        remedied="gru",
+    ),
     "gru": Entry(lambda: [nn.GRU(16, 8)], lambda layer, x: layer(x)[0], SEQUENCE),
     "gru_last_states": Entry(
         lambda: [nn.GRU(16, 8, 2)],
@@ -362,6 +415,7 @@ NETWORKS: dict[str, Entry] = {
         {**SEQUENCE, "mask": Input((None, None), "bool")},
     ),
     "scaled_dot_product": Entry(lambda: [nn.Linear(16, 48)], scaled_dot_product, SEQUENCE),
+    "causal_mask": Entry(lambda: [nn.Linear(16, 16)], causal_mask, SEQUENCE),
     "multi_head_attention": Entry(lambda: [nn.MultiHeadAttention(16, 2)], lambda layer, x: layer(x, x, x), SEQUENCE),
     "transformer_encoder": Entry(
         lambda: [nn.TransformerEncoderLayer(16, 2, 32, activation="gelu")], lambda layer, x: layer(x), SEQUENCE

@@ -83,7 +83,7 @@ def _run_worker(model: Path, params: Path, onnx_path: Path, opset: int, samples:
     if done.returncode == WORKER_COURSE_ERROR:
         name, cause, remedy = json.loads(done.stderr.splitlines()[-1])
         if "valid ONNX" in cause:
-            remedy = paddle2onnx_errors.hint(model) or remedy
+            remedy = paddle2onnx_errors.hint(model) or export_samples.NO_HINT
         raise getattr(errors, name)(cause, remedy)
     if onnx_path.exists():
         raise ExportError(

@@ -85,6 +85,14 @@ def test_shorter_inputs_where_long_ones_are_refused():
     assert drawn(refusing(lambda ids: ids.shape[1] <= 20), TensorProto.INT64).shape == (2, 16)
 
 
+def test_a_recording_where_all_shorter_inputs_are_refused():
+    assert drawn(refusing(lambda samples: samples.shape[1] > 500), TensorProto.FLOAT).shape == (2, 1024)
+
+
+def test_no_recording_where_a_shorter_input_is_accepted():
+    assert drawn(lambda array: array * 0, TensorProto.FLOAT).shape == (2, 64)
+
+
 @pytest.mark.parametrize("function", [np.sqrt, lambda array: array[:0] if (array < 0).any() else array])
 def test_positive_values_where_others_make_nan_or_nothing(function):
     with np.errstate(invalid="ignore"):

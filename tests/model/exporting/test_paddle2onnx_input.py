@@ -12,6 +12,12 @@ from tutorial_utils.model import export
 pytest.importorskip("paddle2onnx")
 
 
+def alone(*paths):
+    """Let paddle2onnx export a network by itself, and return the exit status."""
+    script = "import sys, paddle2onnx; paddle2onnx.export(*sys.argv[1:], opset_version=17, optimize_tool='None')"
+    return subprocess.run([sys.executable, "-c", script, *paths], capture_output=True).returncode
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """A network as paddle2onnx alone exports it, and as the package does."""
@@ -28,8 +34,7 @@ def models(tmp_path_factory):
     spec = paddle.static.InputSpec([None, 4, 6, 8], "float32", "x")
     paddle.jit.save(entry.build(), str(folder / "net"), input_spec=[spec])
     files = [folder / "net.json", folder / "net.pdiparams"]
-    script = "import sys, paddle2onnx; paddle2onnx.export(*sys.argv[1:], opset_version=17, optimize_tool='None')"
-    subprocess.run([sys.executable, "-c", script, *files, folder / "raw.onnx"], check=True, capture_output=True)
+    assert alone(*files, folder / "raw.onnx") == 0
     return {"alone": onnx.load(folder / "raw.onnx"), "ours": onnx.load(export.to_onnx(*files, folder / "net.onnx"))}
 
 
@@ -78,3 +83,12 @@ RIGHT = {
 def test_rewriting_is_needed_and_helps(read, models):
     assert read(models["alone"]) != RIGHT[read], "paddle2onnx is right by itself now: drop this from paddle2onnx_input"
     assert read(models["ours"]) == RIGHT[read]
+
+
+@pytest.mark.parametrize("name", ["over_all_axes", "number_over_tensor"])
+def test_paddle2onnx_alone_stops_at_what_is_rewritten(name, tmp_path):
+    """`tests/model/test_zoo.py` shows that it is exported."""
+    from model import zoo
+
+    saved = zoo.save(name, tmp_path)
+    assert alone(saved.program, saved.weights, tmp_path / "raw.onnx") != 0, "drop this from paddle2onnx_input"

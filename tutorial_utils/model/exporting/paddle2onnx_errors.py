@@ -2,8 +2,9 @@
 
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from tutorial_utils.base.errors import CourseError, ExportError, UnsupportedOperatorError
 from tutorial_utils.model import paddle_program
@@ -19,14 +20,34 @@ _REMEDIES = {
     r"softplus": "Write F.softplus(beta * x) / beta.",
     r"opset_version to (\d+)": r"Give opset=\1.",
     r"Opset Version must be": "Give opset=17, the newest that all libraries of the course handle.",
+    r"dilations != 1, cannot support padding": "Give the padding as a number, dilation * (kernel - 1) / 2.",
+    r"input with NHWC": "Make layers with data_format='NCHW', and transpose before the first and after the last.",
     r"impl_ pointer is null": "Give each operator its optional inputs too, such as deform_conv2d its mask (of ones).",
 }
-# Operators that are converted right in some forms only; verification finds the others.
-_HINTS = {
-    "pool2d": "Adaptive pooling comes out right where the output size divides the input size: choose such a size.",
-    "nearest_interp": "The nearest pixel is rounded otherwise in ONNX: resize by a whole factor, or bilinearly.",
-    "rnn": "The last states of a recurrent layer with num_layers > 1 get lost: use several layers of one each.",
-    "max_pool2d_with_index": "return_mask=True gets lost: leave it out.",
+_OVER_ALL = (
+    "A norm, distance or standard deviation over all axes gets the shape [1] for a scalar: write it with sum, mean and "
+    "sqrt, as in (x * x).sum().sqrt()."
+)
+# Operators that are converted right in some forms only, as attributes tell; verification finds the others. Of a legacy
+# program, attributes are not read.
+_HINTS: dict[str, tuple[Callable[[dict[str, Any]], bool], str]] = {
+    "pool2d": (
+        lambda given: given.get("adaptive", True),
+        "Adaptive pooling comes out right where the output size divides the input size: choose such a size.",
+    ),
+    "nearest_interp": (
+        lambda given: True,
+        "The nearest pixel is rounded otherwise in ONNX: resize by a whole factor, or bilinearly.",
+    ),
+    "rnn": (
+        lambda given: given.get("num_layers", 2) > 1 or given["mode"].startswith("RNN"),
+        "SimpleRNN gets lost, and so do the last states of a recurrent layer with num_layers > 1: use LSTM or GRU, and "
+        "several layers of one each.",
+    ),
+    "max_pool2d_with_index": (lambda given: True, "return_mask=True gets lost: leave it out."),
+    "p_norm": (lambda given: given.get("asvector", True), _OVER_ALL),
+    "dist": (lambda given: True, _OVER_ALL),
+    "numel": (lambda given: True, _OVER_ALL),
 }
 # Names of Paddle 3 whose older names paddle2onnx lists. Most others only gained a prefix or a version.
 _OLDER = {
@@ -34,13 +55,16 @@ _OLDER = {
     "maximum": "elementwise_max", "minimum": "elementwise_min", "remainder": "elementwise_mod", "arange": "range",
     "argmax": "arg_max", "argmin": "arg_min", "flatten": "flatten_contiguous_range", "grid_sample": "grid_sampler",
     "hardsigmoid": "hard_sigmoid", "hardswish": "hard_swish", "topk": "top_k_v2", "numel": "size",
+    "floor_divide": "elementwise_floordiv", "nonzero": "where_index",
 }  # fmt: skip
+
+_BLOCKS = ("pd_op.if", "pd_op.while")  # converted, though not listed
 
 
 def not_listed(program: Path, listed: Iterable[str]) -> list[str]:
     """Return the operators of a program that are not among those which paddle2onnx lists, under no name of theirs."""
     listed = set(listed)
-    computing = {one.name for one in paddle_program.operations(program)} - {*paddle_program.BOOKKEEPING}
+    computing = {one.name for one in paddle_program.operations(program)} - {*paddle_program.BOOKKEEPING, *_BLOCKS}
     found = []
     for name in sorted(computing):
         plain = name.rpartition(".")[2].rstrip("_")
@@ -75,5 +99,9 @@ def of_log(log: str, status: int, program: Path) -> CourseError:
 
 def hint(program: Path) -> str:
     """Return what may be wrong where an output differs: the remedies for operators that are not always right."""
-    names = {one.name.removeprefix("pd_op.") for one in paddle_program.operations(program)}
-    return " ".join(text for name, text in _HINTS.items() if name in names)
+    found = {}
+    for one in paddle_program.operations(program):
+        applies, text = _HINTS.get(one.name.removeprefix("pd_op."), (lambda given: False, ""))
+        if applies(one.attributes):
+            found[text] = None
+    return " ".join(found)

@@ -1,8 +1,9 @@
 """A program of Paddle 3.3, written so that paddle2onnx 2.1.0 computes what Paddle does. Paddle keeps the original.
 
 paddle2onnx leaves attributes in double precision unread, or stops at them; it clips every hardtanh at -1 and 1, takes
-the exact GELU for its approximation, and gives a LayerNorm over several axes flat weights, which ONNX forbids. With
-newer versions, `tests/model/exporting/test_paddle2onnx_input.py` fails where one of that has become needless.
+the exact GELU for its approximation, and gives a LayerNorm over several axes flat weights, which ONNX forbids. A mean
+over all axes gets the shape [1], or stops it, and so does the number in ``1 / x``, an operator that it doesn't know.
+With newer versions, `tests/model/exporting/test_paddle2onnx_input.py` fails where one of that has become needless.
 """
 
 import itertools
@@ -14,6 +15,7 @@ from typing import Any
 
 # paddle2onnx reads their doubles, which hold large integers too.
 _READ_AS_DOUBLES = ("1.full", "1.assign_value_")
+_REDUCTIONS = tuple(f"1.{name}" for name in ("mean", "sum", "max", "min", "prod", "any", "all", "logsumexp"))
 Value = dict[str, int]  # reads a result of another operator, by its number
 
 
@@ -43,13 +45,17 @@ class _Writer:
                 if operation["#"] not in _READ_AS_DOUBLES:
                     stored = json.dumps(operation.get("A", []))
                     operation["A"] = json.loads(stored.replace('"0.a_f64"', '"0.a_f32"'))
-                given = {item["N"]: item["AT"]["D"] for item in operation.get("A", ()) if isinstance(item, dict)}
+                given = {item["N"]: item["AT"].get("D") for item in operation.get("A", ()) if isinstance(item, dict)}
                 if operation["#"] == "1.hardtanh":
                     self.clip(operation, given)
                 elif operation["#"] == "1.gelu" and given["approximate"]:
                     self.gelu(operation)
                 elif operation["#"] == "1.layer_norm":
                     self.layer_norm(operation, given["begin_norm_axis"])
+                elif operation["#"] in _REDUCTIONS:
+                    self.reduction(operation, given)
+                elif operation["#"] == "1.full_batch_size_like":
+                    self.full_like(operation, given)
                 self.written.append(operation)
             block["ops"], self.written = self.written, outer
 
@@ -89,10 +95,39 @@ class _Writer:
             return
         for index, weights in enumerate(norm["I"][1:], 1):
             if weights["%"] in self.kinds:  # a norm without weights reads number 0
-                shape = self.add(
-                    "full_int_array", [], [{"#": "0.t_i64"}, [len(sizes)], "NCHW", [], 0],
-                    value=("0.a_array", [{"#": "0.a_i64", "D": size} for size in sizes]),
-                    dtype=("1.a_dtype", "int64"), place=("1.a_place", [1, 0, ""]),
-                )  # fmt: skip
                 kind = self.kinds[weights["%"]]
-                norm["I"][index] = self.add("reshape", [weights, shape], [kind[0], sizes, *kind[2:]])
+                norm["I"][index] = self.add("reshape", [weights, self.integers(sizes)], [kind[0], sizes, *kind[2:]])
+
+    def integers(self, values: list[int]) -> Value:
+        return self.add(
+            "full_int_array", [], [{"#": "0.t_i64"}, [len(values)], "NCHW", [], 0],
+            value=("0.a_array", [{"#": "0.a_i64", "D": value} for value in values]),
+            dtype=("1.a_dtype", "int64"), place=("1.a_place", [1, 0, ""]),
+        )  # fmt: skip
+
+    def reduction(self, reduction: dict[str, Any], given: dict[str, Any]) -> None:
+        """Name the axes where they are an empty list, which stands for all, and make the scalar by a squeeze."""
+        (x, *axes), (result,) = reduction["I"], reduction["O"]
+        kind, rank = result["TT"]["D"], len(self.kinds[x["%"]][1])
+        named = self.kinds[axes[0]["%"]][1] != [0] if axes else given["axis"] != []
+        if not rank or (named and kind[1]):
+            return
+        everything = self.integers([*range(rank)])
+        changed = {"keepdim": True, "reduce_all": False, "axis": [{"#": "0.a_i64", "D": i} for i in range(rank)]}
+        for item in reduction["A"]:
+            if item["N"] in changed:
+                item["AT"]["D"] = changed[item["N"]]
+        reduction["I"] = [x, everything] if axes else [x]
+        if kind[1]:
+            return
+        kept = {"%": next(self.numbers), "TT": {"#": "0.t_dtensor", "D": [kind[0], [1] * rank, *kind[2:]]}}
+        self.written.append({**reduction, "O": [kept]})
+        reduction |= {"#": "1.squeeze", "A": [], "I": [{"%": kept["%"]}, everything]}
+
+    def full_like(self, filled: dict[str, Any], given: dict[str, Any]) -> None:
+        """A number in the shape of another tensor, as Paddle writes ``1 / x`` where the batch may vary."""
+        (x,) = filled["I"]
+        kind = filled["O"][0]["TT"]["D"]
+        if kind[:2] == self.kinds[x["%"]][:2] and given["value"] is not None:
+            kept = [item for item in filled["A"] if item["N"] in ("dtype", "place", "stop_gradient")]
+            filled |= {"#": "1.full_like", "A": kept, "I": [x, self.constant(given["value"])]}
