@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 from unittest import mock
 
@@ -10,6 +11,7 @@ from small_models import images, residual_model, save_paddle
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import (
     ExportError,
+    InputError,
     ModelFileError,
     PrecisionError,
     UnsupportedOperatorError,
@@ -101,18 +103,44 @@ def test_missing_or_empty_paddle_file(which, content, paddle_model, tmp_path, ta
         export.to_onnx(*files, target)
 
 
-@pytest.mark.parametrize("damage", ["garbage program", "truncated weights"])
-def test_damaged_paddle_file(damage, paddle_model, tmp_path, target):
-    program, params = paddle_model
+def test_damaged_program(paddle_model, tmp_path, target):
     bad = tmp_path / "bad.json"
-    if damage == "garbage program":
-        bad.write_text("{ not a program")
-        files = (bad, params)
-    else:
-        bad.write_bytes(params.read_bytes()[:1000])
-        files = (program, bad)
+    bad.write_text("{ not a program")
     with pytest.raises(ModelFileError, match="Paddle can't load"):
-        export.to_onnx(*files, target, verify=False)
+        export.to_onnx(bad, paddle_model[1], target, verify=False)
+
+
+@pytest.mark.parametrize("cut", [1, 4, 1000])
+def test_weights_cut_short(cut, paddle_model, tmp_path, target):
+    """Paddle computes on with other numbers where only the last tensor is cut, and the comparison would agree."""
+    bad = tmp_path / "bad.pdiparams"
+    bad.write_bytes(paddle_model[1].read_bytes()[:-cut])
+    with pytest.raises(ModelFileError, match="aren't whole tensors"):
+        export.to_onnx(paddle_model[0], bad, target, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("sample", "cause"),
+    [
+        (images(1) * np.nan, "The sample x holds NaN"),
+        (np.array([None, "a"], object), "array of object"),
+    ],
+    ids=["nan", "no numbers"],
+)
+def test_samples_that_show_nothing(sample, cause, paddle_model, target):
+    with pytest.raises(InputError, match=cause):
+        export.to_onnx(*paddle_model, target, samples={"x": sample})
+
+
+def test_the_target_is_not_the_model_itself(paddle_model, tmp_path):
+    for name, file in zip(("net.json", "net.pdiparams"), paddle_model, strict=True):
+        shutil.copy(file, tmp_path / name)
+    files = tmp_path / "net.json", tmp_path / "net.pdiparams"
+    before = [file.read_bytes() for file in files]
+    for target in files:
+        with pytest.raises(ExportError, match="a file of the Paddle model itself"):
+            export.to_onnx(*files, target)
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_any_other_failure_of_the_worker(paddle_model, target, monkeypatch):

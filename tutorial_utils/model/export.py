@@ -55,10 +55,14 @@ def to_onnx(
     """
     model_path, params_path, onnx_path = Path(model_path), Path(params_path), Path(onnx_path)
     paddle_program.require_files(model_path, params_path)
+    if onnx_path.resolve() in (model_path.resolve(), params_path.resolve()):
+        raise ExportError(
+            f"{onnx_path} is a file of the Paddle model itself.", "Choose another path, such as model.onnx."
+        )
     with onnx_file.writing(onnx_path) as temporary:
         samples_path = temporary.with_name("samples.npz")
         if samples is not None:
-            np.savez(samples_path, **samples)
+            export_samples.save(samples, samples_path)
         if legacy_export.is_legacy(model_path):
             converted = temporary.with_name(legacy_export.CONVERTED)
             legacy_export.to_onnx(model_path, params_path, converted, opset)

@@ -6,7 +6,9 @@ older ``.pdmodel``. That an option asked for TensorRT proves nothing; that the p
 
 import contextlib
 import json
+import math
 import re
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 # How Paddle abbreviates the first part of a name in a .json file (paddle/fluid/pir/serialize_deserialize/src/schema.cc)
 _PARAMETER = "p"
 _DIALECTS = {"0": "builtin", "1": "pd_op"}
+# Bytes of a number by Paddle's code for its type: bool, int16, int32, int64, FP16, FP32, FP64, uint8, int8, BF16,
+# complex64, complex128, and two of FP8.
+_BYTES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 2, 5: 4, 6: 8, 20: 1, 21: 1, 22: 2, 23: 8, 24: 16, 32: 1, 33: 1}
 ENGINES = ("pd_op.tensorrt_engine", "tensorrt_engine")  # PIR, .pdmodel
 # They move or hold data; none of them computes, so none could have run in TensorRT.
 BOOKKEEPING = (
@@ -29,7 +34,9 @@ BOOKKEEPING = (
 
 
 def require_files(model_path: str | Path, params_path: str | Path) -> None:
-    """Refuse a model of which a file is missing or empty. Paddle writes no weights for a program that has none.
+    """Refuse a model of which a file is missing or empty, or the weights are cut short.
+
+    Paddle writes no weights for a program that has none.
 
     Raises:
         ModelFileError: It names the file.
@@ -46,6 +53,40 @@ def require_files(model_path: str | Path, params_path: str | Path) -> None:
             )
         if not path.is_file() or path.stat().st_size == 0:
             raise ModelFileError(f"The Paddle model file {path} is missing or empty.", "Save the model again.")
+    if params_path.exists():
+        _require_whole(params_path)
+
+
+def _require_whole(params_path: Path) -> None:
+    """Refuse a file of weights that doesn't end where its last tensor does: Paddle computes on with other numbers.
+
+    Each tensor is its header, its description (the protobuf message TensorDesc) and its data, as SerializeToStream
+    writes them (paddle/phi/core/framework/dense_tensor_serialize.cc).
+    """
+    size, at = params_path.stat().st_size, 0
+    with params_path.open("rb") as file:
+        while at < size:
+            file.seek(at)
+            _, levels, _, length = struct.unpack("<IQII", file.read(20).ljust(20, b"\0"))
+            described = [*_varints(file.read(length))]  # type and sizes, each behind the number of its field
+            if levels or len(described) < 2 or described[1] not in _BYTES:
+                break
+            at = file.tell() + math.prod(described[3::2]) * _BYTES[described[1]]
+    if at != size:
+        raise ModelFileError(
+            f"The Paddle model file {params_path} is damaged: it holds {size:,} bytes, which aren't whole tensors.",
+            "Save the model again, or copy the file again from where it was saved.",
+        )
+
+
+def _varints(data: bytes) -> Iterator[int]:
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            yield value
+            value = shift = 0
 
 
 def has_weights(model_path: Path) -> bool:

@@ -178,7 +178,7 @@ def test_a_cut_file_is_called_damaged(converter, saved, tmp_path, which, share):
         content = whole.read_bytes()
         path.write_bytes(content[: int(share * len(content))] if i == which else content)
     with pytest.raises(ModelFileError, match="cut"):
-        legacy_export.to_onnx(*files, tmp_path / "net.onnx", 17)
+        export.to_onnx(*files, tmp_path / "net.onnx")
 
 
 def test_the_reason_for_a_refused_opset_is_quoted(converter, saved, tmp_path):

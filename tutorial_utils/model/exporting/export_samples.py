@@ -3,6 +3,7 @@
 `paddle2onnx_worker` draws and runs Paddle, `export` compares: files in between keep Paddle out of the caller's process.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,23 @@ def of_paddle(
         whose = "the samples" if given is not None else "the random inputs that the export is verified with"
         raise ExportError(f"Paddle itself refuses {whose}: {refusal}.", BY_HAND)
     return accepted
+
+
+def save(samples: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write given inputs for `paddle2onnx_worker`.
+
+    Raises:
+        InputError: One holds no numbers, or NaN, with which nothing can be compared.
+    """
+    arrays = {name: np.asarray(value) for name, value in samples.items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"The sample {name} is an array of {array.dtype}, not of numbers.", "Give numbers.")
+        if np.isnan(array).any():
+            raise InputError(
+                f"The sample {name} holds NaN, which shows nothing.", "Give values as the model meets them."
+            )
+    np.savez(path, **arrays)
 
 
 def _tells(output: np.ndarray) -> bool:

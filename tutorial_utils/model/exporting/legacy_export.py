@@ -1,20 +1,17 @@
 """Legacy Paddle programs (``.pdmodel``, ``__model__``) to ONNX, by the paddle2onnx that was written for them.
 
 paddle2onnx 2 lets Paddle 3 translate such a program first, and of 7 real models from the ordinary registry converts 2.
-paddle2onnx 1.3.1 converts all 7, and 58 of 59 small ones that Paddle 2.6.2 and 3.3.1 saved; none needs the other road
+paddle2onnx 1.3.1 converts all 7, and 57 of 59 small ones that Paddle 2.6.2 and 3.3.1 saved; none needs the other road
 (benchmarks/legacy_models.md). Two versions of a package can't be installed side by side, so 1.3.1 goes into a folder of
 its own, where a child process finds it. It doesn't need Paddle: 4 MB are downloaded and 11 MB kept.
 """
 
-import math
 import os
 import re
-import struct
 import subprocess
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +20,7 @@ from filelock import FileLock
 from onnx import helper, numpy_helper
 
 from tutorial_utils.base import child_process, paths, progress, requirements
-from tutorial_utils.base.errors import BackendUnavailableError, ExportError, ModelFileError, UnsupportedOperatorError
+from tutorial_utils.base.errors import BackendUnavailableError, ExportError, UnsupportedOperatorError
 from tutorial_utils.model import onnx_file, paddle_program
 from tutorial_utils.model.exporting import legacy_quantized
 
@@ -33,8 +30,6 @@ CONVERTED = "converted.onnx"  # what `export` hands to `paddle2onnx_worker`, whi
 _PIP_OPTIONS = ("install", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--retries=1")
 # Lines of paddle2onnx's log that tell what it does, not why it stopped.
 _ROUTINE = re.compile(r"Start to pars|file path:|Use opset_version|minimal opset version|convert failed|load program")
-# Bytes of a number by Paddle's code for its type: bool, int16, int32, int64, FP16, FP32, FP64, uint8, int8, BF16.
-_BYTES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 2, 5: 4, 6: 8, 20: 1, 21: 1, 22: 2}
 # paddle2onnx's backends, by whether a program is quantized. "rknn" alone keeps every pair of Q and DQ, with zero points
 # of 0; "onnxruntime" drops those of linear layers and stores biases as INT32, and "tensorrt" drops all.
 BACKENDS = {False: "onnxruntime", True: "rknn"}
@@ -59,14 +54,12 @@ def to_onnx(model_path: Path, params_path: Path, onnx_path: Path, opset: int) ->
         opset: ONNX opset.
 
     Raises:
-        ModelFileError: The program is damaged, or the file of weights is.
+        ModelFileError: The program is damaged.
         BackendUnavailableError: paddle2onnx 1.3.1 can't be installed.
         UnsupportedOperatorError: It can't convert an operator of the model.
         ExportError: The conversion failed in another way.
     """
     weights = params_path if params_path.exists() else ""
-    if weights:
-        _require_whole(params_path)
     quantized = b"quantize_linear" in model_path.read_bytes()
     arguments = map(str, (converter(), model_path, weights, onnx_path, opset, BACKENDS[quantized]))
     command = [sys.executable, "-m", __name__, *arguments]
@@ -86,38 +79,6 @@ def to_onnx(model_path: Path, params_path: Path, onnx_path: Path, opset: int) ->
     if _ONE_IMAGE in log:
         _fix_batch(model, model_path.name)
     onnx.save(model, onnx_path)
-
-
-def _require_whole(params_path: Path) -> None:
-    """Refuse a file of weights that doesn't end where its last tensor does: Paddle computes on with other numbers.
-
-    Each tensor is its header, its description (the protobuf message TensorDesc) and its data, as SerializeToStream
-    writes them (paddle/phi/core/framework/dense_tensor_serialize.cc).
-    """
-    size, at = params_path.stat().st_size, 0
-    with params_path.open("rb") as file:
-        while at < size:
-            file.seek(at)
-            _, levels, _, length = struct.unpack("<IQII", file.read(20).ljust(20, b"\0"))
-            described = [*_varints(file.read(length))]  # type and sizes, each behind the number of its field
-            if levels or len(described) < 2 or described[1] not in _BYTES:
-                break
-            at = file.tell() + math.prod(described[3::2]) * _BYTES[described[1]]
-    if at != size:
-        raise ModelFileError(
-            f"The Paddle model file {params_path} is damaged: it holds {size:,} bytes, which aren't whole tensors.",
-            "Save the model again, or copy the file again from where it was saved.",
-        )
-
-
-def _varints(data: bytes) -> Iterator[int]:
-    value = shift = 0
-    for byte in data:
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            yield value
-            value = shift = 0
 
 
 def converter() -> Path:
