@@ -299,11 +299,12 @@ def test_functions_are_written_out(tmp_path):
     np.testing.assert_allclose(run(half, x=X)[0], 2 * X, rtol=1e-3)
 
 
-def test_a_wrong_rank_of_an_output_is_put_right(tmp_path):
+@pytest.mark.parametrize(("operator", "sizes"), [("MatMul (x, w)", [2, 8]), ("ReduceMax <keepdims = 0> (x)", [])])
+def test_a_wrong_rank_of_an_output_is_put_right(operator, sizes, tmp_path):
     """ONNX Runtime warns of it; the checker would refuse what is written."""
-    source = save(tmp_path / "fp32.onnx", "(float[2,8] x) => (float[2,8,1] y) { y = MatMul (x, w) }", w=W)
+    source = save(tmp_path / "fp32.onnx", f"(float[2,8] x) => (float[2,8,1] y) {{ y = {operator} }}", w=W)
     (output,) = graph(half_precision.to_fp16(source, tmp_path / "fp16.onnx")).output
-    assert [one.dim_value for one in output.type.tensor_type.shape.dim] == [2, 8]
+    assert [one.dim_value for one in output.type.tensor_type.shape.dim] == sizes
 
 
 def test_a_few_tensors_in_fp16_are_no_hindrance(tmp_path):

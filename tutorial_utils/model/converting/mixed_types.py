@@ -251,8 +251,9 @@ def _tensor_types(model: onnx.ModelProto) -> list[dict[str, int]]:
         output.type.tensor_type.ClearField("shape")
     inferred = onnx.shape_inference.infer_shapes(model)
     for output, before, found in zip(model.graph.output, declared, inferred.graph.output, strict=True):
-        rank = len(found.type.tensor_type.shape.dim)  # the checker refuses a wrong one, of which runtimes only warn
-        output.CopyFrom(found if rank not in (0, len(before.type.tensor_type.shape.dim)) else before)
+        shape = found.type.tensor_type  # the checker refuses a wrong rank, of which runtimes only warn
+        is_other = len(shape.shape.dim) != len(before.type.tensor_type.shape.dim)
+        output.CopyFrom(found if shape.HasField("shape") and is_other else before)
     return list(_types_of(model.graph, inferred.graph, _types_by_running(model, inferred.graph)))
 
 
