@@ -13,6 +13,7 @@ from benchmarks import debug_trial
 from tutorial_utils.__main__ import main
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.debug import diagnosis, tensor_errors
+from tutorial_utils.model import onnx_file
 
 CASES = [
     ("CNN", "overflow", 1), ("LSTM", "underflow", 2), ("transformer", "cancellation", 3), ("CNN", "layernorm", 4),
@@ -135,6 +136,84 @@ def test_many_normalizations_at_risk_are_told_and_not_kept(tmp_path):
     found = diagnosis.diagnose(tmp_path / "m.onnx", "fp16", None, 0, tmp_path / "mended.onnx")
     assert (found.verdict, found.kept) == ("healthy", {})
     assert "norm0, norm1, norm2, norm3" in found.notes[0]
+
+
+# --- faults that the outputs, or a body, hide -------------------------------------------------------------------------
+
+W = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+FLOATS = {"w": W, "offset": np.float32(9000), "up": np.float32(2**13), "down": np.float32(2**-13)}
+
+
+def diagnosed(folder, text, precision="fp16", **weights):
+    """Diagnose a graph in ONNX's text form, of which a name before an operator is the node's."""
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+    for node in onnx_file.graphs(model.graph):
+        for one in node.node:
+            one.name = one.name or f"make {one.output[0]}"
+    model.graph.initializer.extend(numpy_helper.from_array(one, name) for name, one in {**FLOATS, **weights}.items())
+    onnx.save(model, folder / "m.onnx")
+    return diagnosis.diagnose(folder / "m.onnx", precision, None, 0, folder / "mended.onnx")
+
+
+BODY = "u1 = Mul({0}, up) u2 = Mul(u1, up) d1 = Mul(u2, down) {1} = Mul(d1, down)"
+BODIES = {
+    "If": "(float[4,8] x) => (float[4,8] y) { s = ReduceMax<keepdims=0>(x) c = Less(s, offset) y = If(c)"
+    f"<then_branch = a () => (float[4,8] t) {{ {BODY.format('x', 't')} }},"
+    " else_branch = b () => (float[4,8] e) { e = Relu(x) }> }",
+    "Loop": "(float[4,8] x) => (float[4,8] y) { n = Constant<value = int64 {2}>() v = Loop(n, , x)"
+    "<body = a (int64 i, bool more, float[4,8] before) => (bool still, float[4,8] after)"
+    f" {{ still = Identity(more) {BODY.format('before', 'after')} }}> y = Identity(v) }}",
+}
+
+
+@pytest.mark.parametrize("op", BODIES)
+def test_an_overflow_inside_a_body(op, tmp_path):
+    found = diagnosed(tmp_path, BODIES[op])
+    assert [(fault.kind, fault.op) for fault in found.faults] == [("overflow", op)]
+    assert (found.verdict, set(found.kept)) == ("mended", {"make u2", "make d1"})
+
+
+@pytest.mark.parametrize("offset", [9000, 1])
+def test_small_scores_beside_large_boxes(offset, tmp_path):
+    text = (
+        "(float[4,8] x) => (float[8,12] y) { p = MatMul(x, w) q = Sigmoid(p) boxes = Mul(q, up)"
+        " a = Add(p, offset) b = Sub(a, offset) scores = Sigmoid(b) k = Slice(boxes, zero, four)"
+        " all = Concat<axis = 0>(boxes, scores, k) y = Transpose(all) }"
+    )
+    found = diagnosed(tmp_path, text, offset=np.float32(offset), zero=np.array([0]), four=np.array([4]))
+    names = [out.name for out in found.outputs]
+    assert set(names) == {"y", "boxes in y", "scores in y", "k in y"}
+    assert found.verdict == ("healthy" if offset == 1 else "mended")
+    assert set(found.kept) == (set() if offset == 1 else {"make a", "make b"})
+
+
+def test_a_mask_before_the_overflow_is_not_named(tmp_path):
+    text = (
+        "(float[4,8] x) => (float[4,8] y) { m = Add(x, mask) l = Add(m, large) e = Exp(l)"
+        " s = ReduceSum<keepdims = 1>(e, last) p = Div(e, s) y = MatMul(p, w) }"
+    )
+    mask = np.where(np.arange(8) == 7, np.finfo(np.float32).min, 0).astype(np.float32)
+    found = diagnosed(tmp_path, text, mask=mask, large=np.float32(13), last=np.array([-1]))
+    assert [(fault.kind, fault.tensor) for fault in found.faults] == [("softmax", "e")]
+    assert set(found.kept) == {"make e", "make s", "make p"}
+
+
+def test_int8_where_a_product_and_a_sum_become_one_node(tmp_path):
+    """The node in the INT8 file has another name than the product in the model; two are all that is quantized."""
+    outlier = np.zeros((4, 8), np.float32)
+    outlier[2, 3] = 3000
+    text = (
+        "(float[4,8] x) => (float[4,8] y) { o = Add(x, outlier) p = MatMul(o, w) b = Add(p, bias)"
+        " c = Clip(b, low, high) q = MatMul(c, w) y = Add(q, bias) }"
+    )
+    weights = {"outlier": outlier, "low": np.float32(-3), "high": np.float32(3), "bias": W[0]}
+    found = diagnosed(tmp_path, text, "int8", **weights)
+    assert (found.verdict, set(found.kept)) == ("mended", {"make p"})
+
+
+def test_a_model_without_a_float_tensor_of_its_own(tmp_path):
+    found = diagnosed(tmp_path, "(float[4,8] x) => (int64[4] y) { y = ArgMax<axis = 1, keepdims = 0>(x) }")
+    assert (found.verdict, found.curve) == ("healthy", ())
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

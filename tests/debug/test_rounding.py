@@ -159,3 +159,21 @@ def test_a_mixed_precision_file_goes_back_into_the_comparison(fp32_model, tmp_pa
 def test_nothing_is_printed(fp32_model, capfd):
     tensor_errors.all_outputs(fp32_model, {"x": images(1)}, "fp16")
     assert capfd.readouterr() == ("", "")
+
+
+def test_bf16_of_an_older_opset(tmp_path):
+    """Cast takes BF16 from opset 13 on."""
+    text = "(float[2] x) => (float[2] y) { y = Clip <min = -4.0, max = 4.0> (x) }"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 6, opset_import: ["": 10]> g {text}'), tmp_path / "m.onnx")
+    found = tensor_errors.all_outputs(tmp_path / "m.onnx", {"x": np.array([1.001, 9], np.float32)}, "bf16")
+    assert found["y"].tolist() == [1, 4]
+
+
+def test_the_depth_of_a_body_counts(tmp_path):
+    text = (
+        "(float[2] x) => (float[2] y) { n = Constant <value = int64 {2}> ()"
+        " y = Loop (n, , x) <body = a (int64 i, bool m, float[2] b) => (bool k, float[2] d)"
+        " { k = Identity (m) c = Relu (b) d = Relu (c) }> }"
+    )
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+    assert tensor_errors.depths(model)["y"] == 4, "the constant, the Loop, and two of its body"

@@ -48,7 +48,7 @@ Errors = dict[str, tuple[float, float]]  # of each output the error, and what is
 
 @dataclass(frozen=True)
 class Output:
-    """An output of the model in the low precision. Errors are relative L2, against FP32."""
+    """An output in the low precision, or a part that a Concat joins to one. Errors are relative L2, against FP32."""
 
     name: str
     error: float
@@ -122,7 +122,8 @@ def diagnose(
     return Diagnosis(
         model=onnx_path.name, precision=precision, inputs=case.inputs, verdict=verdict,
         outputs=tuple(
-            Output(name, error, allowed, after[name][0] if kept else None) for name, (error, allowed) in before.items()
+            Output(case.label(name), error, allowed, after[name][0] if kept else None)
+            for name, (error, allowed) in before.items()
         ),
         first=found.faults[0].tensor if found.faults else None,
         faults=found.faults, benign=found.benign, kept={name: operators[name] for name in operators if name in kept},
@@ -165,9 +166,12 @@ class _Case:
         self.notes = [_BF16] if precision == "bf16" else []
         self.goal = 1.0  # for the worst error of an output, over what is allowed
         self._source = onnx_path
-        writers = {name: node.op_type for node in self.model.graph.node for name in node.output}
-        self._probabilities = {name for name, op in writers.items() if op in _BOUNDED}  # of which 1e-9 is none
+        self._quantizable = {node.name for node in self.model.graph.node if node.op_type in _QUANTIZED}
+        self._parts: dict[str, str] = {}  # of parts of outputs, how they are called
+        bounded = [node for node in self.model.graph.node if node.op_type in _BOUNDED]
+        self._probabilities = {name for node in bounded for name in node.output}  # of which 1e-9 is none
         self._runs: dict[frozenset[str], Errors] = {}
+        self._unquantized: set[frozenset[str]] = set()  # of these, those that leave nothing in INT8
         self._before: Errors = {}  # of every tensor, when none is kept
 
     def run_exactly(self, inputs: Path | None, seed: int) -> None:
@@ -187,11 +191,21 @@ class _Case:
         self._depths = tensor_errors.depths(self.model, counted)
         names = [value.name for value in self.model.graph.output if self._values.get(value.name, np.zeros(0)).size]
         self._judged = [name for name in names if np.issubdtype(self._values[name].dtype, np.floating)] or names
+        parts = [(part, name) for name in self._judged for part in tensor_errors.joined(self.model, name)]
+        self._parts = {part: f"{part} in {name}" for part, name in parts if self._is_number(part)}
+        self._judged += [name for name in self._parts if name not in self._judged]
         if wrong := [name for name in self._judged if np.isnan(self._values[name].astype(np.float64)).any()]:
             raise InputError(
                 f"{self._name} gives NaN in FP32 already, in its output {wrong[0]}, with these inputs.",
                 "Give real inputs with --inputs FILE.npz; if they give NaN too, the FP32 model is what is wrong.",
             )
+
+    def _is_number(self, name: str) -> bool:
+        return name in self._values and self._values[name].size > 0 and self._values[name].dtype == np.float32
+
+    def label(self, name: str) -> str:
+        """Return how an output, or a part of one, is called."""
+        return self._parts.get(name, name)
 
     def _draw(self, specs: Mapping[str, TensorSpec], seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         errors = []
@@ -228,8 +242,9 @@ class _Case:
         try:
             model = rounding.with_rounding(onnx_file.load(self.low(keep)))
         except PrecisionError as error:
-            if self._precision == "int8" and keep:  # nothing is left to quantize
-                return {name: np.full_like(self._values[name], np.inf) for name in self._judged}
+            if self._precision == "int8" and keep >= self._quantizable:  # all is exact
+                self._unquantized.add(keep)
+                return {name: self._values[name] for name in self._judged}
             weights = tensor_errors.constants(self.model).values()
             if self._precision == "int8" or not any(np.abs(one).max(initial=0) > FP16.largest for one in weights):
                 raise
@@ -268,11 +283,14 @@ class _Case:
         for kept in self._growing_sets(search, found, to_blame):
             if _share(self.errors(kept | certain)) <= self.goal:
                 kept = self._pruned(kept | certain, certain)
+                if kept in self._unquantized:
+                    break
                 suffered = [fault for fault in found.faults if fault.node in kept or fault.op == "input"]
-                suffered = suffered or [fault for fault in found.faults if kept & set(fault.nodes)]
+                suffered = suffered or [search.within(fault, kept) for fault in found.faults if kept & set(fault.nodes)]
                 suffered = sorted(suffered, key=lambda fault: not fault.measured) or search.largest(kept)
                 return faults.Found(tuple(suffered), found.benign), kept
-        return found, min(self._runs, key=lambda kept: (_share(self._runs[kept]), len(kept)))
+        runs = self._runs.keys() - self._unquantized
+        return found, min(runs, key=lambda kept: (_share(self._runs[kept]), len(kept)))
 
     def _without_many_unseen(self, found: faults.Found) -> faults.Found:
         """Return what was found; where ONNX Runtime doesn't show much of it, that is told in a note and left out."""

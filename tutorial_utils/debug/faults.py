@@ -14,7 +14,7 @@ import onnx
 
 from tutorial_utils.debug import rounding, tensor_errors
 from tutorial_utils.debug.rounding import stored
-from tutorial_utils.model import onnx_file
+from tutorial_utils.model import onnx_file, quantization
 from tutorial_utils.model.number_formats import BY_NAME, FP16
 
 Precision = Literal["fp16", "bf16", "int8"]
@@ -188,13 +188,25 @@ class Search:
         return {first: self.touching(names) for first, names in members.items()}
 
     def touching(self, names: list[str]) -> tuple[str, ...]:
-        """Return the nodes that write or read one of these tensors: all of them must work in FP32 for it to be FP32."""
-        nodes = [self._writers[name] for name in names if name in self._writers]
+        """Return the nodes that write or read one of these tensors: all of them must work in FP32 for it to be FP32.
+
+        Of an If, Loop or Scan that writes one, all nodes of its bodies are among them.
+        """
+        nodes = [inner for name in names if name in self._writers for inner in _with_bodies(self._writers[name])]
         nodes += [node for name in names for node in self._readers.get(name, ())]
         bodies = [body for node in nodes for body in onnx_file.subgraphs(node)]
         inner = [node for body in bodies for graph in onnx_file.graphs(body) for node in graph.node]
         nodes += [node for node in inner if not set(names).isdisjoint(node.input)]
         return tuple(dict.fromkeys(node.name for node in nodes if node.op_type != "Constant"))
+
+    def within(self, fault: Fault, nodes: Collection[str]) -> Fault:
+        """Return the fault at its first badly stored tensor that one of these nodes writes: a mask may come before."""
+        for node in self._model.graph.node:
+            if node.name in nodes and node.name in fault.nodes:
+                for name in node.output:
+                    if name in self._bad:
+                        return self._stored_badly(name, node, fault.nodes)
+        return fault
 
     def before(self, nodes: set[str]) -> set[str]:
         """Return the nodes that write what these nodes read, those that compute numbers."""
@@ -215,7 +227,9 @@ class Search:
 
     def _home(self, name: str) -> str:
         """Return the name of the node that writes a tensor; in the INT8 file, where batch norms are folded."""
-        return (self._quantized if self._precision == "int8" else self._writers)[name].name
+        return (self._quantized if self._precision == "int8" else self._writers)[name].name.removesuffix(
+            quantization.FUSED
+        )
 
     # --- what kind of fault ------------------------------------------------------------------------------------------
 
@@ -248,11 +262,13 @@ class Search:
         read = [one for one in node.input if one in self._is_float]
         tiny = [one for one in read if self._precision == "fp16" and self._share_of_tiny(one) > _TINY_SHARE]
         largest = max((_peak(self._values[one]) for one in read), default=0.0)
-        nodes = {node.name, *self.before({node.name})}
+        nodes = {*(one.name for one in _with_bodies(node)), *self.before({node.name})}
         if bad:
             kind = "underflow" if np.isfinite(stored(weights[bad[0]], self._precision)).all() else "overflow"
             what = f"The weight {bad[0]} reaches {_peak(weights[bad[0]]):.3g}, which {stores} can't hold"
             nodes = {node.name}
+        elif np.isinf(error):
+            kind, what = "overflow", f"Inside {op}, numbers pass the largest one of {stores}"
         elif tiny:
             kind = "underflow"
             what = f"{self._share_of_tiny(tiny[0]):.0%} of {tiny[0]} lies below {FP16.smallest_normal:.1e}, and counts"
@@ -315,6 +331,11 @@ class Search:
     def _share_of_tiny(self, name: str) -> float:
         values = np.abs(self._values[name])
         return float(np.mean((values > 0) & (values < FP16.smallest_normal))) if values.size else 0.0
+
+
+def _with_bodies(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    inner = [graph for body in onnx_file.subgraphs(node) for graph in onnx_file.graphs(body)]
+    return [node, *(one for graph in inner for one in graph.node)]
 
 
 def _peak(values: np.ndarray) -> float:

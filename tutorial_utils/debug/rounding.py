@@ -5,7 +5,7 @@ ONNX Runtime has hardly any FP16 operators on a CPU, and leaves out the casts be
 which shows the error that each makes by itself.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import ml_dtypes
@@ -18,6 +18,7 @@ from tutorial_utils.model import onnx_file
 
 _FLOAT = TensorProto.FLOAT
 _STORED = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_BF16_OPSET = 13  # the first whose Cast knows BF16
 _NARROW = set(_STORED.values())
 _SMALL = 1024  # bytes of weights that shape inference may read: shapes and axes
 _DTYPES = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
@@ -35,25 +36,53 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
     Tensor cores add up in FP32 and store the result in FP16. So does the returned model: its operators compute in FP32,
     and each result that the model declares as FP16 or BF16 is cast there and back; with ``stored_as``, every FP32
     weight and tensor is taken for one of that format, but for parameters such as the scales of Resize. An engine that
-    fuses nodes stores, and rounds, fewer tensors. Outputs become FP32. What the bodies of If, Loop and Scan compute is
-    rounded when it leaves them, not at every step.
+    fuses nodes stores, and rounds, fewer tensors. Outputs become FP32. The bodies of If, Loop and Scan round as well.
 
     Raises:
-        PrecisionError: The format is unknown.
+        PrecisionError: The format is unknown, or ONNX can't raise an opset below 13 to the first that has BF16.
     """
     if stored_as is not None and stored_as not in _STORED:
         raise PrecisionError(f"Tensors can't be rounded to {stored_as!r}.", f"Choose one of {', '.join(_STORED)}.")
+    if stored_as == "bf16":
+        model = _raised(model)
     rounded = onnx.ModelProto()
     rounded.CopyFrom(model)
-    graph = rounded.graph
+    renamed = {}
+    casts = []
     types = _types(model)
+    for value in rounded.graph.input:
+        if types[0].get(value.name) in _NARROW:
+            renamed[value.name] = f"{value.name}/fp32"
+            casts.append(helper.make_node("Cast", [value.name], [renamed[value.name]], to=_FLOAT))
+    for node in rounded.graph.node:
+        _read(node, renamed)
+    _round(rounded.graph, iter(types), stored_as)
+    for cast in reversed(casts):
+        rounded.graph.node.insert(0, cast)
+    return rounded
+
+
+def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), _BF16_OPSET)
+    if opset >= _BF16_OPSET:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, _BF16_OPSET)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise PrecisionError(
+            f"BF16 needs opset {_BF16_OPSET}, and onnx can't raise opset {opset} to it: {reason}.",
+            f"Export the model with opset {_BF16_OPSET} or later.",
+        ) from error
+
+
+def _round(graph: onnx.GraphProto, all_types: Iterator[Mapping[str, int]], stored_as: str | None) -> None:
+    """Round in place what a graph and its bodies compute; the types are those of `_types`."""
+    types = next(all_types)
+    exempt = {
+        name for node in graph.node if node.op_type in _PARAMETERS for name in node.input[_PARAMETERS[node.op_type] :]
+    }
     if stored_as:
-        exempt = {
-            name
-            for node in graph.node
-            if node.op_type in _PARAMETERS
-            for name in node.input[_PARAMETERS[node.op_type] :]
-        }
         narrow = {name: _STORED[stored_as] for name, kind in types.items() if kind == _FLOAT and name not in exempt}
     else:
         narrow = {name: kind for name, kind in types.items() if kind in _NARROW}
@@ -63,14 +92,11 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
             values = stored(onnx_file.array_of(weight).astype(np.float32), formats[narrow[weight.name]])
             weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     nodes = []
-    renamed = {}
-    for value in graph.input:
-        if types.get(value.name) in _NARROW:
-            renamed[value.name] = f"{value.name}/fp32"
-            nodes.append(helper.make_node("Cast", [value.name], [renamed[value.name]], to=_FLOAT))
     for node in graph.node:
-        _read(node, renamed)
         _widen(node)
+        for body in onnx_file.subgraphs(node):
+            _widen_values(body.input)
+            _round(body, all_types, stored_as)
         nodes.append(node)
         for index, name in enumerate(node.output):
             if name in narrow:
@@ -81,7 +107,6 @@ def with_rounding(model: onnx.ModelProto, stored_as: Literal["fp16", "bf16"] | N
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     _widen_values(graph.output)
-    return rounded
 
 
 def with_given_inputs(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelProto:
@@ -111,8 +136,11 @@ def stored(values: np.ndarray, precision: str) -> np.ndarray:
         return values.astype(_DTYPES[precision]).astype(np.float32)
 
 
-def _types(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the element type of each tensor and weight, as far as ONNX can tell; behind foreign operators, a guess."""
+def _types(model: onnx.ModelProto) -> list[dict[str, int]]:
+    """Return for each graph, as `onnx_file.graphs` gives them, the element types of its tensors and those outside.
+
+    They are what ONNX can tell; behind foreign operators, a guess.
+    """
     bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     bare.graph.input.extend(model.graph.input)
     bare.graph.node.extend(model.graph.node)
@@ -125,17 +153,25 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
         elif weight.name not in declared:
             bare.graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
     inferred = onnx.shape_inference.infer_shapes(bare).graph
-    types = {weight.name: weight.data_type for weight in model.graph.initializer}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+    weights = {weight.name: weight.data_type for weight in model.graph.initializer}
+    return list(_types_of(inferred, weights))
+
+
+def _types_of(graph: onnx.GraphProto, outside: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    types = {**outside, **{weight.name: weight.data_type for weight in graph.initializer}}
+    for value in (*graph.input, *graph.value_info, *graph.output):
         if value.type.tensor_type.elem_type:
             types[value.name] = value.type.tensor_type.elem_type
-    for node in model.graph.node:  # in topological order
+    for node in graph.node:  # in topological order
         if node.domain in ("", "ai.onnx") or list(onnx_file.subgraphs(node)):
             continue
         kind = next((types[name] for name in node.input if types.get(name) in (_FLOAT, *_NARROW)), None)
         for name in node.output[:1] if kind else ():
             types.setdefault(name, kind)
-    return types
+    yield types
+    for node in graph.node:
+        for body in onnx_file.subgraphs(node):
+            yield from _types_of(body, types)
 
 
 def _read(node: onnx.NodeProto, names: dict[str, str]) -> None:
@@ -151,7 +187,7 @@ def _read(node: onnx.NodeProto, names: dict[str, str]) -> None:
 
 
 def _widen(node: onnx.NodeProto) -> None:
-    """Let casts, constants and bodies give FP32; the rounding follows, as after every other node."""
+    """Let casts and constants give FP32, and those of bodies; the rounding follows, as after every other node."""
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _NARROW:
             attribute.i = _FLOAT
@@ -160,10 +196,6 @@ def _widen(node: onnx.NodeProto) -> None:
     for body in onnx_file.subgraphs(node):
         for tensor in body.initializer:
             _widen_tensor(tensor)
-        for one in body.node:
-            _widen(one)
-        _widen_values((*body.input, *body.output))
-        del body.value_info[:]
 
 
 def _widen_tensor(tensor: onnx.TensorProto) -> None:

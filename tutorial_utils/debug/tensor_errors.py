@@ -31,6 +31,7 @@ _NO_TENSORS = {
     "Constant", "Optional", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap",
     "SplitToSequence", "ZipMap",
 }  # fmt: skip
+_SAME_VALUES = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}  # in another shape
 _LARGEST_FILE = 2**31 - 2**20  # bytes of weights: Protobuf ends at 2 GiB
 _BOUNDED = {"Clip", "HardSigmoid", "Sigmoid", "Softmax", "Tanh"}  # whatever scale comes in, it ends here
 
@@ -62,12 +63,36 @@ def depths(model: onnx.ModelProto, counted: Collection[str] | None = None) -> di
 
     Only operators of the types ``counted`` count, or all.
     """
-    found: dict[str, int] = {}
-    for node in model.graph.node:  # ONNX wants them in topological order
+    return _depths(model.graph, counted, {})
+
+
+def _depths(graph: onnx.GraphProto, counted: Collection[str] | None, outside: Mapping[str, int]) -> dict[str, int]:
+    found = dict(outside)
+    for node in graph.node:  # ONNX wants them in topological order
         depth = int(counted is None or node.op_type in counted)
         depth += max((found.get(name, 0) for name in (*node.input, *captured(node))), default=0)
+        for body in onnx_file.subgraphs(node):
+            inner = _depths(body, counted, found | {value.name: depth for value in body.input})
+            depth = max(depth, *(inner.get(value.name, 0) for value in body.output))
         found.update(dict.fromkeys(node.output, depth))
     return found
+
+
+def joined(model: onnx.ModelProto, name: str) -> list[str]:
+    """Return the tensors that a Concat joins to this one, if any: large boxes would hide the error of small scores."""
+    writers = {output: node for node in model.graph.node for output in node.output}
+    parts, waiting, is_joined = [], [name], False
+    while waiting:
+        tensor = waiting.pop()
+        node = writers.get(tensor)
+        if node is not None and node.op_type == "Concat":
+            is_joined = True
+            waiting += node.input
+        elif node is not None and node.op_type in _SAME_VALUES:
+            waiting.append(node.input[0])
+        elif node is not None:
+            parts.append(tensor)
+    return parts if is_joined else []
 
 
 def all_outputs(
@@ -121,6 +146,8 @@ def run(
 
     graph = model.graph
     wanted = list(tensors)
+    if not wanted:  # as of a model whose every operator stays in FP32
+        return {}
     del graph.output[:]
     graph.output.extend(onnx.helper.make_empty_tensor_value_info(one) for one in wanted)
     with tempfile.TemporaryDirectory() as folder:

@@ -23,6 +23,7 @@ from tutorial_utils.model.number_formats import FP8, INT8
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 OPERATORS = qdq.OPERATORS  # whose inputs are quantized
 
+FUSED = "/MatMulAddFusion"  # what ONNX Runtime adds to the name of a MatMul that it makes one node with an Add
 _INT8_OPSET = 13  # the first in which DequantizeLinear knows scales per channel
 _FP8_OPSET = 19  # the first in which QuantizeLinear knows FP8
 _IR_VERSION = 7  # of opset 13
@@ -176,7 +177,7 @@ def _existing(names: set[str], model: onnx.ModelProto, file_name: str) -> set[st
             f"{file_name} has no node {', '.join(unknown[:3])} that could stay in FP32.",
             "Give names of nodes, not of tensors: node.name for node in model.graph.node.",
         )
-    return names | {f"{name}/MatMulAddFusion" for name in names}
+    return names | {f"{name}{FUSED}" for name in names}
 
 
 def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
