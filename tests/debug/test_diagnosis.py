@@ -12,7 +12,7 @@ from small_models import residual_model
 from benchmarks import debug_trial
 from tutorial_utils.__main__ import main
 from tutorial_utils.base.errors import InputError
-from tutorial_utils.debug import diagnosis, tensor_errors
+from tutorial_utils.debug import diagnosis, diagnosis_page, tensor_errors
 from tutorial_utils.model import onnx_file
 
 CASES = [
@@ -181,10 +181,23 @@ def test_small_scores_beside_large_boxes(offset, tmp_path):
         " all = Concat<axis = 0>(boxes, scores, k) y = Transpose(all) }"
     )
     found = diagnosed(tmp_path, text, offset=np.float32(offset), zero=np.array([0]), four=np.array([4]))
-    names = [out.name for out in found.outputs]
-    assert set(names) == {"y", "boxes in y", "scores in y", "k in y"}
+    assert {out.name: out.part_of for out in found.outputs} == {"y": None, "boxes": "y", "scores": "y", "k": "y"}
+    assert "part of an output   scores, in y: error " in diagnosis_page.as_text(found)
     assert found.verdict == ("healthy" if offset == 1 else "mended")
     assert set(found.kept) == (set() if offset == 1 else {"make a", "make b"})
+
+
+def test_a_fault_that_stands_out_is_no_rounding_that_adds_up(tmp_path):
+    """The error of the output is below twice what is allowed, and keeping the softmax alone changes nothing."""
+    text = (
+        "(float[4,8] x) => (float[4,8] y) { a = Add(x, offset) m = Add(a, mask) p = Softmax<axis = 1>(m)"
+        " q = Mul(p, part) y = Add(q, x) }"
+    )
+    weights = {"mask": np.zeros(8, np.float32), "part": np.float32(0.5)}
+    found = diagnosed(tmp_path, text, "bf16", **weights)
+    assert 1 < found.outputs[0].error / found.outputs[0].allowed < 2
+    assert (found.verdict, [fault.kind for fault in found.faults]) == ("mended", ["softmax"])
+    assert set(found.kept) == {"make a", "make m", "make p"}
 
 
 def test_a_mask_before_the_overflow_is_not_named(tmp_path):

@@ -307,6 +307,15 @@ def test_a_wrong_rank_of_an_output_is_put_right(operator, sizes, tmp_path):
     assert [one.dim_value for one in output.type.tensor_type.shape.dim] == sizes
 
 
+@pytest.mark.parametrize("convert", [half_precision.to_fp16, half_precision.to_bf16])
+def test_a_model_that_is_not_valid_is_told_from_a_result_that_is_not(convert, tmp_path):
+    text = "(float[1,2] x) => (float[N] y) { a = Squeeze (x) b = Squeeze (s) y = Concat <axis = 0> (a, b) }"
+    source = save(tmp_path / "fp32.onnx", text, s=np.ones((1, 1), np.float32))
+    with pytest.raises(PrecisionError, match=r"fp32.onnx is not valid ONNX itself: .*Concat.*check_model"):
+        convert(source, tmp_path / "half.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["fp32.onnx"]
+
+
 def test_a_few_tensors_in_fp16_are_no_hindrance(tmp_path):
     text = """(float[2,8] x) => (float[2,8] y) {
         a = Cast <to = 10> (x) b = Mul (a, k) c = Cast <to = 1> (b) y = MatMul (c, w) }"""

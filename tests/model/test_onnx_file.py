@@ -53,6 +53,11 @@ def test_external_data_that_miss_something(convert, damage, says, external, tmp_
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_folder_is_no_model(tmp_path):
+    with pytest.raises(ModelFileError, match="is a folder, and no ONNX model"):
+        onnx_file.load(tmp_path)
+
+
 @pytest.mark.parametrize("location", ["../weights.data", "/weights.data"])
 def test_external_data_outside_of_the_folder_are_not_read(location, external):
     model = onnx.load(external, load_external_data=False)

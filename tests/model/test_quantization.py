@@ -327,6 +327,12 @@ def test_excluded_nodes_read_and_compute_fp32(tmp_path):
     assert found.left == {"MatMul": {"named in exclude": 1}}
 
 
+def test_weights_of_nan_are_refused(tmp_path, target):
+    path = save(tmp_path / "fp32.onnx", [node("MatMul", "x w", "y")], {"w": np.full_like(W, np.nan)})
+    with pytest.raises(PrecisionError, match="The weight w holds NaN"):
+        quantization.to_int8(path, target, X)
+
+
 def test_a_node_that_is_fused_is_excluded_by_its_name(tmp_path):
     path = two_products(tmp_path / "fp32.onnx")
     int8 = quantization.to_int8(path, tmp_path / "int8.onnx", X, exclude=["a"])
@@ -520,12 +526,21 @@ def test_feeds(inputs, given, shapes):
             X,
             "The input x is a sequence",
         ),
+        (IDS_AND_MASK, [X, X], r"has 2 inputs \(ids, mask\), and one calibration array"),
         (ROWS, {"z": X}, "are named z, and the model's inputs x"),
         (IDS_AND_MASK, {"ids": np.ones((6, 6), np.int32), "mask": np.ones((6, 6), bool)}, r"int32.*ids \(int64"),
         (STATE, {"x": rand(5, 3, 8), "state": rand(2, 3, 8), "rate": np.array(1)}, "same number of steps in front"),
         (STATE, {"x": rand(4, 8), "state": rand(2, 3, 8), "rate": np.array(1)}, "x takes batches of exactly 3, and 4"),
     ],
-    ids=["one array for two", "sequence", "wrong name", "wrong type", "steps in one", "wrong first dimension"],
+    ids=[
+        "one array for two",
+        "sequence",
+        "a list",
+        "wrong name",
+        "wrong type",
+        "steps in one",
+        "wrong first dimension",
+    ],
 )
 def test_arrays_that_do_not_fit(inputs, given, message):
     with pytest.raises(CalibrationError, match=message):

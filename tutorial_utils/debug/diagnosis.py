@@ -32,8 +32,8 @@ _LARGEST_SET = 64  # nodes, tried where no single one is to blame
 # Normalizations kept in FP32 for what ONNX Runtime doesn't show: by default ONNX lets them add up in FP32, as it
 # and TensorRT do. Where there are more of them, the whole stream is large, and they are only told.
 _UNSEEN = 3
-# An INT8 node that errs by more than this times what is allowed loses most of its input. It is a fault, though outputs
-# are within their wide tolerance, if their error is at least halved without it.
+# A node that errs by more than this times what is allowed stands out. In INT8 it loses most of its input: it is a fault
+# where outputs are within their wide tolerance too, if their error is at least halved without it.
 _GROSS = 8
 _TRIALS = 60  # conversions at most, to make the set small
 _ADDED_UP = 2  # how often the tolerance may be passed, where no node stands out: rounding adds up to more than usual
@@ -54,6 +54,7 @@ class Output:
     error: float
     allowed: float  # `tensor_errors.tolerance` at its depth
     mended: float | None = None  # the error of the mended file
+    part_of: str | None = None  # the output that it is a part of
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def diagnose(
     return Diagnosis(
         model=onnx_path.name, precision=precision, inputs=case.inputs, verdict=verdict,
         outputs=tuple(
-            Output(case.label(name), error, allowed, after[name][0] if kept else None)
+            Output(name, error, allowed, after[name][0] if kept else None, case.parts.get(name))
             for name, (error, allowed) in before.items()
         ),
         first=found.faults[0].tensor if found.faults else None,
@@ -149,6 +150,10 @@ def in_another_process(onnx_path: Path, *arguments: Any, **options: Any) -> Diag
         ) from error
 
 
+def _gross(found: faults.Found) -> tuple[Fault, ...]:
+    return tuple(fault for fault in found.faults if fault.measured and fault.error > _GROSS * fault.allowed)
+
+
 def _share(errors: Errors) -> float:
     """Return the worst error of an output over what is allowed: above 1, the model is wrong."""
     return max((error / allowed for error, allowed in errors.values()), default=0.0)
@@ -167,7 +172,7 @@ class _Case:
         self.goal = 1.0  # for the worst error of an output, over what is allowed
         self._source = onnx_path
         self._quantizable = {node.name for node in self.model.graph.node if node.op_type in _QUANTIZED}
-        self._parts: dict[str, str] = {}  # of parts of outputs, how they are called
+        self.parts: dict[str, str] = {}  # of outputs, and what they are parts of
         bounded = [node for node in self.model.graph.node if node.op_type in _BOUNDED]
         self._probabilities = {name for node in bounded for name in node.output}  # of which 1e-9 is none
         self._runs: dict[frozenset[str], Errors] = {}
@@ -191,21 +196,15 @@ class _Case:
         self._depths = tensor_errors.depths(self.model, counted)
         names = [value.name for value in self.model.graph.output if self._values.get(value.name, np.zeros(0)).size]
         self._judged = [name for name in names if np.issubdtype(self._values[name].dtype, np.floating)] or names
-        parts = [(part, name) for name in self._judged for part in tensor_errors.joined(self.model, name)]
-        self._parts = {part: f"{part} in {name}" for part, name in parts if self._is_number(part)}
-        self._judged += [name for name in self._parts if name not in self._judged]
+        joined = {part: name for name in self._judged for part in tensor_errors.joined(self.model, name)}
+        is_number = {name for name, array in self._values.items() if array.dtype == np.float32 and array.size}
+        self.parts = {part: name for part, name in joined.items() if part in is_number - set(self._judged)}
+        self._judged += self.parts
         if wrong := [name for name in self._judged if np.isnan(self._values[name].astype(np.float64)).any()]:
             raise InputError(
                 f"{self._name} gives NaN in FP32 already, in its output {wrong[0]}, with these inputs.",
                 "Give real inputs with --inputs FILE.npz; if they give NaN too, the FP32 model is what is wrong.",
             )
-
-    def _is_number(self, name: str) -> bool:
-        return name in self._values and self._values[name].size > 0 and self._values[name].dtype == np.float32
-
-    def label(self, name: str) -> str:
-        """Return how an output, or a part of one, is called."""
-        return self._parts.get(name, name)
 
     def _draw(self, specs: Mapping[str, TensorSpec], seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         errors = []
@@ -276,7 +275,7 @@ class _Case:
         if _share(before) <= 1:
             return self._hidden(found, unseen, before)
         to_blame = frozenset(name for fault in found.faults for name in fault.nodes)
-        if 1 < _share(self.errors(to_blame)) <= _ADDED_UP:
+        if not _gross(found) and 1 < _share(self.errors(to_blame)) <= _ADDED_UP:
             self.goal = _ADDED_UP
             note = "Rounding adds up to somewhat more than allowed: that no node stands out was taken for right."
             self.notes.append(note)
@@ -303,7 +302,7 @@ class _Case:
 
     def _hidden(self, found: faults.Found, unseen: tuple[Fault, ...], before: Errors) -> tuple[faults.Found, Nodes]:
         """Return as `mend` does what right outputs hide: few faults whose mending helps INT8, or what isn't seen."""
-        gross = tuple(fault for fault in found.faults if fault.measured and fault.error > _GROSS * fault.allowed)
+        gross = _gross(found)
         lossy = frozenset(name for fault in gross for name in fault.nodes)
         few = self._precision == "int8" and 1 <= len(gross) <= _UNSEEN
         if few and _share(self.errors(lossy)) < _share(before) / 2:

@@ -41,7 +41,9 @@ def _rows(one: Diagnosis) -> list[tuple[str, str]]:
         rows.append((what, ", ".join(f"{name} ({op})" for name, op in one.kept.items())))
     for out in one.outputs:
         after = f", {_number(out.mended)} when mended" if out.mended is not None else ""
-        rows.append((f"output {out.name}", f"error {_number(out.error)}{after}; allowed {_number(out.allowed)}"))
+        what = f"output {out.name}" if out.part_of is None else "part of an output"
+        name = "" if out.part_of is None else f"{out.name}, in {out.part_of}: "
+        rows.append((what, f"{name}error {_number(out.error)}{after}; allowed {_number(out.allowed)}"))
     rows += [("note", note) for note in one.notes]
     return [*rows, ("written", one.written or "nothing"), ("time", f"{one.seconds:.1f} s")]
 

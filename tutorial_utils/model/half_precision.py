@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, inliner
 
-from tutorial_utils.base.errors import CourseError, PrecisionError, first_line
+from tutorial_utils.base.errors import CourseError, ExportError, PrecisionError, first_line
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.converting.mixed_types import Narrowing
 
@@ -78,7 +78,16 @@ def _converted(onnx_path: str | Path, target_path: str | Path, half: int, keep_f
             f"{name} can't be converted to 16 bits: {first_line(error)}.",
             f"Export it again, with opset {_BF16_OPSET} or an earlier one and operators that ONNX Runtime knows.",
         ) from error
-    return onnx_file.save(model, target_path)
+    try:
+        return onnx_file.save(model, target_path)
+    except ExportError as error:
+        flaw = onnx_file.flaw(onnx_path)
+        if flaw is None:
+            raise
+        raise PrecisionError(
+            f"{name} is not valid ONNX itself: {flaw}.",
+            f'Export it again, and check it: onnx.checker.check_model("{name}", full_check=True) must pass.',
+        ) from error
 
 
 def _with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

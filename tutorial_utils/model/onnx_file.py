@@ -35,6 +35,8 @@ def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProt
         ModelFileError: The file is missing or is not an ONNX model, or its external data is missing or cut short.
     """
     path = Path(onnx_path)
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder, and no ONNX model.", "Name the .onnx file.")
     if not path.is_file():
         raise ModelFileError(f"There is no model {path}.", "Check the path, or export the model first.")
     try:
@@ -226,6 +228,15 @@ def _save_with_data(model: onnx.ModelProto, path: Path) -> Path:
         _check(str(temporary), path.name)
         os.replace(temporary.with_name(data.name), temporary_data)
     return path
+
+
+def flaw(onnx_path: str | Path) -> str | None:
+    """Return what ONNX's checker has against a file, or None."""
+    try:
+        _check(str(onnx_path), Path(onnx_path).name)
+    except ExportError as error:
+        return error.cause.partition("valid ONNX: ")[2].rstrip(".")
+    return None
 
 
 def _check(model: bytes | str, name: str) -> None:

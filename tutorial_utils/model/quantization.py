@@ -70,7 +70,8 @@ def to_int8(
 
     Raises:
         CalibrationError: There are no images, they don't fit the model's inputs, or the method is unknown.
-        PrecisionError: The model can't be quantized, or nothing in it; or it lacks a node named in ``exclude``.
+        PrecisionError: The model can't be quantized, or nothing in it; a weight is NaN; or it lacks a node named in
+            ``exclude``.
     """
     if method not in get_args(CalibrationMethod):
         known = ", ".join(get_args(CalibrationMethod))
@@ -157,12 +158,17 @@ def to_fp8(fp32_path: str | Path, int8_path: str | Path, target_path: str | Path
 
 
 def _require_exact(model: onnx.ModelProto, name: str) -> None:
-    """Raise PrecisionError for a model that isn't FP32, or that is too large for protobuf, through which it goes."""
+    """Raise PrecisionError for a model that isn't FP32, holds NaN, or is too large for protobuf."""
     onnx_file.require_fp32(model, name)
     operators = {node.op_type for graph in onnx_file.graphs(model.graph) for node in graph.node}
     found = sorted(operator for operator in operators if operator.startswith(_OF_QUANTIZED))
     if found:
         raise PrecisionError(f"{name} is quantized already: it has {', '.join(found)}.", "Start from the FP32 model.")
+    for tensor_name, tensor in onnx_file.constants(model.graph).items():
+        if tensor.data_type == onnx.TensorProto.FLOAT and np.isnan(onnx_file.array_of(tensor)).any():
+            raise PrecisionError(
+                f"The weight {tensor_name} holds NaN (not a number).", "Export the model again, from intact weights."
+            )
     if (size := onnx_file.weight_bytes(model)) > onnx_file.LARGEST:
         raise PrecisionError(
             f"{name} holds {size / 2**30:.1f} GB of weights, and calibration takes 2 GB.", "Convert it to FP16 or BF16."

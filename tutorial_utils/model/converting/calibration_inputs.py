@@ -64,7 +64,8 @@ def _one_by_one(arrays: Mapping[str, np.ndarray], all_in_front: bool) -> list[Fe
 
 def _by_name(names: list[str], images: Arrays) -> Mapping[str, np.ndarray]:
     """Return the arrays by input name, one for each input."""
-    if isinstance(images, np.ndarray):
+    if images is not None and not isinstance(images, Mapping):
+        images = np.asarray(images)
         if len(names) > 1:
             raise CalibrationError(
                 f"The model has {len(names)} inputs ({', '.join(names)}), and one calibration array was given.",
