@@ -96,6 +96,21 @@ def test_an_overflow_behind_a_mask_is_found_and_the_mask_is_not_blamed(tmp_path)
     assert list(found.kept) == ["node_of_products", "node_of_logits"]
 
 
+@pytest.mark.parametrize(("scale", "said"), [(16.0, True), (4.0, False)])
+def test_a_tensor_that_other_inputs_may_bring_to_overflow_is_told(scale, said, tmp_path):
+    weights = {"w": np.full((8, 8), scale, np.float32), "back": np.full((8, 8), 1e-3, np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["large"]), helper.make_node("MatMul", ["large", "back"], ["y"])]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in "xy"]
+    graph = helper.make_graph(
+        nodes, "g", values[:1], values[1:], [numpy_helper.from_array(one, name) for name, one in weights.items()]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", x=np.full((1, 8), 400, np.float32))
+    found = diagnosis.diagnose(tmp_path / "m.onnx", "fp16", tmp_path / "x.npz", 0, tmp_path / "mended.onnx")
+    assert found.verdict == "healthy"
+    assert any("large reaches 51,200 with these inputs" in note for note in found.notes) == said
+
+
 def normalized(path, scale):
     weights = {"s": np.float32(scale), "one": np.ones(16, np.float32), "zero": np.zeros(16, np.float32)}
     nodes = [

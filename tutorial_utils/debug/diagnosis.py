@@ -37,6 +37,7 @@ _UNSEEN = 3
 _GROSS = 8
 _TRIALS = 60  # conversions at most, to make the set small
 _ADDED_UP = 2  # how often the tolerance may be passed, where no node stands out: rounding adds up to more than usual
+_HEADROOM = 2  # a tensor of an FP16 file is near the largest number from that number over this on
 _DIFFERENT_CHOICES = 0.02  # share of the elements of an integer output that may differ
 _BF16 = (
     "No CPU computes in BF16. What is stored was rounded to BF16, weights and every tensor; sums are those of FP32, as "
@@ -116,6 +117,8 @@ def diagnose(
         after = case.errors(kept)
         verdict = "not mended" if _share(after) > case.goal else "mended" if kept else "healthy"
         curve = case.curve(kept)
+        if precision == "fp16" and verdict != "not mended":
+            case.note_headroom(kept)
         written = target if verdict == "mended" or (verdict == "healthy" and write_healthy) else None
         if written:
             case.low(kept, written)
@@ -338,6 +341,21 @@ class _Case:
             if trials == _TRIALS or (size == 1 and len(order) == longest):
                 return certain | set(order)
             size = max(1, size // 2)
+
+    def note_headroom(self, kept: frozenset[str]) -> None:
+        """Say which tensor of the FP16 file comes near the largest number: with other inputs, it may pass it."""
+        nodes = [node for node in self.model.graph.node if node.name not in kept]
+        in_fp16 = {name for node in nodes for name in (*node.input, *node.output)}
+        values = {name: self._values[name] for name in in_fp16 & self._values.keys()}
+        peaks = {name: np.abs(one).max(initial=0) for name, one in values.items() if one.dtype == np.float32}
+        close = {name: peak for name, peak in peaks.items() if FP16.largest / _HEADROOM < peak <= FP16.largest}
+        if close:
+            worst = max(close, key=close.__getitem__)
+            others = f", and so may {len(close) - 1} more" if len(close) > 1 else ""
+            self.notes.append(
+                f"{worst} reaches {close[worst]:,.0f} with these inputs, and FP16 ends at {FP16.largest:,.0f}: "
+                f"with others it may pass that{others}. Give inputs with the largest values that you expect."
+            )
 
     def curve(self, kept: frozenset[str]) -> tuple[Point, ...]:
         """Return the error of every tensor of numbers, without and with the nodes that are kept."""

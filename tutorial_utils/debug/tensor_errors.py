@@ -32,7 +32,6 @@ _NO_TENSORS = {
     "SplitToSequence", "ZipMap",
 }  # fmt: skip
 _SAME_VALUES = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}  # in another shape
-_LARGEST_FILE = 2**31 - 2**20  # bytes of weights: Protobuf ends at 2 GiB
 _BOUNDED = {"Clip", "HardSigmoid", "Sigmoid", "Softmax", "Tanh"}  # whatever scale comes in, it ends here
 
 

@@ -14,6 +14,7 @@ import onnx
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import CourseError
+from tutorial_utils.engine import BuildOptions, Profile
 from tutorial_utils.engine.tensorrt import MessageLog, checked, trt
 from tutorial_utils.lessons.lesson03 import by_hand
 from tutorial_utils.measure import quality, timing
@@ -152,13 +153,8 @@ def save_top_k(path: Path) -> Path:
 
 def build_top_k(path: Path) -> engine.Engine:
     """Build the model of `save_top_k` for 1 to 10 numbers. The profile ranges over values of k, not over its shape."""
-
-    def configure(network: "trt.INetworkDefinition", config: "trt.IBuilderConfig") -> int:
-        profile = network.builder.create_optimization_profile()
-        profile.set_shape_input("k", [1], [5], [10])
-        return config.add_optimization_profile(profile)
-
-    return engine.build(path, configure=configure)
+    profile = Profile.of().with_values({"k": ((1,), (5,), (10,))})
+    return engine.build(path, BuildOptions(profile), use_cache=False)
 
 
 def _top_k() -> dict[str, Any]:
