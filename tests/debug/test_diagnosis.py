@@ -357,13 +357,13 @@ def test_damaged_models_in_one_line(kind, damaged_models, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_newer_ir_version_in_one_line(tmp_path, capsys):
+def test_a_newer_ir_version_is_no_matter(tmp_path, capsys):
+    """It says how the file is laid out, which onnx has read; operators are told by the opset."""
     model = residual_model()
     model.ir_version = 99
     onnx.save(model, tmp_path / "net.onnx")
     status, _, err = debug(capsys, tmp_path / "net.onnx")
-    assert (status, len(err.splitlines())) == (1, 1)
-    assert "Unsupported model IR version: 99" in err
+    assert (status, err) == (0, "")
 
 
 def test_the_model_is_not_written_over(overflowing, capsys):

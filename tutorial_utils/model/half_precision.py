@@ -91,8 +91,8 @@ def _converted(onnx_path: str | Path, target_path: str | Path, half: int, keep_f
 
 
 def _with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Return a model in another opset. onnx's version converter forgets where external data lie."""
-    if any(entry.domain in ("", "ai.onnx") and entry.version == opset for entry in model.opset_import):
+    """Return a model in an opset at least so new. onnx's version converter forgets where external data lie."""
+    if any(entry.domain in ("", "ai.onnx") and entry.version >= opset for entry in model.opset_import):
         return model
     converted = onnx.version_converter.convert_version(model, opset)
     external = {tensor.name: tensor for tensor in model.graph.initializer if tensor.external_data}

@@ -26,6 +26,8 @@ def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProt
     """Read an ONNX model, with its nodes in order and a name of its own for each (`name_nodes`).
 
     ONNX wants a node to stand behind those whose tensors it reads. ONNX Runtime doesn't, and there are such files.
+    An IR version that is newer than the installed onnx becomes the newest that it knows: operators are told by the
+    opset.
 
     Args:
         onnx_path: The model.
@@ -45,6 +47,7 @@ def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProt
         raise ModelFileError(f"{path.name} is not an ONNX model, or was cut short.", "Export it again.") from error
     if not model.graph.node:
         raise ModelFileError(f"{path.name} holds no operators.", "Export it again.")
+    model.ir_version = min(model.ir_version, onnx.IR_VERSION)
     for tensor in [one for graph in graphs(model.graph) for one in constants(graph).values()]:
         if external_data_helper.uses_external_data(tensor):
             _require_external_data(tensor, path)
@@ -202,14 +205,12 @@ def constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
 def save(model: onnx.ModelProto, onnx_path: str | Path) -> Path:
     """Check a model with `onnx.checker` and write it, replacing an older file only when all went well.
 
-    An IR version that is newer than the checker is lowered to the newest that it knows: operators are told by the
-    opset. A model of more than 2 GB has its weights in a second file, ``model.onnx.data``, and no longer in ``model``.
+    A model of more than 2 GB has its weights in a second file, ``model.onnx.data``, and no longer in ``model``.
 
     Raises:
         ExportError: The model is not valid ONNX, or the file can't be written.
     """
     path = Path(onnx_path)
-    model.ir_version = min(model.ir_version, onnx.IR_VERSION)
     if weight_bytes(model) > LARGEST:
         return _save_with_data(model, path)
     content = model.SerializeToString()  # once, for the check and the file
