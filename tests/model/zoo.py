@@ -241,10 +241,10 @@ NETWORKS: dict[str, Entry] = {
     "celu_by_elu": after_conv(lambda x: F.elu(x / 0.5) * 0.5),
     "selu": after_conv(F.selu),
     "softplus": after_conv(F.softplus),
-    "softplus_beta": after_conv(
-        lambda x: F.softplus(x, beta=2), refused=r"Only support softplus with beta == 1\.0", remedied="softplus_scaled"
+    "softplus_beta": after_conv(lambda x: F.softplus(x, beta=2)),
+    "softplus_threshold": after_conv(
+        lambda x: F.softplus(x, threshold=5), refused=r"Only support softplus with beta == 1\.0", remedied="softplus"
     ),
-    "softplus_scaled": after_conv(lambda x: F.softplus(2 * x) / 2),
     "hardtanh": after_conv(lambda x: F.hardtanh(x, -0.5, 0.5)),
     "softsign_tanh": after_conv(lambda x: F.softsign(x) + paddle.tanh(x)),
     "shrinks": after_conv(lambda x: F.hardshrink(x, 0.3) + F.softshrink(x, 0.2)),

@@ -85,7 +85,7 @@ def test_rewriting_is_needed_and_helps(read, models):
     assert read(models["ours"]) == RIGHT[read]
 
 
-@pytest.mark.parametrize("name", ["over_all_axes", "number_over_tensor"])
+@pytest.mark.parametrize("name", ["over_all_axes", "number_over_tensor", "softplus_beta"])
 def test_paddle2onnx_alone_stops_at_what_is_rewritten(name, tmp_path):
     """`tests/model/test_zoo.py` shows that it is exported."""
     from model import zoo

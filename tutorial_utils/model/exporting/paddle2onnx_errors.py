@@ -17,7 +17,7 @@ _REASONS = (
 )  # fmt: skip
 _REMEDIES = {
     r"Adaptive only support static": "Save the model with fixed sizes: an InputSpec without None for height and width.",
-    r"softplus": "Write F.softplus(beta * x) / beta.",
+    r"softplus": "Leave its threshold at 20.",
     r"opset_version to (\d+)": r"Give opset=\1.",
     r"Opset Version must be": "Give opset=17, the newest that all libraries of the course handle.",
     r"dilations != 1, cannot support padding": "Give the padding as a number, dilation * (kernel - 1) / 2.",

@@ -2,7 +2,7 @@
 
 paddle2onnx leaves attributes in double precision unread, or stops at them; it clips every hardtanh at -1 and 1, takes
 the exact GELU for its approximation, and gives a LayerNorm over several axes flat weights, which ONNX forbids. A mean
-over all axes gets the shape [1], or stops it, and so does the number in ``1 / x``, an operator that it doesn't know.
+over all axes gets the shape [1], or stops it, and so do a softplus with a beta and the number in ``1 / x``.
 With newer versions, `tests/model/exporting/test_paddle2onnx_input.py` fails where one of that has become needless.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 # paddle2onnx reads their doubles, which hold large integers too.
 _READ_AS_DOUBLES = ("1.full", "1.assign_value_")
+_SOFTPLUS_THRESHOLD = 20.0  # the only one that paddle2onnx takes, beside a beta of 1
 _REDUCTIONS = tuple(f"1.{name}" for name in ("mean", "sum", "max", "min", "prod", "any", "all", "logsumexp"))
 Value = dict[str, int]  # reads a result of another operator, by its number
 
@@ -52,6 +53,8 @@ class _Writer:
                     self.gelu(operation)
                 elif operation["#"] == "1.layer_norm":
                     self.layer_norm(operation, given["begin_norm_axis"])
+                elif operation["#"] == "1.softplus" and given["threshold"] == _SOFTPLUS_THRESHOLD:
+                    self.softplus(operation, given["beta"])
                 elif operation["#"] in _REDUCTIONS:
                     self.reduction(operation, given)
                 elif operation["#"] == "1.full_batch_size_like":
@@ -88,6 +91,18 @@ class _Writer:
         )  # fmt: skip
         gate = self.add("sigmoid", [self.add("multiply", [x, curve], kind)], kind)
         gelu |= {"#": "1.multiply", "A": [], "I": [x, gate]}
+
+    def softplus(self, softplus: dict[str, Any], beta: float) -> None:
+        """The threshold, from which on softplus is x, holds for beta x: softplus(beta x) / beta is the same."""
+        if beta == 1:
+            return
+        (x,) = softplus["I"]
+        kind = self.kinds[x["%"]]
+        plain = self.add(
+            "softplus", [self.add("multiply", [x, self.constant(beta)], kind)], kind,
+            beta=("0.a_f32", 1.0), threshold=("0.a_f32", _SOFTPLUS_THRESHOLD),
+        )  # fmt: skip
+        softplus |= {"#": "1.multiply", "A": [], "I": [plain, self.constant(1 / beta)]}
 
     def layer_norm(self, norm: dict[str, Any], first_axis: int) -> None:
         sizes = self.kinds[norm["I"][0]["%"]][1][first_axis:]
