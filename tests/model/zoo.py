@@ -401,7 +401,7 @@ NETWORKS: dict[str, Entry] = {
         lambda: [nn.GRU(16, 8, 2)],
         lambda layer, x: layer(x)[1],
         {"x": Input((None, 12, 16))},
-        refused="num_layers > 1 get lost",
+        refused="last states of a recurrent layer with num_layers > 1",
         remedied="gru_last_states_of_one_each",
     ),
     "gru_last_states_of_one_each": Entry(
