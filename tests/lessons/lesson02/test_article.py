@@ -1,0 +1,127 @@
+"""Lesson 02's run of the article's program: what goes on after a process that ends, its logs, reading and drawing."""
+
+import pictures
+import pytest
+
+from tutorial_utils.base.errors import BackendUnavailableError
+from tutorial_utils.lessons.lesson02 import article
+from tutorial_utils.measure import recordings
+from tutorial_utils.measure.experiment import Measured
+from tutorial_utils.measure.timing import Measurement
+
+LOG_FP16 = [
+    "I tensorrt_subgraph_pass.cc:302] ---  detect a sub-graph with 123 nodes",
+    "I engine.cc:215] Run Paddle-TRT FP16 mode",
+    "I engine.cc:301] Run Paddle-TRT Dynamic Shape mode.",
+    "W helper.h:127] Check verbose logs for the list of affected weights.",
+    "W helper.h:127]  - 68 weights are affected by this issue: Detected subnormal FP16 values.",
+    "W helper.h:127]  - 40 weights are affected by this issue: Detected values less than smallest positive FP16 "
+    "subnormal value and converted them to the FP16 minimum subnormalized value.",
+    "I tensorrt_subgraph_pass.cc:205] The entire graph is offloaded to TensorRT.",
+    "--- Running IR pass [conv_bn_fuse_pass]",
+]
+
+
+def test_facts_of_the_article_s_own_log():
+    """The published recording holds what its log says."""
+    published = recordings.load("article_paddle_trt").data["rows"]
+    assert article.log_facts(LOG_FP16) == published[2]["log"]
+    assert article.log_facts([]) == published[0]["log"] == dict.fromkeys(article.FACTS, "")
+    assert published[1]["log"]["nodes in the sub-graph"] == "123"
+
+
+def test_telling_lines():
+    assert article.telling([*LOG_FP16, *LOG_FP16]) == [LOG_FP16[i] for i in (0, 1, 2, 4, 5, 6)]
+
+
+def test_log_is_split_at_the_program_s_own_lines():
+    lines = ["before", "######## gpu", "one", "two", "######## trt_fp32", "######## cpu", "three"]
+    assert article.by_predictor(lines) == {"gpu": ["one", "two"], "trt_fp32": [], "cpu": ["three"]}
+
+
+STAND_IN = """
+import json, os, sys
+from pathlib import Path
+import numpy as np
+step, folder, *names = sys.argv[1:]
+if step == "save":
+    sys.exit()
+rounds = {"rounds_ms": [[1.0, 1.1]] * 10, "first_call_ms": 1.5, "warmup_calls": 11, "stable": True, "batch": 64}
+for name in names:
+    print("########", name, file=sys.stderr, flush=True)
+    if name == "gpu":
+        print("\\nExternalError: CUDA error(209)", file=sys.stderr, flush=True)
+        os.abort()
+    np.save(Path(folder) / f"{name}.npy", np.eye(64, 10, dtype=np.float32) * (1.001 if name == "trt_fp16" else 1))
+    print(json.dumps({"name": name, "create_s": 2.0, "first_ms": 20.0}), flush=True)
+print(json.dumps({"warm": {name: rounds for name in names}}))
+"""
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Stands in for the article's program, which needs its libraries: it answers alike, and its first part dies."""
+    path = tmp_path / "program.py"
+    path.write_text(STAND_IN)
+    monkeypatch.setattr(article, "_PROGRAM", path)
+    monkeypatch.setattr(article, "_require_stack", lambda: None)
+
+
+@pytest.fixture
+def measured(program):
+    """What is read of the stand-in's answers: no measurement, and not kept."""
+    row = {"stack": 0, "date": "2026-01-01", "values": article.predictors({})}
+    alone = {"stack": 0, "date": "2026-01-01", "values": article.fp16_alone({})}
+    data = {"stacks": [{}], "rows": {"predictors": row, "fp16_alone": alone}}
+    return Measured(article.read(data), recordings.live("stand-in"), article.METHOD, {})
+
+
+def test_a_predictor_that_ends_its_process_costs_only_itself(measured):
+    gpu, fp32, fp16, cpu = measured.result.predictors
+    assert (gpu.name, gpu.ending, gpu.log) == ("gpu", "SIGABRT", ("ExternalError: CUDA error(209)",))
+    assert gpu.first_ms is gpu.warm is gpu.relative_error is None
+    assert [one.name for one in (fp32, fp16, cpu)] == ["trt_fp32", "trt_fp16", "cpu"]
+    assert all(one.agreement == 1 and one.first_ms == 20 and isinstance(one.warm, Measurement) for one in (fp32, cpu))
+    assert fp16.relative_error == pytest.approx(1e-3, rel=1e-3)
+    assert fp32.relative_error == cpu.relative_error == 0
+    assert measured.result.fp16_alone.name == "trt_fp16"
+    assert measured.result.export == {}
+
+
+def test_drawing(measured):
+    picture = article.draw(measured)
+    assert picture.text.splitlines()[:2] == [
+        "GPU, no TensorRT: published: one first call 401.216 ms; here the process ends: SIGABRT",
+        "Paddle-TRT FP32: published: one first call 16.992 ms; here: first call 20.000 ms; here: median of warm calls "
+        "1.050 ms",
+    ]
+    (axes,) = pictures.drawn(picture)
+    assert pictures.marks(axes)[:3] == [(pytest.approx(401.21603), 0), (pytest.approx(16.99209), 1),
+                                        (pytest.approx(4.28343), 2)]  # fmt: skip
+    assert pictures.marks(axes)[3:6] == [(20, 1), (20, 2), (20, 3)]
+
+
+def test_log_table(measured):
+    table = article.log_table(measured)
+    assert list(table.columns) == [
+        (name, where) for name in ("Paddle-TRT FP32", "Paddle-TRT FP16") for where in ("article", "here")
+    ]
+    assert list(table["Paddle-TRT FP16", "article"]) == ["123", "yes", "68", "40"]
+
+
+def test_without_its_libraries_the_experiment_says_so():
+    with pytest.raises(BackendUnavailableError, match=r"No NVIDIA driver|needs Paddle 2\.6"):
+        article.predictors({})
+
+
+def test_the_program_makes_the_article_s_calls():
+    """Its arguments are the article's, to the letter."""
+    text = article._PROGRAM.read_text()
+    for call in (
+        "enable_use_gpu(1 << 32, 0, precision)",
+        "workspace_size=1 << 32, max_batch_size=64, min_subgraph_size=3, precision_mode=precision",
+        'smallest, largest, usual = ({"x": [batch, 3, 32, 32]} for batch in (1, 64, 1))',
+        "set_trt_dynamic_shape_info(smallest, largest, usual)",
+        "opset_version=15",
+    ):
+        assert call in text
