@@ -7,12 +7,9 @@ from tutorial_utils.measure import programs
 PROGRAM = """
 import json, os, sys
 print(json.dumps({"first": 1}), flush=True)
-print("--- not JSON, nor a number of it: 12", flush=True)
+print("--- not JSON", flush=True)
 print("[1, 2]", flush=True)
-sys.stderr.write(os.environ["GLOG_minloglevel"] + "\\n")
-sys.stderr.write("W0110 09:49:35.291617 39920 helper.h:127] - 68 weights are affected\\n")
-sys.stderr.write("[01/10/2025-09:52:23] [TRT] [W] a warning\\n\\x1b[1m\\x1b[35m--- Running\\x1b[0m\\n")
-sys.stderr.write(__file__ + ":7: DeprecationWarning: Use another\\n")
+sys.stderr.write("a warning, level " + os.environ["GLOG_minloglevel"])
 sys.stderr.flush()
 if sys.argv[1] == "die":
     os.abort()
@@ -31,22 +28,14 @@ def test_answers_and_log(script):
     ended = programs.run(script, 3)
     assert (ended.status, ended.ending) == (3, "exit status 3")
     assert ended.answers == [{"first": 1}]
-    assert ended.log == [
-        "0",
-        "W helper.h:127] - 68 weights are affected",
-        "[TRT] [W] a warning",
-        "--- Running",
-        "program.py:7: DeprecationWarning: Use another",
-        "--- not JSON, nor a number of it: 12",
-        "[1, 2]",
-    ]
+    assert ended.log == "a warning, level 0"
 
 
 def test_a_program_that_dies_keeps_its_answers(script):
     ended = programs.run(script, "die")
     assert ended.ending == "SIGABRT"
     assert ended.answers == [{"first": 1}]
-    assert "[TRT] [W] a warning" in ended.log
+    assert ended.log.startswith("a warning")
 
 
 def test_programs_find_the_package(tmp_path):

@@ -3,8 +3,8 @@
 For libraries that end the process where they fail, and for programs that show a library's calls as others wrote them.
 """
 
+import contextlib
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -14,18 +14,14 @@ from typing import Any
 
 from tutorial_utils.base import child_process
 
-# What differs from run to run: colours, the times and process numbers of glog, and the times of TensorRT's logger.
-_COLOUR = re.compile(r"\x1b\[[\d;]*m")
-_STAMP = re.compile(r"^([IWEF])\d{4} [\d:.]+ +\d+ |^\[[\d/:-]+\] (?=\[TRT\])")
-
 
 @dataclass(frozen=True)
 class Ended:
     """A program that has ended."""
 
-    answers: list[dict[str, Any]]  # its lines of JSON
+    answers: list[dict[str, Any]]  # its lines of JSON on stdout
     status: int  # its exit status; negative: the number of the signal that ended it
-    log: list[str]  # its lines on stderr, then those on stdout that are no JSON; without times and process numbers
+    log: str  # all that it wrote to stderr
 
     @property
     def ending(self) -> str:
@@ -47,16 +43,8 @@ def run(script: Path, *arguments: object) -> Ended:
         errors="replace",
         env=child_process.environment(GLOG_minloglevel="0"),
     )
-    answers, printed = [], []
+    answers = []
     for line in done.stdout.splitlines():
-        try:
-            answers.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
-            printed.append(line)
-    return Ended(answers, done.returncode, [_plain(line, script) for line in [*done.stderr.splitlines(), *printed]])
-
-
-def _plain(line: str, script: Path) -> str:
-    return _STAMP.sub(lambda found: f"{found[1]} " if found[1] else "", _COLOUR.sub("", line)).replace(
-        f"{script.parent}/", ""
-    )
+        with contextlib.suppress(ValueError):  # libraries print there, too
+            answers.append(json.loads(line))
+    return Ended([one for one in answers if isinstance(one, dict)], done.returncode, done.stderr)

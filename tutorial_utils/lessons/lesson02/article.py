@@ -21,6 +21,8 @@ from tutorial_utils.measure import programs, quality, recordings, rows
 from tutorial_utils.measure.experiment import Experiment, Measured
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model import data
+from tutorial_utils.runners import paddle_tensorrt_log
+from tutorial_utils.runners.paddle_tensorrt_log import OffloadLog
 
 if TYPE_CHECKING:
     import pandas
@@ -34,17 +36,7 @@ NAMES = {
     "cpu": "CPU, one thread",
 }
 _PUBLISHED = {"gpu": 0, "trt_fp32": 1, "trt_fp16": 2}
-# What a log tells, with the pattern of its line. A group is a number.
-FACTS = {
-    "nodes in the sub-graph": r"detect a sub-graph with (\d+) nodes",
-    "the entire graph is offloaded": r"The entire graph is offloaded",
-    "weights subnormal in FP16": r"(\d+) weights are affected .*Detected subnormal FP16",
-    "weights below FP16's smallest": r"(\d+) weights are affected .*less than smallest positive FP16",
-}
-_TELLING = re.compile(f"{'|'.join(FACTS.values())}|Run Paddle-TRT|[Cc]ompiled with TensorRT|TensorRT.*version|^E ")
-_MARK = "######## "  # the program's own lines begin with it, as the article's do
-_LAST_LINES = 6  # of the log of a process that ended
-_MAX_LINES = 20
+_MARK = "######## "  # the program's own lines in its log begin with it, as the article's do
 _PROGRAM = Path(__file__).with_name("article_predictors.py")
 METHOD = (
     "article_predictors.py: the article's calls, on Paddle 2.6 with TensorRT 8.6. ResNet-50 with 10 classes and random "
@@ -67,12 +59,8 @@ class Predictor:
     agreement: float | None = None  # with Paddle on the CPU: the fraction of equal answers, and the relative error
     relative_error: float | None = None
     ending: str = ""  # how its process ended, if it did: "SIGABRT"
-    log: tuple[str, ...] = ()  # the telling lines, or the last ones of a process that ended
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """What the log tells, by the keys of `FACTS`: a number, "yes", or "" where it doesn't say so."""
-        return log_facts(self.log)
+    reason: str = ""  # what Paddle said then
+    log: OffloadLog | None = None  # what Paddle said of the program's way into TensorRT
 
 
 @dataclass(frozen=True)
@@ -82,13 +70,6 @@ class Article:
     predictors: list[Predictor]  # made one after the other, as in the article; the CPU's stands last
     fp16_alone: Predictor | None  # the FP16 predictor as the first of its process
     export: dict[str, Any]  # "seconds" of paddle2onnx, the ONNX file's "opset" and its "nodes" by operator
-
-
-def log_facts(lines: Sequence[str]) -> dict[str, str]:
-    """Return what lines of a log of Paddle's tell, by the keys of `FACTS`."""
-    text = "\n".join(lines)
-    found = {name: re.search(pattern, text) for name, pattern in FACTS.items()}
-    return {name: ((one.groups() or ("yes",))[0] if one else "") for name, one in found.items()}
 
 
 def predictors(models: Mapping[str, Path], network: str = "resnet50") -> dict[str, Any]:
@@ -130,30 +111,18 @@ def _predict(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in names:
         if name not in times:
-            last = [line for line in log.get(name, ended.log) if line.strip()][-_LAST_LINES:]
-            found.append({"name": name, "ending": ended.ending, "log": last})
+            reason = paddle_tensorrt_log.last_line(log.get(name, ended.log))
+            found.append({"name": name, "ending": ended.ending, "reason": reason})
             left = names[len(found) :]
             return [*found, *(_predict(folder, left) if left else [])]
-        found.append({**times[name], "warm": warm.get(name), "log": telling(log[name])})
+        found.append({**times[name], "warm": warm.get(name), "log": vars(paddle_tensorrt_log.parse(log[name]))})
     return found
 
 
-def by_predictor(lines: Sequence[str]) -> dict[str, list[str]]:
+def by_predictor(log: str) -> dict[str, str]:
     """Split a log at the program's own lines ``######## NAME``."""
-    parts: dict[str, list[str]] = {}
-    name = ""
-    for line in lines:
-        if line.startswith(_MARK):
-            name = line.removeprefix(_MARK)
-            parts[name] = []
-        elif name:
-            parts[name].append(line)
-    return parts
-
-
-def telling(lines: Sequence[str]) -> list[str]:
-    """Return the lines of a log that say what TensorRT took and what it warns of, each once."""
-    return list(dict.fromkeys(line for line in lines if _TELLING.search(line)))[:_MAX_LINES]
+    _, *parts = re.split(rf"^{_MARK}(\w+)\n", log, flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
 def export(models: Mapping[str, Path], network: str = "resnet50") -> dict[str, Any]:
@@ -171,7 +140,6 @@ def export(models: Mapping[str, Path], network: str = "resnet50") -> dict[str, A
         **ended.answers[-1],
         "opset": model.opset_import[0].version,
         "nodes": {one: operators.count(one) for one in sorted(set(operators))},
-        "log": [line for line in ended.log if "Paddle2ONNX" in line and "/" not in line],
     }
 
 
@@ -187,7 +155,7 @@ def _require_stack() -> None:
 
 def _checked(ended: programs.Ended) -> programs.Ended:
     if ended.status:
-        raise RuntimeError(f"{_PROGRAM.name} ended with {ended.ending}: {ended.log[-1] if ended.log else ''}")
+        raise RuntimeError(f"{_PROGRAM.name} ended with {ended.ending}: {paddle_tensorrt_log.last_line(ended.log)}")
     return ended
 
 
@@ -200,8 +168,12 @@ def read(values: Mapping[str, Any]) -> Article:
 
 
 def _predictor(values: Mapping[str, Any]) -> Predictor:
-    warm = values.get("warm")
-    return Predictor(**{**values, "warm": warm and Measurement.from_dict(warm), "log": tuple(values["log"])})
+    warm, log = values.get("warm"), values.get("log")
+    return Predictor(**{**values, "warm": warm and Measurement.from_dict(warm), "log": log and _offload(log)})
+
+
+def _offload(values: Mapping[str, Any]) -> OffloadLog:
+    return OffloadLog(**{key: tuple(one) if isinstance(one, list) else one for key, one in values.items()})
 
 
 def draw(measured: Measured[Article]) -> plotting.Picture:
@@ -215,16 +187,26 @@ def draw(measured: Measured[Article]) -> plotting.Picture:
 
 
 def log_table(measured: Measured[Article]) -> "pandas.DataFrame":
-    """Return what the article's log tells beside ours, for the two predictors with TensorRT."""
+    """Return what the article's log says of its two predictors with TensorRT, beside what ours says."""
     import pandas
 
     published = recordings.load("article_paddle_trt").data["rows"]
-    columns = {}
+    lines = {}
     for one in measured.result.predictors:
-        if one.name in ("trt_fp32", "trt_fp16"):
-            columns[NAMES[one.name], "article"] = published[_PUBLISHED[one.name]]["log"]
-            columns[NAMES[one.name], "here"] = one.facts
-    return pandas.DataFrame(columns)
+        if one.log and one.log.subgraphs:
+            lines[NAMES[one.name], "article"] = _told(_offload(published[_PUBLISHED[one.name]]["log"]))
+            lines[NAMES[one.name], "here"] = _told(one.log)
+    return pandas.DataFrame(lines).T
+
+
+def _told(log: OffloadLog) -> dict[str, str]:
+    affected = re.findall(r"(\d+) weights are affected by this issue: Detected (subnormal|values)", str(log.warnings))
+    return {
+        "nodes in each sub-graph": ", ".join(map(str, log.subgraphs)),
+        "entire graph offloaded": "yes" if log.whole else "no",
+        "weights subnormal in FP16": ", ".join(count for count, what in affected if what == "subnormal"),
+        "weights below FP16's smallest": ", ".join(count for count, what in affected if what == "values"),
+    }
 
 
 EXPERIMENT = Experiment(

@@ -6,6 +6,7 @@ one TensorRT and one precision: the article's build or, where that fails, today'
 
 import functools
 import importlib
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def measure(models: Mapping[str, Path], major: int, precision: str) -> dict[str,
         for calls, program in (("printed", _PRINTED), ("today", _TODAY)):
             ended = programs.run(program, "infer", engine_path, images_path, logits_path)
             if ended.status or not ended.answers:
-                raise RuntimeError(f"{program.name} ended with {ended.ending}: {' '.join(ended.log[-3:])}")
+                raise RuntimeError(f"{program.name} ended with {ended.ending}: {telling(ended.log)}")
             (times,) = ended.answers
             logits = np.load(logits_path)
             row |= {key: times.pop(key) for key in ("prepare_ms", "engine") if key in times}
@@ -140,10 +141,10 @@ def _build(program: Path, model_path: Path, engine_path: Path, precision: str) -
     return {**answer, "log": telling(ended.log)}
 
 
-def telling(lines: list[str]) -> list[str]:
+def telling(log: str) -> list[str]:
     """Return the warnings and errors in a log, each once: of TensorRT, of Python, and of the exception at its end."""
-    signs = ("[TRT] [W]", "[TRT] [E]", "[TRT] [F]", "DeprecationWarning:", "Error:")
-    return list(dict.fromkeys(line for line in lines if any(sign in line for sign in signs)))[:_MAX_LINES]
+    found = re.findall(r"^.*?((?:\[TRT\] \[[WEF]\]|\w+Warning:|\w+Error:).*)$", log, re.MULTILINE)
+    return list(dict.fromkeys(found))[:_MAX_LINES]
 
 
 def names(models: Mapping[str, Path], major: int) -> dict[str, Any]:
