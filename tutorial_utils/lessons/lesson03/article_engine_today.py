@@ -14,7 +14,6 @@ import functools
 import json
 import sys
 import time
-from typing import NamedTuple
 
 import numpy as np
 import pycuda.driver as cuda
@@ -56,54 +55,42 @@ def load_engine(engine_path: str) -> trt.ICudaEngine:
         return trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(file.read())
 
 
-class Prepared(NamedTuple):
-    """What a call needs and the article makes anew in each."""
+class Inference:
+    """Context, stream and buffers for calls of so many images, made once: the article makes them anew in each call."""
 
-    context: trt.IExecutionContext
-    stream: cuda.Stream
-    h_input: np.ndarray  # page-locked, as is h_output
-    h_output: np.ndarray
-    d_input: cuda.DeviceAllocation
-    d_output: cuda.DeviceAllocation
+    def __init__(self, engine: trt.ICudaEngine, batch_size: int = 64):
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        (input_name,) = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        (output_name,) = [name for name in names if name != input_name]
+        self.context = context = engine.create_execution_context()
+        self.stream = cuda.Stream()
+        context.set_input_shape(input_name, (batch_size, 3, 32, 32))
+        self.h_input = cuda.pagelocked_empty((batch_size, 3, 32, 32), np.float32)
+        self.h_output = cuda.pagelocked_empty(tuple(context.get_tensor_shape(output_name)), np.float32)
+        self.d_input, self.d_output = cuda.mem_alloc(self.h_input.nbytes), cuda.mem_alloc(self.h_output.nbytes)
+        context.set_tensor_address(input_name, int(self.d_input))
+        context.set_tensor_address(output_name, int(self.d_output))
 
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        """Map images to logits ``[64, 10]``, which the next call overwrites."""
+        self.h_input[...] = images
+        cuda.memcpy_htod_async(self.d_input, self.h_input, self.stream)
+        if not self.context.execute_async_v3(self.stream.handle):
+            raise RuntimeError("TensorRT refused the call.")
+        cuda.memcpy_dtoh_async(self.h_output, self.d_output, self.stream)
+        self.stream.synchronize()
+        return self.h_output
 
-def prepare(engine: trt.ICudaEngine, batch_size: int = 64) -> Prepared:
-    """Make context, stream and buffers for calls of so many images."""
-    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    (input_name,) = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-    (output_name,) = [name for name in names if name != input_name]
-    context = engine.create_execution_context()
-    context.set_input_shape(input_name, (batch_size, 3, 32, 32))
-    h_input = cuda.pagelocked_empty((batch_size, 3, 32, 32), np.float32)
-    h_output = cuda.pagelocked_empty(tuple(context.get_tensor_shape(output_name)), np.float32)
-    d_input, d_output = cuda.mem_alloc(h_input.nbytes), cuda.mem_alloc(h_output.nbytes)
-    context.set_tensor_address(input_name, int(d_input))
-    context.set_tensor_address(output_name, int(d_output))
-    return Prepared(context, cuda.Stream(), h_input, h_output, d_input, d_output)
-
-
-def infer(prepared: Prepared, images: np.ndarray) -> np.ndarray:
-    """Map images to logits ``[64, 10]``, which the next call overwrites."""
-    context, stream, h_input, h_output, d_input, d_output = prepared
-    h_input[...] = images
-    cuda.memcpy_htod_async(d_input, h_input, stream)
-    if not context.execute_async_v3(stream.handle):
-        raise RuntimeError("TensorRT refused the call.")
-    cuda.memcpy_dtoh_async(h_output, d_output, stream)
-    stream.synchronize()
-    return h_output
-
-
-def engine_times(prepared: Prepared, calls: int) -> list[float]:
-    """Return the milliseconds of the engine alone in each call, by CUDA events, without copies."""
-    begin, end, times = cuda.Event(), cuda.Event(), []
-    for _ in range(calls):
-        begin.record(prepared.stream)
-        prepared.context.execute_async_v3(prepared.stream.handle)
-        end.record(prepared.stream)
-        end.synchronize()
-        times.append(begin.time_till(end))
-    return times
+    def engine_times(self, calls: int) -> list[float]:
+        """Return the milliseconds of the engine alone in each call, by CUDA events, without copies."""
+        begin, end, times = cuda.Event(), cuda.Event(), []
+        for _ in range(calls):
+            begin.record(self.stream)
+            self.context.execute_async_v3(self.stream.handle)
+            end.record(self.stream)
+            end.synchronize()
+            times.append(begin.time_till(end))
+        return times
 
 
 if __name__ == "__main__":
@@ -120,12 +107,12 @@ if __name__ == "__main__":
         engine_path, images_path, logits_path = arguments
         engine, images = load_engine(engine_path), np.load(images_path)
         started = time.perf_counter()
-        prepared = prepare(engine)
+        inference = Inference(engine)
         ready = time.perf_counter()
-        logits = infer(prepared, images)
+        logits = inference.infer(images)
         called = time.perf_counter()
         np.save(logits_path, logits)
-        warm = timing.measure(functools.partial(infer, prepared, images), batch=len(images), max_calls=200)
-        alone = timing.measure_on_device(functools.partial(engine_times, prepared), batch=len(images), max_calls=200)
+        warm = timing.measure(functools.partial(inference.infer, images), batch=len(images), max_calls=200)
+        alone = timing.measure_on_device(inference.engine_times, batch=len(images), max_calls=200)
         times = {"prepare_ms": round(1e3 * (ready - started), 3), "first_ms": round(1e3 * (called - ready), 3)}
         print(json.dumps({**times, "warm": warm.to_dict(), "engine": alone.to_dict()}))
