@@ -96,6 +96,7 @@ def test_drawing(measured):
     assert [line.partition(":")[0] for line in picture.text.splitlines()[1:]] == [
         "8.6 FP16, made once", "10.6 FP16, made in each call", "10.6 FP16, made once",
     ]  # fmt: skip
+    assert picture.text.count("published") == 1
     (axes,) = pictures.drawn(picture)
     assert pictures.marks(axes)[0] == (pytest.approx(5.6), 0)
 
