@@ -152,9 +152,9 @@ def cold_and_warm(rows: Sequence[Calls], axis_label: str) -> Picture:
     """Draw first calls and warm medians beside what was published, on a logarithmic axis."""
     figure, axes = new_figure(1.2 + 0.42 * len(rows))
     kinds = (
-        ("published_ms", "D", GREY, "published: one first call"),
-        ("first_ms", "s", ORANGE, "here: first call"),
-        ("warm_ms", "o", BLUE, "here: median of warm calls"),
+        ("published_ms", "D", GREY, "published first call"),
+        ("first_ms", "s", ORANGE, "first call"),
+        ("warm_ms", "o", BLUE, "median of warm calls"),
     )
     for field, marker, colour, label in kinds:
         places = [(getattr(row, field), y) for y, row in enumerate(rows) if getattr(row, field) is not None]
@@ -164,10 +164,10 @@ def cold_and_warm(rows: Sequence[Calls], axis_label: str) -> Picture:
         known = [ms for ms in (row.published_ms, row.first_ms, row.warm_ms) if ms is not None]
         axes.plot([min(known), max(known)], [position] * 2, color=GREY, linewidth=1, zorder=1)
         if row.ending:
-            note(axes, f"here the process ends: {row.ending}", (max(known), position), (9, 0))
+            note(axes, f"the process ends: {row.ending}", (min(known), position), (-9, 0), ha="right")
         times = [(label, getattr(row, field)) for field, *_, label in kinds]
         told = [f"{label} {ms:.3f} ms" for label, ms in times if ms is not None]
-        told += [f"here the process ends: {row.ending}"] * bool(row.ending)
+        told += [f"the process ends: {row.ending}"] * bool(row.ending)
         lines.append(f"{row.name}: {'; '.join(told)}")
     name_rows(axes, [row.name for row in rows])
     plain_numbers(axes.xaxis)

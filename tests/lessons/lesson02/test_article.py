@@ -70,9 +70,8 @@ def test_a_predictor_that_ends_its_process_costs_only_itself(measured):
 def test_drawing(measured):
     picture = article.draw(measured)
     assert picture.text.splitlines()[:2] == [
-        "GPU, no TensorRT: published: one first call 401.216 ms; here the process ends: SIGABRT",
-        "Paddle-TRT FP32: published: one first call 16.992 ms; here: first call 20.000 ms; here: median of warm calls "
-        "1.050 ms",
+        "GPU, no TensorRT: published first call 401.216 ms; the process ends: SIGABRT",
+        "Paddle-TRT FP32: published first call 16.992 ms; first call 20.000 ms; median of warm calls 1.050 ms",
     ]
     (axes,) = pictures.drawn(picture)
     assert pictures.marks(axes)[:3] == [(pytest.approx(401.21603), 0), (pytest.approx(16.99209), 1),

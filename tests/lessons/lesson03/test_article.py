@@ -90,8 +90,8 @@ def test_drawing(measured):
     """The article's figure stands beside the row that is the article's, and nowhere else."""
     picture = article.draw(measured)
     assert picture.text.splitlines()[0] == (
-        "8.6 FP16, made in each call: published: one first call 5.600 ms; here: first call 20.000 ms; "
-        "here: median of warm calls 7.100 ms"
+        "8.6 FP16, made in each call: published first call 5.600 ms; first call 20.000 ms; "
+        "median of warm calls 7.100 ms"
     )
     assert [line.partition(":")[0] for line in picture.text.splitlines()[1:]] == [
         "8.6 FP16, made once", "10.6 FP16, made in each call", "10.6 FP16, made once",
