@@ -63,15 +63,19 @@ def test_a_network_for_any_size_is_declared_for_one():
 def measured():
     """Rows in the form of a recording: numbers that nobody measured, to be read and drawn in this test alone."""
     call = {"first_ms": 20.0, "warm": WARM, "agreement": 1.0, "relative_error": 1e-3}
-    build = {"calls": "printed", "built": True, "seconds": 60.0, "log": ["a warning"]}
-    whole = {"builds": [build], "engine_bytes": 1, "printed": call, "today": call, "prepare_ms": 1.0, "engine": WARM}
-    failed = {"builds": [{**build, "built": False, "seconds": None}], "engine_bytes": None}
+    build = {"built": True, "seconds": 60.0, "log": ["a warning"]}
+    whole = {"build": build, "engine_bytes": 1, "printed": call, "today": call, "prepare_ms": 1.0, "engine": WARM}
+    failed = {"build": {**build, "built": False, "seconds": None}}
     values = {
         "tensorrt_8/fp16": {"tensorrt": "8.6.1", "precision": "fp16", **whole},
         "tensorrt_8/int8": {"tensorrt": "8.6.1", "precision": "int8", **failed},
         "tensorrt_8/names": {"tensorrt": "8.6.1", "names": {"Builder.build_engine": True, "Runtime": True}},
         "tensorrt_10/fp16": {"tensorrt": "10.6.0", "precision": "fp16", **whole},
-        "tensorrt_10/names": {"tensorrt": "10.6.0", "names": {"Builder.build_engine": False, "Runtime": True}},
+        "tensorrt_10/names": {
+            "tensorrt": "10.6.0",
+            "names": {"Builder.build_engine": False, "Runtime": True},
+            "stops": "an error",
+        },
     }
     rows = {name: {"stack": 0, "date": "2026-01-01", "values": one} for name, one in values.items()}
     found = article.read({"stacks": [{}], "rows": rows})
@@ -82,7 +86,8 @@ def test_reading(measured):
     first, failed, other = measured.result.rows
     assert (first.tensorrt, first.precision, other.tensorrt) == ("8.6.1", "fp16", "10.6.0")
     assert first.printed.warm.median_ms == pytest.approx(7.1)
-    assert first.builds[0].log == ("a warning",)
+    assert first.build.log == ("a warning",)
+    assert measured.result.stops == {"10.6.0": "an error"}
     assert failed.printed is failed.today is failed.engine_bytes is None
 
 

@@ -1,7 +1,7 @@
 """Lesson 03: the article's `build_engine` and `infer` on TensorRT 8.6, and what has become of them on TensorRT 10.
 
 `article_engine` is the article's program, `article_engine_today` the same with today's calls. A row of the recording is
-one TensorRT and one precision: the article's build or, where that fails, today's; then both ways to call the engine.
+one TensorRT and one precision: built with the article's calls by 8.6, with today's by 10, then called in both ways.
 """
 
 import functools
@@ -47,9 +47,8 @@ METHOD = (
 
 @dataclass(frozen=True)
 class Build:
-    """One attempt to build."""
+    """An attempt to build."""
 
-    calls: str  # "printed" or "today"
     built: bool
     seconds: float | None  # None where the program failed before it could tell
     log: tuple[str, ...]  # warnings and errors of TensorRT and Python
@@ -71,8 +70,8 @@ class Row:
 
     tensorrt: str  # its version
     precision: str  # "fp32", "fp16" or "int8"
-    builds: tuple[Build, ...]  # as printed; then with today's calls, where that failed
-    engine_bytes: int | None  # None where no engine could be built; then there are no times either
+    build: Build
+    engine_bytes: int | None = None  # None where no engine could be built; then there are no times either
     printed: Call | None = None  # context and buffers made anew in each call
     today: Call | None = None  # made once
     prepare_ms: float | None = None  # what that takes
@@ -85,6 +84,7 @@ class Article:
 
     rows: list[Row]
     names: dict[str, dict[str, bool]]  # by version of TensorRT: the names of its API in `article_engine`, and if it has
+    stops: dict[str, str]  # by version of TensorRT that lacks one: what Python says where the article's program ends
 
 
 def measure(models: Mapping[str, Path], major: int, precision: str) -> dict[str, Any]:
@@ -93,8 +93,7 @@ def measure(models: Mapping[str, Path], major: int, precision: str) -> dict[str,
     Raises:
         BackendUnavailableError: Another TensorRT is installed, or there is no GPU.
     """
-    tensorrt = _required(major)
-    row: dict[str, Any] = {"tensorrt": tensorrt.__version__, "precision": precision, "builds": [], "engine_bytes": None}
+    row: dict[str, Any] = {"tensorrt": _required(major).__version__, "precision": precision}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model_path, engine_path, images_path, logits_path = (
@@ -103,11 +102,10 @@ def measure(models: Mapping[str, Path], major: int, precision: str) -> dict[str,
         images = data.load("digits", "test").images[:BATCH]
         np.save(images_path, images)
         onnx.save(with_image_size(onnx.load(models["resnet50-fp32"]), 32), model_path)
-        for calls, program in (("printed", _PRINTED), ("today", _TODAY)):
-            row["builds"].append({"calls": calls, **_build(program, model_path, engine_path, precision)})
-            if engine_path.exists():
-                break
-        else:
+        ended = programs.run(_PRINTED if major == 8 else _TODAY, "build", model_path, engine_path, precision)
+        answer = ended.answers[-1] if ended.answers else {"built": False, "seconds": None}
+        row["build"] = {**answer, "log": telling(ended.log)}
+        if not answer["built"]:
             return row
         row["engine_bytes"] = engine_path.stat().st_size
         session = onnx_session.new_session(model_path, providers=["CPUExecutionProvider"])
@@ -135,12 +133,6 @@ def with_image_size(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
     return model
 
 
-def _build(program: Path, model_path: Path, engine_path: Path, precision: str) -> dict[str, Any]:
-    ended = programs.run(program, "build", model_path, engine_path, precision)
-    answer = ended.answers[-1] if ended.answers else {"built": False, "seconds": None}
-    return {**answer, "log": telling(ended.log)}
-
-
 def telling(log: str) -> list[str]:
     """Return the warnings and errors in a log, each once: of TensorRT, of Python, and of the exception at its end."""
     found = re.findall(r"^.*?((?:\[TRT\] \[[WEF]\]|\w+Warning:|\w+Error:).*)$", log, re.MULTILINE)
@@ -148,10 +140,18 @@ def telling(log: str) -> list[str]:
 
 
 def names(models: Mapping[str, Path], major: int) -> dict[str, Any]:
-    """Look up every name of TensorRT's API in the article's program in the TensorRT of this process."""
+    """Look up every name of TensorRT's API in the article's program in the TensorRT of this process.
+
+    Where one is missing, run the program until it stops there.
+    """
     tensorrt = _required(major)
     used = api_names.used(_PRINTED.read_text(encoding="utf-8"))
-    return {"tensorrt": tensorrt.__version__, "names": {name: api_names.exists(name, tensorrt) for name in used}}
+    found = {name: api_names.exists(name, tensorrt) for name in used}
+    row = {"tensorrt": tensorrt.__version__, "names": found}
+    if not all(found.values()):
+        with tempfile.TemporaryDirectory() as folder:
+            row["stops"] = telling(programs.run(_PRINTED, "build", f"{folder}/no.onnx", f"{folder}/no.engine").log)[-1]
+    return row
 
 
 def _required(major: int) -> Any:
@@ -171,12 +171,12 @@ def _required(major: int) -> Any:
 def read(values: Mapping[str, Any]) -> Article:
     """Return what a recording holds."""
     found = [row.values for row in rows.read(values) if row.values is not None]
-    tables = {one["tensorrt"]: one["names"] for one in found if "names" in one}
-    return Article([_row(one) for one in found if "precision" in one], tables)
+    tables, stops = ({one["tensorrt"]: one[key] for one in found if key in one} for key in ("names", "stops"))
+    return Article([_row(one) for one in found if "precision" in one], tables, stops)
 
 
 def _row(values: Mapping[str, Any]) -> Row:
-    typed: dict[str, Any] = {"builds": tuple(Build(**{**one, "log": tuple(one["log"])}) for one in values["builds"])}
+    typed: dict[str, Any] = {"build": Build(**{**values["build"], "log": tuple(values["build"]["log"])})}
     for name in ("printed", "today"):
         if name in values:
             typed[name] = Call(**{**values[name], "warm": Measurement.from_dict(values[name]["warm"])})
