@@ -214,12 +214,12 @@ EXPERIMENT = Experiment(
     title="The article's build_engine and infer on TensorRT 8.6 and 10",
     method=METHOD,
     rows={
+        **{f"tensorrt_{major}/names": functools.partial(names, major=major) for major in (8, 10)},
         **{
             f"tensorrt_{major}/{precision}": functools.partial(measure, major=major, precision=precision)
             for major in (8, 10)
             for precision in PRECISIONS
         },
-        **{f"tensorrt_{major}/names": functools.partial(names, major=major) for major in (8, 10)},
     },
     read=read,
     draw=draw,
