@@ -145,7 +145,7 @@ class Calls:
     published_ms: float | None
     first_ms: float | None
     warm_ms: float | None
-    ending: str = ""  # how the program ended, where it did before it had times
+    ending: str = ""  # how the program ended, where it did before it had times; what it said, after a colon
 
 
 def cold_and_warm(rows: Sequence[Calls], axis_label: str) -> Picture:
@@ -164,7 +164,7 @@ def cold_and_warm(rows: Sequence[Calls], axis_label: str) -> Picture:
         known = [ms for ms in (row.published_ms, row.first_ms, row.warm_ms) if ms is not None]
         axes.plot([min(known), max(known)], [position] * 2, color=GREY, linewidth=1, zorder=1)
         if row.ending:
-            note(axes, f"the process ends: {row.ending}", (min(known), position), (-9, 0), ha="right")
+            note(axes, f"the process ends: {row.ending.partition(':')[0]}", (min(known), position), (-9, 0), ha="right")
         times = [(label, getattr(row, field)) for field, *_, label in kinds]
         told = [f"{label} {ms:.3f} ms" for label, ms in times if ms is not None]
         told += [f"the process ends: {row.ending}"] * bool(row.ending)

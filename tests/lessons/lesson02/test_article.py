@@ -70,7 +70,7 @@ def test_a_predictor_that_ends_its_process_costs_only_itself(measured):
 def test_drawing(measured):
     picture = article.draw(measured)
     assert picture.text.splitlines()[:2] == [
-        "GPU, no TensorRT: published first call 401.216 ms; the process ends: SIGABRT",
+        "GPU, no TensorRT: published first call 401.216 ms; the process ends: SIGABRT: ExternalError: CUDA error(209)",
         "Paddle-TRT FP32: published first call 16.992 ms; first call 20.000 ms; median of warm calls 1.050 ms",
     ]
     (axes,) = pictures.drawn(picture)

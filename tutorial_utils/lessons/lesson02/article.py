@@ -33,7 +33,7 @@ NAMES = {
     "gpu": "GPU, no TensorRT",
     "trt_fp32": "Paddle-TRT FP32",
     "trt_fp16": "Paddle-TRT FP16",
-    "cpu": "CPU, one thread",
+    "cpu": "CPU",
 }
 _PUBLISHED = {"gpu": 0, "trt_fp32": 1, "trt_fp16": 2}
 _MARK = "######## "  # the program's own lines in its log begin with it, as the article's do
@@ -182,7 +182,8 @@ def draw(measured: Measured[Article]) -> plotting.Picture:
     lines = []
     for one in measured.result.predictors:
         ms = 1000 * published[_PUBLISHED[one.name]]["call_s"] if one.name in _PUBLISHED else None
-        lines.append(plotting.Calls(NAMES[one.name], ms, one.first_ms, one.warm and one.warm.median_ms, one.ending))
+        ending = f"{one.ending}: {one.reason}" if one.ending else ""
+        lines.append(plotting.Calls(NAMES[one.name], ms, one.first_ms, one.warm and one.warm.median_ms, ending))
     return plotting.cold_and_warm(lines, f"milliseconds for {IMAGES} images of 3x32x32, copies included")
 
 
