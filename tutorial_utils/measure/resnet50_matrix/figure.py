@@ -1,4 +1,4 @@
-"""The matrix as a picture, a panel for each shape, and as text: its numbers, and the reason of each cell without one."""
+"""The matrix as a picture, a panel for each shape, and as text: its numbers, and why cells have none."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
