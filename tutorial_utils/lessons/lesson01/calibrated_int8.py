@@ -200,6 +200,8 @@ def measure_group(cases: Mapping[str, Case], timed: bool, models: Mapping[str, P
     for name, case in cases.items():
         try:
             found[name] = _measure(case, models[case.model], judge, timed)
+        except BackendUnavailableError:
+            raise  # nothing can be measured here
         except CourseError as error:
             found[name] = {"reason": error.cause}
     return found

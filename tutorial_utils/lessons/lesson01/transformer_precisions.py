@@ -16,13 +16,14 @@ from onnx import numpy_helper
 
 from tutorial_utils import engine, plotting
 from tutorial_utils.base.errors import BackendUnavailableError
-from tutorial_utils.base.flavour import FLAVOURS
+from tutorial_utils.base.flavour import FLAVOURS, installed_flavour
 from tutorial_utils.engine import EngineLayer
 from tutorial_utils.measure import deployment, quality, rows, timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model import data, onnx_file
 from tutorial_utils.plotting import BLUE, GREEN, ORANGE, Picture
+from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 METHOD = (
     "the transformer encoder (width 64, 4 heads, 2 layers), one engine of each precision for batches of 1 to 64 and "
@@ -100,12 +101,10 @@ def attention_of(layers: Sequence[EngineLayer], nodes: Sequence[tuple[str, str, 
 
 def measure(flavour: str, precision: str, models: Mapping[str, Path]) -> dict[str, Any]:
     """Build and measure the transformer in one precision on one TensorRT; return the fields of its `Row`."""
-    from tutorial_utils.engine.tensorrt import trt
-    from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
+    if installed_flavour() != flavour:
+        raise BackendUnavailableError(f"This row is {FLAVOURS[flavour]}'s.", f"Set TUTORIAL_UTILS_TENSORRT={flavour}.")
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
-    if trt.__name__ != flavour:
-        raise BackendUnavailableError(f"This row is {FLAVOURS[flavour]}'s.", f"Set TUTORIAL_UTILS_TENSORRT={flavour}.")
     test_set = data.load("digit_sentences", "test")
     long_ids = np.random.default_rng(0).integers(data.CLS + 1, data.VOCABULARY, (max(BATCHES), max(LENGTHS)))
     profile = engine.Profile.of(ids=((1, 1), (8, max(LENGTHS)), long_ids.shape))
