@@ -29,7 +29,9 @@ def quantize(
         params_path: ``.pdiparams``.
         images: What the model will meet, float32 ``[N, ...]``; N is a multiple of 32, some hundred.
         path_prefix: Where to, without endings.
-        algo: How the range of a tensor follows from its values: "hist" (nearly all), "abs_max" (all), "KL", "mse".
+        algo: How the range of a tensor follows from its values: "hist" (nearly all), "abs_max" (all), "mse", or "KL",
+            which is Paddle's own choice. For ResNet-50 with random weights and 128 images it took 8 minutes on two
+            cores and gave an error of 0.30; the others took 6 to 18 s and gave 0.053 to 0.057.
 
     Raises:
         ModelFileError: The program is no ``.pdmodel``, or its files are missing or damaged.
