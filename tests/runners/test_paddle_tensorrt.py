@@ -46,6 +46,7 @@ def gpu_paddle(monkeypatch):
     monkeypatch.setattr(paddle.inference, "get_trt_compile_version", lambda: (10, 5, 0))
     monkeypatch.setattr(paddle.inference, "get_trt_runtime_version", lambda: (10, 5, 0))
     monkeypatch.setattr(recorded.convert, "calls", [])
+    monkeypatch.setattr(paddle_kernels, "require_gpu", lambda: None)
 
 
 # --- the contract ----------------------------------------------------------------------------------------------------

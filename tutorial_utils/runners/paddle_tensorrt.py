@@ -39,7 +39,8 @@ def require_tensorrt() -> None:
     """Refuse to go on where Paddle can't use TensorRT.
 
     Raises:
-        BackendUnavailableError: Paddle was built without TensorRT, or finds none, or one of another major version.
+        BackendUnavailableError: Paddle was built without TensorRT, or finds none, or one of another major version, or
+            there is no GPU.
     """
     compiled = paddle.inference.get_trt_compile_version()
     if compiled == (0, 0, 0):
@@ -61,6 +62,7 @@ def require_tensorrt() -> None:
             f"Paddle was compiled for TensorRT {wanted}, but {loaded} is loaded.",
             f"Install TensorRT {compiled[0]}.x, not older than {wanted}.",
         )
+    paddle_kernels.require_gpu()
 
 
 def convert(

@@ -48,7 +48,7 @@ class Outcome:
     """What became of it.
 
     Attributes:
-        ended: How its process ended: "exit status 0" or "signal 6".
+        ended: How its process ended: "exit status 0", "signal 6", or the class of what Paddle raised.
         reached: The last step that was finished: "nothing", "predictor made" or "ran".
         said: The line of the log that says why it ended; empty for a process that ended well.
         log: What Paddle's log says of the offload, as a sentence.
@@ -106,17 +106,17 @@ def measure(name: str, _: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _in_another_process(trial: Trial, files: SavedModel, images: np.ndarray, folder: Path) -> dict[str, Any]:
-    log, ended = folder / "log", "exit status 0"
+    log, ended, raised = folder / "log", "exit status 0", ""
     try:
         child_process.run_with_log(log, paddle_tensorrt_build.WITH_LOG, _try, trial, files, images, folder)
     except subprocess.CalledProcessError as error:
         ended = paddle_tensorrt_build.end(error)
     except Exception as error:  # what Paddle raised there
-        ended = f"{type(error).__name__}: {paddle_program.reason(error)}"
+        ended, raised = type(error).__name__, paddle_program.reason(error)
     text = log.read_text(errors="replace")
     read = paddle_tensorrt_log.parse(text)
     reached = next((step for step in ("ran", "predictor made") if (folder / step).exists()), "nothing")
-    said = "" if ended == "exit status 0" else paddle_tensorrt_log.last_line(text)
+    said = raised or ("" if ended == "exit status 0" else paddle_tensorrt_log.last_line(text))
     return {
         "ended": ended, "reached": reached, "said": said,
         "log": str(read), "subgraphs": read.subgraphs, "whole": read.whole,
