@@ -6,6 +6,7 @@ predictor of this process takes the engines from there, in less than a second.
 """
 
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -146,6 +147,7 @@ def _key(model_path: str | Path, params_path: str | Path, options: dict[str, Any
     """Return the name of the folder for these engines: Paddle's own key knows neither weights nor GPU nor TensorRT."""
     gpu, _ = find_gpu()
     versions = [paddle.version.full_version, paddle.inference.get_trt_runtime_version(), str(gpu)]
+    versions.append(os.environ.get("NVIDIA_TF32_OVERRIDE"))  # the one variable that makes TensorRT build another engine
     hasher = blake3(json.dumps([versions, {name: str(value) for name, value in sorted(options.items())}]).encode())
     for path in filter(None, (model_path, params_path, options.get("shape_ranges"))):
         hasher.update_mmap(path)
