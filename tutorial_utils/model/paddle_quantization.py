@@ -1,19 +1,23 @@
 """INT8 before TensorRT: a legacy Paddle program with the ranges of its activations, found on the CPU.
 
-`paddle.static.quantization` of Paddle 2.6 runs the program on images, and writes it with quantize and dequantize nodes
+`paddle.static.quantization` (Paddle 2.6.2 and 3.3.1 were tried) runs the program on images, and writes it with quantize and dequantize nodes
 and weights in INT8. Paddle-TRT makes an INT8 engine of it without any calibration of its own.
 """
 
 import contextlib
 import io
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tutorial_utils.base import child_process
 from tutorial_utils.base.errors import CalibrationError, ModelFileError, UnsupportedOperatorError
 from tutorial_utils.model import paddle_program
-from tutorial_utils.model.classifier import SavedModel, saving
+
+if TYPE_CHECKING:
+    from tutorial_utils.model.classifier import SavedModel
 
 QUANTIZABLE = ("conv2d", "depthwise_conv2d", "matmul_v2")
 _BATCH = 32
@@ -21,7 +25,7 @@ _BATCH = 32
 
 def quantize(
     model_path: str | Path, params_path: str | Path, images: np.ndarray, path_prefix: str | Path, *, algo: str = "hist"
-) -> SavedModel:
+) -> "SavedModel":
     """Write a quantized copy of a program with one input.
 
     Args:
@@ -38,6 +42,8 @@ def quantize(
         CalibrationError: There are too few images, or some hold NaN or infinity.
         UnsupportedOperatorError: Paddle can't quantize the program; it says why.
     """
+    from tutorial_utils.model.classifier import SavedModel, saving
+
     if Path(model_path).suffix != ".pdmodel":
         raise ModelFileError(
             f"{Path(model_path).name} is no .pdmodel, which paddle.static.quantization reads.",
@@ -56,12 +62,14 @@ def quantize(
         except Exception as error:  # Paddle's own errors have no common base class
             raise UnsupportedOperatorError(
                 f"Paddle can't quantize {Path(model_path).name}: {paddle_program.reason(error)}.",
-                "Use Paddle 2.6 for it, or go through ONNX with Q/DQ (model.quantization).",
+                "Go through ONNX with Q/DQ (model.quantization).",
             ) from error
     return target
 
 
 def _quantize(model_path: Path, params_path: Path, images: np.ndarray, written: Path, algo: str) -> None:
+    """Quantize in a process that hasn't imported Paddle yet: Paddle 3 has to be told that the program is a legacy one."""
+    os.environ.update(FLAGS_enable_pir_api="0")
     from tutorial_utils.model.quiet_paddle import paddle
 
     paddle.enable_static()
