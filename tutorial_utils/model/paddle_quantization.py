@@ -1,7 +1,7 @@
 """INT8 before TensorRT: a legacy Paddle program with the ranges of its activations, found on the CPU.
 
-`paddle.static.quantization` (Paddle 2.6.2 and 3.3.1 were tried) runs the program on images, and writes it with quantize and dequantize nodes
-and weights in INT8. Paddle-TRT makes an INT8 engine of it without any calibration of its own.
+`paddle.static.quantization`, of Paddle 2.6.2 as of 3.3.1, runs the program on images, and writes it with quantize and
+dequantize nodes and weights in INT8. Paddle-TRT makes an INT8 engine of it without any calibration of its own.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def quantize(
 
 
 def _quantize(model_path: Path, params_path: Path, images: np.ndarray, written: Path, algo: str) -> None:
-    """Quantize in a process that hasn't imported Paddle yet: Paddle 3 has to be told that the program is a legacy one."""
+    """Quantize, in a process that hasn't imported Paddle yet: Paddle 3 has to be told that the program is legacy."""
     os.environ.update(FLAGS_enable_pir_api="0")
     from tutorial_utils.model.quiet_paddle import paddle
 
