@@ -20,7 +20,7 @@ from tutorial_utils.measure.rows import RecordedRow
 from tutorial_utils.measure.timing import Comparison, Measurement
 from tutorial_utils.model import paddle_quantization
 from tutorial_utils.model.classifier import SavedModel
-from tutorial_utils.runners import legacy_program, paddle_plan, paddle_tensorrt_build
+from tutorial_utils.runners import legacy_program, paddle_plan, paddle_tensorrt, paddle_tensorrt_build
 from tutorial_utils.runners.paddle import PaddleRunner
 
 SHAPE = (64, 3, 32, 32)
@@ -133,6 +133,7 @@ def measure_engine(name: str, _: Mapping[str, Path], seconds: float = 1.0) -> di
     Raises:
         CourseError: Paddle-TRT can't be used here, or refuses the program.
     """
+    paddle_tensorrt.require_tensorrt()
     precision, explicit = ENGINES[name]
     saved, feeds = program(precision), {"x": images()}
     reference = legacy_program.untrained("resnet50")

@@ -89,7 +89,12 @@ TRIALS = {
 
 
 def measure(name: str, _: Mapping[str, Path]) -> dict[str, Any]:
-    """Try one of `TRIALS` on the quick classifier; return the fields of an `Outcome`."""
+    """Try one of `TRIALS` on the quick classifier; return the fields of an `Outcome`.
+
+    Raises:
+        BackendUnavailableError: Paddle can't use TensorRT here.
+    """
+    paddle_tensorrt.require_tensorrt()
     trial, files = TRIALS[name], legacy_program.untrained("quick")
     images = np.random.default_rng(0).standard_normal((BATCH, *IMAGE), dtype=np.float32)
     with PaddleRunner(files.model_path, files.params_path, onednn=False) as runner:
