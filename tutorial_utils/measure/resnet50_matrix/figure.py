@@ -1,4 +1,4 @@
-"""The matrix as a picture, a panel for each shape, and as text: its numbers, and the reason of each cell without one."""
+"""The matrix as a picture, a panel for each shape, and as text: its numbers, and why cells have none."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _NOT_TRIED = "It was not measured."
 _FAST, _SLOW = 0.95, 0.15  # of the colour map: the fastest cell is bright, and the text on it dark
-_BRIGHT = 0.55
+_BRIGHT = 0.465  # above this, black text has the better contrast
 
 
 def draw(matrix: Matrix) -> plotting.Picture:
