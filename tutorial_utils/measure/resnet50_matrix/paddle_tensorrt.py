@@ -20,7 +20,7 @@ _OPTIONS = {
     "int8_calibrated": {"precision": "int8"},
     "int8_qdq": {"precision": "int8", "explicit_quantization": True},
 }
-_TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # Paddle has no call that clears TensorRT's builder flag TF32
+TF32_OVERRIDE = "NVIDIATF32_OVERRIDE"  # Paddle has no call that clears TensorRT's builder flag TF32
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def opened(cell: Cell, files: Files) -> Iterator[Candidate]:
             "Go through ONNX.",
         )
     if cell.precision == "fp32":
-        os.environ[_TF32_OVERRIDE] = "0"  # in the row's own process, and in those that it starts
+        os.environ[TF32_OVERRIDE] = "0"  # in the row's own process, and in those that it starts
     images = files.images(cell.shape)
     saved = legacy_program.untrained("resnet50")
     if cell.precision.startswith("int8"):
