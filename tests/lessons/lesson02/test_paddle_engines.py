@@ -77,3 +77,8 @@ def test_a_machine_without_paddle_tensorrt_says_so():
         pytest.skip("this Paddle has TensorRT")
     with pytest.raises(BackendUnavailableError, match="built without TensorRT"):
         paddle_engines.measure_engine("FP16", {})
+
+
+def test_names_of_rows_can_be_asked_for():
+    """The command `record --rows` separates names by commas."""
+    assert not [name for name in experiment.find("lesson02_paddle_tensorrt").rows if "," in name]

@@ -39,8 +39,8 @@ METHOD = (
 ENGINES = {
     "FP32": ("fp32", False),
     "FP16": ("fp16", False),
-    "INT8, ranges": ("int8", False),
-    "INT8, explicit": ("int8", True),
+    "INT8 ranges": ("int8", False),
+    "INT8 explicit": ("int8", True),
 }
 
 

@@ -78,11 +78,11 @@ class Outcome:
 TRIALS = {
     "usual": Trial(),
     "min_subgraph_size=1000": Trial(min_subgraph_size=1000),
-    "pool2d kept out, ranges by hand": Trial(exp_disable_tensorrt_ops=("pool2d",)),
-    "pool2d kept out, ranges collected": Trial(exp_disable_tensorrt_ops=("pool2d",), ranges="collected"),
+    "pool2d kept out (ranges by hand)": Trial(exp_disable_tensorrt_ops=("pool2d",)),
+    "pool2d kept out (ranges collected)": Trial(exp_disable_tensorrt_ops=("pool2d",), ranges="collected"),
     "no ranges: static shapes": Trial(ranges="none"),
-    "INT8 calibration, ranges by hand": Trial("int8", use_calib_mode=True),
-    "INT8 calibration, ranges collected": Trial("int8", use_calib_mode=True, ranges="collected"),
+    "INT8 calibration (ranges by hand)": Trial("int8", use_calib_mode=True),
+    "INT8 calibration (ranges collected)": Trial("int8", use_calib_mode=True, ranges="collected"),
     "INT8 without calibration": Trial("int8"),
     "Paddle on the GPU without TensorRT": Trial(tensorrt=False),
 }
