@@ -29,7 +29,6 @@ from tutorial_utils.runners.paddle_tensorrt_log import OffloadLog
 
 LOG_NAME = "paddle.log"
 _SECONDS_NAME = "seconds.txt"
-WITH_LOG = {"GLOG_minloglevel": "0", "GLOG_v": "0"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def build(model_path: str | Path, params_path: str | Path, folder: str | Path, *
     log = target / LOG_NAME
     remedy = "Collect the ranges of all tensors (paddle_tensorrt.collect_shape_ranges), or leave fewer operators out."
     try:
-        seconds = child_process.run_with_log(log, WITH_LOG, _create, model_path, params_path, target, options)
+        seconds = child_process.run_with_log(log, paddle_tensorrt_log.VARIABLES, _create, model_path, params_path, target, options)
     except subprocess.CalledProcessError as error:
         last = paddle_tensorrt_log.last_line(log.read_text(errors="replace"))
         raise BuildError(f"Paddle ended the process that made the engines ({end(error)}): {last}.", remedy) from None
@@ -123,10 +122,10 @@ def require_runnable(log: OffloadLog) -> None:
         return
     if sentence := paddle_kernels.missing():
         raise BackendUnavailableError(
-            f"{log}, and what stayed would compute nothing: {sentence}.",
+            f"{log}, where it can't run: {sentence}.",
             "Leave nothing to Paddle: a smaller min_subgraph_size, no exp_disable_tensorrt_ops; or go through ONNX.",
         )
-    warnings.warn(f"{log}: those run in Paddle's own kernels.", stacklevel=3)
+    warnings.warn(f"{log}.", stacklevel=3)
 
 
 def _create(model_path: str | Path, params_path: str | Path, folder: Path, options: dict[str, Any]) -> float:
