@@ -137,6 +137,7 @@ def test_pir_keeps_an_absolute_path(gpu_paddle, tmp_path, monkeypatch):
 def test_config_calls_of_the_installed_paddle(legacy, tmp_path, monkeypatch):
     """All that the CPU build can execute of the legacy way is executed: everything but enable_tensorrt_engine."""
     monkeypatch.setattr(paddle_tensorrt, "require_tensorrt", lambda: None)
+    monkeypatch.setattr(paddle.inference, "get_trt_compile_version", lambda: (10, 5, 0))
     monkeypatch.setattr(paddle.inference.Config, "enable_tensorrt_engine", lambda self, **_: None)
     for ways in ({"shapes": SHAPES}, {"shape_ranges": tmp_path / TUNED}):
         config = paddle_tensorrt.legacy_config(
@@ -217,9 +218,23 @@ def test_calibration_that_would_end_the_process(legacy, gpu_paddle, monkeypatch)
     calls = paddle_tensorrt.legacy_config(*files, "cache", shape_ranges=TUNED, precision="int8").calls
     assert calls["enable_tensorrt_engine"]["use_calib_mode"] is True
     assert calls["enable_tensorrt_engine"]["use_static"] is False
+    with monkeypatch.context() as older:
+        older.setattr(paddle, "__version__", "2.6.2")
+        with pytest.raises(PrecisionError, match=r"Paddle 2\.6\.2 can't calibrate a program with a matrix product"):
+            paddle_tensorrt.legacy_config(*files, "cache", shape_ranges=TUNED, precision="int8")
     monkeypatch.setattr(paddle_kernels, "missing", lambda: "None for 9.0")
     with pytest.raises(PrecisionError, match=r"None for 9\.0: INT8 calibration runs the program in them"):
         paddle_tensorrt.legacy_config(*files, "cache", shape_ranges=TUNED, precision="int8")
+
+
+def test_explicit_quantization_of_a_paddle_that_leaves_convolutions_outside(gpu_paddle, monkeypatch):
+    ways = {"shapes": SHAPES, "precision": "int8", "explicit_quantization": True}
+    monkeypatch.setattr(paddle_tensorrt, "is_quantized", lambda _: True)
+    calls = paddle_tensorrt.legacy_config("n.pdmodel", "n.pdiparams", "cache", **ways).calls
+    assert "enable_tensorrt_explicit_quantization" in calls
+    monkeypatch.setattr(paddle.inference, "get_trt_compile_version", lambda: (8, 5, 3))
+    with pytest.raises(PrecisionError, match=r"compiled with TensorRT 8\.5\.3, and takes those .* from 8\.6 on"):
+        paddle_tensorrt.legacy_config("n.pdmodel", "n.pdiparams", "cache", **ways)
 
 
 def test_pir_has_no_calibration(gpu_paddle, tmp_path):

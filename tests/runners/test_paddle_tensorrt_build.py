@@ -25,13 +25,67 @@ NO_KERNELS = "Paddle 2.6.2 holds kernels for compute capability 6.1, and none fo
 # --- the log ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "subgraphs", "whole", "kept_out"),
+    [
+        ("fp16", (50,), True, ()),
+        ("cut_short", (23,), False, ()),  # the engine was still being built; feed and fetch always stay outside
+        ("nothing_offloaded", (), False, ()),
+        ("explicit", (8,), False, ()),
+    ],
+)
+def test_recorded_logs(name, subgraphs, whole, kept_out):
+    """Parts of what Paddle 2.6.2 with TensorRT 8.6.1 printed on an H100."""
+    log = paddle_tensorrt_log.parse(LOGS[name])
+    assert (log.subgraphs, log.whole, log.kept_out) == (subgraphs, whole, kept_out)
+
+
+def test_what_was_warned_of_and_refused():
+    warned = paddle_tensorrt_log.parse(LOGS["fp16"]).warnings
+    assert len(warned) == 5
+    assert "- 21 weights are affected by this issue: Detected subnormal FP16 values." in warned
+    (reason,) = paddle_tensorrt_log.parse(LOGS["explicit"]).reasons  # for each of nine convolutions
+    assert reason.startswith("Trt below 8.6 not support conv2d's filter")
+
+
+def test_operators_that_stay_outside_are_named():
+    """The two ways in which tensorrt_subgraph_pass.cc names them."""
+    text = (
+        "c.cc:165] pool2d is diabled by config in TensorRT\nc.cc:169] flip op is not in TensorRT\n" + LOGS["cut_short"]
+    )
+    log = paddle_tensorrt_log.parse(text)
+    assert log.kept_out == ("flip", "pool2d")
+    assert str(log) == "1 subgraph (of 23 operators) became TensorRT engines, and flip, pool2d stayed with Paddle"
+    whole = paddle_tensorrt_log.parse(LOGS["fp16"])
+    assert str(whole) == "1 subgraph (of 50 operators) became TensorRT engines, and nothing stayed with Paddle"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("calibration", "(InvalidArgument) Cannot get x min/max/opt shape"),
+        ("explicit", "ValueError: (InvalidArgument) Cannot get conv2d_1.tmp_0 min/max/opt shape"),
+        ("nothing_offloaded", "Could not load library libcudnn_cnn_infer.so.8. Error: "),
+    ],
+)
+def test_last_words(name, said):
+    assert paddle_tensorrt_log.last_line(LOGS[name]).startswith(said)
+    assert "/paddle" not in paddle_tensorrt_log.last_line(LOGS[name])
+
+
+def test_last_words_of_nothing():
+    assert paddle_tensorrt_log.last_line("\n") == "it printed nothing"
+
+
 # --- what follows ----------------------------------------------------------------------------------------------------
 
 
 def test_what_stays_outside_is_refused_without_kernels_and_said_with_them(monkeypatch):
     log = paddle_tensorrt_log.parse("---  detect a sub-graph with 121 nodes\n")
     monkeypatch.setattr(paddle_kernels, "missing", lambda: NO_KERNELS)
-    with pytest.raises(BackendUnavailableError, match=r"1 subgraph \(of 121 .*something stayed.*none for 9\.0") as caught:
+    with pytest.raises(
+        BackendUnavailableError, match=r"1 subgraph \(of 121 .*something stayed.*none for 9\.0"
+    ) as caught:
         paddle_tensorrt_build.require_runnable(log)
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(paddle_kernels, "missing", lambda: None)

@@ -57,32 +57,31 @@ def save(
     return target
 
 
-def untrained(network: str, input_shape: tuple[int | None, ...] = (None, 3, None, None)) -> "SavedModel":
-    """Return a network with its random weights as ``.pdmodel``, made once and then read from the cache.
+def untrained(network: str, seed: int = 0) -> "SavedModel":
+    """Return a network with its random weights as ``.pdmodel`` for images of any size, made once and kept in the cache.
 
     The weights are those of the same network elsewhere in the course: Paddle 2.6 and 3.3 draw the same ones.
     """
     from tutorial_utils.model.classifier import SavedModel, saving
     from tutorial_utils.model.quiet_paddle import paddle
 
-    folder = paths.cache_dir("models", f"{network}-legacy-{paddle.__version__}")
+    folder = paths.cache_dir("models", f"{network}-legacy-{seed}-{paddle.__version__}")
     target = SavedModel(folder / "model.pdmodel", folder / "model.pdiparams")
     with FileLock(folder / "lock"):
         if not target.model_path.exists():
-            shape = [-1 if size is None else size for size in input_shape]
             with saving(target) as written:
-                child_process.run(_write, network, None, written, shape, 10)
+                child_process.run(_write, network, None, written, [-1, 3, -1, -1], 10, seed)
     return target
 
 
-def _write(network: str, weights: Path | None, prefix: Path, shape: list[int], num_classes: int) -> None:
+def _write(network: str, weights: Path | None, prefix: Path, shape: list[int], num_classes: int, seed: int = 0) -> None:
     """Build, fill and save the network, in a process that hasn't imported Paddle yet."""
     os.environ.update(FLAGS_enable_pir_api="0")
     from tutorial_utils.model import classifier
     from tutorial_utils.model.quiet_paddle import paddle
 
     paddle.set_device("cpu")  # Paddle may hold no kernels for the GPU
-    model = classifier.build(network, num_classes)
+    model = classifier.build(network, num_classes, seed)
     if weights:
         classifier.load_weights(model, weights)
     model.eval()

@@ -65,7 +65,9 @@ def build(model_path: str | Path, params_path: str | Path, folder: str | Path, *
     log = target / LOG_NAME
     remedy = "Collect the ranges of all tensors (paddle_tensorrt.collect_shape_ranges), or leave fewer operators out."
     try:
-        seconds = child_process.run_with_log(log, paddle_tensorrt_log.VARIABLES, _create, model_path, params_path, target, options)
+        seconds = child_process.run_with_log(
+            log, paddle_tensorrt_log.VARIABLES, _create, model_path, params_path, target, options
+        )
     except subprocess.CalledProcessError as error:
         last = paddle_tensorrt_log.last_line(log.read_text(errors="replace"))
         raise BuildError(f"Paddle ended the process that made the engines ({end(error)}): {last}.", remedy) from None

@@ -57,5 +57,5 @@ def last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it printed nothing"]
     for pattern in (r"what\(\):\s*", r"\w*Error: (?=\()", r"Could not load library", r"FatalError: "):
         if told := [line for line in lines if re.match(pattern, line)]:
-            return re.sub(rf"^(?:what\(\):\s*)|\s*\(at /.*$", "", told[-1]).rstrip(".")
+            return re.sub(r"^(?:what\(\):\s*)|\s*\(at /.*$", "", told[-1]).rstrip(".")
     return lines[-1].rstrip(".")

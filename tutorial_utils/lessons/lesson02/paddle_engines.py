@@ -35,13 +35,7 @@ METHOD = (
     f"with {CALIBRATION_IMAGES} other images. Trials: the quick classifier with random weights, each in a process of "
     "its own, with Paddle's own calls"
 )
-# Of each engine: its precision, and whether TensorRT gets the quantize and dequantize nodes or ranges read from them.
-ENGINES = {
-    "FP32": ("fp32", False),
-    "FP16": ("fp16", False),
-    "INT8 ranges": ("int8", False),
-    "INT8 explicit": ("int8", True),
-}
+ENGINES = {"FP32": "fp32", "FP16": "fp16", "INT8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -134,14 +128,12 @@ def measure_engine(name: str, _: Mapping[str, Path], seconds: float = 1.0) -> di
         CourseError: Paddle-TRT can't be used here, or refuses the program.
     """
     paddle_tensorrt.require_tensorrt()
-    precision, explicit = ENGINES[name]
+    precision = ENGINES[name]
     saved, feeds = program(precision), {"x": images()}
     reference = legacy_program.untrained("resnet50")
     with PaddleRunner(reference.model_path, reference.params_path, onednn=False) as on_cpu:
         (expected,) = on_cpu.infer(feeds).values()
-    options = {
-        "shapes": {"x": (SHAPE,) * 3}, "precision": precision, "explicit_quantization": explicit, "inspector": True,
-    }  # fmt: skip
+    options = {"shapes": {"x": (SHAPE,) * 3}, "precision": precision, "inspector": True}
     built = paddle_tensorrt_build.cached(saved.model_path, saved.params_path, **options)
     started = time.perf_counter()
     with paddle_tensorrt_build.open_runner(saved.model_path, saved.params_path, **options) as runner:
