@@ -233,6 +233,7 @@ def test_explicit_quantization_of_a_paddle_that_leaves_convolutions_outside(gpu_
     calls = paddle_tensorrt.legacy_config("n.pdmodel", "n.pdiparams", "cache", **ways).calls
     assert "enable_tensorrt_explicit_quantization" in calls
     monkeypatch.setattr(paddle.inference, "get_trt_compile_version", lambda: (8, 5, 3))
+    monkeypatch.setattr(paddle.inference, "get_trt_runtime_version", lambda: (8, 6, 1))
     with pytest.raises(PrecisionError, match=r"compiled with TensorRT 8\.5\.3, and takes those .* from 8\.6 on"):
         paddle_tensorrt.legacy_config("n.pdmodel", "n.pdiparams", "cache", **ways)
 
