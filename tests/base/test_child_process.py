@@ -38,3 +38,17 @@ def test_folders_that_come_first(monkeypatch):
     monkeypatch.setattr("sys.path", ["", "/last"])
     path = child_process.environment("/first", "", PYTHONPATH="/ignored")["PYTHONPATH"]
     assert path.split(os.pathsep) == ["/first", str(paths.ROOT), "/last"]
+
+
+def print_below_python_and_die():
+    os.write(2, os.environ["COURSE_TEST"].encode())
+    os.abort()
+
+
+def test_log_of_a_process_that_dies(tmp_path):
+    log = tmp_path / "log"
+    with pytest.raises(subprocess.CalledProcessError):
+        child_process.run_with_log(log, {"COURSE_TEST": "last words"}, print_below_python_and_die)
+    assert log.read_text() == "last words"
+    assert child_process.run_with_log(log, {}, os.getpid) != os.getpid()
+    assert log.read_text() == ""

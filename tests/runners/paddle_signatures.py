@@ -1,4 +1,4 @@
-"""Signatures of Paddle 3.3.1's GPU build, as printed by it or read in its source, for the tests of Paddle-TRT.
+"""Signatures of Paddle 2.6.2 and 3.3.1, as printed by them or read in their source, for the tests of Paddle-TRT.
 
 Only the parameters matter: calling one with what it doesn't have raises a TypeError.
 """
@@ -58,6 +58,35 @@ class Config:
 
     def exp_disable_mixed_precision_ops(self, arg0):
         self.calls["exp_disable_mixed_precision_ops"] = {"arg0": arg0}
+
+    def enable_tensorrt_explicit_quantization(self):
+        self.calls["enable_tensorrt_explicit_quantization"] = {}
+
+    def enable_tensorrt_inspector(self, inspector_serialize=False):
+        self.calls["enable_tensorrt_inspector"] = {"inspector_serialize": inspector_serialize}
+
+
+# The first line of each method's documentation in the GPU build of Paddle 2.6.2, less the arguments' class names.
+CONFIG_OF_2_6_2 = {
+    "prog_file": "(self) -> str",
+    "disable_glog_info": "(self) -> None",
+    "enable_use_gpu": "(self, memory_pool_init_size_mb: int, device_id: int = 0, "
+    "precision_mode: P = <Float32: 0>) -> None",
+    "enable_tensorrt_engine": "(self, workspace_size: int = 1073741824, max_batch_size: int = 1, "
+    "min_subgraph_size: int = 3, precision_mode: P = <Float32: 0>, use_static: bool = False, "
+    "use_calib_mode: bool = True, use_cuda_graph: bool = False) -> None",
+    "set_trt_dynamic_shape_info": "(self, min_input_shape: dict = {}, max_input_shape: dict = {}, "
+    "optim_input_shape: dict = {}, disable_trt_plugin_fp16: bool = False) -> None",
+    "collect_shape_range_info": "(self, arg0: str) -> None",
+    "enable_tuned_tensorrt_dynamic_shape": "(self, shape_range_info_path: str = '', "
+    "allow_build_at_runtime: bool = True) -> None",
+    "set_optim_cache_dir": "(self, arg0: str) -> None",
+    "enable_save_optim_model": "(self, save_optimized_model: bool = False) -> None",
+    "exp_disable_tensorrt_ops": "(self, arg0: list) -> None",
+    "exp_disable_mixed_precision_ops": "(self, arg0: set) -> None",
+    "enable_tensorrt_explicit_quantization": "(self) -> None",
+    "enable_tensorrt_inspector": "(self, inspector_serialize: bool = False) -> None",
+}
 
 
 class Input:

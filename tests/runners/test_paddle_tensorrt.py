@@ -1,4 +1,4 @@
-"""Paddle-TRT without a GPU: each call fits the recorded signatures of Paddle 3.3.1, and a CPU build explains itself."""
+"""Paddle-TRT without a GPU: calls fit the signatures of Paddle 2.6.2 and 3.3.1, and what can't run is said."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError, 
 
 paddle = pytest.importorskip("paddle")
 from tutorial_utils.model import paddle_program  # noqa: E402 - they need Paddle
-from tutorial_utils.runners import legacy_program, paddle_tensorrt  # noqa: E402
+from tutorial_utils.runners import legacy_program, paddle_kernels, paddle_tensorrt  # noqa: E402
 from tutorial_utils.runners.paddle import PaddleRunner  # noqa: E402
 
 SHAPES = {"x": ((1, 3, 32, 32), (8, 3, 32, 32), (64, 3, 32, 32))}
@@ -46,6 +46,7 @@ def gpu_paddle(monkeypatch):
     monkeypatch.setattr(paddle.inference, "get_trt_compile_version", lambda: (10, 5, 0))
     monkeypatch.setattr(paddle.inference, "get_trt_runtime_version", lambda: (10, 5, 0))
     monkeypatch.setattr(recorded.convert, "calls", [])
+    monkeypatch.setattr(paddle_kernels, "require_gpu", lambda: None)
 
 
 # --- the contract ----------------------------------------------------------------------------------------------------
@@ -61,19 +62,27 @@ def test_recorded_signatures_are_those_of_the_installed_config():
         assert installed == list(inspect.signature(getattr(recorded.Config, name)).parameters), first_line
 
 
+def test_recorded_signatures_are_those_of_the_articles_paddle():
+    for name, line in recorded.CONFIG_OF_2_6_2.items():
+        expected = ["self", *re.findall(r"(\w+): ", line.replace("<Float32: 0>", ""))]
+        assert list(inspect.signature(getattr(recorded.Config, name)).parameters) == expected
+    assert {name for name in vars(recorded.Config) if not name.startswith("_")} == set(recorded.CONFIG_OF_2_6_2)
+
+
 def test_defaults_that_the_code_must_not_rely_on():
     """use_calib_mode is True unless told otherwise, also for FP32 and FP16."""
     assert "use_calib_mode: bool = True" in paddle.inference.Config.enable_tensorrt_engine.__doc__
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_legacy_calls(precision, gpu_paddle):
+def test_legacy_calls(precision, gpu_paddle, monkeypatch):
+    monkeypatch.setattr(paddle_tensorrt, "is_quantized", lambda _: True)
     config = paddle_tensorrt.legacy_config("n.pdmodel", "n.pdiparams", "cache", shapes=SHAPES, precision=precision)
     asked = config.calls["enable_tensorrt_engine"]
     types = paddle.inference.PrecisionType
     assert asked["precision_mode"] == {"fp32": types.Float32, "fp16": types.Half, "int8": types.Int8}[precision]
-    assert asked["use_calib_mode"] is (precision == "int8")
-    assert asked["use_static"] is (precision != "int8")
+    assert asked["use_calib_mode"] is False
+    assert asked["use_static"] is True
     assert asked["workspace_size"] == 2**30
     assert config.calls["enable_use_gpu"]["memory_pool_init_size_mb"] == 256
     assert config.calls["set_trt_dynamic_shape_info"] == {
@@ -86,7 +95,10 @@ def test_legacy_calls(precision, gpu_paddle):
 
 
 def test_legacy_calls_with_tuned_shapes_and_operators_kept_out(gpu_paddle):
-    config = paddle_tensorrt.legacy_config("n.pdmodel", "n.pdiparams", "c", shape_ranges=TUNED, keep_out=("softmax",))
+    config = paddle_tensorrt.legacy_config(
+        "n.pdmodel", "n.pdiparams", "c", shape_ranges=TUNED, exp_disable_tensorrt_ops=("softmax",), min_subgraph_size=1
+    )
+    assert config.calls["enable_tensorrt_engine"]["min_subgraph_size"] == 1
     tuned = config.calls["enable_tuned_tensorrt_dynamic_shape"]
     assert tuned == {"shape_range_info_path": TUNED, "allow_build_at_runtime": True}
     assert config.calls["exp_disable_tensorrt_ops"] == {"arg0": ["softmax"]}
@@ -99,8 +111,8 @@ def test_pir_calls(gpu_paddle, tmp_path):
         tmp_path / "trt",
         SHAPES,
         precision="fp16",
-        keep_fp32=("pd_op.softmax",),
-        keep_out=("pd_op.flip",),
+        ops_run_float=("pd_op.softmax",),
+        disable_ops=("pd_op.flip",),
     )
     ((model_path, config),) = recorded.convert.calls
     assert model_path == str(tmp_path / "net.json")
@@ -125,13 +137,22 @@ def test_pir_keeps_an_absolute_path(gpu_paddle, tmp_path, monkeypatch):
 def test_config_calls_of_the_installed_paddle(legacy, tmp_path, monkeypatch):
     """All that the CPU build can execute of the legacy way is executed: everything but enable_tensorrt_engine."""
     monkeypatch.setattr(paddle_tensorrt, "require_tensorrt", lambda: None)
+    monkeypatch.setattr(paddle.inference, "get_trt_compile_version", lambda: (10, 5, 0))
     monkeypatch.setattr(paddle.inference.Config, "enable_tensorrt_engine", lambda self, **_: None)
     for ways in ({"shapes": SHAPES}, {"shape_ranges": tmp_path / TUNED}):
         config = paddle_tensorrt.legacy_config(
-            legacy[0].model_path, legacy[0].params_path, tmp_path, keep_out=("softmax",), **ways
+            legacy[0].model_path,
+            legacy[0].params_path,
+            tmp_path,
+            exp_disable_tensorrt_ops=("softmax",),
+            explicit_quantization=True,
+            inspector=True,
+            **ways,
         )
         assert config.tensorrt_dynamic_shape_enabled() is ("shapes" in ways)
         assert config.tuned_tensorrt_dynamic_shape() is ("shape_ranges" in ways)
+        assert config.tensorrt_explicit_quantization_enabled()
+        assert config.tensorrt_inspector_enabled()
     paddle_tensorrt.converted_config(legacy[0])
 
 
@@ -187,6 +208,34 @@ def test_bad_options(case, gpu_paddle):
     options, error, message = BAD[case]
     with pytest.raises(error, match=message):
         paddle_tensorrt.legacy_config("net.pdmodel", "net.pdiparams", "cache", **options)
+
+
+def test_calibration_that_would_end_the_process(legacy, gpu_paddle, monkeypatch):
+    """INT8 of a program without ranges of its own: for hand-set shapes, and on a GPU without kernels."""
+    files = legacy[0].model_path, legacy[0].params_path
+    with pytest.raises(PrecisionError, match=r"collected file alone.*ends the process.*paddle_quantization"):
+        paddle_tensorrt.legacy_config(*files, "cache", shapes=SHAPES, precision="int8")
+    calls = paddle_tensorrt.legacy_config(*files, "cache", shape_ranges=TUNED, precision="int8").calls
+    assert calls["enable_tensorrt_engine"]["use_calib_mode"] is True
+    assert calls["enable_tensorrt_engine"]["use_static"] is False
+    with monkeypatch.context() as older:
+        older.setattr(paddle, "__version__", "2.6.2")
+        with pytest.raises(PrecisionError, match=r"Paddle 2\.6\.2 can't calibrate a program with a matrix product"):
+            paddle_tensorrt.legacy_config(*files, "cache", shape_ranges=TUNED, precision="int8")
+    monkeypatch.setattr(paddle_kernels, "missing", lambda: "None for 9.0")
+    with pytest.raises(PrecisionError, match=r"None for 9\.0: INT8 calibration runs the program in them"):
+        paddle_tensorrt.legacy_config(*files, "cache", shape_ranges=TUNED, precision="int8")
+
+
+def test_explicit_quantization_of_a_paddle_that_leaves_convolutions_outside(gpu_paddle, monkeypatch):
+    ways = {"shapes": SHAPES, "precision": "int8", "explicit_quantization": True}
+    monkeypatch.setattr(paddle_tensorrt, "is_quantized", lambda _: True)
+    calls = paddle_tensorrt.legacy_config("n.pdmodel", "n.pdiparams", "cache", **ways).calls
+    assert "enable_tensorrt_explicit_quantization" in calls
+    monkeypatch.setattr(paddle.inference, "get_trt_compile_version", lambda: (8, 5, 3))
+    monkeypatch.setattr(paddle.inference, "get_trt_runtime_version", lambda: (8, 6, 1))
+    with pytest.raises(PrecisionError, match=r"compiled with TensorRT 8\.5\.3, and takes those .* from 8\.6 on"):
+        paddle_tensorrt.legacy_config("n.pdmodel", "n.pdiparams", "cache", **ways)
 
 
 def test_pir_has_no_calibration(gpu_paddle, tmp_path):

@@ -1,19 +1,23 @@
 """INT8 before TensorRT: a legacy Paddle program with the ranges of its activations, found on the CPU.
 
-`paddle.static.quantization` of Paddle 2.6 runs the program on images, and writes it with quantize and dequantize nodes
-and weights in INT8. Paddle-TRT makes an INT8 engine of it without any calibration of its own.
+`paddle.static.quantization`, of Paddle 2.6.2 as of 3.3.1, runs the program on images, and writes it with quantize and
+dequantize nodes and weights in INT8. Paddle-TRT makes an INT8 engine of it without any calibration of its own.
 """
 
 import contextlib
 import io
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tutorial_utils.base import child_process
 from tutorial_utils.base.errors import CalibrationError, ModelFileError, UnsupportedOperatorError
 from tutorial_utils.model import paddle_program
-from tutorial_utils.model.classifier import SavedModel, saving
+
+if TYPE_CHECKING:
+    from tutorial_utils.model.classifier import SavedModel
 
 QUANTIZABLE = ("conv2d", "depthwise_conv2d", "matmul_v2")
 _BATCH = 32
@@ -21,7 +25,7 @@ _BATCH = 32
 
 def quantize(
     model_path: str | Path, params_path: str | Path, images: np.ndarray, path_prefix: str | Path, *, algo: str = "hist"
-) -> SavedModel:
+) -> "SavedModel":
     """Write a quantized copy of a program with one input.
 
     Args:
@@ -29,13 +33,17 @@ def quantize(
         params_path: ``.pdiparams``.
         images: What the model will meet, float32 ``[N, ...]``; N is a multiple of 32, some hundred.
         path_prefix: Where to, without endings.
-        algo: How the range of a tensor follows from its values: "hist" (nearly all), "abs_max" (all), "KL", "mse".
+        algo: How the range of a tensor follows from its values: "hist" (nearly all), "abs_max" (all), "mse", or "KL",
+            which is Paddle's own choice. For ResNet-50 with random weights and 128 images it took 8 minutes on two
+            cores and gave an error of 0.30; the others took 6 to 18 s and gave 0.053 to 0.057.
 
     Raises:
         ModelFileError: The program is no ``.pdmodel``, or its files are missing or damaged.
         CalibrationError: There are too few images, or some hold NaN or infinity.
         UnsupportedOperatorError: Paddle can't quantize the program; it says why.
     """
+    from tutorial_utils.model.classifier import SavedModel, saving
+
     if Path(model_path).suffix != ".pdmodel":
         raise ModelFileError(
             f"{Path(model_path).name} is no .pdmodel, which paddle.static.quantization reads.",
@@ -54,12 +62,14 @@ def quantize(
         except Exception as error:  # Paddle's own errors have no common base class
             raise UnsupportedOperatorError(
                 f"Paddle can't quantize {Path(model_path).name}: {paddle_program.reason(error)}.",
-                "Use Paddle 2.6 for it, or go through ONNX with Q/DQ (model.quantization).",
+                "Go through ONNX with Q/DQ (model.quantization).",
             ) from error
     return target
 
 
 def _quantize(model_path: Path, params_path: Path, images: np.ndarray, written: Path, algo: str) -> None:
+    """Quantize, in a process that hasn't imported Paddle yet: Paddle 3 has to be told that the program is legacy."""
+    os.environ.update(FLAGS_enable_pir_api="0")
     from tutorial_utils.model.quiet_paddle import paddle
 
     paddle.enable_static()

@@ -1,14 +1,16 @@
 """Save a network in Paddle's older static form, ``.pdmodel``, which the legacy Paddle-TRT and older tools read.
 
-Paddle 3 decides when it is imported which form it writes, by the environment variable FLAGS_enable_pir_api. So this is
-done in a process of its own.
+Paddle 3 decides when it is imported which form it writes, by the environment variable FLAGS_enable_pir_api; Paddle 2
+knows no other form. So this is done in a process of its own, on the CPU.
 """
 
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutorial_utils.base import child_process
+from filelock import FileLock
+
+from tutorial_utils.base import child_process, paths
 from tutorial_utils.base.errors import ExportError
 
 if TYPE_CHECKING:
@@ -50,19 +52,38 @@ def save(
             reason = str(getattr(error, "cause", error)).rstrip(".")
             raise ExportError(
                 f"Paddle could not save {network} in the legacy form: {reason}.",
-                "Give the name of the network that the weights belong to, and Paddle 3.",
+                "Give the name of the network that the weights belong to.",
             ) from error
     return target
 
 
-def _write(network: str, weights: Path, prefix: Path, shape: list[int], num_classes: int) -> None:
+def untrained(network: str, seed: int = 0) -> "SavedModel":
+    """Return a network with its random weights as ``.pdmodel`` for images of any size, made once and kept in the cache.
+
+    The weights are those of the same network elsewhere in the course: Paddle 2.6 and 3.3 draw the same ones.
+    """
+    from tutorial_utils.model.classifier import SavedModel, saving
+    from tutorial_utils.model.quiet_paddle import paddle
+
+    folder = paths.cache_dir("models", f"{network}-legacy-{seed}-{paddle.__version__}")
+    target = SavedModel(folder / "model.pdmodel", folder / "model.pdiparams")
+    with FileLock(folder / "lock"):
+        if not target.model_path.exists():
+            with saving(target) as written:
+                child_process.run(_write, network, None, written, [-1, 3, -1, -1], 10, seed)
+    return target
+
+
+def _write(network: str, weights: Path | None, prefix: Path, shape: list[int], num_classes: int, seed: int = 0) -> None:
     """Build, fill and save the network, in a process that hasn't imported Paddle yet."""
     os.environ.update(FLAGS_enable_pir_api="0")
     from tutorial_utils.model import classifier
     from tutorial_utils.model.quiet_paddle import paddle
 
-    model = classifier.build(network, num_classes)
-    classifier.load_weights(model, weights)
+    paddle.set_device("cpu")  # Paddle may hold no kernels for the GPU
+    model = classifier.build(network, num_classes, seed)
+    if weights:
+        classifier.load_weights(model, weights)
     model.eval()
     spec = paddle.static.InputSpec(shape, "float32", name=classifier.INPUT_NAME)
     paddle.jit.save(model, str(prefix), input_spec=[spec])

@@ -37,17 +37,26 @@ def missing() -> str | None:
     )
 
 
-def require() -> None:
-    """Refuse to run Paddle's own operators on a GPU that it has no kernels for.
+def require_gpu() -> None:
+    """Refuse to go on without a GPU that Paddle can use.
 
     Raises:
-        BackendUnavailableError: It has none, or there is no GPU that Paddle can use.
+        BackendUnavailableError: There is none, or Paddle was built without CUDA.
     """
     if not paddle.device.is_compiled_with_cuda() or paddle.device.cuda.device_count() == 0:
         raise BackendUnavailableError(
             "Paddle can't use a GPU here: it was built without CUDA, or there is none.",
             "Install paddlepaddle-gpu (see environment.yml).",
         )
+
+
+def require() -> None:
+    """Refuse to run Paddle's own operators on a GPU that it has no kernels for.
+
+    Raises:
+        BackendUnavailableError: It has none, or there is no GPU that Paddle can use.
+    """
+    require_gpu()
     if sentence := missing():
         raise BackendUnavailableError(
             f"{sentence}: running one would end the process.",

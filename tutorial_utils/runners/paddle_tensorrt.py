@@ -39,7 +39,8 @@ def require_tensorrt() -> None:
     """Refuse to go on where Paddle can't use TensorRT.
 
     Raises:
-        BackendUnavailableError: Paddle was built without TensorRT, or finds none, or one of another major version.
+        BackendUnavailableError: Paddle was built without TensorRT, or finds none, or one of another major version, or
+            there is no GPU.
     """
     compiled = paddle.inference.get_trt_compile_version()
     if compiled == (0, 0, 0):
@@ -61,6 +62,7 @@ def require_tensorrt() -> None:
             f"Paddle was compiled for TensorRT {wanted}, but {loaded} is loaded.",
             f"Install TensorRT {compiled[0]}.x, not older than {wanted}.",
         )
+    paddle_kernels.require_gpu()
 
 
 def convert(
@@ -189,13 +191,14 @@ def legacy_config(
         min_subgraph_size: Fewer operators than this stay with Paddle.
         exp_disable_tensorrt_ops: Operators to leave to Paddle, such as "softmax".
         explicit_quantization: Give TensorRT the quantize and dequantize nodes of a quantized program
-            (`enable_tensorrt_explicit_quantization`) instead of the ranges that Paddle reads from them.
+            (`enable_tensorrt_explicit_quantization`) instead of the ranges that Paddle reads from them. Needs a Paddle
+            that was compiled with TensorRT 8.6.
         inspector: Write what each engine consists of into the cache folder, as JSON (`enable_tensorrt_inspector`).
         quiet: Whether Paddle's log is switched off, for the rest of the process.
 
     Raises:
         ModelFileError: The program is no ``.pdmodel``, or damaged.
-        PrecisionError: The precision is unknown, or INT8 can't be calibrated here.
+        PrecisionError: The precision is unknown, or INT8 can't be had in this way.
         ProfileError: A range is not ordered, or both or none of the two ways to give ranges were used.
         BackendUnavailableError: Paddle can't use TensorRT here.
     """
@@ -212,10 +215,16 @@ def legacy_config(
     Profile.from_mapping(shapes or {})
     calibrate = precision == "int8" and not is_quantized(model_path)
     if calibrate:
-        _require_calibration(shape_ranges)
+        _require_calibration(model_path, shape_ranges)
     require_tensorrt()
+    if explicit_quantization and (compiled := paddle.inference.get_trt_compile_version()) < (8, 6, 0):
+        raise PrecisionError(
+            f"Explicit quantization keeps convolutions outside: this Paddle was compiled with TensorRT "
+            f"{'.'.join(map(str, compiled))}, and takes those with quantized weights from 8.6 on.",
+            "Leave explicit_quantization out: Paddle then gives TensorRT the ranges of the quantized program.",
+        )
     config = _gpu_config(model_path, params_path, quiet=quiet)
-    config.set_optim_cache_dir(str(cache_folder))
+    config.set_optim_cache_dir(f"{cache_folder}/")  # Paddle writes what the inspector says to this and a name, joined
     config.enable_save_optim_model(True)  # _optimized.pdmodel: the proof of what became an engine
     config.enable_tensorrt_engine(
         workspace_size=WORKSPACE_BYTES,
@@ -244,11 +253,11 @@ def is_quantized(model_path: str | Path) -> bool:
     return any(name.startswith(("quantize_linear", "fake_quantize")) for name in paddle_program.operators(model_path))
 
 
-def _require_calibration(shape_ranges: str | Path | None) -> None:
-    """Refuse a calibration that would end the process.
+def _require_calibration(model_path: str | Path, shape_ranges: str | Path | None) -> None:
+    """Refuse a calibration that would end the process: it runs the program, as it was made for TensorRT, in Paddle.
 
     Raises:
-        PrecisionError: Calibration runs Paddle's own kernels, and reads ranges of shapes from a collected file only.
+        PrecisionError: Ranges of shapes were given by hand, or Paddle can't run an operator or has no kernels.
     """
     remedy = "Quantize the program offline (model.paddle_quantization.quantize), or go through ONNX with Q/DQ."
     if shape_ranges is None:
@@ -256,6 +265,12 @@ def _require_calibration(shape_ranges: str | Path | None) -> None:
             "Paddle's INT8 calibration reads ranges of shapes from a collected file alone; for those given by hand it "
             "ends the process.",
             f"Give shape_ranges (collect_shape_ranges). {remedy}",
+        )
+    if paddle.__version__.startswith("2.") and {"matmul_v2", "matmul", "mul"} & {*paddle_program.operators(model_path)}:
+        raise PrecisionError(
+            f"Paddle {paddle.__version__} can't calibrate a program with a matrix product: it is renamed to "
+            "matrix_multiply for TensorRT, which Paddle itself doesn't have.",
+            remedy,
         )
     if sentence := paddle_kernels.missing():
         raise PrecisionError(f"{sentence}: INT8 calibration runs the program in them.", remedy)

@@ -6,8 +6,9 @@ predictor of this process takes the engines from there, in less than a second.
 """
 
 import json
-import shutil
+import os
 import subprocess
+import tempfile
 import time
 import warnings
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from tutorial_utils.runners.paddle import PaddleRunner
 from tutorial_utils.runners.paddle_tensorrt_log import OffloadLog
 
 LOG_NAME = "paddle.log"
-_WITH_LOG = {"GLOG_minloglevel": "0", "GLOG_v": "0"}
+_SECONDS_NAME = "seconds.txt"
 
 
 @dataclass(frozen=True)
@@ -64,34 +65,50 @@ def build(model_path: str | Path, params_path: str | Path, folder: str | Path, *
     log = target / LOG_NAME
     remedy = "Collect the ranges of all tensors (paddle_tensorrt.collect_shape_ranges), or leave fewer operators out."
     try:
-        seconds = child_process.run_with_log(log, _WITH_LOG, _create, model_path, params_path, target, options)
+        seconds = child_process.run_with_log(
+            log, paddle_tensorrt_log.VARIABLES, _create, model_path, params_path, target, options
+        )
     except subprocess.CalledProcessError as error:
         last = paddle_tensorrt_log.last_line(log.read_text(errors="replace"))
-        raise BuildError(f"Paddle ended the process that made the engines ({_end(error)}): {last}.", remedy) from None
+        raise BuildError(f"Paddle ended the process that made the engines ({end(error)}): {last}.", remedy) from None
     return Built(target, paddle_tensorrt_log.parse(log.read_text(errors="replace")), seconds)
 
 
-def open_runner(model_path: str | Path, params_path: str | Path, **options: Any) -> PaddleRunner:
-    """Return a runner of Paddle-TRT, with the engines of the course's cache or newly built ones.
+def cached(model_path: str | Path, params_path: str | Path, **options: Any) -> Built:
+    """Do as `build` into a folder of the course's cache, or say what an earlier call left there.
 
     Args:
         model_path: ``.pdmodel``.
         params_path: ``.pdiparams``.
-        options: Arguments of `paddle_tensorrt.legacy_config`, but for the folder. INT8 needs a quantized program.
+        options: Arguments of `paddle_tensorrt.legacy_config`, but for the folder.
+
+    Raises:
+        BuildError, CourseError: Those of `build`. Nothing stays in the cache.
+    """
+    paddle_tensorrt.legacy_config(model_path, params_path, "", **options)  # without TensorRT there is no key
+    folder = paths.cache_dir("paddle_tensorrt") / _key(model_path, params_path, options)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as unfinished:
+                built = build(model_path, params_path, Path(unfinished) / "whole", **options)
+                (built.folder / _SECONDS_NAME).write_text(str(built.seconds))
+                built.folder.rename(folder)
+        log = paddle_tensorrt_log.parse((folder / LOG_NAME).read_text(errors="replace"))
+        return Built(folder, log, float((folder / _SECONDS_NAME).read_text()))
+
+
+def open_runner(model_path: str | Path, params_path: str | Path, **options: Any) -> PaddleRunner:
+    """Return a runner of Paddle-TRT with the engines of `cached`, which takes the same arguments.
+
+    INT8 needs a quantized program: calibrating takes two predictors, see `paddle_tensorrt.legacy_config`.
 
     Raises:
         BackendUnavailableError: Operators stayed with Paddle, which has no kernels for this GPU.
         BuildError, CourseError: Those of `build`.
     """
-    paddle_tensorrt.legacy_config(model_path, params_path, "", **options)
-    folder = paths.cache_dir("paddle_tensorrt") / _key(model_path, params_path, options)
-    with FileLock(f"{folder}.lock"):
-        if folder.exists():
-            log = paddle_tensorrt_log.parse((folder / LOG_NAME).read_text(errors="replace"))
-        else:
-            log = _build_whole(model_path, params_path, folder, options)
-    require_runnable(log)
-    config = paddle_tensorrt.legacy_config(model_path, params_path, folder, **options)
+    built = cached(model_path, params_path, **options)
+    require_runnable(built.log)
+    config = paddle_tensorrt.legacy_config(model_path, params_path, built.folder, **options)
     return PaddleRunner.from_config(config, "Paddle-TRT", options.get("shapes"))
 
 
@@ -107,22 +124,10 @@ def require_runnable(log: OffloadLog) -> None:
         return
     if sentence := paddle_kernels.missing():
         raise BackendUnavailableError(
-            f"{log}, and what stayed would compute nothing: {sentence}.",
+            f"{log}, where it can't run: {sentence}.",
             "Leave nothing to Paddle: a smaller min_subgraph_size, no exp_disable_tensorrt_ops; or go through ONNX.",
         )
-    warnings.warn(f"{log}: those run in Paddle's own kernels.", stacklevel=3)
-
-
-def _build_whole(model_path: str | Path, params_path: str | Path, folder: Path, options: dict[str, Any]) -> OffloadLog:
-    """Build into a folder that gets its name when it is complete."""
-    unfinished = folder.with_name(f".building-{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        log = build(model_path, params_path, unfinished, **options).log
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return log
+    warnings.warn(f"{log}.", stacklevel=3)
 
 
 def _create(model_path: str | Path, params_path: str | Path, folder: Path, options: dict[str, Any]) -> float:
@@ -143,11 +148,13 @@ def _key(model_path: str | Path, params_path: str | Path, options: dict[str, Any
     """Return the name of the folder for these engines: Paddle's own key knows neither weights nor GPU nor TensorRT."""
     gpu, _ = find_gpu()
     versions = [paddle.version.full_version, paddle.inference.get_trt_runtime_version(), str(gpu)]
+    versions.append(os.environ.get("NVIDIA_TF32_OVERRIDE"))  # the one variable that makes TensorRT build another engine
     hasher = blake3(json.dumps([versions, {name: str(value) for name, value in sorted(options.items())}]).encode())
     for path in filter(None, (model_path, params_path, options.get("shape_ranges"))):
         hasher.update_mmap(path)
     return f"{Path(model_path).stem}-{options.get('precision', 'fp32')}-{hasher.hexdigest(length=8)}"
 
 
-def _end(error: subprocess.CalledProcessError) -> str:
+def end(error: subprocess.CalledProcessError) -> str:
+    """Return how a process ended, in words."""
     return f"signal {-error.returncode}" if error.returncode < 0 else f"exit status {error.returncode}"

@@ -1,11 +1,15 @@
 """What Paddle's log says of Paddle-TRT: how much of a program became TensorRT engines, and what TensorRT warned of.
 
 Paddle has no call that tells it. The lines are those of Paddle 2.6.2 (tensorrt_subgraph_pass.cc) with TensorRT 8.6.1,
-as an H100 printed them; Paddle 3 prints the same ones.
+as an H100 printed them; Paddle 3.3's source prints the same ones.
 """
 
 import re
 from dataclasses import dataclass
+
+# Variables that make Paddle print them, read when it is imported: all levels, and the operators that stay outside.
+VARIABLES = {"GLOG_minloglevel": "0", "GLOG_vmodule": "tensorrt_subgraph_pass=3"}
+_BOOKKEEPING = ("feed", "fetch")
 
 
 @dataclass(frozen=True)
@@ -16,8 +20,9 @@ class OffloadLog:
         subgraphs: Operators in each part that became an engine, after Paddle fused what it could.
         whole: Whether Paddle says that nothing stayed outside.
         from_cache: Whether engines were read from the cache folder instead of built.
-        kept_out: Kinds of operators that stayed outside because they were asked to, or TensorRT doesn't take them.
-        warnings: What TensorRT warned of, each once.
+        kept_out: Kinds of operators that stayed outside: they were asked to, or TensorRT doesn't take them.
+        warnings: What Paddle and TensorRT warned of, each once.
+        reasons: Why TensorRT doesn't take an operator, in Paddle's words, each once.
     """
 
     subgraphs: tuple[int, ...]
@@ -25,30 +30,32 @@ class OffloadLog:
     from_cache: bool
     kept_out: tuple[str, ...]
     warnings: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        sizes = ", ".join(f"{size} operators" for size in self.subgraphs)
-        parts = f"{len(self.subgraphs)} subgraph{'' if len(self.subgraphs) == 1 else 's'} for TensorRT"
-        return f"{parts}{f' ({sizes})' if sizes else ''}; {'nothing' if self.whole else 'something'} stayed with Paddle"
+        sizes = f" (of {', '.join(map(str, self.subgraphs))} operators)" if self.subgraphs else ""
+        left = "nothing" if self.whole else ", ".join(self.kept_out) or "something"
+        plural = "" if len(self.subgraphs) == 1 else "s"
+        return f"{len(self.subgraphs)} subgraph{plural}{sizes} became TensorRT engines, and {left} stayed with Paddle"
 
 
 def parse(text: str) -> OffloadLog:
     """Read the log of a predictor's creation."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in text.splitlines()]
-    found = [re.search(r"detect a sub-graph with (\d+) nodes", line) for line in lines]
-    refused = [re.search(r"(\w+) (?:op is not in|is diabled by config in) TensorRT", line) for line in lines]
-    warned = [re.search(r"^W\d.*?\] (.+)$", line) for line in lines]
+    outside = re.findall(r"(\w+)(?: op is not in| is diabled by config in) TensorRT", text)
     return OffloadLog(
-        subgraphs=tuple(int(one[1]) for one in found if one),
+        subgraphs=tuple(map(int, re.findall(r"detect a sub-graph with (\d+) nodes", text))),
         whole="The entire graph is offloaded to TensorRT" in text,
         from_cache="Load TRT Optimized Info from" in text,
-        kept_out=tuple(sorted({one[1] for one in refused if one})),
-        warnings=tuple(dict.fromkeys(one[1] for one in warned if one)),
+        kept_out=tuple(sorted({*outside} - {*_BOOKKEEPING})),
+        reasons=tuple(dict.fromkeys(re.findall(r"^I.* op_teller\.cc:\d+\] (.+?)\.?$", text, re.MULTILINE))),
+        warnings=tuple(dict.fromkeys(re.findall(r"^W\d{4} .*?\] (.+)$", text, re.MULTILINE))),
     )
 
 
 def last_line(text: str) -> str:
-    """Return the line that says why a process ended: that of Paddle's error, or else the last one."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"\w*(Error|\(\w+\)|terminate called)", line)]
-    return re.sub(r"\s*\(at /.*", "", (errors or lines or ["it printed nothing"])[-1]).rstrip(".")
+    """Return the line that says why a process ended: what a C++ exception or Paddle says, or else the last one."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it printed nothing"]
+    for pattern in (r"what\(\):\s*", r"\w*Error: (?=\()", r"Could not load library", r"FatalError: "):
+        if told := [line for line in lines if re.match(pattern, line)]:
+            return re.sub(r"^(?:what\(\):\s*)|\s*\(at /.*$", "", told[-1]).rstrip(".")
+    return lines[-1].rstrip(".")

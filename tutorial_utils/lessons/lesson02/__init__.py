@@ -8,4 +8,5 @@ NEEDS = {
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {
     "lesson02_article": "article",
+    "lesson02_paddle_tensorrt": "paddle_engines",
 }

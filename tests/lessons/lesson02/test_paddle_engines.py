@@ -1,0 +1,84 @@
+"""Lesson 02's experiment with Paddle-TRT: its trials make Paddle's calls, and its result is read and drawn."""
+
+import pictures
+import pytest
+import runners.paddle_signatures as recorded
+
+paddle = pytest.importorskip("paddle")
+from tutorial_utils.lessons.lesson02 import figures, paddle_engines, trials  # noqa: E402 - they need Paddle
+from tutorial_utils.lessons.lesson02.paddle_engines import PADDLE, PINNED, SAME_COPIES, PaddleEngine  # noqa: E402
+from tutorial_utils.measure import experiment, timing  # noqa: E402
+from tutorial_utils.measure.timing import Measurement  # noqa: E402
+from tutorial_utils.model.classifier import SavedModel  # noqa: E402
+
+
+def engine(ms):
+    times = {
+        name: Measurement(((one, one),) * 10, 20.0, 11, True, 64)
+        for name, one in ((PADDLE, 1.1 * ms), (SAME_COPIES, ms), (PINNED, 0.9 * ms))
+    }
+    return {
+        "make_s": 40.0, "open_s": 0.7, "plan_bytes": 1000, "times": timing.to_plain(times), "relative_error": 1e-3,
+        "agreement": 1.0, "subgraphs": [123], "whole": True, "computes_in": "53 convolutions in TF32", "warnings": [],
+    }  # fmt: skip
+
+
+OUTCOME = {
+    "ended": "exit status 0", "reached": "ran", "said": "", "log": "1 subgraph", "reasons": [], "subgraphs": [121],
+    "whole": False, "relative_error": 1.0, "zeros": True, "refusal": "The engine needs ranges.",
+}  # fmt: skip
+DATA = {
+    "stacks": [{"gpu": "A GPU", "libraries": {"paddle": "2.6.2"}}],
+    "rows": {
+        "resnet50/FP32": {"stack": 0, "date": "2026-11-26", "values": engine(0.6)},
+        "resnet50/FP16": {"stack": 0, "date": "2026-11-26", "reason": "Paddle refused it."},
+        "trial/no ranges: static shapes": {"stack": 0, "date": "2026-11-26", "values": OUTCOME},
+    },
+}
+
+
+@pytest.mark.parametrize("name", trials.TRIALS)
+def test_trials_make_calls_that_paddle_has(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(paddle.inference, "Config", recorded.Config)
+    trial = trials.TRIALS[name]
+    calls = trials.config(trial, SavedModel(tmp_path / "n.pdmodel", tmp_path / "n.pdiparams"), tmp_path).calls
+    assert ("enable_tensorrt_engine" in calls) is trial.tensorrt
+    assert ("set_trt_dynamic_shape_info" in calls) is (trial.tensorrt and trial.ranges == "hand")
+    assert ("enable_tuned_tensorrt_dynamic_shape" in calls) is (trial.ranges == "collected")
+
+
+def test_rows_are_those_of_the_experiment():
+    rows = experiment.find("lesson02_paddle_tensorrt").rows
+    assert [name.partition("/")[2] for name in rows] == [*paddle_engines.ENGINES, *trials.TRIALS]
+
+
+def test_result_is_read_with_reasons_for_what_is_missing():
+    found = paddle_engines.read(DATA)
+    assert list(found.engines) == ["FP32"]
+    assert found.engines["FP32"].overhead.speedup == pytest.approx(1.1)
+    assert found.reasons == {"resnet50/FP16": "Paddle refused it."}
+    assert found.outcomes["no ranges: static shapes"].subgraphs == (121,)
+
+
+def test_figure_of_engines():
+    picture = figures.paddle_engines({"FP32": PaddleEngine.of(engine(0.6))})
+    assert picture.text == (
+        "FP32: 0.660 ms, 1.10 times the loop with the same copies (1.10 to 1.10); error 1.0e-03; "
+        "53 convolutions in TF32"
+    )
+    (axes,) = pictures.drawn(picture)
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.66, 0.6, 0.54])
+
+
+def test_a_machine_without_paddle_tensorrt_says_so():
+    from tutorial_utils.base.errors import BackendUnavailableError
+
+    if paddle.inference.get_trt_compile_version() != (0, 0, 0):
+        pytest.skip("this Paddle has TensorRT")
+    with pytest.raises(BackendUnavailableError, match="built without TensorRT"):
+        paddle_engines.measure_engine("FP16", {})
+
+
+def test_names_of_rows_can_be_asked_for():
+    """The command `record --rows` separates names by commas."""
+    assert not [name for name in experiment.find("lesson02_paddle_tensorrt").rows if "," in name]
