@@ -42,10 +42,11 @@ _PROGRAM = Path(__file__).with_name("article_predictors.py")
 METHOD = (
     "article_predictors.py: the article's calls, on Paddle 2.6 with TensorRT 8.6. ResNet-50 with 10 classes and random "
     "weights instead of trained ones, 64 of the course's digits as 3x32x32 images instead of CIFAR-10's. So outputs "
-    "are compared with Paddle's on the CPU, not with labels. One process makes and calls the predictors one after the "
-    "other, as the article's does, and a new one goes on after a predictor that ends it. First: the first call of a "
-    "fresh predictor, which is all that the article timed. Warm: afterwards, warm-up until steady, then 10 rounds in "
-    "which the predictors of a process take turns. Host clock, copies included"
+    "are compared with Paddle's on the CPU, not with labels: read the error, since all images get one or two classes. "
+    "One process makes and calls the predictors one after the other, as the article's does, and a new one goes on "
+    "after a predictor that ends it. First: the first call of a fresh predictor, which is all that the article timed. "
+    "Warm: afterwards, warm-up until steady, then 10 rounds in which the predictors of a process take turns. Host "
+    "clock, copies included"
 )
 
 
