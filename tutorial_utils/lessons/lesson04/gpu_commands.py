@@ -1,6 +1,7 @@
 """Lesson 04 on a GPU: the commands with which one checks an engine, on the sound and on the overflowing detector.
 
-The GPU machine needs neither Paddle nor the package that ships the network: `prepare` writes what `measure` reads.
+The GPU machine needs neither Paddle nor the package that ships the network: `prepare` writes what `measure` reads, and
+what the experiments of `article_commands` and `polygraphy_tools` read.
 """
 
 import itertools
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from tutorial_utils import plotting
-from tutorial_utils.base import paths
-from tutorial_utils.base.errors import ModelFileError
-from tutorial_utils.debug import polygraphy_cli
+from tutorial_utils.base import flavour, paths
+from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError
+from tutorial_utils.debug import polygraphy_cli, scaling
+from tutorial_utils.machine import capabilities
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.model import half_precision, onnx_file, quantization
 from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED
@@ -43,20 +45,25 @@ METHOD = (
     "each command run once with this Polygraphy and TensorRT, four at a time; inputs: the page at 192x384, and 64 test "
     "images of the digits for the FP8 model; rows hold what the commands printed"
 )
+# What the other two experiments read. At the article's input of 32x32 tensors are smaller, and overflow with a larger
+# factor. In the classifier, the output of a batch norm is scaled: TensorRT folds it into the convolution before it, and
+# what it folds doesn't overflow.
+OTHER_FILES = ("det-article-fp32.onnx", "input_det.json", "quick-fp32.onnx", "quick-overflow-fp32.onnx")
+PLANTED_FOR_32X32 = (scaling.PLANTED[0], 512.0)
+PLANTED_IN_QUICK = ("p2o.pd_op.batch_norm_.1.0", 32768.0)
 _FP8_IMAGES = 64
-_ESSENTIAL = (r"Flags \|", r"^\[E\]", r"^\[!\]", r"^\[I\] (PASSED$|Accuracy Summary)")
+_ESSENTIAL = (r"Flags \|", r"weights are affected", r"^\[E\]", r"^\[!\]", r"^\[I\] (PASSED$|Accuracy Summary)")
 _LINES_OF_A_KIND, _WIDTH = 3, 160
 _NUMBER = r"[-+\w.]+"
 
 
 def prepare(folder: Path) -> dict[str, Path]:
-    """Write the models and inputs that `measure` reads, and return the path of each of `FILES`.
+    """Write the models and inputs that are measured with; return the path of each of `FILES` and `OTHER_FILES`.
 
     It needs Paddle, and the package that ships the network.
     """
     from polygraphy.json import save_json
 
-    from tutorial_utils.debug import scaling
     from tutorial_utils.lessons.lesson04 import text_detection
     from tutorial_utils.model import data, networks
 
@@ -65,12 +72,22 @@ def prepare(folder: Path) -> dict[str, Path]:
     for name, model in (("sound", sound), ("overflow", scaling.move_scale(sound, *scaling.PLANTED))):
         fp32_path = onnx_file.save(model, folder / f"det-{name}-fp32.onnx")
         half_precision.to_fp16(fp32_path, folder / f"det-{name}-fp16.onnx")
-    page = text_detection.preprocess(text_detection.page(), *INPUT_SHAPE[2:])
-    save_json([{"x": page}], str(folder / "page.json"))
+    onnx_file.save(scaling.move_scale(sound, *PLANTED_FOR_32X32), folder / "det-article-fp32.onnx")
+    for name, size in (("page.json", INPUT_SHAPE[2:]), ("input_det.json", (32, 32))):
+        save_json([{"x": text_detection.preprocess(text_detection.page(), *size)}], str(folder / name))
     quick = networks.quick()
     quantization.to_fp8(quick["fp32"], quick["int8"], folder / "quick-fp8.onnx")
+    shutil.copy(quick["fp32"], folder / "quick-fp32.onnx")
+    overflowing = scaling.move_scale(onnx_file.load(quick["fp32"]), *PLANTED_IN_QUICK)
+    onnx_file.save(overflowing, folder / "quick-overflow-fp32.onnx")
     save_json([{"x": data.load("digits", "test").images[:_FP8_IMAGES]}], str(folder / "digits.json"))
-    return {name: folder / name for name in FILES}
+    return {name: folder / name for name in (*FILES, *OTHER_FILES)}
+
+
+def make_models(names: Sequence[str]) -> dict[str, Path]:
+    """Prepare the files of an experiment in the cache."""
+    made = prepare(paths.cache_dir("lesson04", "gpu_commands"))
+    return {name: made[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,8 @@ class Command:
     first_not_finite: str | None
     last_error: list | None  # name, largest absolute and relative difference of the last one; None if not finite
     text: list[str]  # the lines that matter
+    build_seconds: float | None = None  # what Polygraphy printed of the engine's build, and of the whole command
+    seconds: float | None = None
 
 
 def commands(fp8_tensors: list[str]) -> list[dict[str, str]]:
@@ -162,12 +181,41 @@ def outcome(result: polygraphy_cli.Result, order: list[str]) -> dict[str, Any]:
         "not_finite": len(not_finite),
         "first_not_finite": not_finite[0] if not_finite else None,
         "last_error": [last[0], float(last[1]), float(last[2])] if last and "nan" not in last else None,
-        "text": [
-            textwrap.shorten(line, _WIDTH, placeholder=" ...")
-            for pattern in _ESSENTIAL
-            for line in _first_and_last(result.lines(pattern))
-        ],
+        "text": essential(result),
+        "build_seconds": _printed_number(r"Finished engine building in ([\d.]+) seconds", result),
+        "seconds": _printed_number(r"Runtime: ([\d.]+)s", result),
     }
+
+
+def _printed_number(pattern: str, result: polygraphy_cli.Result) -> float | None:
+    found = re.search(pattern, result.printed)
+    return float(found[1]) if found else None
+
+
+def essential(result: polygraphy_cli.Result, *patterns: str) -> list[str]:
+    """Return the lines with a pattern and those that say how the command ended: of many, the first two and the last."""
+    return [
+        textwrap.shorten(line, _WIDTH, placeholder=" ...")
+        for pattern in (*patterns, *_ESSENTIAL)
+        for line in _first_and_last(result.lines(pattern))
+    ]
+
+
+def require_weak_typing() -> None:
+    """Ask for a GPU, and for a TensorRT whose builder can be asked for FP16 and INT8 with flags.
+
+    Raises:
+        BackendUnavailableError: One of them is missing.
+    """
+    machine = capabilities.probe()
+    if machine.gpu is None:
+        raise BackendUnavailableError(machine.driver.reason, machine.driver.remedy)
+    version = machine.libraries.get("tensorrt", "")
+    if flavour.installed_flavour() != "tensorrt" or version.partition(".")[0] not in ("8", "9", "10"):
+        raise BackendUnavailableError(
+            "These commands ask the builder for FP16 or INT8 by a flag, which TensorRT-RTX and TensorRT 11 don't have.",
+            "Run them with TensorRT 10 or 8.6, or take the recording.",
+        )
 
 
 def _first_and_last(lines: list[str]) -> list[str]:
@@ -265,5 +313,5 @@ EXPERIMENT = Experiment(
     measure=lambda models: {"input": list(INPUT_SHAPE), "profile": PROFILE, "commands": measure(models)},
     read=lambda data: [Command(**row) for row in data["commands"]],
     models=FILES,
-    make_models=lambda names: prepare(paths.cache_dir("lesson04", "gpu_commands")),
+    make_models=make_models,
 )

@@ -1,0 +1,174 @@
+"""Lesson 04: the four Polygraphy commands of the article that this course grew out of, on its stack and on a later one.
+
+What the article's author printed is the recording `article_polygraphy`; the same commands on an H100 are those of the
+two experiments here, one for each stack, since each needs an environment of its own.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from tutorial_utils import plotting
+from tutorial_utils.debug import polygraphy_cli
+from tutorial_utils.lessons.lesson04 import gpu_commands
+from tutorial_utils.measure.experiment import Experiment, Measured
+from tutorial_utils.model.number_formats import FP16
+
+if TYPE_CHECKING:
+    import pandas
+
+MODEL = "det-article-fp32"
+# The article's largest shape is 1472x1224, of which this network takes multiples of 32.
+LARGEST = "[1,3,1472,1248]"
+TIME_LIMIT_S = 280  # of each command; they run at the same time
+METHOD = (
+    "the article's commands, each run once, four at a time on one GPU, on the detector with a planted overflow (an "
+    "FP32 file; for FP16 the builder's flag); input: the page at 32x32; seconds and numbers are what Polygraphy printed"
+)
+
+
+def commands(largest: str = LARGEST) -> dict[str, str]:
+    """Return the article's commands by what they ask, for its network's largest shape."""
+    run = f"polygraphy run {MODEL}.onnx --trt"
+    shapes = f"--trt-min-shapes x:[1,3,32,32] --trt-opt-shapes x:[1,3,192,192] --trt-max-shapes x:{largest}"
+    inputs = "--load-inputs input_det.json"
+    return {
+        "validate every tensor, FP32": (
+            f"{run} --validate --trt-outputs mark all {shapes} --save-results=trt_out32.pkl {inputs}"
+        ),
+        "validate every tensor, FP16": (
+            f"{run} --validate --trt-outputs mark all {shapes} --fp16 --save-results=trt_out.pkl {inputs}"
+        ),
+        "compare the output, FP32": f"{run} --onnxrt {shapes} {inputs} --rtol 1e-4 --atol 1e-3",
+        "compare the output, FP16": f"{run} --onnxrt {shapes} {inputs} --rtol 1e-4 --atol 1e-3 --fp16 --validate",
+    }
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor that TensorRT computed: its largest finite magnitude, and how many of its values are not finite."""
+
+    name: str
+    peak: float
+    nan: int
+    inf: int
+    values: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the four commands said, and the tensors that the first two saved, in the order of computation."""
+
+    commands: list[gpu_commands.Command]
+    tensors: dict[str, list[Tensor]]  # by precision
+
+
+def measure(models: Mapping[str, Path], largest: str = LARGEST, time_limit_s: float = TIME_LIMIT_S) -> dict[str, Any]:
+    """Run the four commands on this machine's GPU; return the fields of an `Outcome`.
+
+    Raises:
+        BackendUnavailableError: There is no GPU, or no TensorRT that knows the flag FP16.
+    """
+    gpu_commands.require_weak_typing()
+    with tempfile.TemporaryDirectory() as folder:
+        for path in models.values():
+            shutil.copy(path, folder)
+        order = [name for node in onnx.load(models[MODEL]).graph.node for name in node.output]
+        asked = commands(largest)
+        results = polygraphy_cli.run_all(list(asked.values()), folder, at_once=len(asked), timeout=time_limit_s)
+        rows = [
+            {"model": MODEL, "what": what, "command": result.command, **gpu_commands.outcome(result, order)}
+            for what, result in zip(asked, results, strict=True)
+        ]
+        saved = {"fp32": Path(folder, "trt_out32.pkl"), "fp16": Path(folder, "trt_out.pkl")}
+        tensors = {precision: saved_tensors(path, order) for precision, path in saved.items() if path.is_file()}
+    return {"largest": largest, "commands": rows, "tensors": tensors}
+
+
+def saved_tensors(path: Path, order: list[str]) -> list[list[Any]]:
+    """Return the fields of each `Tensor` that a command with one runner saved, in the order given."""
+    from polygraphy.comparator import RunResults
+
+    ((_, (outputs,)),) = RunResults.load(str(path))
+    found = []
+    for name in sorted(outputs, key=order.index):
+        values = np.asarray(outputs[name], np.float32)
+        finite = np.abs(values[np.isfinite(values)])
+        nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+        found.append([name, float(f"{finite.max(initial=0):.4g}"), nan, inf, values.size])
+    return found
+
+
+def read(data: Mapping[str, Any]) -> Outcome:
+    """Make an `Outcome` of what `measure` returned, or of what the article printed, which has no tensors."""
+    return Outcome(
+        [gpu_commands.Command(**row) for row in data["commands"]],
+        {precision: [Tensor(*fields) for fields in rows] for precision, rows in data["tensors"].items()},
+    )
+
+
+def table(outcomes: Mapping[str, Outcome]) -> "pandas.DataFrame":
+    """Return what the commands said on each stack, by its name, as a table for display."""
+    import pandas
+
+    lines = [
+        {
+            "asked to": row.what,
+            "stack": stack,
+            "said": "PASSED" if row.passed else "FAILED",
+            "build s": row.build_seconds,
+            "command s": row.seconds,
+            "tensors checked": row.checked,
+            "not finite": row.not_finite,
+            "first not finite": row.first_not_finite or "",
+            "last error": f"{row.last_error[1]:.1e}" if row.last_error else "",
+        }
+        for rows in zip(*(outcome.commands for outcome in outcomes.values()), strict=True)
+        for stack, row in zip(outcomes, rows, strict=True)
+    ]
+    return pandas.DataFrame(lines).set_index(["asked to", "stack"])
+
+
+def draw(measured: Measured[Outcome]) -> plotting.Picture:
+    """Draw the largest magnitude of each tensor in FP32 and in FP16, and where FP16 begins to be not finite."""
+    figure, axes = plotting.new_figure(3.2)
+    lines = []
+    styles = {"fp32": (plotting.BLUE, 3.0), "fp16": (plotting.ORANGE, 1.2)}
+    for precision, tensors in measured.result.tensors.items():
+        colour, width = styles[precision]
+        peaks = [tensor.peak for tensor in tensors]
+        axes.plot(range(len(peaks)), peaks, color=colour, linewidth=width, label=f"{precision.upper()}, finite values")
+        broken = [(place, tensor) for place, tensor in enumerate(tensors) if tensor.nan or tensor.inf]
+        for place, _ in broken:
+            axes.plot(place, FP16.largest, "x", color=plotting.RED, markersize=8, markeredgewidth=2)
+        first = broken[0][1] if broken else None
+        where = f", first {first.name}: {first.inf} Inf, {first.nan} NaN of {first.values}" if first else ""
+        lines.append(f"{precision.upper()}: {len(broken)} of {len(tensors)} tensors not finite{where}")
+    axes.plot([], [], "x", color=plotting.RED, label="Inf or NaN")
+    axes.axhline(FP16.largest, color="black", linewidth=1, linestyle="--", label="65,504")
+    axes.set_yscale("log")
+    axes.set_xlabel("tensors in the order of computation")
+    axes.set_ylabel("largest magnitude")
+    figure.legend(loc="outside upper left", ncols=4, frameon=False)
+    return plotting.Picture(
+        figure, f"Largest magnitude of each tensor of the detector. {'; '.join(lines)}.", "\n".join(lines)
+    )
+
+
+EXPERIMENT = Experiment(
+    name="lesson04_article",
+    title="The article's four Polygraphy commands on a detector that overflows in FP16",
+    method=METHOD,
+    measure=measure,
+    read=read,
+    draw=draw,
+    models=(f"{MODEL}.onnx", "input_det.json"),
+    make_models=gpu_commands.make_models,
+    needs_tensorrt=False,  # TensorRT 8.6 is too old for the engines of the course; `measure` asks for what it needs
+)
