@@ -142,8 +142,8 @@ def draw(measured: Measured[Outcome]) -> plotting.Picture:
     styles = {"fp32": (plotting.BLUE, 3.0), "fp16": (plotting.ORANGE, 1.2)}
     for precision, tensors in measured.result.tensors.items():
         colour, width = styles[precision]
-        peaks = [tensor.peak for tensor in tensors]
-        axes.plot(range(len(peaks)), peaks, color=colour, linewidth=width, label=f"{precision.upper()}, finite values")
+        peaks = [(place, tensor.peak) for place, tensor in enumerate(tensors) if tensor.peak]  # 0 has no logarithm
+        axes.plot(*zip(*peaks, strict=True), color=colour, linewidth=width, label=f"{precision.upper()}, finite values")
         broken = [(place, tensor) for place, tensor in enumerate(tensors) if tensor.nan or tensor.inf]
         for place, _ in broken:
             axes.plot(place, FP16.largest, "x", color=plotting.RED, markersize=8, markeredgewidth=2)

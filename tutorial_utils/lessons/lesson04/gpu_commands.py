@@ -99,10 +99,10 @@ class Command:
     command: str
     returncode: int
     passed: bool  # whether Polygraphy said so
-    checked: int  # number of tensors that were checked
-    failed: int  # number of those that failed
+    checked: int | None  # number of tensors that were checked; None, as below, where the article doesn't say
+    failed: int | None  # number of those that failed
     first_failed: str | None
-    not_finite: int  # number of tensors with Inf or NaN in TensorRT
+    not_finite: int | None  # number of tensors with Inf or NaN in TensorRT
     first_not_finite: str | None
     last_error: list | None  # name, largest absolute and relative difference of the last one; None if not finite
     text: list[str]  # the lines that matter
@@ -210,8 +210,8 @@ def require_weak_typing() -> None:
     machine = capabilities.probe()
     if machine.gpu is None:
         raise BackendUnavailableError(machine.driver.reason, machine.driver.remedy)
-    version = machine.libraries.get("tensorrt", "")
-    if flavour.installed_flavour() != "tensorrt" or version.partition(".")[0] not in ("8", "9", "10"):
+    version = machine.libraries.get("tensorrt") or "unknown"
+    if flavour.installed_flavour() != "tensorrt" or version.startswith("11."):
         raise BackendUnavailableError(
             "These commands ask the builder for FP16 or INT8 by a flag, which TensorRT-RTX and TensorRT 11 don't have.",
             "Run them with TensorRT 10 or 8.6, or take the recording.",

@@ -1,0 +1,79 @@
+"""Lesson 04, the article's commands: the same as it printed, what they saved, and what is drawn of it."""
+
+import dataclasses
+import types
+
+import pictures
+import pytest
+
+from tutorial_utils.base import flavour
+from tutorial_utils.base.errors import BackendUnavailableError
+from tutorial_utils.debug import polygraphy_cli
+from tutorial_utils.lessons.lesson04 import article_commands, gpu_commands
+from tutorial_utils.lessons.lesson04.article_commands import Tensor
+from tutorial_utils.measure import recordings
+from tutorial_utils.measure.experiment import Measured
+
+
+@pytest.fixture
+def printed():
+    """What the article printed."""
+    return article_commands.read(recordings.load("article_polygraphy").data)
+
+
+def test_commands_are_the_articles_but_for_the_model(printed):
+    ours = article_commands.commands("[1,3,1472,1224]")
+    renamed = {what: command.replace(article_commands.MODEL, "inference_new") for what, command in ours.items()}
+    assert renamed == {row.what: row.command for row in printed.commands}
+
+
+def test_every_tensor_that_was_saved_is_counted(growing):
+    polygraphy_cli.run(
+        "polygraphy run fp16.onnx --onnxrt --onnx-outputs mark all --val-range [1,1] --save-results=out.pkl", growing
+    )
+    saved = article_commands.saved_tensors(growing / "out.pkl", [f"t{i}" for i in range(1, 5)])
+    assert saved == [["t1", 1.0, 0, 0, 4], ["t2", 0.0, 0, 4, 4], ["t3", 0.0, 0, 4, 4], ["t4", 0.0, 0, 4, 4]]
+
+
+def test_table_puts_the_stacks_side_by_side(printed):
+    table = article_commands.table({"article": printed, "here": printed})
+    assert list(table["said"]) == ["PASSED"] * 2 + ["FAILED"] * 2 + ["PASSED"] * 2 + ["FAILED"] * 2
+    row = table.loc[("compare the output, FP32", "here")]
+    assert (row["build s"], row["command s"], row["last error"]) == (111.443, 117.081, "3.2e-10")
+
+
+def test_drawing_marks_what_is_not_finite(printed):
+    tensors = {
+        "fp32": [Tensor("a", 1.0, 0, 0, 8), Tensor("b", 7e4, 0, 0, 8), Tensor("c", 2.0, 0, 0, 8)],
+        "fp16": [Tensor("a", 1.0, 0, 0, 8), Tensor("b", 6e4, 0, 3, 8), Tensor("c", 0.0, 8, 0, 8)],
+    }
+    outcome = dataclasses.replace(printed, tensors=tensors)
+    picture = article_commands.draw(Measured(outcome, recordings.live("test"), "", {}))
+    assert picture.text.splitlines() == [
+        "FP32: 0 of 3 tensors not finite",
+        "FP16: 2 of 3 tensors not finite, first b: 3 Inf, 0 NaN of 8",
+    ]
+    (axes,) = pictures.drawn(picture)
+    assert pictures.marks(axes) == [(1, 65_504), (2, 65_504)]
+
+
+@pytest.mark.parametrize(
+    ("found", "libraries", "gpu", "cause"),
+    [
+        ("tensorrt", {"tensorrt": "10.6.0"}, None, "no driver"),
+        ("tensorrt_rtx", {"tensorrt_rtx": "1.7.1"}, "H100", "by a flag, which TensorRT-RTX and TensorRT 11 don't have"),
+        ("tensorrt", {"tensorrt": "11.4.0"}, "H100", "by a flag"),
+        ("tensorrt", {"tensorrt": "8.6.1"}, "H100", None),
+        ("tensorrt", {}, "H100", None),  # its import took too long to say
+    ],
+)
+def test_weak_typing_is_asked_for(found, libraries, gpu, cause, monkeypatch):
+    driver = types.SimpleNamespace(reason="no driver", remedy="none")
+    machine = types.SimpleNamespace(gpu=gpu, driver=driver, libraries=libraries)
+    monkeypatch.setattr(gpu_commands.capabilities, "probe", lambda: machine)
+    monkeypatch.setenv(flavour.FLAVOUR_VARIABLE, found)
+    if cause is None:
+        gpu_commands.require_weak_typing()
+        return
+    with pytest.raises(BackendUnavailableError, match=cause):
+        gpu_commands.require_weak_typing()
