@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tutorial_utils import plotting
 from tutorial_utils.debug import polygraphy_cli
 from tutorial_utils.lessons.lesson04 import gpu_commands
-from tutorial_utils.measure.experiment import Experiment
+from tutorial_utils.measure.experiment import Experiment, Measured
 
 if TYPE_CHECKING:
     import pandas
@@ -44,6 +45,7 @@ _LAYERS = "polygraphy inspect model {} --model-type engine --show layers"
 
 _VERDICT = (r"To achieve", r"Could not find")  # of `debug precision`
 _ENGINES = {"engines built": r"(?s).*RUNNING \| Iteration (\d+)"}
+_ITERATION = r"Selecting \w+ (\d+) layer(?s:.*?)(PASSED|FAILED) \| Iteration"
 _LAYERS_IN_FP32 = {"layers in FP32": r"try running the \w+ (\d+) layer", **_ENGINES}
 
 
@@ -156,6 +158,7 @@ class Use:
     seconds: float
     lines: list[str]
     found: dict[str, str]
+    search: list[list[Any]]  # of `debug precision`, for each engine: layers in FP32, and whether the check passed
 
 
 def measure(models: Mapping[str, Path]) -> list[dict[str, Any]]:
@@ -194,6 +197,12 @@ def outcome(step: Step, result: polygraphy_cli.Result) -> dict[str, Any]:
         "returncode": result.returncode,
         "lines": gpu_commands.essential(result, *step.shows),
         "found": {name: match[1] for name, match in matches.items() if match},
+        "search": [
+            [int(layers), said == "PASSED"]
+            for layers, said in re.findall(
+                r"Selecting \w+ (\d+) layer(?s:.*?)(PASSED|FAILED) \| Iteration", result.text
+            )
+        ],
     }
 
 
@@ -214,12 +223,36 @@ def table(uses: Sequence[Use]) -> "pandas.DataFrame":
     return pandas.DataFrame(lines).set_index(["tool", "asked to"])
 
 
+def draw(measured: Measured[list[Use]]) -> plotting.Picture:
+    """Draw the searches of `debug precision`: how many layers each engine had in FP32, and whether it passed."""
+    figure, axes = plotting.new_figure(3.4)
+    searches = {use.chain: use for use in measured.result if use.search}
+    colours = (plotting.BLUE, plotting.GREEN, plotting.ORANGE)
+    for (chain, use), colour in zip(searches.items(), colours, strict=False):
+        numbers = range(1, len(use.search) + 1)
+        axes.plot(numbers, [layers for layers, _ in use.search], color=colour, linewidth=1.5, label=chain)
+        for number, (layers, passed) in zip(numbers, use.search, strict=True):
+            marker = {"marker": "o", "color": colour} if passed else {"marker": "x", "color": plotting.RED}
+            axes.plot(number, layers, linestyle="", markersize=8, markeredgewidth=2, **marker)
+    axes.plot([], [], "o", color=plotting.GREY, label="finite")
+    axes.plot([], [], "x", color=plotting.RED, label="Inf or NaN")
+    axes.set_xlabel("engine built")
+    axes.set_ylabel("layers in FP32")
+    figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    lines = [
+        f"{chain}: {use.found.get('layers in FP32', 'no number of')} {use.what} after {len(use.search)} engines"
+        for chain, use in searches.items()
+    ]
+    return plotting.Picture(figure, f"How debug precision searches. {'; '.join(lines)}.", "\n".join(lines))
+
+
 EXPERIMENT = Experiment(
     name="lesson04_polygraphy_tools",
     title="Polygraphy's tools for TensorRT with builder flags: precision, reduce, build, tactics, calibration, marking",
     method=METHOD,
     measure=lambda models: {"uses": measure(models)},
     read=lambda data: [Use(**row) for row in data["uses"]],
+    draw=draw,
     models=("det-overflow-fp32.onnx", "page.json", "quick-fp32.onnx", "quick-overflow-fp32.onnx", "digits.json"),
     make_models=gpu_commands.make_models,
 )
