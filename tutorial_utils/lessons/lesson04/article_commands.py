@@ -1,9 +1,10 @@
 """Lesson 04: the four Polygraphy commands of the article that this course grew out of, on its stack and on a later one.
 
-What the article's author printed is the recording `article_polygraphy`; the same commands on an H100 are those of the
-two experiments here, one for each stack, since each needs an environment of its own.
+What the article's author printed is the recording `article_polygraphy`. Here each stack is a row, measured in an
+environment of its own.
 """
 
+import functools
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,11 +18,13 @@ import onnx
 from tutorial_utils import plotting
 from tutorial_utils.debug import polygraphy_cli
 from tutorial_utils.lessons.lesson04 import gpu_commands
+from tutorial_utils.measure import rows
 from tutorial_utils.measure.experiment import Experiment, Measured
 from tutorial_utils.model.number_formats import FP16
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.axes import Axes
 
 MODEL = "det-article-fp32"
 # The article's largest shape is 1472x1224, of which this network takes multiples of 32.
@@ -69,26 +72,26 @@ class Outcome:
     tensors: dict[str, list[Tensor]]  # by precision
 
 
-def measure(models: Mapping[str, Path], largest: str = LARGEST, time_limit_s: float = TIME_LIMIT_S) -> dict[str, Any]:
+def measure(major: int, largest: str, models: Mapping[str, Path]) -> dict[str, Any]:
     """Run the four commands on this machine's GPU; return the fields of an `Outcome`.
 
     Raises:
-        BackendUnavailableError: There is no GPU, or no TensorRT that knows the flag FP16.
+        BackendUnavailableError: There is no GPU, or TensorRT has another major version.
     """
-    gpu_commands.require_weak_typing()
+    gpu_commands.require_weak_typing(major)
     with tempfile.TemporaryDirectory() as folder:
         for path in models.values():
             shutil.copy(path, folder)
         order = [name for node in onnx.load(models[MODEL]).graph.node for name in node.output]
         asked = commands(largest)
-        results = polygraphy_cli.run_all(list(asked.values()), folder, at_once=len(asked), timeout=time_limit_s)
-        rows = [
+        results = polygraphy_cli.run_all(list(asked.values()), folder, at_once=len(asked), timeout=TIME_LIMIT_S)
+        said = [
             {"model": MODEL, "what": what, "command": result.command, **gpu_commands.outcome(result, order)}
             for what, result in zip(asked, results, strict=True)
         ]
         saved = {"fp32": Path(folder, "trt_out32.pkl"), "fp16": Path(folder, "trt_out.pkl")}
         tensors = {precision: saved_tensors(path, order) for precision, path in saved.items() if path.is_file()}
-    return {"largest": largest, "commands": rows, "tensors": tensors}
+    return {"largest": largest, "commands": said, "tensors": tensors}
 
 
 def saved_tensors(path: Path, order: list[str]) -> list[list[Any]]:
@@ -109,7 +112,7 @@ def read(data: Mapping[str, Any]) -> Outcome:
     """Make an `Outcome` of what `measure` returned, or of what the article printed, which has no tensors."""
     return Outcome(
         [gpu_commands.Command(**row) for row in data["commands"]],
-        {precision: [Tensor(*fields) for fields in rows] for precision, rows in data["tensors"].items()},
+        {precision: [Tensor(*fields) for fields in tensors] for precision, tensors in data["tensors"].items()},
     )
 
 
@@ -129,44 +132,54 @@ def table(outcomes: Mapping[str, Outcome]) -> "pandas.DataFrame":
             "first not finite": row.first_not_finite or "",
             "last error": f"{row.last_error[1]:.1e}" if row.last_error else "",
         }
-        for rows in zip(*(outcome.commands for outcome in outcomes.values()), strict=True)
-        for stack, row in zip(outcomes, rows, strict=True)
+        for of_stacks in zip(*(outcome.commands for outcome in outcomes.values()), strict=True)
+        for stack, row in zip(outcomes, of_stacks, strict=True)
     ]
     return pandas.DataFrame(lines).set_index(["asked to", "stack"])
 
 
-def draw(measured: Measured[Outcome]) -> plotting.Picture:
-    """Draw the largest magnitude of each tensor in FP32 and in FP16, and where FP16 begins to be not finite."""
-    figure, axes = plotting.new_figure(3.2)
+def draw(measured: Measured[dict[str, Outcome]]) -> plotting.Picture:
+    """Draw for each stack how large tensors are in FP32 and in FP16, and where FP16 begins to be not finite."""
+    stacks = measured.result
+    figure, panels = plotting.new_figure(0.6 + 2.2 * len(stacks), nrows=len(stacks), sharex=True, squeeze=False)
     lines = []
-    styles = {"fp32": (plotting.BLUE, 3.0), "fp16": (plotting.ORANGE, 1.2)}
-    for precision, tensors in measured.result.tensors.items():
-        colour, width = styles[precision]
-        peaks = [(place, tensor.peak) for place, tensor in enumerate(tensors) if tensor.peak]  # 0 has no logarithm
-        axes.plot(*zip(*peaks, strict=True), color=colour, linewidth=width, label=f"{precision.upper()}, finite values")
-        broken = [(place, tensor) for place, tensor in enumerate(tensors) if tensor.nan or tensor.inf]
-        for place, _ in broken:
-            axes.plot(place, FP16.largest, "x", color=plotting.RED, markersize=8, markeredgewidth=2)
-        first = broken[0][1] if broken else None
-        where = f", first {first.name}: {first.inf} Inf, {first.nan} NaN of {first.values}" if first else ""
-        lines.append(f"{precision.upper()}: {len(broken)} of {len(tensors)} tensors not finite{where}")
+    for (stack, outcome), axes in zip(stacks.items(), panels.flat, strict=True):
+        lines += [f"{stack}, {_plot(axes, precision, tensors)}" for precision, tensors in outcome.tensors.items()]
+        axes.axhline(FP16.largest, color="black", linewidth=1, linestyle="--", label="65,504")
+        axes.set_yscale("log")
+        axes.set_ylabel("largest magnitude")
+        axes.set_title(stack, fontsize=10)
     axes.plot([], [], "x", color=plotting.RED, label="Inf or NaN")
-    axes.axhline(FP16.largest, color="black", linewidth=1, linestyle="--", label="65,504")
-    axes.set_yscale("log")
     axes.set_xlabel("tensors in the order of computation")
-    axes.set_ylabel("largest magnitude")
-    figure.legend(loc="outside upper left", ncols=4, frameon=False)
-    return plotting.Picture(
-        figure, f"Largest magnitude of each tensor of the detector. {'; '.join(lines)}.", "\n".join(lines)
-    )
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False)
+    alt = f"Largest magnitude of each tensor of the detector. {'; '.join(lines)}."
+    return plotting.Picture(figure, alt, "\n".join(lines))
 
 
-EXPERIMENT = Experiment(
+def _plot(axes: "Axes", precision: str, tensors: list[Tensor]) -> str:
+    """Draw the tensors of one precision, and return their line of text."""
+    colour, width = {"fp32": (plotting.BLUE, 3.0), "fp16": (plotting.ORANGE, 1.2)}[precision]
+    peaks = [(place, tensor.peak) for place, tensor in enumerate(tensors) if tensor.peak]  # 0 has no logarithm
+    axes.plot(*zip(*peaks, strict=True), color=colour, linewidth=width, label=f"{precision.upper()}, finite values")
+    broken = [(place, tensor) for place, tensor in enumerate(tensors) if tensor.nan or tensor.inf]
+    for place, _ in broken:
+        axes.plot(place, FP16.largest, "x", color=plotting.RED, markersize=8, markeredgewidth=2)
+    said = f"{precision.upper()}: {len(broken)} of {len(tensors)} tensors not finite"
+    if not broken:
+        return said
+    first = broken[0][1]
+    return f"{said}, first {first.name}: {first.inf} Inf, {first.nan} NaN of {first.values}"
+
+
+EXPERIMENT: Experiment[dict[str, Outcome]] = Experiment(
     name="lesson04_article",
     title="The article's four Polygraphy commands on a detector that overflows in FP16",
     method=METHOD,
-    measure=measure,
-    read=read,
+    rows={
+        "TensorRT 8.6": functools.partial(measure, 8, LARGEST),
+        "TensorRT 10": functools.partial(measure, 10, LARGEST),
+    },
+    read=lambda data: {row.name: read(row.values) for row in rows.read(data) if row.values},
     draw=draw,
     models=(f"{MODEL}.onnx", "input_det.json"),
     make_models=gpu_commands.make_models,

@@ -4,6 +4,7 @@ The GPU machine needs neither Paddle nor the package that ships the network: `pr
 what the experiments of `article_commands` and `polygraphy_tools` read.
 """
 
+import importlib
 import itertools
 import re
 import shutil
@@ -201,8 +202,8 @@ def essential(result: polygraphy_cli.Result, *patterns: str) -> list[str]:
     ]
 
 
-def require_weak_typing() -> None:
-    """Ask for a GPU, and for a TensorRT whose builder can be asked for FP16 and INT8 with flags.
+def require_weak_typing(*majors: int) -> None:
+    """Ask for a GPU, and for a TensorRT of one of these major versions, whose builders can be asked for FP16 by a flag.
 
     Raises:
         BackendUnavailableError: One of them is missing.
@@ -210,11 +211,13 @@ def require_weak_typing() -> None:
     machine = capabilities.probe()
     if machine.gpu is None:
         raise BackendUnavailableError(machine.driver.reason, machine.driver.remedy)
-    version = machine.libraries.get("tensorrt") or "unknown"
-    if flavour.installed_flavour() != "tensorrt" or version.startswith("11."):
+    name = flavour.installed_flavour()
+    version = importlib.import_module(name).__version__ if name in flavour.FLAVOURS else "none"
+    if name != "tensorrt" or int(version.partition(".")[0]) not in majors:
+        needed = " or ".join(map(str, majors))
         raise BackendUnavailableError(
-            "These commands ask the builder for FP16 or INT8 by a flag, which TensorRT-RTX and TensorRT 11 don't have.",
-            "Run them with TensorRT 10 or 8.6, or take the recording.",
+            f"A builder of TensorRT {needed} is asked for FP16 by its flag; here is {flavour.FLAVOURS.get(name)} {version}.",
+            f"Run it where TensorRT {needed} is the one that is used, or take the recording.",
         )
 
 

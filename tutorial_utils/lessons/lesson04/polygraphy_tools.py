@@ -165,9 +165,9 @@ def measure(models: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Run all chains on this machine's GPU; return the fields of each `Use`.
 
     Raises:
-        BackendUnavailableError: There is no GPU, or no TensorRT that knows the flag FP16.
+        BackendUnavailableError: There is no GPU, or no TensorRT 10.
     """
-    gpu_commands.require_weak_typing()
+    gpu_commands.require_weak_typing(10)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(CHAINS)) as pool:
         chains = pool.map(
             lambda number: _run(*list(CHAINS.items())[number], models, Path(folder, str(number))), range(8)
@@ -246,7 +246,7 @@ def draw(measured: Measured[list[Use]]) -> plotting.Picture:
     return plotting.Picture(figure, f"How debug precision searches. {'; '.join(lines)}.", "\n".join(lines))
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT: Experiment[list[Use]] = Experiment(
     name="lesson04_polygraphy_tools",
     title="Polygraphy's tools for TensorRT with builder flags: precision, reduce, build, tactics, calibration, marking",
     method=METHOD,
