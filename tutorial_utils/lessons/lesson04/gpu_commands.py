@@ -214,9 +214,9 @@ def require_weak_typing(*majors: int) -> None:
     name = flavour.installed_flavour()
     version = importlib.import_module(name).__version__ if name in flavour.FLAVOURS else "none"
     if name != "tensorrt" or int(version.partition(".")[0]) not in majors:
-        needed = " or ".join(map(str, majors))
+        needed, here = " or ".join(map(str, majors)), flavour.FLAVOURS.get(name or "", "no TensorRT:")
         raise BackendUnavailableError(
-            f"A builder of TensorRT {needed} is asked for FP16 by its flag; here is {flavour.FLAVOURS.get(name)} {version}.",
+            f"A builder of TensorRT {needed} is asked for FP16 by its flag; here is {here} {version}.",
             f"Run it where TensorRT {needed} is the one that is used, or take the recording.",
         )
 
