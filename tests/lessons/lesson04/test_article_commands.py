@@ -19,37 +19,38 @@ from tutorial_utils.measure.experiment import Measured
 @pytest.fixture
 def printed():
     """What the article printed."""
-    return article_commands.read(recordings.load("article_polygraphy").data)
+    rows = recordings.load("article_polygraphy").data["commands"]
+    return {row["what"]: article_commands.read(row) for row in rows}
 
 
 def test_commands_are_the_articles_but_for_the_model(printed):
     ours = article_commands.commands("[1,3,1472,1224]")
     renamed = {what: command.replace(article_commands.MODEL, "inference_new") for what, command in ours.items()}
-    assert renamed == {row.what: row.command for row in printed.commands}
+    assert renamed == {what: said.command for what, said in printed.items()}
 
 
 def test_every_tensor_that_was_saved_is_counted(growing):
     polygraphy_cli.run(
         "polygraphy run fp16.onnx --onnxrt --onnx-outputs mark all --val-range [1,1] --save-results=out.pkl", growing
     )
-    saved = article_commands.saved_tensors(growing / "out.pkl", [f"t{i}" for i in range(1, 5)])
-    assert saved == [["t1", 1.0, 0, 0, 4], ["t2", 0.0, 0, 4, 4], ["t3", 0.0, 0, 4, 4], ["t4", 0.0, 0, 4, 4]]
+    found = article_commands.saved(growing / "out.pkl", [f"t{i}" for i in range(1, 5)])
+    assert found == [["t1", 1.0, 0, 0, 4], ["t2", 0.0, 0, 4, 4], ["t3", 0.0, 0, 4, 4], ["t4", 0.0, 0, 4, 4]]
 
 
 def test_table_puts_the_stacks_side_by_side(printed):
     table = article_commands.table({"article": printed, "here": printed})
     assert list(table["said"]) == ["PASSED"] * 2 + ["FAILED"] * 2 + ["PASSED"] * 2 + ["FAILED"] * 2
-    row = table.loc[("compare the output, FP32", "here")]
+    row = table.loc[("compare/fp32", "here")]
     assert (row["build s"], row["command s"], row["last error"]) == (111.443, 117.081, "3.2e-10")
 
 
 def test_drawing_marks_what_is_not_finite(printed):
     tensors = {
-        "fp32": [Tensor("a", 1.0, 0, 0, 8), Tensor("b", 7e4, 0, 0, 8), Tensor("c", 2.0, 0, 0, 8)],
-        "fp16": [Tensor("a", 1.0, 0, 0, 8), Tensor("b", 6e4, 0, 3, 8), Tensor("c", 0.0, 8, 0, 8)],
+        "validate/fp32": [Tensor("a", 1.0, 0, 0, 8), Tensor("b", 7e4, 0, 0, 8), Tensor("c", 2.0, 0, 0, 8)],
+        "validate/fp16": [Tensor("a", 1.0, 0, 0, 8), Tensor("b", 6e4, 0, 3, 8), Tensor("c", 0.0, 8, 0, 8)],
     }
-    outcome = dataclasses.replace(printed, tensors=tensors)
-    picture = article_commands.draw(Measured({"one": outcome, "two": outcome}, recordings.live("test"), "", {}))
+    said = {what: dataclasses.replace(one, tensors=tensors.get(what, [])) for what, one in printed.items()}
+    picture = article_commands.draw(Measured({"one": said, "two": said}, recordings.live("test"), "", {}))
     assert picture.text.splitlines() == [
         f"{stack}, {line}"
         for stack in ("one", "two")

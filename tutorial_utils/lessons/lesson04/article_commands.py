@@ -1,14 +1,14 @@
 """Lesson 04: the four Polygraphy commands of the article that this course grew out of, on its stack and on a later one.
 
-What the article's author printed is the recording `article_polygraphy`. Here each stack is a row, measured in an
-environment of its own.
+What the article's author printed is the recording `article_polygraphy`. Each command is a row for each stack, which has
+an environment of its own.
 """
 
 import functools
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MODEL = "det-article-fp32"
-# The article's largest shape is 1472x1224, of which this network takes multiples of 32.
-LARGEST = "[1,3,1472,1248]"
-TIME_LIMIT_S = 280  # of each command; they run at the same time
+# The article's is [1,3,1472,1224]. Sides have to be multiples of 32 here, and builds to fit into a call of ten minutes.
+LARGEST = "[1,3,192,192]"
+STACKS = {"TensorRT 8.6": 8, "TensorRT 10": 10}  # with the major version
+TIME_LIMIT_S = 400  # of each command
 METHOD = (
-    "the article's commands, each run once, four at a time on one GPU, on the detector with a planted overflow (an "
-    "FP32 file; for FP16 the builder's flag); input: the page at 32x32; seconds and numbers are what Polygraphy printed"
+    "the article's commands, each run once, the four of a stack at the same time, on the detector with a planted "
+    "overflow (an FP32 file; for FP16 the builder's flag); input: the page at 32x32; seconds as Polygraphy prints them"
 )
 
 
@@ -42,14 +43,12 @@ def commands(largest: str = LARGEST) -> dict[str, str]:
     shapes = f"--trt-min-shapes x:[1,3,32,32] --trt-opt-shapes x:[1,3,192,192] --trt-max-shapes x:{largest}"
     inputs = "--load-inputs input_det.json"
     return {
-        "validate every tensor, FP32": (
-            f"{run} --validate --trt-outputs mark all {shapes} --save-results=trt_out32.pkl {inputs}"
-        ),
-        "validate every tensor, FP16": (
+        "validate/fp32": (f"{run} --validate --trt-outputs mark all {shapes} --save-results=trt_out32.pkl {inputs}"),
+        "validate/fp16": (
             f"{run} --validate --trt-outputs mark all {shapes} --fp16 --save-results=trt_out.pkl {inputs}"
         ),
-        "compare the output, FP32": f"{run} --onnxrt {shapes} {inputs} --rtol 1e-4 --atol 1e-3",
-        "compare the output, FP16": f"{run} --onnxrt {shapes} {inputs} --rtol 1e-4 --atol 1e-3 --fp16 --validate",
+        "compare/fp32": f"{run} --onnxrt {shapes} {inputs} --rtol 1e-4 --atol 1e-3",
+        "compare/fp16": f"{run} --onnxrt {shapes} {inputs} --rtol 1e-4 --atol 1e-3 --fp16 --validate",
     }
 
 
@@ -65,36 +64,30 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the four commands said, and the tensors that the first two saved, in the order of computation."""
+class Said(gpu_commands.Command):
+    """What a command said, and the tensors that it saved, in the order of computation."""
 
-    commands: list[gpu_commands.Command]
-    tensors: dict[str, list[Tensor]]  # by precision
+    tensors: list[Tensor] = field(default_factory=list)
 
 
-def measure(major: int, largest: str, models: Mapping[str, Path]) -> dict[str, Any]:
-    """Run the four commands on this machine's GPU; return the fields of an `Outcome`.
+def measure(stack: str, what: str, models: Mapping[str, Path]) -> dict[str, Any]:
+    """Run one of the commands on this machine's GPU; return the fields of what it `Said`.
 
     Raises:
-        BackendUnavailableError: There is no GPU, or TensorRT has another major version.
+        BackendUnavailableError: There is no GPU, TensorRT is that of another stack, or time ran out.
     """
-    gpu_commands.require_weak_typing(major)
+    gpu_commands.require_weak_typing(STACKS[stack])
     with tempfile.TemporaryDirectory() as folder:
         for path in models.values():
             shutil.copy(path, folder)
+        result = polygraphy_cli.run(commands()[what], folder, timeout=TIME_LIMIT_S)
+        gpu_commands.require_done(result)
         order = [name for node in onnx.load(models[MODEL]).graph.node for name in node.output]
-        asked = commands(largest)
-        results = polygraphy_cli.run_all(list(asked.values()), folder, at_once=len(asked), timeout=TIME_LIMIT_S)
-        said = [
-            {"model": MODEL, "what": what, "command": result.command, **gpu_commands.outcome(result, order)}
-            for what, result in zip(asked, results, strict=True)
-        ]
-        saved = {"fp32": Path(folder, "trt_out32.pkl"), "fp16": Path(folder, "trt_out.pkl")}
-        tensors = {precision: saved_tensors(path, order) for precision, path in saved.items() if path.is_file()}
-    return {"largest": largest, "commands": said, "tensors": tensors}
+        said = {"model": MODEL, "what": what, "command": result.command, **gpu_commands.outcome(result, order)}
+        return said | {"tensors": [tensor for path in Path(folder).glob("*.pkl") for tensor in saved(path, order)]}
 
 
-def saved_tensors(path: Path, order: list[str]) -> list[list[Any]]:
+def saved(path: Path, order: list[str]) -> list[list[Any]]:
     """Return the fields of each `Tensor` that a command with one runner saved, in the order given."""
     from polygraphy.comparator import RunResults
 
@@ -108,43 +101,51 @@ def saved_tensors(path: Path, order: list[str]) -> list[list[Any]]:
     return found
 
 
-def read(data: Mapping[str, Any]) -> Outcome:
-    """Make an `Outcome` of what `measure` returned, or of what the article printed, which has no tensors."""
-    return Outcome(
-        [gpu_commands.Command(**row) for row in data["commands"]],
-        {precision: [Tensor(*fields) for fields in tensors] for precision, tensors in data["tensors"].items()},
-    )
+def read(said: Mapping[str, Any]) -> Said:
+    """Make a `Said` of what `measure` returned, or of a command that the article printed, which has no tensors."""
+    return Said(**{**said, "tensors": [Tensor(*fields) for fields in said.get("tensors", ())]})
 
 
-def table(outcomes: Mapping[str, Outcome]) -> "pandas.DataFrame":
+def by_stack(data: Mapping[str, Any]) -> dict[str, dict[str, Said]]:
+    """Return what each command said, by what it asked, of each stack of a recording."""
+    found: dict[str, dict[str, Said]] = {}
+    for row in rows.read(data):
+        if row.values:
+            stack, _, what = row.name.partition("/")
+            found.setdefault(stack, {})[what] = read(row.values)
+    return found
+
+
+def table(stacks: Mapping[str, Mapping[str, Said]]) -> "pandas.DataFrame":
     """Return what the commands said on each stack, by its name, as a table for display."""
     import pandas
 
     lines = [
         {
-            "asked to": row.what,
+            "asked to": what,
             "stack": stack,
-            "said": "PASSED" if row.passed else "FAILED",
-            "build s": row.build_seconds,
-            "command s": row.seconds,
-            "tensors checked": row.checked,
-            "not finite": row.not_finite,
-            "first not finite": row.first_not_finite or "",
-            "last error": f"{row.last_error[1]:.1e}" if row.last_error else "",
+            "said": "PASSED" if said[what].passed else "FAILED",
+            "build s": said[what].build_seconds,
+            "command s": said[what].seconds,
+            "tensors checked": said[what].checked,
+            "not finite": said[what].not_finite,
+            "first not finite": said[what].first_not_finite or "",
+            "last error": f"{said[what].last_error[1]:.1e}" if said[what].last_error else "",
         }
-        for of_stacks in zip(*(outcome.commands for outcome in outcomes.values()), strict=True)
-        for stack, row in zip(outcomes, of_stacks, strict=True)
+        for what in commands()
+        for stack, said in stacks.items()
+        if what in said
     ]
     return pandas.DataFrame(lines).set_index(["asked to", "stack"])
 
 
-def draw(measured: Measured[dict[str, Outcome]]) -> plotting.Picture:
+def draw(measured: Measured[dict[str, dict[str, Said]]]) -> plotting.Picture:
     """Draw for each stack how large tensors are in FP32 and in FP16, and where FP16 begins to be not finite."""
     stacks = measured.result
     figure, panels = plotting.new_figure(0.6 + 2.2 * len(stacks), nrows=len(stacks), sharex=True, squeeze=False)
     lines = []
-    for (stack, outcome), axes in zip(stacks.items(), panels.flat, strict=True):
-        lines += [f"{stack}, {_plot(axes, precision, tensors)}" for precision, tensors in outcome.tensors.items()]
+    for (stack, said), axes in zip(stacks.items(), panels.flat, strict=True):
+        lines += [f"{stack}, {_plot(axes, what[-4:], one.tensors)}" for what, one in said.items() if one.tensors]
         axes.axhline(FP16.largest, color="black", linewidth=1, linestyle="--", label="65,504")
         axes.set_yscale("log")
         axes.set_ylabel("largest magnitude")
@@ -171,15 +172,12 @@ def _plot(axes: "Axes", precision: str, tensors: list[Tensor]) -> str:
     return f"{said}, first {first.name}: {first.inf} Inf, {first.nan} NaN of {first.values}"
 
 
-EXPERIMENT: Experiment[dict[str, Outcome]] = Experiment(
+EXPERIMENT: Experiment[dict[str, dict[str, Said]]] = Experiment(
     name="lesson04_article",
     title="The article's four Polygraphy commands on a detector that overflows in FP16",
     method=METHOD,
-    rows={
-        "TensorRT 8.6": functools.partial(measure, 8, LARGEST),
-        "TensorRT 10": functools.partial(measure, 10, LARGEST),
-    },
-    read=lambda data: {row.name: read(row.values) for row in rows.read(data) if row.values},
+    rows={f"{stack}/{what}": functools.partial(measure, stack, what) for stack in STACKS for what in commands()},
+    read=by_stack,
     draw=draw,
     models=(f"{MODEL}.onnx", "input_det.json"),
     make_models=gpu_commands.make_models,
