@@ -35,22 +35,22 @@ def test_commands_name_files_that_are_there():
 
 
 def test_search_for_layers_is_read_and_drawn():
-    (step,) = polygraphy_tools.CHAINS["debug precision, the page"]
+    (step,) = polygraphy_tools.CHAINS["debug precision"]
     found = polygraphy_tools.outcome(step, polygraphy_cli.Result(step.command, PRECISION.strip(), 0))
     assert found["found"] == {"layers in FP32": "8", "engines built": "2"}
     assert found["search"] == [[8, True], [4, False]]
     assert "[I] To achieve acceptable accuracy, try running the first 8 layer(s) in higher precision" in found["lines"]
-    use = Use(chain="debug precision, the page", what=step.what, seconds=1.0, **found)
+    use = Use(chain="debug precision", what=step.what, seconds=1.0, **found)
     other = Use("tactics", "save", "polygraphy convert", 0, 1.0, [], {}, [])
     picture = polygraphy_tools.draw(Measured([use, other], recordings.live("test"), "", {}))
-    assert picture.text == "debug precision, the page: 8 first layers in FP32 after 2 engines"
+    assert picture.text == "debug precision: 8 first layers in FP32 after 2 engines"
     (axes,) = pictures.drawn(picture)
     assert pictures.marks(axes) == [(1, 8), (2, 4)]
     table = polygraphy_tools.table([use, other])
     assert list(table["found"]) == ["layers in FP32 8, engines built 2", ""]
 
 
-def test_steps_of_a_chain_share_a_folder(growing, tmp_path):
+def test_steps_of_a_chain_share_a_folder(growing):
     run = "polygraphy run fp32.onnx --onnxrt"
     steps = (
         Step("save", f"{run} --save-inputs saved.json"),
@@ -58,7 +58,6 @@ def test_steps_of_a_chain_share_a_folder(growing, tmp_path):
             "load", f"{run} --load-inputs saved.json --validate", (r"is valid",), {"output": r"Output: (\w+) is valid"}
         ),
     )
-    models = {"fp32": growing / "fp32.onnx"}
-    saved, loaded = polygraphy_tools._run("pair", steps, models, tmp_path / "chain")
+    saved, loaded = polygraphy_tools.run("pair", steps, {}, growing)
     assert (saved["returncode"], loaded["returncode"], loaded["found"]) == (0, 0, {"output": "t4"})
     assert loaded["lines"] == ["[I] PASSED | Output: t4 is valid", "[I] PASSED"]

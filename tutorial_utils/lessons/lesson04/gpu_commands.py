@@ -55,7 +55,10 @@ OTHER_FILES = (
 )  # fmt: skip
 PLANTED_IN_QUICK = ("p2o.pd_op.batch_norm_.1.0", 32768.0)
 _FP8_IMAGES = 64
-_ESSENTIAL = (r"Flags \|", r"weights are affected", r"^\[E\]", r"^\[!\]", r"^\[I\] (PASSED$|Accuracy Summary)")
+_ESSENTIAL = (
+    r"Flags \|", r"weights are affected", r"^\[E\]", r"^\[!\]", r"^\w+Error: |^what\(\): ",
+    r"^\[I\] (PASSED$|Accuracy Summary)",
+)  # fmt: skip
 _LINES_OF_A_KIND, _WIDTH = 3, 160
 _NUMBER = r"[-+\w.]+"
 

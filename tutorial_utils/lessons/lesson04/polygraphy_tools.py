@@ -1,14 +1,14 @@
 """Lesson 04 on data-centre TensorRT: Polygraphy's tools that build engines again and again, each used once.
 
-The commands of a chain need each other's files and run in turn; the chains run at the same time.
+Each chain of commands is a row: they need each other's files and run in turn.
 """
 
+import functools
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tutorial_utils import plotting
 from tutorial_utils.debug import polygraphy_cli
 from tutorial_utils.lessons.lesson04 import gpu_commands
+from tutorial_utils.measure import rows
 from tutorial_utils.measure.experiment import Experiment, Measured
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 TIME_LIMIT_S = 120  # of each command
 METHOD = (
-    "each command run once with this Polygraphy and TensorRT, those of a chain in turn, the chains at the same time; "
-    f"a command is ended after {TIME_LIMIT_S} seconds; lines and numbers are those that it printed"
+    "each command run once with this Polygraphy and TensorRT, those of a chain in turn; builder optimization level 1: "
+    "a search that builds many engines is not about the fastest one; lines and numbers are those that were printed"
 )
 # Calibrates `convert --int8`: what --data-loader-script names.
 LOADER = """from polygraphy.json import load_json
@@ -33,20 +34,24 @@ def load_data():
     return load_json("digits.json")
 """
 
+_FAST = "--fp16 --builder-optimization-level 1"
 _DIGITS = " ".join(f"--trt-{size}-shapes x:[64,3,32,32]" for size in ("min", "opt", "max"))
 _PAGE = " ".join(f"--trt-{size}-shapes x:[1,3,192,384]" for size in ("min", "opt", "max"))
-# Level 0 takes the first kernel that fits: a search that builds ten engines is not about the fastest one.
-_FAST = "--builder-optimization-level 0"
-_PRECISION = f"polygraphy debug precision det-overflow-fp32.onnx --fp16 {_FAST} {_PAGE}"
-_CHECK = "--check polygraphy run polygraphy_debug.engine --trt --validate"
-_AGREE = "--trt --load-inputs digits.json --load-outputs golden.json"
+_CONVERT = f"polygraphy convert quick-fp32.onnx {_FAST} {_DIGITS}"
+_CALIBRATE = _CONVERT.replace("--fp16", "--int8")
+_PRECISION = (
+    f"polygraphy debug precision quick-overflow-fp32.onnx {_FAST} {_DIGITS}",
+    "--check polygraphy run polygraphy_debug.engine --trt --validate --load-inputs digits.json",
+)
 _GOLDEN = "polygraphy run quick-fp32.onnx --onnxrt --load-inputs digits.json --save-outputs golden.json"
-_LAYERS = "polygraphy inspect model {} --model-type engine --show layers"
+_AGREE = "--trt --load-inputs digits.json --load-outputs golden.json"
+_MARKED = f"polygraphy run quick-overflow-fp32.onnx --trt {_FAST} {_DIGITS} --load-inputs digits.json --validate"
 
-_VERDICT = (r"To achieve", r"Could not find")  # of `debug precision`
 _ENGINES = {"engines built": r"(?s).*RUNNING \| Iteration (\d+)"}
+_SEARCHED = {"layers in FP32": r"try running the \w+ (\d+) layer", **_ENGINES}
 _ITERATION = r"Selecting \w+ (\d+) layer(?s:.*?)(PASSED|FAILED) \| Iteration"
-_LAYERS_IN_FP32 = {"layers in FP32": r"try running the \w+ (\d+) layer", **_ENGINES}
+_LAYERS = {"layers": r"---- (\d+) Layer"}
+_ERROR = {"largest error": r"\[abs=([^\]]+)\]"}
 
 
 @dataclass(frozen=True)
@@ -60,89 +65,72 @@ class Step:
 
 
 CHAINS: dict[str, tuple[Step, ...]] = {
-    "debug precision, the page": (
-        Step("first layers in FP32", f"{_PRECISION} {_CHECK} --load-inputs page.json", _VERDICT, _LAYERS_IN_FP32),
+    "debug precision": (
+        Step("first layers in FP32", " ".join(_PRECISION), (r"To achieve", r"Could not"), _SEARCHED),
     ),
-    "debug precision, the page, reverse": (
-        Step(
-            "last layers in FP32", f"{_PRECISION} --dir reverse {_CHECK} --load-inputs page.json", _VERDICT,
-            _LAYERS_IN_FP32,
-        ),
+    "debug precision --dir reverse": (
+        Step("last layers in FP32", " --dir reverse ".join(_PRECISION), (r"To achieve", r"Could not"), _SEARCHED),
     ),
-    "debug precision, random data": (
-        Step("first layers in FP32", f"{_PRECISION} {_CHECK}", _VERDICT, _LAYERS_IN_FP32),
+    "run on random data": (
+        Step("build", f"polygraphy convert det-page-fp32.onnx {_FAST} {_PAGE} -o page.engine"),
+        Step("validate with the page", "polygraphy run page.engine --trt --validate --load-inputs page.json"),
+        Step("validate with random data", "polygraphy run page.engine --trt --validate"),
     ),
     "debug reduce": (
         Step(
-            "every tensor in FP32",
+            "save every tensor in FP32",
             "polygraphy run quick-overflow-fp32.onnx --onnxrt --onnx-outputs mark all --load-inputs digits.json "
             "--save-inputs inputs.json --save-outputs tensors.json",
         ),
-        Step("tensors as inputs", "polygraphy data merge inputs.json tensors.json -o layerwise.json"),
+        Step("make inputs of them", "polygraphy data merge inputs.json tensors.json -o layerwise.json"),
         Step(
-            "smallest part that fails in FP16",
+            "find the smallest part that fails",
             "polygraphy debug reduce quick-overflow-fp32.onnx -o reduced.onnx --model-input-shapes x:[64,3,32,32] "
-            "--check polygraphy run polygraphy_debug.onnx --trt --fp16 --validate --load-inputs layerwise.json",
-            (r"Minimum .*model", r"Finished reducing"),
+            f"--check polygraphy run polygraphy_debug.onnx --trt {_FAST} --validate --load-inputs layerwise.json",
+            (r"Minimum", r"reduc"),
             _ENGINES,
         ),
-        Step("what is left", "polygraphy inspect model reduced.onnx --show layers", (r"Node", r"->")),
+        Step("show what is left", "polygraphy inspect model reduced.onnx --show layers", (r"Node", r"->")),
     ),
     "debug build": (
-        Step("reference", _GOLDEN),
+        Step("save the reference", _GOLDEN),
         Step(
-            "sort tactics of three builds",
-            f"polygraphy debug build quick-fp32.onnx --fp16 {_DIGITS} --until 3 --save-tactics replay.json "
+            "sort the tactics of three builds",
+            f"polygraphy debug build quick-fp32.onnx {_FAST} {_DIGITS} --until 3 --save-tactics replay.json "
             f"--artifacts replay.json --check polygraphy run polygraphy_debug.engine {_AGREE} --rtol 1e-3 --atol 1e-3",
-            (r"(PASSED|FAILED) \| Iteration", r"Difference (is|exceeds)"),
-            {"good": r"Passed: (\d+)/", **_ENGINES},
+            (r"(PASSED|FAILED) \| Iteration", r"Minimum Required"),
+            _ENGINES,
         ),
         Step("compare good and bad", "polygraphy inspect diff-tactics --dir polygraphy_artifacts", (r"tactic",)),
     ),
     "tactics": (
-        Step(
-            "save", f"polygraphy convert quick-fp32.onnx --fp16 {_DIGITS} --save-tactics tactics.json -o first.engine",
-        ),
-        Step("inspect", "polygraphy inspect tactics tactics.json", (r"Layer|Algorithm",)),
-        Step(
-            "load", f"polygraphy convert quick-fp32.onnx --fp16 {_DIGITS} --load-tactics tactics.json -o second.engine",
-            (r"replay",),
-        ),
-        Step("layers of the first", _LAYERS.format("first.engine"), (r"Layer\(s\)",)),
-        Step("layers of the second", _LAYERS.format("second.engine"), (r"Layer\(s\)",)),
+        Step("save", f"{_CONVERT} --save-tactics tactics.json -o first.engine"),
+        Step("inspect", "polygraphy inspect tactics tactics.json", (r"Layer", r"Algorithm")),
+        Step("load", f"{_CONVERT} --load-tactics tactics.json -o second.engine", (r"[Rr]eplay",)),
+        Step("compare", f"polygraphy run first.engine {_AGREE.replace('--load-outputs', '--save-outputs')}"),
+        Step("compare", f"polygraphy run second.engine {_AGREE} --rtol 0 --atol 0", (r"Minimum Required",), _ERROR),
     ),
     "convert --int8": (
-        Step("reference", _GOLDEN),
+        Step("save the reference", _GOLDEN),
         Step(
             "calibrate on digits",
-            f"polygraphy convert quick-fp32.onnx --int8 {_DIGITS} --data-loader-script loader.py "
-            "--calibration-cache digits.cache -o int8.engine",
-            (r"[Cc]alibrat", r"Flags"),
-        ),
-        Step("layers", "polygraphy inspect model int8.engine --model-type engine --show layers attrs", (r"Int8|INT8",)),
-        Step("compare", f"polygraphy run int8.engine {_AGREE} --rtol 0 --atol 1", (r"Minimum Required",)),
-        Step(
-            "calibrate on nothing given",
-            f"polygraphy convert quick-fp32.onnx --int8 {_DIGITS} --calibration-cache random.cache -o random.engine",
+            f"{_CALIBRATE} --data-loader-script loader.py --calibration-cache digits.cache -o digits.engine",
             (r"[Cc]alibrat",),
         ),
-        Step("compare", f"polygraphy run random.engine {_AGREE} --rtol 0 --atol 1", (r"Minimum Required",)),
+        Step("compare", f"polygraphy run digits.engine {_AGREE} --rtol 0 --atol 1", (r"Minimum Required",), _ERROR),
+        Step(
+            "calibrate without data", f"{_CALIBRATE} --calibration-cache random.cache -o random.engine",
+            (r"[Cc]alibrat",),
+        ),
+        Step("compare", f"polygraphy run random.engine {_AGREE} --rtol 0 --atol 1", (r"Minimum Required",), _ERROR),
     ),
     "marking": (
-        Step("build", f"polygraphy convert quick-fp32.onnx --fp16 {_DIGITS} -o plain.engine"),
-        Step("layers", _LAYERS.format("plain.engine"), (r"Layer\(s\)",)),
-        Step("mark", f"polygraphy convert quick-fp32.onnx --fp16 {_DIGITS} --trt-outputs mark all -o marked.engine"),
-        Step("layers, marked", _LAYERS.format("marked.engine"), (r"Layer\(s\)",)),
-        Step(
-            "debug tensor",
-            f"polygraphy run quick-overflow-fp32.onnx --trt --fp16 {_DIGITS} --load-inputs digits.json --validate "
-            "--mark-debug p2o.pd_op.relu.1.0",
-        ),
-        Step(
-            "debug tensors that keep fusions",
-            f"polygraphy run quick-overflow-fp32.onnx --trt --fp16 {_DIGITS} --load-inputs digits.json --validate "
-            "--mark-unfused-tensors-as-debug-tensors",
-        ),
+        Step("build", f"{_CONVERT} -o plain.engine"),
+        Step("count layers", "polygraphy inspect model plain.engine --model-type engine", (r"Layer",), _LAYERS),
+        Step("mark all", f"{_CONVERT} --trt-outputs mark all -o marked.engine"),
+        Step("count layers", "polygraphy inspect model marked.engine --model-type engine", (r"Layer",), _LAYERS),
+        Step("mark one for debugging", f"{_MARKED} --mark-debug p2o.pd_op.relu.1.0", (r"Output:",)),
+        Step("mark those that keep fusions", f"{_MARKED} --mark-unfused-tensors-as-debug-tensors", (r"Error",)),
     ),
 }  # fmt: skip
 
@@ -161,32 +149,30 @@ class Use:
     search: list[list[Any]]  # of `debug precision`, for each engine: layers in FP32, and whether the check passed
 
 
-def measure(models: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Run all chains on this machine's GPU; return the fields of each `Use`.
+def measure(chain: str, models: Mapping[str, Path]) -> dict[str, Any]:
+    """Run the commands of a chain on this machine's GPU; return the fields of each `Use`.
 
     Raises:
-        BackendUnavailableError: There is no GPU, or no TensorRT 10.
+        BackendUnavailableError: There is no GPU or no TensorRT 10, or the time of a command ran out.
     """
     gpu_commands.require_weak_typing(10)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(CHAINS)) as pool:
-        chains = pool.map(
-            lambda number: _run(*list(CHAINS.items())[number], models, Path(folder, str(number))), range(8)
-        )
-        return [row for rows in chains for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        return {"uses": run(chain, CHAINS[chain], models, Path(folder))}
 
 
-def _run(chain: str, steps: Sequence[Step], models: Mapping[str, Path], folder: Path) -> list[dict[str, Any]]:
-    folder.mkdir()
+def run(chain: str, steps: Sequence[Step], models: Mapping[str, Path], folder: Path) -> list[dict[str, Any]]:
+    """Run commands in turn in a folder that gets copies of the models; return the fields of each `Use`."""
     for path in models.values():
         shutil.copy(path, folder)
     (folder / "loader.py").write_text(LOADER)
-    rows = []
+    uses = []
     for step in steps:
         start = time.perf_counter()
         result = polygraphy_cli.run(step.command, folder, timeout=TIME_LIMIT_S)
         seconds = round(time.perf_counter() - start, 1)
-        rows.append({"chain": chain, "what": step.what, "seconds": seconds, **outcome(step, result)})
-    return rows
+        gpu_commands.require_done(result)
+        uses.append({"chain": chain, "what": step.what, "seconds": seconds, **outcome(step, result)})
+    return uses
 
 
 def outcome(step: Step, result: polygraphy_cli.Result) -> dict[str, Any]:
@@ -250,9 +236,9 @@ EXPERIMENT: Experiment[list[Use]] = Experiment(
     name="lesson04_polygraphy_tools",
     title="Polygraphy's tools for TensorRT with builder flags: precision, reduce, build, tactics, calibration, marking",
     method=METHOD,
-    measure=lambda models: {"uses": measure(models)},
-    read=lambda data: [Use(**row) for row in data["uses"]],
+    rows={chain: functools.partial(measure, chain) for chain in CHAINS},
+    read=lambda data: [Use(**use) for row in rows.read(data) if row.values for use in row.values["uses"]],
     draw=draw,
-    models=("det-overflow-fp32.onnx", "page.json", "quick-fp32.onnx", "quick-overflow-fp32.onnx", "digits.json"),
+    models=("det-page-fp32.onnx", "page.json", "quick-fp32.onnx", "quick-overflow-fp32.onnx", "digits.json"),
     make_models=gpu_commands.make_models,
 )
