@@ -8,7 +8,7 @@ import functools
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,26 +117,9 @@ def by_stack(data: Mapping[str, Any]) -> dict[str, dict[str, Said]]:
 
 
 def table(stacks: Mapping[str, Mapping[str, Said]]) -> "pandas.DataFrame":
-    """Return what the commands said on each stack, by its name, as a table for display."""
-    import pandas
-
-    lines = [
-        {
-            "asked to": what,
-            "stack": stack,
-            "said": "PASSED" if said[what].passed else "FAILED",
-            "build s": said[what].build_seconds,
-            "command s": said[what].seconds,
-            "tensors checked": said[what].checked,
-            "not finite": said[what].not_finite,
-            "first not finite": said[what].first_not_finite or "",
-            "last error": f"{said[what].last_error[1]:.1e}" if said[what].last_error else "",
-        }
-        for what in commands()
-        for stack, said in stacks.items()
-        if what in said
-    ]
-    return pandas.DataFrame(lines).set_index(["asked to", "stack"])
+    """Return what the commands said as a table for display, those of the stacks, by their names, beside each other."""
+    asked = [(what, stack) for what in commands() for stack, said in stacks.items() if what in said]
+    return gpu_commands.table([replace(stacks[stack][what], model=what, what=stack) for what, stack in asked])
 
 
 def draw(measured: Measured[dict[str, dict[str, Said]]]) -> plotting.Picture:

@@ -306,7 +306,7 @@ def draw_toolbox() -> plotting.Picture:
 
 
 def table(rows: Sequence[Command]) -> "pandas.DataFrame":
-    """Return what Polygraphy said of the engines as a table for display."""
+    """Return what Polygraphy said of the engines as a table for display, with seconds where they were kept."""
     import pandas
 
     lines = [
@@ -318,10 +318,12 @@ def table(rows: Sequence[Command]) -> "pandas.DataFrame":
             "failed": row.failed,
             "first not finite": row.first_not_finite or "",
             "largest error of the last one": f"{row.last_error[1]:.1e}" if row.last_error else "",
+            "build s": row.build_seconds,
+            "command s": row.seconds,
         }
         for row in rows
     ]
-    return pandas.DataFrame(lines).set_index(["model", "asked to"])
+    return pandas.DataFrame(lines).set_index(["model", "asked to"]).dropna(axis="columns", how="all")
 
 
 EXPERIMENT = Experiment(
