@@ -33,8 +33,8 @@ def test_every_tensor_that_was_saved_is_counted(growing):
     polygraphy_cli.run(
         "polygraphy run fp16.onnx --onnxrt --onnx-outputs mark all --val-range [1,1] --save-results=out.pkl", growing
     )
-    found = article_commands.saved(growing / "out.pkl", [f"t{i}" for i in range(1, 5)])
-    assert found == [["t1", 1.0, 0, 0, 4], ["t2", 0.0, 0, 4, 4], ["t3", 0.0, 0, 4, 4], ["t4", 0.0, 0, 4, 4]]
+    found = article_commands.saved(growing / "out.pkl", ["t1", "fused", "t2", "t4"])
+    assert found == [["t1", 1.0, 0, 0, 4], ["t2", 0.0, 0, 4, 4], ["t4", 0.0, 0, 4, 4]]
 
 
 def test_table_puts_the_stacks_side_by_side(printed):
