@@ -10,7 +10,7 @@ import pytest
 from tutorial_utils.base import flavour
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.debug import polygraphy_cli
-from tutorial_utils.lessons.lesson04 import article_commands, gpu_commands
+from tutorial_utils.lessons.lesson04 import article_commands, gpu_commands, polygraphy_tools
 from tutorial_utils.lessons.lesson04.article_commands import Tensor
 from tutorial_utils.measure import recordings
 from tutorial_utils.measure.experiment import Measured
@@ -80,3 +80,19 @@ def test_weak_typing_is_asked_for(found, version, gpu, cause, monkeypatch):
         return
     with pytest.raises(BackendUnavailableError, match=cause):
         gpu_commands.require_weak_typing(8, 10)
+
+
+@pytest.mark.parametrize("experiment", [article_commands.EXPERIMENT, polygraphy_tools.EXPERIMENT])
+def test_without_a_gpu_every_row_says_so(experiment, monkeypatch):
+    machine = types.SimpleNamespace(gpu=None, driver=types.SimpleNamespace(reason="no driver", remedy="none"))
+    monkeypatch.setattr(gpu_commands.capabilities, "probe", lambda: machine)
+    for measure in experiment.rows.values():
+        with pytest.raises(BackendUnavailableError, match="no driver"):
+            measure({})
+
+
+def test_a_command_that_ran_out_of_time_is_not_recorded(growing):
+    late = polygraphy_cli.run("polygraphy run fp32.onnx --onnxrt", growing, timeout=0.01)
+    with pytest.raises(BackendUnavailableError, match=r"`polygraphy run .*`: Ended after 0.01 seconds"):
+        gpu_commands.require_done(late)
+    gpu_commands.require_done(polygraphy_cli.run("polygraphy --version", growing))
