@@ -135,3 +135,42 @@ def latency(groups: Sequence[tuple[str, Sequence[Row]]]) -> Picture:
         f"The fastest is {fastest[1].label} ({fastest[0]}) with a median of {fastest[1].latency.median_ms:.3g} ms."
     )
     return Picture(figure, alt, "\n".join(lines))
+
+
+@dataclass(frozen=True)
+class Calls:
+    """A program's first call and its warm ones, in milliseconds, beside somebody else's figure; None: there is none."""
+
+    name: str
+    published_ms: float | None
+    first_ms: float | None
+    warm_ms: float | None
+    ending: str = ""  # how the program ended, where it did before it had times; what it said, after a colon
+
+
+def cold_and_warm(rows: Sequence[Calls], axis_label: str) -> Picture:
+    """Draw first calls and warm medians beside what was published, on a logarithmic axis."""
+    figure, axes = new_figure(1.2 + 0.42 * len(rows))
+    kinds = (
+        ("published_ms", "D", GREY, "published first call"),
+        ("first_ms", "s", ORANGE, "first call"),
+        ("warm_ms", "o", BLUE, "median of warm calls"),
+    )
+    for field, marker, colour, label in kinds:
+        places = [(getattr(row, field), y) for y, row in enumerate(rows) if getattr(row, field) is not None]
+        axes.plot([x for x, _ in places], [y for _, y in places], marker, color=colour, markersize=8, label=label)
+    lines = []
+    for position, row in enumerate(rows):
+        known = [ms for ms in (row.published_ms, row.first_ms, row.warm_ms) if ms is not None]
+        axes.plot([min(known), max(known)], [position] * 2, color=GREY, linewidth=1, zorder=1)
+        if row.ending:
+            note(axes, f"the process ends: {row.ending.partition(':')[0]}", (min(known), position), (-9, 0), ha="right")
+        times = [(label, getattr(row, field)) for field, *_, label in kinds]
+        told = [f"{label} {ms:.3f} ms" for label, ms in times if ms is not None]
+        told += [f"the process ends: {row.ending}"] * bool(row.ending)
+        lines.append(f"{row.name}: {'; '.join(told)}")
+    name_rows(axes, [row.name for row in rows])
+    plain_numbers(axes.xaxis)
+    axes.set_xlabel(axis_label)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    return Picture(figure, f"First and warm calls. {'. '.join(lines)}.", "\n".join(lines))

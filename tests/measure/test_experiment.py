@@ -150,13 +150,16 @@ def test_command_asks_which(arguments, capsys):
 
 
 def test_unknown_experiment(capsys):
-    with pytest.raises(InputError, match=r"no experiment 'nothing'.*deployment, lesson01_fusion"):
+    with pytest.raises(InputError, match=r"no experiment 'nothing'.*deployment, .*lesson01_fusion"):
         experiment.find("nothing")
     assert main(["record", "nothing"]) == 1
     assert "There is no experiment 'nothing'." in capsys.readouterr().err
 
 
 # --- the experiments and the recordings of the course ----------------------------------------------------------------
+
+# Experiments that wait for a machine: the test below fails as soon as one of them has a recording.
+NOT_YET_RECORDED = {"lesson02_article", "lesson03_article"}
 
 
 @pytest.fixture(scope="module", params=sorted(experiment.names()))
@@ -166,6 +169,8 @@ def real(request):
 
 
 def test_shipped_recording_is_read(real):
+    if real.name in NOT_YET_RECORDED:
+        pytest.skip("not recorded yet")
     measured = real.recorded("there is no GPU")
     assert measured.gpu.startswith("NVIDIA")
     assert measured.result
@@ -176,7 +181,9 @@ def test_shipped_recording_is_read(real):
 
 def test_every_measured_recording_has_its_experiment():
     shipped = {path.stem: recordings.load(path.stem).source for path in recordings.FOLDER.glob("*.json")}
-    assert {name for name, source in shipped.items() if source == "measured"} == set(experiment.names())
+    assert {
+        name for name, source in shipped.items() if source == "measured"
+    } == experiment.names().keys() - NOT_YET_RECORDED
 
 
 def test_experiment_is_registered_under_its_own_name(real):

@@ -9,9 +9,9 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from tutorial_utils.base.paths import ROOT
 
@@ -37,14 +37,32 @@ def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     Raises:
         subprocess.CalledProcessError: The process died.
     """
+    return _call((function, args, kwargs), {}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def run_with_log(
+    log: Path, changes: Mapping[str, str], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Do as `run`, with variables of the environment changed, and keep all that the process prints in a file.
+
+    Libraries written in C++ print past Python, and read such variables when they are loaded. The file is complete up
+    to where the process died, if it did.
+    """
+    with log.open("wb") as file:
+        return _call((function, args, kwargs), changes, stdout=file, stderr=subprocess.STDOUT)
+
+
+def _call(
+    call: tuple[Callable[..., T], tuple[Any, ...], dict[str, Any]], changes: Mapping[str, str], **streams: Any
+) -> T:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer"
         subprocess.run(
             [sys.executable, "-m", __name__, answer],
-            input=pickle.dumps((function, args, kwargs)),
-            capture_output=True,
+            input=pickle.dumps(call),
             check=True,
-            env=environment(),
+            env=environment(**changes),
+            **streams,
         )
         result, error = pickle.loads(answer.read_bytes())
     if error is not None:

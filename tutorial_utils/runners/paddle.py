@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tutorial_utils.base.errors import BackendUnavailableError, InputError
+from tutorial_utils.base.errors import InputError
 from tutorial_utils.model import paddle_program
 from tutorial_utils.model.quiet_paddle import paddle
+from tutorial_utils.runners import paddle_kernels
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 
 Shape = tuple[int, ...]
@@ -49,7 +50,7 @@ class PaddleRunner(Runner):
 
     Raises:
         ModelFileError: A file is missing or Paddle can't load it.
-        BackendUnavailableError: A GPU was asked for and this build of Paddle has none.
+        BackendUnavailableError: A GPU was asked for, and this build of Paddle has none, or no kernels for it.
         InputError: There is no such device.
     """
 
@@ -70,11 +71,7 @@ class PaddleRunner(Runner):
         config.disable_glog_info()
         config.switch_ir_optim(optimize)
         if device == "gpu":
-            if not paddle.device.is_compiled_with_cuda() or paddle.device.cuda.device_count() == 0:
-                raise BackendUnavailableError(
-                    "Paddle can't use a GPU here: it was built without CUDA, or there is none.",
-                    "Install paddlepaddle-gpu (see environment.yml).",
-                )
+            paddle_kernels.require()
             config.enable_use_gpu(GPU_MEMORY_MB, 0)
         elif onednn:
             config.enable_mkldnn()

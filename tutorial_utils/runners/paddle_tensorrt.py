@@ -3,9 +3,13 @@
 - PIR-TRT: `convert` a ``.json`` program ahead of time, then run the result with `converted_config`.
 - Legacy: `legacy_config` makes a predictor build engines from a ``.pdmodel`` when it is created.
 
-Each ends in a configuration for `tutorial_utils.runners.paddle.PaddleRunner.from_config`. **No engine was ever built by
-this project with it**: Paddle's GPU builds were out of reach. Every call is bound to the recorded signatures of Paddle
-3.3.1 in tests/runners/test_paddle_tensorrt.py. `collect_shape_ranges` needs no TensorRT and runs in the tests.
+Each ends in a configuration for `tutorial_utils.runners.paddle.PaddleRunner.from_config`; `paddle_tensorrt_build` opens
+the legacy one after a look at Paddle's log. Arguments that Paddle has bear its names.
+
+The legacy way ran on an H100 with Paddle 2.6.2 and TensorRT 8.6.1: the recording lesson02_paddle_tensorrt. PIR-TRT, and
+both ways with Paddle 3.3, follow the documentation and were never run by this project: no GPU build of Paddle 3 was
+within reach. Every call is bound to the recorded signatures of Paddle 2.6.2 and 3.3.1 in
+tests/runners/test_paddle_tensorrt.py. `collect_shape_ranges` needs no TensorRT and runs in the tests.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +20,10 @@ import numpy as np
 
 from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError, PrecisionError, ProfileError
 from tutorial_utils.engine import Profile
+from tutorial_utils.model import paddle_program
 from tutorial_utils.model.classifier import SavedModel
 from tutorial_utils.model.quiet_paddle import paddle
+from tutorial_utils.runners import paddle_kernels
 from tutorial_utils.runners.paddle import GPU_MEMORY_MB, PaddleRunner, Shapes
 
 WORKSPACE_BYTES = 1 << 30  # of TensorRT: bytes
@@ -63,10 +69,10 @@ def convert(
     shapes: Shapes,
     *,
     precision: Literal["fp32", "fp16"] = "fp32",
-    keep_fp32: Sequence[str] = (),
-    keep_out: Sequence[str] = (),
+    ops_run_float: Sequence[str] = (),
+    disable_ops: Sequence[str] = (),
 ) -> SavedModel:
-    """Build TensorRT engines for a program, by PIR-TRT (never run by this project).
+    """Build TensorRT engines for a program, by PIR-TRT (after Paddle's documentation: never run by this project).
 
     Args:
         model_path: The program, ``.json``; its weights lie beside it.
@@ -74,8 +80,8 @@ def convert(
             holds their absolute paths, so the folder must stay where it is.
         shapes: Range of each input.
         precision: That of the engines.
-        keep_fp32: Operators to compute in FP32 in an FP16 engine, such as "pd_op.softmax".
-        keep_out: Operators to leave to Paddle, such as "pd_op.flip".
+        ops_run_float: Operators to compute in FP32 in an FP16 engine, such as "pd_op.softmax".
+        disable_ops: Operators to leave to Paddle, such as "pd_op.flip".
 
     Raises:
         PrecisionError: INT8, for which PIR-TRT has no calibration.
@@ -102,9 +108,9 @@ def convert(
         inputs=inputs,
         min_subgraph_size=MIN_SUBGRAPH_SIZE,
         save_model_dir=str(prefix),
-        disable_ops=list(keep_out) or None,
+        disable_ops=list(disable_ops) or None,
         precision_mode=PrecisionMode[precision.upper()],
-        ops_run_float=list(keep_fp32) or None,
+        ops_run_float=list(ops_run_float) or None,
         workspace_size=WORKSPACE_BYTES,
     )
     convert(str(model_path), config)
@@ -113,7 +119,7 @@ def convert(
 
 def converted_config(converted: SavedModel) -> "paddle.inference.Config":
     """Return the configuration that runs what `convert` wrote."""
-    config = _config(converted.model_path, converted.params_path, gpu=True)
+    config = _gpu_config(converted.model_path, converted.params_path)
     config.exp_disable_mixed_precision_ops({"feed", "fetch"})
     return config
 
@@ -124,7 +130,7 @@ def collect_shape_ranges(
     batches: Iterable[Mapping[str, np.ndarray]],
     output_path: str | Path,
 ) -> Path:
-    """Run a model, and have Paddle write down the range of shapes of every tensor in it.
+    """Run a model on the CPU, and have Paddle write down the range of shapes of every tensor in it.
 
     An engine for a part of the program needs the ranges of that part's inputs, which nobody knows by heart.
 
@@ -140,7 +146,8 @@ def collect_shape_ranges(
     _require_pdmodel(model_path)
     output = Path(output_path)
     output.unlink(missing_ok=True)
-    config = _config(model_path, params_path, gpu=paddle.device.is_compiled_with_cuda())
+    config = paddle.inference.Config(str(model_path), str(params_path))
+    config.disable_glog_info()
     config.collect_shape_range_info(str(output))
     with PaddleRunner.from_config(config, "Paddle") as runner:
         for feeds in batches:
@@ -159,25 +166,36 @@ def legacy_config(
     shapes: Shapes | None = None,
     shape_ranges: str | Path | None = None,
     precision: Literal["fp32", "fp16", "int8"] = "fp32",
-    keep_out: Sequence[str] = (),
+    min_subgraph_size: int = MIN_SUBGRAPH_SIZE,
+    exp_disable_tensorrt_ops: Sequence[str] = (),
+    explicit_quantization: bool = False,
+    inspector: bool = False,
+    quiet: bool = True,
 ) -> "paddle.inference.Config":
-    """Return the configuration of a predictor that builds TensorRT engines itself (never run by this project).
+    """Return the configuration of a predictor that builds TensorRT engines itself.
 
-    For INT8, make two predictors with the same settings: the first collects ranges while it runs real images, and
-    writes them when it is closed; the second uses them.
+    INT8 takes the ranges of activations from a quantized program (`model.paddle_quantization`). For any other, make two
+    predictors with the same settings: the first collects ranges while it runs real images, and writes them when it is
+    closed; the second uses them.
 
     Args:
         model_path: ``.pdmodel``.
         params_path: ``.pdiparams``.
-        cache_folder: Where engines, calibration tables and the optimized program go. One for each set of options.
+        cache_folder: Where engines, calibration tables and the optimized program go. One for each model, set of
+            options, GPU and TensorRT: Paddle finds an engine there by the names of its tensors alone.
         shapes: Range of each input of the model. Give this or ``shape_ranges``.
-        shape_ranges: What `collect_shape_ranges` wrote.
+        shape_ranges: What `collect_shape_ranges` wrote. Needed where the program falls into several parts.
         precision: That of the engines.
-        keep_out: Operators to leave to Paddle, such as "softmax".
+        min_subgraph_size: Fewer operators than this stay with Paddle.
+        exp_disable_tensorrt_ops: Operators to leave to Paddle, such as "softmax".
+        explicit_quantization: Give TensorRT the quantize and dequantize nodes of a quantized program
+            (`enable_tensorrt_explicit_quantization`) instead of the ranges that Paddle reads from them.
+        inspector: Write what each engine consists of into the cache folder, as JSON (`enable_tensorrt_inspector`).
+        quiet: Whether Paddle's log is switched off, for the rest of the process.
 
     Raises:
-        ModelFileError: The program is no ``.pdmodel``.
-        PrecisionError: The precision is unknown.
+        ModelFileError: The program is no ``.pdmodel``, or damaged.
+        PrecisionError: The precision is unknown, or INT8 can't be calibrated here.
         ProfileError: A range is not ordered, or both or none of the two ways to give ranges were used.
         BackendUnavailableError: Paddle can't use TensorRT here.
     """
@@ -187,35 +205,67 @@ def legacy_config(
             f"Paddle-TRT has no precision {precision!r}.", f"Choose of {', '.join(_LEGACY_PRECISIONS)}."
         )
     if (shapes is None) == (shape_ranges is None):
-        raise ProfileError("The engine needs ranges of shapes, given once.", "Give shapes or shape_ranges.")
+        raise ProfileError(
+            "The engine needs ranges of shapes, given once; without any, Paddle leaves the end of the program outside.",
+            "Give shapes or shape_ranges; for one fixed shape, three times the same.",
+        )
     Profile.from_mapping(shapes or {})
+    calibrate = precision == "int8" and not is_quantized(model_path)
+    if calibrate:
+        _require_calibration(shape_ranges)
     require_tensorrt()
-    config = _config(model_path, params_path, gpu=True)
+    config = _gpu_config(model_path, params_path, quiet=quiet)
     config.set_optim_cache_dir(str(cache_folder))
     config.enable_save_optim_model(True)  # _optimized.pdmodel: the proof of what became an engine
     config.enable_tensorrt_engine(
         workspace_size=WORKSPACE_BYTES,
-        max_batch_size=1,  # ignored from TensorRT 10 on: the ranges decide
-        min_subgraph_size=MIN_SUBGRAPH_SIZE,
+        max_batch_size=1,  # ignored where there are ranges
+        min_subgraph_size=min_subgraph_size,
         precision_mode=_LEGACY_PRECISIONS[precision],
-        use_static=precision != "int8",  # keep the engine in the cache folder
-        use_calib_mode=precision == "int8",  # True by default, in every precision
+        use_static=not calibrate,  # keep the engine in the cache folder
+        use_calib_mode=calibrate,  # True by default, in every precision
     )
     if shapes is not None:
         smallest, best, largest = ({name: list(shapes[name][i]) for name in shapes} for i in range(3))
         config.set_trt_dynamic_shape_info(smallest, largest, best)  # in this order
     else:
         config.enable_tuned_tensorrt_dynamic_shape(str(shape_ranges), True)
-    if keep_out:
-        config.exp_disable_tensorrt_ops(list(keep_out))
+    if exp_disable_tensorrt_ops:
+        config.exp_disable_tensorrt_ops(list(exp_disable_tensorrt_ops))
+    if explicit_quantization:
+        config.enable_tensorrt_explicit_quantization()
+    if inspector:
+        config.enable_tensorrt_inspector(True)
     return config
 
 
-def _config(model_path: str | Path, params_path: str | Path, *, gpu: bool) -> "paddle.inference.Config":
+def is_quantized(model_path: str | Path) -> bool:
+    """Whether a program holds ranges of activations: nodes that quantize, in either of Paddle's forms."""
+    return any(name.startswith(("quantize_linear", "fake_quantize")) for name in paddle_program.operators(model_path))
+
+
+def _require_calibration(shape_ranges: str | Path | None) -> None:
+    """Refuse a calibration that would end the process.
+
+    Raises:
+        PrecisionError: Calibration runs Paddle's own kernels, and reads ranges of shapes from a collected file only.
+    """
+    remedy = "Quantize the program offline (model.paddle_quantization.quantize), or go through ONNX with Q/DQ."
+    if shape_ranges is None:
+        raise PrecisionError(
+            "Paddle's INT8 calibration reads ranges of shapes from a collected file alone; for those given by hand it "
+            "ends the process.",
+            f"Give shape_ranges (collect_shape_ranges). {remedy}",
+        )
+    if sentence := paddle_kernels.missing():
+        raise PrecisionError(f"{sentence}: INT8 calibration runs the program in them.", remedy)
+
+
+def _gpu_config(model_path: str | Path, params_path: str | Path, *, quiet: bool = True) -> "paddle.inference.Config":
     config = paddle.inference.Config(str(model_path), str(params_path))
-    config.disable_glog_info()
-    if gpu:
-        config.enable_use_gpu(GPU_MEMORY_MB, 0)
+    if quiet:
+        config.disable_glog_info()
+    config.enable_use_gpu(GPU_MEMORY_MB, 0)
     return config
 
 

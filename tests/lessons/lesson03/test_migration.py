@@ -1,14 +1,12 @@
 """The migration card: its left-hand sides are gone and its right-hand sides work here, and are in TensorRT 10.13."""
 
-import ast
-
 import numpy as np
 import pytest
 from engine.test_tensorrt_api import names_in_stub, public_stub  # noqa: F401 - a fixture
 
 trt = pytest.importorskip("tensorrt_rtx")
 from tutorial_utils import engine  # noqa: E402 - they need TensorRT
-from tutorial_utils.lessons.lesson03 import by_hand, migration  # noqa: E402
+from tutorial_utils.lessons.lesson03 import api_names, by_hand, migration  # noqa: E402
 from tutorial_utils.machine import capabilities  # noqa: E402
 
 by_topic = pytest.mark.parametrize("change", migration.CARD, ids=lambda change: change.topic)
@@ -42,9 +40,7 @@ def test_new_code_runs(change, fp32_model, tmp_path):
 @by_topic
 def test_columns_of_tensorrt_10(change, public_stub):  # noqa: F811 - the imported fixture
     def found(code):
-        chains = [ast.unparse(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute)]
-        wanted = {migration._api_name(chain) for chain in chains} - {None, "float16", "int8"}
-        return wanted <= names_in_stub(public_stub)
+        return set(api_names.used(code)) - {"float16", "int8"} <= names_in_stub(public_stub)
 
     assert found(change.old) == change.old_in_10
     assert found(change.new)

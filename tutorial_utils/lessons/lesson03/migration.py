@@ -4,8 +4,6 @@ The right-hand side is code that runs: `execute` runs what needs only a builder,
 runs where there is a GPU. `missing_names` looks every name of some code up in the installed TensorRT.
 """
 
-import ast
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +13,8 @@ import numpy as np
 
 from tutorial_utils.base.flavour import FLAVOURS
 from tutorial_utils.engine.tensorrt import MessageLog, trt
+from tutorial_utils.lessons.lesson03 import api_names
 from tutorial_utils.model import half_precision, quantization
-
-# What the variables of the code on the card are.
-CLASSES = {
-    "builder": "Builder",
-    "config": "IBuilderConfig",
-    "context": "IExecutionContext",
-    "engine": "ICudaEngine",
-    "layer": "ILayer",
-    "network": "INetworkDefinition",
-    "profile": "IOptimizationProfile",
-    "tensor": "ITensor",
-}
 
 
 @dataclass(frozen=True)
@@ -134,31 +121,8 @@ CARD = (
 
 
 def missing_names(code: str) -> list[str]:
-    """Return the names of TensorRT's API that some code uses and the installed TensorRT lacks.
-
-    The code's variables are those of `CLASSES`, and ``trt``.
-    """
-    chains = {ast.unparse(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute)}
-    found = {_api_name(chain) for chain in chains}
-    return sorted(name for name in found if name and not _exists(name))
-
-
-def _api_name(chain: str) -> str | None:
-    """Return "Builder.create_network" for "builder.create_network"; None for what is not TensorRT's."""
-    variable, _, rest = chain.partition(".")
-    if variable == "trt":
-        return rest
-    if variable in CLASSES and "(" not in rest:
-        return f"{CLASSES[variable]}.{rest}"
-    return None
-
-
-def _exists(name: str) -> bool:
-    try:
-        operator.attrgetter(name)(trt)
-    except AttributeError:
-        return False
-    return True
+    """Return the names of TensorRT's API that some code uses and the installed TensorRT lacks: see `api_names`."""
+    return [name for name in api_names.used(code) if not api_names.exists(name, trt)]
 
 
 def build_variables(onnx_path: Path, folder: Path, images: np.ndarray) -> dict[str, Any]:

@@ -1,0 +1,222 @@
+"""Lesson 02: the article's program of three predictors, run on the libraries that it used, beside its own figures.
+
+`article_predictors` is the program; here it is run, timed and compared with Paddle on the CPU. The published figures
+are the recording ``article_paddle_trt``.
+"""
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tutorial_utils import plotting
+from tutorial_utils.base.errors import BackendUnavailableError
+from tutorial_utils.base.flavour import installed_version
+from tutorial_utils.base.gpu import find_gpu
+from tutorial_utils.measure import programs, quality, recordings, rows
+from tutorial_utils.measure.experiment import Experiment, Measured
+from tutorial_utils.measure.timing import Measurement
+from tutorial_utils.model import data
+from tutorial_utils.runners import paddle_tensorrt_log
+from tutorial_utils.runners.paddle_tensorrt_log import OffloadLog
+
+if TYPE_CHECKING:
+    import pandas
+
+IMAGES = 64
+# Of the program's predictors, what each is and its place in the published recording.
+NAMES = {
+    "gpu": "GPU, no TensorRT",
+    "trt_fp32": "Paddle-TRT FP32",
+    "trt_fp16": "Paddle-TRT FP16",
+    "cpu": "CPU",
+}
+_PUBLISHED = {"gpu": 0, "trt_fp32": 1, "trt_fp16": 2}
+_MARK = "######## "  # the program's own lines in its log begin with it, as the article's do
+_PROGRAM = Path(__file__).with_name("article_predictors.py")
+METHOD = (
+    "article_predictors.py: the article's calls, on Paddle 2.6 with TensorRT 8.6. ResNet-50 with 10 classes and random "
+    "weights instead of trained ones, 64 of the course's digits as 3x32x32 images instead of CIFAR-10's. So outputs "
+    "are compared with Paddle's on the CPU, not with labels. One process makes and calls the predictors one after the "
+    "other, as the article's does, and a new one goes on after a predictor that ends it. First: the first call of a "
+    "fresh predictor, which is all that the article timed. Warm: afterwards, warm-up until steady, then 10 rounds in "
+    "which the predictors of a process take turns. Host clock, copies included"
+)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One predictor of the article's. Where it ended its process, there are no times."""
+
+    name: str  # a key of `NAMES`
+    create_s: float | None = None  # making it: Paddle optimizes the program, and TensorRT builds its engine
+    first_ms: float | None = None  # its first call
+    warm: Measurement | None = None
+    agreement: float | None = None  # with Paddle on the CPU: the fraction of equal answers, and the relative error
+    relative_error: float | None = None
+    ending: str = ""  # how its process ended, if it did: "SIGABRT"
+    reason: str = ""  # what Paddle said then
+    log: OffloadLog | None = None  # what Paddle said of the program's way into TensorRT
+
+
+@dataclass(frozen=True)
+class Article:
+    """What the experiment found. Rows that were not measured are empty."""
+
+    predictors: list[Predictor]  # made one after the other, as in the article; the CPU's stands last
+    fp16_alone: Predictor | None  # the FP16 predictor as the first of its process
+    export: dict[str, Any]  # "seconds" of paddle2onnx, the ONNX file's "opset" and its "nodes" by operator
+
+
+def predictors(models: Mapping[str, Path], network: str = "resnet50") -> dict[str, Any]:
+    """Run the article's program: its three predictors, then one on the CPU; return the fields of `Predictor` of each.
+
+    Raises:
+        BackendUnavailableError: This isn't Paddle 2.6 with TensorRT 8.6 on a GPU.
+    """
+    return {"predictors": _run(network, ["gpu", "trt_fp32", "trt_fp16"])}
+
+
+def fp16_alone(models: Mapping[str, Path], network: str = "resnet50") -> dict[str, Any]:
+    """Run the program with its last predictor alone: does its first call owe something to those before it?"""
+    return {"predictors": _run(network, ["trt_fp16"])}
+
+
+def _run(network: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    _require_stack()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _checked(programs.run(_PROGRAM, "save", folder, network))
+        np.save(folder / "images.npy", data.load("digits", "test").images[:IMAGES])
+        found = [*_predict(folder, names), *_predict(folder, ["cpu"])]
+        reference = np.load(folder / "cpu.npy")
+        for one in found:
+            if "first_ms" in one:
+                logits = np.load(folder / f"{one['name']}.npy")
+                one["agreement"] = quality.agreement(logits, reference)
+                one["relative_error"] = quality.relative_error(logits, reference)
+    return found
+
+
+def _predict(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Run predictors in one process, and those after one that ends it in the next."""
+    ended = programs.run(_PROGRAM, "predict", folder, *names)
+    log = by_predictor(ended.log)
+    times = {answer["name"]: answer for answer in ended.answers if "name" in answer}
+    warm = next((answer["warm"] for answer in ended.answers if "warm" in answer), {})
+    found: list[dict[str, Any]] = []
+    for name in names:
+        if name not in times:
+            reason = paddle_tensorrt_log.last_line(log.get(name, ended.log))
+            found.append({"name": name, "ending": ended.ending, "reason": reason})
+            left = names[len(found) :]
+            return [*found, *(_predict(folder, left) if left else [])]
+        found.append({**times[name], "warm": warm.get(name), "log": vars(paddle_tensorrt_log.parse(log[name]))})
+    return found
+
+
+def by_predictor(log: str) -> dict[str, str]:
+    """Split a log at the program's own lines ``######## NAME``."""
+    _, *parts = re.split(rf"^{_MARK}(\w+)\n", log, flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def export(models: Mapping[str, Path], network: str = "resnet50") -> dict[str, Any]:
+    """Export the network with paddle2onnx, as the article does."""
+    import onnx
+
+    _require_stack()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _checked(programs.run(_PROGRAM, "save", folder, network))
+        ended = _checked(programs.run(_PROGRAM, "export", folder))
+        model = onnx.load(folder / "model.onnx")
+        operators = [node.op_type for node in model.graph.node]
+    return {
+        **ended.answers[-1],
+        "opset": model.opset_import[0].version,
+        "nodes": {one: operators.count(one) for one in sorted(set(operators))},
+    }
+
+
+def _require_stack() -> None:
+    remedy = "Read the recording, or run it where Paddle 2.6 for GPUs and TensorRT 8.6 are installed."
+    gpu, driver = find_gpu()
+    if gpu is None:
+        raise BackendUnavailableError(driver.reason, remedy)
+    paddle = installed_version("paddlepaddle-gpu")
+    if not (paddle or "").startswith("2.6."):
+        raise BackendUnavailableError(f"The article's program needs Paddle 2.6 for GPUs; found: {paddle}.", remedy)
+
+
+def _checked(ended: programs.Ended) -> programs.Ended:
+    if ended.status:
+        raise RuntimeError(f"{_PROGRAM.name} ended with {ended.ending}: {paddle_tensorrt_log.last_line(ended.log)}")
+    return ended
+
+
+def read(values: Mapping[str, Any]) -> Article:
+    """Return what a recording holds."""
+    found = {row.name: row.values for row in rows.read(values) if row.values is not None}
+    made = [_predictor(one) for one in found.get("predictors", {}).get("predictors", [])]
+    alone = [_predictor(one) for one in found.get("fp16_alone", {}).get("predictors", [])]
+    return Article(made, alone[0] if alone else None, found.get("export", {}))
+
+
+def _predictor(values: Mapping[str, Any]) -> Predictor:
+    warm, log = values.get("warm"), values.get("log")
+    return Predictor(**{**values, "warm": warm and Measurement.from_dict(warm), "log": log and _offload(log)})
+
+
+def _offload(values: Mapping[str, Any]) -> OffloadLog:
+    return OffloadLog(**{key: tuple(one) if isinstance(one, list) else one for key, one in values.items()})
+
+
+def draw(measured: Measured[Article]) -> plotting.Picture:
+    """Draw first and warm calls of each predictor beside the article's figures."""
+    published = recordings.load("article_paddle_trt").data["rows"]
+    lines = []
+    for one in measured.result.predictors:
+        ms = 1000 * published[_PUBLISHED[one.name]]["call_s"] if one.name in _PUBLISHED else None
+        ending = f"{one.ending}: {one.reason}" if one.ending else ""
+        lines.append(plotting.Calls(NAMES[one.name], ms, one.first_ms, one.warm and one.warm.median_ms, ending))
+    return plotting.cold_and_warm(lines, f"milliseconds for {IMAGES} images of 3x32x32, copies included")
+
+
+def log_table(measured: Measured[Article]) -> "pandas.DataFrame":
+    """Return what the article's log says of its two predictors with TensorRT, beside what ours says."""
+    import pandas
+
+    published = recordings.load("article_paddle_trt").data["rows"]
+    lines = {}
+    for one in measured.result.predictors:
+        if one.log and one.log.subgraphs:
+            lines[NAMES[one.name], "article"] = _told(_offload(published[_PUBLISHED[one.name]]["log"]))
+            lines[NAMES[one.name], "here"] = _told(one.log)
+    return pandas.DataFrame(lines).T
+
+
+def _told(log: OffloadLog) -> dict[str, str]:
+    affected = re.findall(r"(\d+) weights are affected by this issue: Detected (subnormal|values)", str(log.warnings))
+    return {
+        "nodes in each sub-graph": ", ".join(map(str, log.subgraphs)),
+        "entire graph offloaded": "yes" if log.whole else "no",
+        "weights subnormal in FP16": ", ".join(count for count, what in affected if what == "subnormal"),
+        "weights below FP16's smallest": ", ".join(count for count, what in affected if what == "values"),
+    }
+
+
+EXPERIMENT = Experiment(
+    name="lesson02_article",
+    title="The article's three predictors on Paddle 2.6 and TensorRT 8.6, and its export",
+    method=METHOD,
+    rows={"predictors": predictors, "fp16_alone": fp16_alone, "export": export},
+    read=read,
+    draw=draw,
+    needs_tensorrt=False,
+    libraries=lambda: {"paddle2onnx": installed_version("paddle2onnx") or ""},
+)

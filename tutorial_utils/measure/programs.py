@@ -1,0 +1,50 @@
+"""A program in a process of its own that prints lines of JSON: what it answered, how it ended, and what was logged.
+
+For libraries that end the process where they fail, and for programs that show a library's calls as others wrote them.
+"""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutorial_utils.base import child_process
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A program that has ended."""
+
+    answers: list[dict[str, Any]]  # its lines of JSON on stdout
+    status: int  # its exit status; negative: the number of the signal that ended it
+    log: str  # all that it wrote to stderr
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words: "exit status 1", "SIGABRT"."""
+        return signal.Signals(-self.status).name if self.status < 0 else f"exit status {self.status}"
+
+
+def run(script: Path, *arguments: object) -> Ended:
+    """Run a Python program with this process's interpreter and modules, and wait for its end. Paddle logs everything.
+
+    Args:
+        script: The program.
+        arguments: Its arguments, as `str` writes them.
+    """
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=child_process.environment(GLOG_minloglevel="0"),
+    )
+    answers = []
+    for line in done.stdout.splitlines():
+        with contextlib.suppress(ValueError):  # libraries print there, too
+            answers.append(json.loads(line))
+    return Ended([one for one in answers if isinstance(one, dict)], done.returncode, done.stderr)
