@@ -159,7 +159,7 @@ def test_unknown_experiment(capsys):
 # --- the experiments and the recordings of the course ----------------------------------------------------------------
 
 # Experiments that wait for a machine: the test below fails as soon as one of them has a recording.
-NOT_YET_RECORDED = {"lesson02_article", "lesson03_article"}
+NOT_YET_RECORDED = {"lesson02_article", "lesson03_article", "lesson04_article", "lesson04_polygraphy_tools"}
 
 
 @pytest.fixture(scope="module", params=sorted(experiment.names()))
