@@ -27,6 +27,8 @@ def test_commands_are_the_articles_but_for_the_model(printed):
     ours = article_commands.commands("[1,3,1472,1224]")
     renamed = {what: command.replace(article_commands.MODEL, "inference_new") for what, command in ours.items()}
     assert renamed == {what: said.command for what, said in printed.items()}
+    faster = article_commands.commands("[1,3,1472,1224]", article_commands.LEVEL)
+    assert {what: command.replace(f" {article_commands.LEVEL}", "") for what, command in faster.items()} == ours
 
 
 def test_every_tensor_that_was_saved_is_counted(growing):
