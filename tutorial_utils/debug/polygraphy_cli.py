@@ -88,11 +88,11 @@ def run(command: str, folder: str | Path, timeout: float | None = None) -> Resul
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}.", "Name the folder in which the command's files are.")
     with tempfile.TemporaryDirectory() as scratch:  # `surgeon` leaves copies of models where temporary files go
-        program = Path(scratch) / "polygraphy"  # for `--check polygraphy ...`, which another Python's may answer
-        program.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-c", _MAIN])} "$@"\n')
-        program.chmod(0o755)
+        own = Path(scratch) / "polygraphy"  # for `--check polygraphy ...`, which another Python's may answer
+        own.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-c", _MAIN])} "$@"\n')
+        own.chmod(0o755)
         process = subprocess.Popen(
-            [program, *arguments],
+            [sys.executable, "-c", _MAIN, *arguments],
             cwd=folder,
             env={**_environment(assigned, scratch), "TMPDIR": scratch},
             stdin=subprocess.DEVNULL,  # `debug` would wait for an answer
