@@ -38,7 +38,9 @@ PRECISION = """
 
 
 def test_commands_name_files_that_are_there():
-    for steps in polygraphy_tools.CHAINS.values():
+    for chain, steps in polygraphy_tools.CHAINS.items():
+        assert "," not in chain  # separates rows on the command line
+        assert len({step.what for step in steps}) == len(steps)
         there = {*polygraphy_tools.EXPERIMENT.models, "loader.py", "polygraphy_debug.engine", "polygraphy_debug.onnx"}
         for step in steps:
             written = re.findall(r"(?:-o|--save-\w+|--calibration-cache|--artifacts) (\S+)", step.command)
