@@ -404,6 +404,10 @@ POLYGRAPHY = {
     "Compute capability 9.0 (SM90) not supported": "convert model.onnx -o out.engine --compute-capabilities 9.0",
     "Could not deserialize engine. See log for details.": "run model.onnx --trt",
     "obey_precision_constraints in": "debug precision model.onnx --check true",
+    "Int8 Calibration is using randomly generated input data": "convert model.onnx --int8 -o out.engine",
+    "Algorithm selectors (TacticRecorder/TacticReplayer) is not available": (
+        "convert model.onnx --save-tactics tactics.json -o out.engine"
+    ),
     "--warm-up requires --sequential-runners": "run model.onnx --onnxrt --warm-up 5",
     "invalid choice: 'to-input'": "data to-input a b -o c",
     "'mark all' is deprecated": "run model.onnx --onnxrt --onnx-outputs mark all",

@@ -1,4 +1,6 @@
+import re
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -90,3 +92,30 @@ def test_no_copies_of_models_are_left_behind(model, monkeypatch, tmp_path_factor
     assert done.returncode == 0, done.text
     assert (model / "folded.onnx").exists()
     assert list(scratch.iterdir()) == []
+
+
+def test_a_command_that_takes_too_long_is_ended_with_what_it_started(model):
+    (model / "wait.py").write_text("import os, signal\nopen('pid', 'w').write(str(os.getpid()))\nsignal.pause()")
+    result = polygraphy_cli.run("polygraphy debug repeat --until 1 --check python wait.py", model, timeout=2)
+    assert result.returncode == -9
+    assert result.lines("Iteration") == ["[I] RUNNING | Iteration 1"]
+    assert result.lines("Ended") == ["[E] Ended after 2 seconds, before it was done"]
+    status = Path("/proc", (model / "pid").read_text(), "status")
+    assert not status.exists() or "State:\tZ" in status.read_text()  # nobody has asked how it ended yet
+
+
+def test_checks_take_the_polygraphy_of_this_python(model, monkeypatch):
+    monkeypatch.setattr(polygraphy_cli, "_MAIN", "print('of this Python')")
+    done = polygraphy_cli.run("polygraphy run", model)
+    assert done.text == "of this Python"
+    monkeypatch.undo()
+    (model / "which.py").write_text("import shutil; print('found', shutil.which('polygraphy'))")
+    check = polygraphy_cli.run("polygraphy debug repeat --until 1 --show-output --check python which.py", model)
+    (line,) = check.lines("found")
+    assert line.startswith(f"found {tempfile.gettempdir()}/")
+
+
+def test_what_is_printed_keeps_the_times(model):
+    result = polygraphy_cli.run("polygraphy run model.onnx --onnxrt", model)
+    assert re.search(r"PASSED \| Runtime: [\d.]+s", result.printed)
+    assert "Runtime: " not in result.text

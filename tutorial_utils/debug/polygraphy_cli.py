@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,8 @@ class Result:
 
     command: str
     text: str  # stdout and stderr together, without colours, times and the paths of this machine
-    returncode: int  # 0 if it succeeded; comparisons and validations that fail end with 1
+    returncode: int  # 0 if it succeeded; comparisons and validations that fail end with 1; -9 if its time ran out
+    printed: str = ""  # the same with all that `text` leaves out
 
     def lines(self, *patterns: str) -> list[str]:
         """Return the lines of the output in which any of the regular expressions is found, all lines if none is given.
@@ -58,13 +60,14 @@ class Result:
         print(f"  (return code {self.returncode})")
 
 
-def run(command: str, folder: str | Path) -> Result:
+def run(command: str, folder: str | Path, timeout: float | None = None) -> Result:
     """Run a Polygraphy command. It never installs anything, and uses TensorRT-RTX where the course does.
 
     Args:
         command: As typed in a shell, such as ``"polygraphy run model.onnx --onnxrt"``. Assignments before it hold for
             this command alone, as in a shell; ``PYTHONPATH=folder`` is put before the rest of that path.
         folder: Where to run it, and where the files are that it names.
+        timeout: Seconds after which it is ended, with the commands that it started. The result then says so.
 
     Raises:
         BackendUnavailableError: Polygraphy isn't installed.
@@ -85,33 +88,48 @@ def run(command: str, folder: str | Path) -> Result:
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}.", "Name the folder in which the command's files are.")
     with tempfile.TemporaryDirectory() as scratch:  # `surgeon` leaves copies of models where temporary files go
-        done = subprocess.run(
+        own = Path(scratch) / "polygraphy"  # for `--check polygraphy ...`, which another Python's may answer
+        own.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-c", _MAIN])} "$@"\n')
+        own.chmod(0o755)
+        process = subprocess.Popen(
             [sys.executable, "-c", _MAIN, *arguments],
             cwd=folder,
-            env={**_environment(assigned), "TMPDIR": scratch},
+            env={**_environment(assigned, scratch), "TMPDIR": scratch},
             stdin=subprocess.DEVNULL,  # `debug` would wait for an answer
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            start_new_session=True,  # a group of its own, with the commands that `debug` starts
         )
-    return Result(command, _clean(done.stdout, folder), done.returncode)
+        try:
+            printed, _ = process.communicate(timeout=timeout)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            printed = f"{process.communicate()[0]}\n[E] Ended after {timeout:g} seconds, before it was done\n"
+    return Result(command, _clean(printed, folder), process.returncode, printed)
 
 
-def run_all(commands: Sequence[str], folder: str | Path, at_once: int = 2) -> list[Result]:
+def run_all(
+    commands: Sequence[str], folder: str | Path, at_once: int = 2, timeout: float | None = None
+) -> list[Result]:
     """Run commands that don't need each other, some at once: most of their time is that of starting up."""
     with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(lambda command: run(command, folder), commands))
+        return list(pool.map(lambda command: run(command, folder, timeout), commands))
 
 
-def _environment(assigned: Mapping[str, str]) -> dict[str, str]:
+def _environment(assigned: Mapping[str, str], programs: str = "") -> dict[str, str]:
     """Return the environment for Polygraphy and for the commands that it starts itself (`debug ... --check python`)."""
     variables = {
         TELEMETRY_VARIABLE: os.environ.get(TELEMETRY_VARIABLE, "1"),
         "POLYGRAPHY_AUTOINSTALL_DEPS": "0",
         "POLYGRAPHY_USE_TENSORRT_RTX": "1" if flavour.installed_flavour() == "tensorrt_rtx" else "0",
         **assigned,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join(
+            filter(None, [programs, str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        ),
     }
     return child_process.environment(variables.pop("PYTHONPATH", ""), **variables)
 

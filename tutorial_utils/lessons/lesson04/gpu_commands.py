@@ -1,8 +1,10 @@
 """Lesson 04 on a GPU: the commands with which one checks an engine, on the sound and on the overflowing detector.
 
-The GPU machine needs neither Paddle nor the package that ships the network: `prepare` writes what `measure` reads.
+The GPU machine needs neither Paddle nor the package that ships the network: `prepare` writes what `measure` reads, and
+what the experiments of `article_commands` and `polygraphy_tools` read.
 """
 
+import importlib
 import itertools
 import re
 import shutil
@@ -16,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from tutorial_utils import plotting
-from tutorial_utils.base import paths
-from tutorial_utils.base.errors import ModelFileError
-from tutorial_utils.debug import polygraphy_cli
+from tutorial_utils.base import flavour, paths
+from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError
+from tutorial_utils.debug import polygraphy_cli, scaling
+from tutorial_utils.machine import capabilities
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.model import half_precision, onnx_file, quantization
 from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED
@@ -43,20 +46,30 @@ METHOD = (
     "each command run once with this Polygraphy and TensorRT, four at a time; inputs: the page at 192x384, and 64 test "
     "images of the digits for the FP8 model; rows hold what the commands printed"
 )
+# What the other two experiments read. The page at the article's 32x32 overflows with a larger factor; the text detector
+# "page" overflows for the page at 192x384, and not for random data. In the classifier, the output of a batch norm is
+# scaled: TensorRT folds it into the convolution before it, and what it folds doesn't overflow.
+SCALED = {"article": 512.0, "page": 128.0}
+OTHER_FILES = (
+    *(f"det-{name}-fp32.onnx" for name in SCALED), "input_det.json", "quick-fp32.onnx", "quick-overflow-fp32.onnx",
+)  # fmt: skip
+PLANTED_IN_QUICK = ("p2o.pd_op.batch_norm_.1.0", 32768.0)
 _FP8_IMAGES = 64
-_ESSENTIAL = (r"Flags \|", r"^\[E\]", r"^\[!\]", r"^\[I\] (PASSED$|Accuracy Summary)")
+_ESSENTIAL = (
+    r"Flags \|", r"weights are affected", r"^\[E\]", r"^\[!\]", r"^\w+Error: |^what\(\): ",
+    r"^\[I\] (PASSED$|Accuracy Summary)",
+)  # fmt: skip
 _LINES_OF_A_KIND, _WIDTH = 3, 160
 _NUMBER = r"[-+\w.]+"
 
 
 def prepare(folder: Path) -> dict[str, Path]:
-    """Write the models and inputs that `measure` reads, and return the path of each of `FILES`.
+    """Write the models and inputs that are measured with; return the path of each of `FILES` and `OTHER_FILES`.
 
     It needs Paddle, and the package that ships the network.
     """
     from polygraphy.json import save_json
 
-    from tutorial_utils.debug import scaling
     from tutorial_utils.lessons.lesson04 import text_detection
     from tutorial_utils.model import data, networks
 
@@ -65,12 +78,23 @@ def prepare(folder: Path) -> dict[str, Path]:
     for name, model in (("sound", sound), ("overflow", scaling.move_scale(sound, *scaling.PLANTED))):
         fp32_path = onnx_file.save(model, folder / f"det-{name}-fp32.onnx")
         half_precision.to_fp16(fp32_path, folder / f"det-{name}-fp16.onnx")
-    page = text_detection.preprocess(text_detection.page(), *INPUT_SHAPE[2:])
-    save_json([{"x": page}], str(folder / "page.json"))
+    for name, factor in SCALED.items():
+        onnx_file.save(scaling.move_scale(sound, scaling.PLANTED[0], factor), folder / f"det-{name}-fp32.onnx")
+    for name, size in (("page.json", INPUT_SHAPE[2:]), ("input_det.json", (32, 32))):
+        save_json([{"x": text_detection.preprocess(text_detection.page(), *size)}], str(folder / name))
     quick = networks.quick()
     quantization.to_fp8(quick["fp32"], quick["int8"], folder / "quick-fp8.onnx")
+    shutil.copy(quick["fp32"], folder / "quick-fp32.onnx")
+    overflowing = scaling.move_scale(onnx_file.load(quick["fp32"]), *PLANTED_IN_QUICK)
+    onnx_file.save(overflowing, folder / "quick-overflow-fp32.onnx")
     save_json([{"x": data.load("digits", "test").images[:_FP8_IMAGES]}], str(folder / "digits.json"))
-    return {name: folder / name for name in FILES}
+    return {name: folder / name for name in (*FILES, *OTHER_FILES)}
+
+
+def make_models(names: Sequence[str]) -> dict[str, Path]:
+    """Prepare the files of an experiment in the cache."""
+    made = prepare(paths.cache_dir("lesson04", "gpu_commands"))
+    return {name: made[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -82,13 +106,15 @@ class Command:
     command: str
     returncode: int
     passed: bool  # whether Polygraphy said so
-    checked: int  # number of tensors that were checked
-    failed: int  # number of those that failed
+    checked: int | None  # number of tensors that were checked; None, as below, where the article doesn't say
+    failed: int | None  # number of those that failed
     first_failed: str | None
-    not_finite: int  # number of tensors with Inf or NaN in TensorRT
+    not_finite: int | None  # number of tensors with Inf or NaN in TensorRT
     first_not_finite: str | None
     last_error: list | None  # name, largest absolute and relative difference of the last one; None if not finite
     text: list[str]  # the lines that matter
+    build_seconds: float | None = None  # what Polygraphy printed of the engine's build, and of the whole command
+    seconds: float | None = None
 
 
 def commands(fp8_tensors: list[str]) -> list[dict[str, str]]:
@@ -162,12 +188,52 @@ def outcome(result: polygraphy_cli.Result, order: list[str]) -> dict[str, Any]:
         "not_finite": len(not_finite),
         "first_not_finite": not_finite[0] if not_finite else None,
         "last_error": [last[0], float(last[1]), float(last[2])] if last and "nan" not in last else None,
-        "text": [
-            textwrap.shorten(line, _WIDTH, placeholder=" ...")
-            for pattern in _ESSENTIAL
-            for line in _first_and_last(result.lines(pattern))
-        ],
+        "text": essential(result),
+        "build_seconds": _printed_number(r"Finished engine building in ([\d.]+) seconds", result),
+        "seconds": _printed_number(r"Runtime: ([\d.]+)s", result),
     }
+
+
+def _printed_number(pattern: str, result: polygraphy_cli.Result) -> float | None:
+    found = re.search(pattern, result.printed)
+    return float(found[1]) if found else None
+
+
+def essential(result: polygraphy_cli.Result, *patterns: str) -> list[str]:
+    """Return the lines with a pattern and those that say how the command ended: of many, the first two and the last."""
+    return [
+        textwrap.shorten(line, _WIDTH, placeholder=" ...")
+        for pattern in (*patterns, *_ESSENTIAL)
+        for line in _first_and_last(result.lines(pattern))
+    ]
+
+
+def require_weak_typing(*majors: int) -> None:
+    """Ask for a GPU, and for a TensorRT of one of these major versions, whose builders can be asked for FP16 by a flag.
+
+    Raises:
+        BackendUnavailableError: One of them is missing.
+    """
+    machine = capabilities.probe()
+    if machine.gpu is None:
+        raise BackendUnavailableError(machine.driver.reason, machine.driver.remedy)
+    name = flavour.installed_flavour()
+    version = importlib.import_module(name).__version__ if name in flavour.FLAVOURS else "none"
+    if name != "tensorrt" or int(version.partition(".")[0]) not in majors:
+        needed, here = " or ".join(map(str, majors)), flavour.FLAVOURS.get(name or "", "no TensorRT:")
+        raise BackendUnavailableError(
+            f"A builder of TensorRT {needed} is asked for FP16 by its flag; here is {here} {version}.",
+            f"Run it where TensorRT {needed} is the one that is used, or take the recording.",
+        )
+
+
+def require_done(result: polygraphy_cli.Result) -> None:
+    """Raise BackendUnavailableError where a command's time ran out: then nothing is known, and nothing is recorded."""
+    if late := result.lines(r"Ended after"):
+        raise BackendUnavailableError(
+            f"`{textwrap.shorten(result.command, 60)}`: {late[0].removeprefix('[E] ')}.",
+            "Run it where the GPU and the cores have nothing else to do.",
+        )
 
 
 def _first_and_last(lines: list[str]) -> list[str]:
@@ -240,7 +306,7 @@ def draw_toolbox() -> plotting.Picture:
 
 
 def table(rows: Sequence[Command]) -> "pandas.DataFrame":
-    """Return what Polygraphy said of the engines as a table for display."""
+    """Return what Polygraphy said of the engines as a table for display, with seconds where they were kept."""
     import pandas
 
     lines = [
@@ -252,10 +318,12 @@ def table(rows: Sequence[Command]) -> "pandas.DataFrame":
             "failed": row.failed,
             "first not finite": row.first_not_finite or "",
             "largest error of the last one": f"{row.last_error[1]:.1e}" if row.last_error else "",
+            "build s": row.build_seconds,
+            "command s": row.seconds,
         }
         for row in rows
     ]
-    return pandas.DataFrame(lines).set_index(["model", "asked to"])
+    return pandas.DataFrame(lines).set_index(["model", "asked to"]).dropna(axis="columns", how="all")
 
 
 EXPERIMENT = Experiment(
@@ -265,5 +333,5 @@ EXPERIMENT = Experiment(
     measure=lambda models: {"input": list(INPUT_SHAPE), "profile": PROFILE, "commands": measure(models)},
     read=lambda data: [Command(**row) for row in data["commands"]],
     models=FILES,
-    make_models=lambda names: prepare(paths.cache_dir("lesson04", "gpu_commands")),
+    make_models=make_models,
 )
