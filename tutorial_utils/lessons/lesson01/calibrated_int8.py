@@ -80,7 +80,7 @@ IMAGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 GROUPS = {
     "precisions": PRECISIONS,
     **{
-        f"images, {calibrator}": {
+        f"images/{calibrator}": {
             **{images: _calibrated(calibrator, images) for images in list(IMAGES)[:5]},
             "batches of 8": _calibrated(calibrator, "digits", 8),
             "batches of 8, darkest first": _calibrated(calibrator, "digits, darkest first", 8),
@@ -375,7 +375,7 @@ EXPERIMENT = Experiment(
     method=METHOD,
     rows={
         **{name: functools.partial(measure_group, cases, name == "precisions") for name, cases in GROUPS.items()},
-        "old table": measure_old_table,
+        "old_table": measure_old_table,
     },
     read=read,
     draw=lambda measured: draw(measured.result),

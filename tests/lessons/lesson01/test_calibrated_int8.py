@@ -1,0 +1,122 @@
+"""TensorRT's calibrators in lesson 01: what is judged without a GPU, and how its recording is read and drawn."""
+
+import struct
+
+import numpy as np
+import onnx
+import pictures
+import pytest
+from onnx import numpy_helper
+
+from tutorial_utils.engine import computed_types
+from tutorial_utils.lessons.lesson01 import calibrated_int8
+from tutorial_utils.lessons.lesson01.calibrated_int8 import Failed, Range, Result
+from tutorial_utils.model import data
+from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
+
+IMAGES = data.load("digits", "test").images[:16]
+
+
+def table(**largest):
+    lines = (f"{name}: {struct.pack('>f', one / 127).hex()}\n" for name, one in largest.items())
+    return f"TRT-100600-EntropyCalibration2\n{''.join(lines)}".encode()
+
+
+def test_thresholds_of_a_table():
+    assert calibrated_int8.thresholds(table(x=1.0, relu0=25.4)) == pytest.approx({"x": 1.0, "relu0": 25.4})
+
+
+def test_ranges_hold_a_table_against_activations():
+    values = {"x": np.array([-1.0, 0.5, 1.0, 4.0]), "seen only here": np.ones(3)}
+    found = calibrated_int8.ranges(table(x=2.0, other=1.0), values)
+    assert list(found) == ["x"]
+    assert (found["x"].largest, found["x"].clipped, found["x"].steps) == (4.0, 0.25, 127)
+    assert Range(threshold=254.0, largest=2.0, clipped=0.0).steps == 1
+
+
+def test_activations_are_what_convolutions_and_products_read(fp32_model):
+    found = calibrated_int8.activations(fp32_model, IMAGES)
+    assert found.keys() == {"x", "relu0", "flat"}
+    assert found["relu0"].shape == (16, 16, 32, 32)
+    assert found["relu0"].min() == 0
+
+
+def test_calibration_images():
+    made = {name: make(IMAGES) for name, make in calibrated_int8.IMAGES.items()}
+    limits = {name: (float(one.min()), float(one.max())) for name, one in made.items()}
+    assert limits["digits"] == limits["digits, darkest first"] == (-1, 1)
+    assert limits["black"] == (-1, -1)
+    assert limits["digits in [0, 1]"] == (0, 1)
+    assert limits["digits in 0 to 255"] == (0, 255)
+    assert all(one.dtype == np.float32 and one.shape == IMAGES.shape for one in made.values())
+    means = made["digits, darkest first"].mean(axis=(1, 2, 3))
+    assert (np.diff(means) >= 0).all()
+
+
+def test_larger_weights_are_those_of_the_first_convolution(fp32_model, tmp_path):
+    changed = calibrated_int8.with_larger_weights(fp32_model, tmp_path / "changed.onnx")
+    before, after = ({one.name: numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
+                     for path in (fp32_model, changed))  # fmt: skip
+    assert [name for name in before if not np.array_equal(before[name], after[name])] == ["w0"]
+    with OnnxRuntimeRunner(fp32_model) as one, OnnxRuntimeRunner(changed) as other:
+        assert not np.allclose(one.infer({"x": IMAGES})["y"], other.infer({"x": IMAGES})["y"])
+
+
+def test_rows_fit_the_cases():
+    """Each row is a function that a process of its own can import, and each case has its file among the models."""
+    assert calibrated_int8.EXPERIMENT.rows.keys() == {*calibrated_int8.GROUPS, "old_table"}
+    stems = {name.removesuffix(".onnx") for name in calibrated_int8.EXPERIMENT.models}
+    for cases in calibrated_int8.GROUPS.values():
+        assert {case.model for case in cases.values()} <= stems
+        assert all((case.calibrator != "") == ("int8" in case.flags) for case in cases.values())
+
+
+TIME = {"rounds_ms": [[0.1, 0.1]] * 10, "first_call_ms": 1.0, "warmup_calls": 11, "stable": True, "batch": 64}
+ENGINE = {"accuracy": 0.98, "agreement": 1.0, "sqnr_db": 60.0, "line": "9 of 9 convolutions compute in FP32",
+          "types": {"fp32": 9}, "time": TIME, "ranges": {}}  # fmt: skip
+RANGES = {"x": {"threshold": 255.0, "largest": 1.0, "clipped": 0.0},
+          "relu": {"threshold": 1.0, "largest": 4.0, "clipped": 0.12}}  # fmt: skip
+WRONG = ENGINE | {"accuracy": 0.5, "agreement": 0.5, "sqnr_db": 3.0, "time": None, "ranges": RANGES}
+RECORDED = {
+    "stacks": [{"gpu": "G", "libraries": {}}],
+    "rows": {
+        name: {"stack": 0, "date": "2026-11-26", **row}
+        for name, row in {
+            "precisions": {"values": {"FP32": ENGINE, "INT8 calibrated": ENGINE | {"types": {"int8": 7, "fp32": 2}}}},
+            "images/entropy": {"values": {"digits": ENGINE | {"time": None}, "digits in 0 to 255": WRONG,
+                                          "black": {"reason": "no scale"}}},
+            "old_table": {"reason": "The process ended with SIGABRT."},
+        }.items()
+    },
+}  # fmt: skip
+
+
+def test_read():
+    results = calibrated_int8.read(RECORDED)
+    assert results["old_table"] == {"all": Failed("The process ended with SIGABRT.")}
+    assert results["images/entropy"]["black"] == Failed("no scale")
+    assert results["precisions"]["FP32"].time.median_ms == 0.1
+    assert results["images/entropy"]["digits in 0 to 255"].ranges["x"] == Range(255.0, 1.0, 0.0)
+
+
+def test_why_is_computed_from_the_ranges():
+    wrong = calibrated_int8.read(RECORDED)["images/entropy"]["digits in 0 to 255"]
+    assert isinstance(wrong, Result)
+    assert wrong.why == (
+        "fills 64 of 127 steps in the median activation, 0.5 in x; cuts off at most 12 % of the values, in relu"
+    )
+
+
+def test_drawings():
+    results = calibrated_int8.read(RECORDED)
+    picture = calibrated_int8.draw(results)
+    assert picture.text.splitlines()[-3:-1] == [
+        "images/entropy, digits in 0 to 255: 3.0 dB, agreement 50.0%; fills 64 of 127 steps in the median activation, "
+        "0.5 in x; cuts off at most 12 % of the values, in relu",
+        "images/entropy, black: no scale",
+    ]
+    bars = pictures.widths(pictures.drawn(picture)[0])
+    assert bars == [60.0, 3.0]
+    (axes,) = pictures.drawn(calibrated_int8.draw_types(results["precisions"]))
+    assert [(left, width) for left, _, width, _ in pictures.bars(axes)] == [(0, 9), (0, 7), (7, 2)]
+    assert {*computed_types.counted([])} == set()
