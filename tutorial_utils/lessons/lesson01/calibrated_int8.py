@@ -7,6 +7,7 @@ for each quantized activation, how much of it the chosen range cuts off, and how
 import functools
 import struct
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,11 +17,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from tutorial_utils import engine, plotting
+from tutorial_utils import engine
 from tutorial_utils.base.errors import BackendUnavailableError, CourseError
-from tutorial_utils.debug.calibration import Calibrated
 from tutorial_utils.engine import computed_types
-from tutorial_utils.lessons.lesson01 import calibration as figures
+from tutorial_utils.lessons.lesson01 import calibrated_int8_figures as figures
 from tutorial_utils.lessons.lesson01.fusion import mark_all_outputs
 from tutorial_utils.measure import deployment, quality, rows, timing
 from tutorial_utils.measure.experiment import Experiment
@@ -137,13 +137,6 @@ class Result:
         )
 
 
-@dataclass(frozen=True)
-class Failed:
-    """An engine that can't be had, and why."""
-
-    reason: str
-
-
 class _Judge:
     """What all engines of a process are measured against: labels, FP32's logits, and FP32's activations."""
 
@@ -208,10 +201,7 @@ def measure_group(cases: Mapping[str, Case], timed: bool, models: Mapping[str, P
 
 
 def _measure(case: Case, onnx_path: Path, judge: _Judge, timed: bool) -> dict[str, Any]:
-    built, table = _built(case, onnx_path, IMAGES[case.images](judge.images))
-    return _judged(built, judge, timed) | {
-        "ranges": {name: asdict(one) for name, one in ranges(table, judge.activations).items()} if table else {}
-    }
+    return _judged(*_built(case, onnx_path, IMAGES[case.images](judge.images)), judge, timed)
 
 
 def _built(case: Case, onnx_path: Path, images: np.ndarray) -> tuple[engine.Engine, bytes]:
@@ -237,7 +227,7 @@ def _build_with(calibrator: Any, onnx_path: Path, options: engine.BuildOptions) 
     return engine.build(onnx_path, options, configure=configure, progress=False)
 
 
-def _judged(built: engine.Engine, judge: _Judge, timed: bool) -> dict[str, Any]:
+def _judged(built: engine.Engine, table: bytes, judge: _Judge, timed: bool = False) -> dict[str, Any]:
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     test_set, time = judge.test_set, None
@@ -246,7 +236,7 @@ def _judged(built: engine.Engine, judge: _Judge, timed: bool) -> dict[str, Any]:
         if timed:
             times = functools.partial(runner.device_times, {"x": test_set.images[:_BATCH]})
             time = timing.measure_on_device(times, batch=_BATCH, seconds=0.2, max_calls=100).to_dict()
-    counted = sum(computed_types.counted(built.report.layers).values(), start=computed_types.Counter())
+    counted = sum(computed_types.counted(built.report.layers).values(), start=Counter())
     return {
         "accuracy": quality.classification_metrics(test_set.labels, logits).accuracy,
         "agreement": quality.agreement(logits, judge.logits),
@@ -254,6 +244,7 @@ def _judged(built: engine.Engine, judge: _Judge, timed: bool) -> dict[str, Any]:
         "line": built.report.precision_line,
         "types": dict(counted),
         "time": time,
+        "ranges": {name: asdict(one) for name, one in ranges(table, judge.activations).items()},
     }
 
 
@@ -275,15 +266,9 @@ def measure_old_table(models: Mapping[str, Path]) -> dict[str, Any]:
             def read_calibration_cache(self) -> bytes:
                 return old
 
-        _, own = built = _built(case, changed, images)
-        calibrator = Unchecked(changed, {"x": images}, _BATCH)
-        options = built[0].options
-        engines = {"its own table": (built[0], own), "the old table": (_build_with(calibrator, changed, options), old)}
-        return {
-            name: _judged(one, judge, timed=False)
-            | {"ranges": {tensor: asdict(it) for tensor, it in ranges(table, judge.activations).items()}}
-            for name, (one, table) in engines.items()
-        }
+        built, own = _built(case, changed, images)
+        stale = _build_with(Unchecked(changed, {"x": images}, _BATCH), changed, built.options)
+        return {"its own table": _judged(built, own, judge), "the old table": _judged(stale, old, judge)}
 
 
 def with_larger_weights(onnx_path: Path, target_path: Path) -> Path:
@@ -296,77 +281,19 @@ def with_larger_weights(onnx_path: Path, target_path: Path) -> Path:
     return target_path
 
 
-def read(recorded: Mapping[str, Any]) -> dict[str, dict[str, Result | Failed]]:
-    """Return the results by group and name; of a group that failed as a whole, the one result "all"."""
+def read(recorded: Mapping[str, Any]) -> dict[str, dict[str, Result | str]]:
+    """Return the results by group and name; the reason where an engine, or a whole group, can't be had."""
     return {
-        row.name: {"all": Failed(row.reason)}
+        row.name: {row.name: row.reason}
         if row.values is None
-        else {name: _result(values) for name, values in row.values.items()}
+        else {name: values.get("reason") or _result(values) for name, values in row.values.items()}
         for row in rows.read(recorded)
     }
 
 
-def _result(values: Mapping[str, Any]) -> Result | Failed:
-    if "reason" in values:
-        return Failed(values["reason"])
+def _result(values: Mapping[str, Any]) -> Result:
     time = values["time"] and Measurement.from_dict(values["time"])
-    found = {name: Range(**one) for name, one in values["ranges"].items()}
-    return Result(**{**values, "time": time, "ranges": found})
-
-
-def draw(results: Mapping[str, Mapping[str, Result | Failed]]) -> plotting.Picture:
-    """Draw what each calibration leaves of the logits and of the answers, with the reasons in numbers as text."""
-    calibrations = {group: names for group, names in results.items() if group != "precisions"}
-    groups = [
-        (group, {name: Calibrated(one.accuracy, one.sqnr_db, {}) for name, one in names.items() if _is_result(one)})
-        for group, names in calibrations.items()
-    ]
-    fp32 = results["precisions"]["FP32"]
-    total = data.DIGITS_TEST_IMAGES
-    picture = figures.draw_quality(groups, quality.accuracy_interval(round(fp32.accuracy * total), total))
-    return plotting.Picture(picture.figure, picture.alt, "\n".join(_lines(calibrations)))
-
-
-def _lines(results: Mapping[str, Mapping[str, Result | Failed]]) -> list[str]:
-    return [
-        f"{group}, {name}: "
-        + (f"{one.sqnr_db:.1f} dB, agreement {one.agreement:.1%}; {one.why}" if _is_result(one) else one.reason)
-        for group, names in results.items()
-        for name, one in names.items()
-    ]
-
-
-def _is_result(one: Result | Failed) -> bool:
-    return isinstance(one, Result)
-
-
-_SHADES = {
-    "fp32": plotting.GREY, "tf32": plotting.BLUE, "fp16": plotting.ORANGE, "bf16": plotting.GREEN, "int8": plotting.RED,
-    "fp8": "#CC79A7",
-}  # fmt: skip
-
-
-def draw_types(results: Mapping[str, Result | Failed]) -> plotting.Picture:
-    """Draw what the convolutions and matrix products of each engine compute in, beside what was asked for."""
-    shown = {name: one for name, one in results.items() if isinstance(one, Result)}
-    figure, axes = plotting.new_figure(1.0 + 0.32 * len(shown))
-    for position, one in enumerate(shown.values()):
-        left = 0
-        for dtype, count in one.types.items():
-            axes.barh(position, count, left=left, color=_SHADES.get(dtype, "black"), height=0.7)
-            left += count
-    plotting.name_rows(axes, list(shown))
-    axes.set_xlabel("convolutions and matrix products, by the type that they compute in")
-    present = dict.fromkeys(dtype for one in shown.values() for dtype in one.types)
-    for dtype in present:
-        axes.plot([], [], "s", color=_SHADES.get(dtype, "black"), label=dtype.upper())
-    figure.legend(loc="outside upper left", ncols=len(present), frameon=False)
-    width = max(map(len, shown))
-    lines = [
-        f"asked for {name:{width}}  accuracy {one.accuracy:.1%}, agreement {one.agreement:.1%}; {one.line}"
-        for name, one in shown.items()
-    ]
-    return plotting.Picture(figure, f"Types that engines compute in. {'; '.join(lines)}.", "\n".join(lines))
+    return Result(**{**values, "time": time, "ranges": {name: Range(**one) for name, one in values["ranges"].items()}})
 
 
 EXPERIMENT = Experiment(
@@ -378,6 +305,6 @@ EXPERIMENT = Experiment(
         "old_table": measure_old_table,
     },
     read=read,
-    draw=lambda measured: draw(measured.result),
+    draw=lambda measured: figures.draw_calibrations(measured.result),
     models=tuple(f"quick-{name}.onnx" for name in ("fp32", "fp16", "bf16", "int8", "fp8")),
 )
