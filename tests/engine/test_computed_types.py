@@ -11,6 +11,7 @@ from tutorial_utils.engine.computed_types import (
     BY_TENSORS,
     CONVOLUTION,
     FP32_OR_TF32,
+    OPAQUE,
     PRODUCT,
     UNKNOWN,
     of_layer,
@@ -70,6 +71,7 @@ def test_names_of_tactics(tactic, dtype):
         (layer("kgen", ["int64", "fp16"], weights="fp16", name="__myl_FcAdd_myl0_2"), (PRODUCT, "fp16", BY_OPERANDS)),
         (layer("kgen", ["int8", "int8", "fp32", "int8"], "_gemm_mha_v2_0x1af7", name="_gemm_mha_v2_myl0_5"),
          (ATTENTION, "int8", BY_OPERANDS)),
+        (layer("Myelin", ["fp16"], name="{ForeignNode[MatMul.0...Add.3]}"), (OPAQUE, UNKNOWN, BY_NOTHING)),  # 8.6
         (layer("kgen", ["fp16"], writes=["fp16"], name="__myl_MulAdd_myl0_2"), ("", "fp16", BY_TENSORS)),
         (layer("kgen", ["fp16"], writes=["fp32"], name="__myl_Cast_myl0_2"), ("", UNKNOWN, BY_TENSORS)),
         (layer("NoOp", ["int64"], writes=["bool"]), ("", UNKNOWN, BY_NOTHING)),

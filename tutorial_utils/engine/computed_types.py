@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tutorial_utils.engine.report import EngineLayer
 
 CONVOLUTION, PRODUCT, ATTENTION = "convolution", "matrix product", "fused attention"
+OPAQUE = "closed subgraph"  # of TensorRT 8, whose inspector shows what Myelin compiled as one layer
 UNKNOWN = "unknown"
 FP32_OR_TF32 = "fp32 or tf32"  # both read FP32, and here nothing tells which of them it is
 BY_TACTIC, BY_OPERANDS, BY_TENSORS, BY_NOTHING = "tactic name", "operand types", "tensor types", "nothing"
@@ -44,7 +45,7 @@ class ComputedType:
 
     Attributes:
         layer: Name of the layer.
-        operation: CONVOLUTION, PRODUCT, ATTENTION, or "" for everything else.
+        operation: CONVOLUTION, PRODUCT, ATTENTION, OPAQUE, or "" for everything else.
         dtype: Such as "fp16" or "tf32"; FP32_OR_TF32 or UNKNOWN where nothing decides it. Of other kernels, the
             floating-point type of their tensors.
         evidence: BY_TACTIC, BY_OPERANDS, BY_TENSORS or BY_NOTHING.
@@ -65,10 +66,12 @@ def generated_operations(layer: "EngineLayer") -> tuple[str, ...]:
 
 
 def operation(layer: "EngineLayer") -> str:
-    """Return whether a layer is a CONVOLUTION, a matrix PRODUCT or an ATTENTION of products in one kernel; else ""."""
+    """Return whether a layer is a CONVOLUTION, a PRODUCT, an ATTENTION in one kernel, or an OPAQUE subgraph; else ""."""
     words, layer_type = set(generated_operations(layer)), layer.type.lower()
     if not layer.is_kernel:
         return ""
+    if layer_type == "myelin":
+        return OPAQUE
     if "_mha_" in f"{layer.name}_{layer.tactic}_":
         return ATTENTION
     if words & {"Corr", "Deco"} or "corr" in layer_type or "conv" in layer_type:
@@ -83,6 +86,8 @@ def of_layer(layer: "EngineLayer") -> ComputedType:
         floats = sorted({tensor.dtype for tensor in (*layer.inputs, *layer.outputs) if _is_computed_in(tensor.dtype)})
         dtype = floats[0] if len(floats) == 1 else UNKNOWN
         return ComputedType(layer.name, "", dtype, BY_TENSORS if floats else BY_NOTHING, " and ".join(floats))
+    if what == OPAQUE:
+        return ComputedType(layer.name, what, UNKNOWN, BY_NOTHING, "")
     if named := of_tactic(layer.tactic):
         return ComputedType(layer.name, what, named, BY_TACTIC, layer.tactic)
     read = [tensor.dtype for tensor in layer.inputs if _is_computed_in(tensor.dtype)]
@@ -112,16 +117,17 @@ def of_tactic(name: str) -> str | None:
 
 
 def counted(layers: Iterable["EngineLayer"]) -> dict[str, Counter[str]]:
-    """Return how many layers compute in which type, the most frequent first: of CONVOLUTION, PRODUCT and ATTENTION."""
+    """Return how many layers compute in which type, the most frequent first, by operation."""
     found = [one for one in map(of_layer, layers) if one.operation]
     by_operation = {
-        what: Counter(one.dtype for one in found if one.operation == what) for what in (CONVOLUTION, PRODUCT, ATTENTION)
+        what: Counter(one.dtype for one in found if one.operation == what)
+        for what in (CONVOLUTION, PRODUCT, ATTENTION, OPAQUE)
     }
     return {what: Counter(dict(types.most_common())) for what, types in by_operation.items() if types}
 
 
 def share(layers: Iterable["EngineLayer"], dtype: str) -> float | None:
-    """Return which share of the convolutions, products and attentions computes in a type, 0 to 1; None of none."""
+    """Return which share of the layers with an operation computes in a type, 0 to 1; None where there are none."""
     counts = sum(counted(layers).values(), Counter())
     return counts[dtype] / counts.total() if counts else None
 
