@@ -66,7 +66,7 @@ def generated_operations(layer: "EngineLayer") -> tuple[str, ...]:
 
 
 def operation(layer: "EngineLayer") -> str:
-    """Return whether a layer is a CONVOLUTION, a PRODUCT, an ATTENTION in one kernel, or an OPAQUE subgraph; else ""."""
+    """Return whether a layer is a CONVOLUTION, PRODUCT, ATTENTION in one kernel, or OPAQUE subgraph; else ""."""
     words, layer_type = set(generated_operations(layer)), layer.type.lower()
     if not layer.is_kernel:
         return ""
@@ -119,10 +119,8 @@ def of_tactic(name: str) -> str | None:
 def counted(layers: Iterable["EngineLayer"]) -> dict[str, Counter[str]]:
     """Return how many layers compute in which type, the most frequent first, by operation."""
     found = [one for one in map(of_layer, layers) if one.operation]
-    by_operation = {
-        what: Counter(one.dtype for one in found if one.operation == what)
-        for what in (CONVOLUTION, PRODUCT, ATTENTION, OPAQUE)
-    }
+    operations = (CONVOLUTION, PRODUCT, ATTENTION, OPAQUE)
+    by_operation = {what: Counter(one.dtype for one in found if one.operation == what) for what in operations}
     return {what: Counter(dict(types.most_common())) for what, types in by_operation.items() if types}
 
 
