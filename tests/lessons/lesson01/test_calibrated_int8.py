@@ -43,12 +43,12 @@ def test_activations_are_what_convolutions_and_products_read(fp32_model):
 def test_calibration_images():
     made = {name: make(IMAGES) for name, make in calibrated_int8.IMAGES.items()}
     limits = {name: (float(one.min()), float(one.max())) for name, one in made.items()}
-    assert limits["digits"] == limits["digits, darkest first"] == (-1, 1)
+    assert limits["digits"] == limits["darkest_first"] == (-1, 1)
     assert limits["black"] == (-1, -1)
-    assert limits["digits in [0, 1]"] == (0, 1)
-    assert limits["digits in 0 to 255"] == (0, 255)
+    assert limits["zero_to_one"] == (0, 1)
+    assert limits["zero_to_255"] == (0, 255)
     assert all(one.dtype == np.float32 and one.shape == IMAGES.shape for one in made.values())
-    means = made["digits, darkest first"].mean(axis=(1, 2, 3))
+    means = made["darkest_first"].mean(axis=(1, 2, 3))
     assert (np.diff(means) >= 0).all()
 
 
@@ -61,13 +61,12 @@ def test_larger_weights_are_those_of_the_first_convolution(fp32_model, tmp_path)
         assert not np.allclose(one.infer({"x": IMAGES})["y"], other.infer({"x": IMAGES})["y"])
 
 
-def test_rows_fit_the_cases():
-    """Each row is a function that a process of its own can import, and each case has its file among the models."""
-    assert calibrated_int8.EXPERIMENT.rows.keys() == {*calibrated_int8.GROUPS, "old_table"}
+def test_cases_have_their_files():
     stems = {name.removesuffix(".onnx") for name in calibrated_int8.EXPERIMENT.models}
-    for cases in calibrated_int8.GROUPS.values():
-        assert {case.model for case in cases.values()} <= stems
-        assert all((case.calibrator != "") == ("int8" in case.flags) for case in cases.values())
+    cases = calibrated_int8.CASES.values()
+    assert {case.model for case in cases} == stems
+    assert all((case.calibrator != "") == ("int8" in case.flags) for case in cases)
+    assert calibrated_int8.EXPERIMENT.rows.keys() > calibrated_int8.CASES.keys()
 
 
 TIME = {"rounds_ms": [[0.1, 0.1]] * 10, "first_call_ms": 1.0, "warmup_calls": 11, "stable": True, "batch": 64}
@@ -81,26 +80,26 @@ RECORDED = {
     "rows": {
         name: {"stack": 0, "date": "2026-11-26", **row}
         for name, row in {
-            "precisions": {"values": {"FP32": ENGINE, "INT8 calibrated": ENGINE | {"types": {"int8": 7, "fp32": 2}}}},
-            "images/entropy": {"values": {"digits": ENGINE | {"time": None}, "digits in 0 to 255": WRONG,
-                                          "black": {"reason": "no scale"}}},
-            "old_table": {"reason": "The process ended with SIGABRT."},
+            "precision/fp32": {"values": ENGINE},
+            "precision/int8_calibrated": {"values": ENGINE | {"types": {"int8": 7, "fp32": 2}}},
+            "precision/fp8": {"reason": "The process ended with SIGABRT."},
+            "entropy/digits": {"values": ENGINE | {"time": None}},
+            "entropy/zero_to_255": {"values": WRONG},
+            "minmax/black": {"reason": "no scale"},
         }.items()
     },
-}  # fmt: skip
+}
 
 
 def test_read():
     results = calibrated_int8.read(RECORDED)
-    assert results["old_table"] == {"old_table": "The process ended with SIGABRT."}
-    assert results["images/entropy"]["black"] == "no scale"
-    assert results["precisions"]["FP32"].time.median_ms == 0.1
-    assert results["images/entropy"]["digits in 0 to 255"].ranges["x"] == Range(255.0, 1.0, 0.0)
+    assert results["precision/fp8"] == "The process ended with SIGABRT."
+    assert results["precision/fp32"].time.median_ms == 0.1
+    assert results["entropy/zero_to_255"].ranges["x"] == Range(255.0, 1.0, 0.0)
 
 
 def test_why_is_computed_from_the_ranges():
-    wrong = calibrated_int8.read(RECORDED)["images/entropy"]["digits in 0 to 255"]
-    assert wrong.why == (
+    assert calibrated_int8.read(RECORDED)["entropy/zero_to_255"].why == (
         "fills 64 of 127 steps in the median activation, 0.5 in x; cuts off at most 12 % of the values, in relu"
     )
 
@@ -108,12 +107,13 @@ def test_why_is_computed_from_the_ranges():
 def test_drawings():
     results = calibrated_int8.read(RECORDED)
     picture = calibrated_int8_figures.draw_calibrations(results)
-    assert picture.text.splitlines()[-3:-1] == [
-        "images/entropy, digits in 0 to 255: 3.0 dB, agreement 50.0%; fills 64 of 127 steps in the median activation, "
-        "0.5 in x; cuts off at most 12 % of the values, in relu",
-        "images/entropy, black: no scale",
+    assert picture.text.splitlines()[1:] == [
+        "entropy/zero_to_255: 3.0 dB, agreement 50.0%; fills 64 of 127 steps in the median activation, 0.5 in x; "
+        "cuts off at most 12 % of the values, in relu",
+        "minmax/black: no scale",
     ]
-    bars = pictures.widths(pictures.drawn(picture)[0])
-    assert bars == [60.0, 3.0]
-    (axes,) = pictures.drawn(calibrated_int8_figures.draw_types(results["precisions"]))
+    assert pictures.widths(pictures.drawn(picture)[0]) == [60.0, 3.0]
+    types = calibrated_int8_figures.draw_types(results)
+    (axes,) = pictures.drawn(types)
     assert [(left, width) for left, _, width, _ in pictures.bars(axes)] == [(0, 9), (0, 7), (7, 2)]
+    assert types.text.splitlines()[-1] == "asked for fp8              The process ended with SIGABRT."

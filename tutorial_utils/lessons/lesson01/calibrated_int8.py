@@ -18,7 +18,7 @@ import onnx
 from onnx import numpy_helper
 
 from tutorial_utils import engine
-from tutorial_utils.base.errors import BackendUnavailableError, CourseError
+from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.engine import computed_types
 from tutorial_utils.lessons.lesson01 import calibrated_int8_figures as figures
 from tutorial_utils.lessons.lesson01.fusion import mark_all_outputs
@@ -56,36 +56,35 @@ def _calibrated(calibrator: str, images: str = "digits", batch: int = _BATCH) ->
     return Case(typed=False, flags=("int8",), calibrator=calibrator, images=images, batch=batch)
 
 
-PRECISIONS = {
-    "FP32": Case(without_flags=("tf32",)),
-    "FP32 as it comes": Case(),
-    "FP16": Case("quick-fp16"),
-    "FP16 by flag": Case(typed=False, flags=("fp16",)),
-    "BF16": Case("quick-bf16"),
-    "BF16 by flag": Case(typed=False, flags=("bf16",)),
-    "INT8 Q/DQ": Case("quick-int8"),
-    "INT8 calibrated": _calibrated("entropy"),
-    "INT8 calibrated + FP16": Case(typed=False, flags=("int8", "fp16"), calibrator="entropy"),
-    "FP8 Q/DQ": Case("quick-fp8"),
-}
 # What a calibrator is fed with, made of the digits in [-1, 1].
 IMAGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "digits": lambda images: images,
     "noise": lambda images: np.random.default_rng(0).uniform(-1, 1, images.shape).astype(np.float32),
     "black": lambda images: np.full_like(images, -1),
-    "digits in [0, 1]": lambda images: (images + 1) / 2,
-    "digits in 0 to 255": lambda images: (images + 1) * 127.5,
-    "digits, darkest first": lambda images: images[np.argsort(images.mean(axis=(1, 2, 3)))],
+    "zero_to_one": lambda images: (images + 1) / 2,
+    "zero_to_255": lambda images: (images + 1) * 127.5,
+    "darkest_first": lambda images: images[np.argsort(images.mean(axis=(1, 2, 3)))],
 }
-GROUPS = {
-    "precisions": PRECISIONS,
+# The rows of the recording: each precision, and each calibrator with right and wrong images and in other batches.
+CASES = {
+    "precision/fp32": Case(without_flags=("tf32",)),
+    "precision/tf32": Case(),
+    "precision/fp16": Case("quick-fp16"),
+    "precision/fp16_flag": Case(typed=False, flags=("fp16",)),
+    "precision/bf16": Case("quick-bf16"),
+    "precision/bf16_flag": Case(typed=False, flags=("bf16",)),
+    "precision/int8_qdq": Case("quick-int8"),
+    "precision/int8_calibrated": _calibrated("entropy"),
+    "precision/int8_calibrated_fp16": Case(typed=False, flags=("int8", "fp16"), calibrator="entropy"),
+    "precision/fp8": Case("quick-fp8"),
     **{
-        f"images/{calibrator}": {
-            **{images: _calibrated(calibrator, images) for images in list(IMAGES)[:5]},
-            "batches of 8": _calibrated(calibrator, "digits", 8),
-            "batches of 8, darkest first": _calibrated(calibrator, "digits, darkest first", 8),
-        }
+        f"{calibrator}/{name}": _calibrated(calibrator, images, batch)
         for calibrator in ("entropy", "minmax")
+        for name, images, batch in (
+            *((name, name, _BATCH) for name in list(IMAGES)[:5]),
+            ("batches_of_8", "digits", 8),
+            ("batches_of_8_darkest_first", "darkest_first", 8),
+        )
     },
 }
 
@@ -180,28 +179,22 @@ def ranges(table: bytes, values: Mapping[str, np.ndarray]) -> dict[str, Range]:
     return dict(sorted(found.items()))
 
 
-def measure_group(cases: Mapping[str, Case], timed: bool, models: Mapping[str, Path]) -> dict[str, Any]:
-    """Build and judge each engine of a group; return the fields of its `Result`, or the reason why there is none."""
+def measure(name: str, models: Mapping[str, Path]) -> dict[str, Any]:
+    """Build and judge the engine of one of `CASES`; return the fields of its `Result`."""
+    case = CASES[name]
+    judge = _judge_here(models["quick-fp32"])
+    images = IMAGES[case.images](judge.images)
+    return _judged(*_built(case, models[case.model], images), judge, timed=name.startswith("precision/"))
+
+
+def _judge_here(fp32_path: Path) -> _Judge:
     from tutorial_utils.engine.tensorrt import IS_RTX
 
     if IS_RTX:
         raise BackendUnavailableError(
             "TensorRT-RTX has no calibrators.", "Measure with data-centre TensorRT 10: set TUTORIAL_UTILS_TENSORRT."
         )
-    judge = _Judge(models["quick-fp32"])
-    found: dict[str, Any] = {}
-    for name, case in cases.items():
-        try:
-            found[name] = _measure(case, models[case.model], judge, timed)
-        except BackendUnavailableError:
-            raise  # nothing can be measured here
-        except CourseError as error:
-            found[name] = {"reason": error.cause}
-    return found
-
-
-def _measure(case: Case, onnx_path: Path, judge: _Judge, timed: bool) -> dict[str, Any]:
-    return _judged(*_built(case, onnx_path, IMAGES[case.images](judge.images)), judge, timed)
+    return _Judge(fp32_path)
 
 
 def _built(case: Case, onnx_path: Path, images: np.ndarray) -> tuple[engine.Engine, bytes]:
@@ -248,27 +241,27 @@ def _judged(built: engine.Engine, table: bytes, judge: _Judge, timed: bool = Fal
     }
 
 
-def measure_old_table(models: Mapping[str, Path]) -> dict[str, Any]:
-    """Build a model whose first weights are ten times as large with its own table, and with that of the old weights.
+def measure_with_larger_weights(with_old_table: bool, models: Mapping[str, Path]) -> dict[str, Any]:
+    """Do the same for a model with larger weights, calibrated anew or with the table of the model before.
 
     The package refuses an old table; here TensorRT gets it, which knows nothing but the names of tensors in it.
     """
-    from tutorial_utils.engine.calibrators import EntropyCalibrator
-
-    case = _calibrated("entropy")
-    images = data.calibration_images(data.load("digits", "train"), CALIBRATION_IMAGES)
+    case = CASES["entropy/digits"]
     with tempfile.TemporaryDirectory() as folder:
         changed = with_larger_weights(models["quick-fp32"], Path(folder) / "changed.onnx")
-        judge = _Judge(changed)
-        _, old = _built(case, models["quick-fp32"], images)
+        judge = _judge_here(changed)
+        built, table = _built(case, changed, judge.images)
+        if with_old_table:
+            from tutorial_utils.engine.calibrators import EntropyCalibrator
 
-        class Unchecked(EntropyCalibrator):
-            def read_calibration_cache(self) -> bytes:
-                return old
+            _, table = _built(case, models["quick-fp32"], judge.images)
 
-        built, own = _built(case, changed, images)
-        stale = _build_with(Unchecked(changed, {"x": images}, _BATCH), changed, built.options)
-        return {"its own table": _judged(built, own, judge), "the old table": _judged(stale, old, judge)}
+            class Unchecked(EntropyCalibrator):
+                def read_calibration_cache(self) -> bytes:
+                    return table
+
+            built = _build_with(Unchecked(changed, {"x": judge.images}, _BATCH), changed, built.options)
+        return _judged(built, table, judge)
 
 
 def with_larger_weights(onnx_path: Path, target_path: Path) -> Path:
@@ -281,14 +274,9 @@ def with_larger_weights(onnx_path: Path, target_path: Path) -> Path:
     return target_path
 
 
-def read(recorded: Mapping[str, Any]) -> dict[str, dict[str, Result | str]]:
-    """Return the results by group and name; the reason where an engine, or a whole group, can't be had."""
-    return {
-        row.name: {row.name: row.reason}
-        if row.values is None
-        else {name: values.get("reason") or _result(values) for name, values in row.values.items()}
-        for row in rows.read(recorded)
-    }
+def read(recorded: Mapping[str, Any]) -> dict[str, Result | str]:
+    """Return the results by row; the reason where an engine can't be had."""
+    return {row.name: row.reason if row.values is None else _result(row.values) for row in rows.read(recorded)}
 
 
 def _result(values: Mapping[str, Any]) -> Result:
@@ -301,8 +289,9 @@ EXPERIMENT = Experiment(
     title="INT8 by TensorRT's calibrators: right and wrong images; the quick classifier in every precision",
     method=METHOD,
     rows={
-        **{name: functools.partial(measure_group, cases, name == "precisions") for name, cases in GROUPS.items()},
-        "old_table": measure_old_table,
+        **{name: functools.partial(measure, name) for name in CASES},
+        "larger_weights/own_table": functools.partial(measure_with_larger_weights, False),
+        "larger_weights/old_table": functools.partial(measure_with_larger_weights, True),
     },
     read=read,
     draw=lambda measured: figures.draw_calibrations(measured.result),

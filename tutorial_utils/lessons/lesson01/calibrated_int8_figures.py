@@ -16,27 +16,28 @@ if TYPE_CHECKING:
 _SHADES = {"fp32": GREY, "tf32": BLUE, "fp16": ORANGE, "bf16": GREEN, "int8": RED, "fp8": "#CC79A7"}
 
 
-def draw_calibrations(results: "Mapping[str, Mapping[str, Result | str]]") -> Picture:
+def draw_calibrations(results: "Mapping[str, Result | str]") -> Picture:
     """Draw what each calibration leaves of the logits and of the answers, with the reasons in numbers as text."""
-    calibrations = {group: names for group, names in results.items() if group != "precisions"}
-    shown = [
-        (group, {name: Calibrated(one.accuracy, one.sqnr_db, {}) for name, one in names.items() if not _failed(one)})
-        for group, names in calibrations.items()
-    ]
-    right = round(results["precisions"]["FP32"].accuracy * data.DIGITS_TEST_IMAGES)
-    picture = calibration.draw_quality(shown, quality.accuracy_interval(right, data.DIGITS_TEST_IMAGES))
+    calibrations = {name: one for name, one in results.items() if not name.startswith("precision/")}
+    groups: dict[str, dict[str, Calibrated]] = {}
+    for name, one in calibrations.items():
+        if not isinstance(one, str):
+            group, _, images = name.partition("/")
+            groups.setdefault(group, {})[images] = Calibrated(one.accuracy, one.sqnr_db, {})
+    right = round(results["precision/fp32"].accuracy * data.DIGITS_TEST_IMAGES)
+    interval = quality.accuracy_interval(right, data.DIGITS_TEST_IMAGES)
+    picture = calibration.draw_quality(list(groups.items()), interval)
     lines = [
-        f"{group}, {name}: "
-        + (one if _failed(one) else f"{one.sqnr_db:.1f} dB, agreement {one.agreement:.1%}; {one.why}")
-        for group, names in calibrations.items()
-        for name, one in names.items()
+        f"{name}: {one if isinstance(one, str) else f'{one.sqnr_db:.1f} dB, agreement {one.agreement:.1%}; {one.why}'}"
+        for name, one in calibrations.items()
     ]
     return Picture(picture.figure, picture.alt, "\n".join(lines))
 
 
 def draw_types(results: "Mapping[str, Result | str]") -> Picture:
-    """Draw what the convolutions and matrix products of each engine compute in, beside what was asked for."""
-    shown = {name: one for name, one in results.items() if not _failed(one)}
+    """Draw what the convolutions and products of the engine of each precision compute in, beside what was asked for."""
+    asked = {name.removeprefix("precision/"): one for name, one in results.items() if name.startswith("precision/")}
+    shown = {name: one for name, one in asked.items() if not isinstance(one, str)}
     figure, axes = plotting.new_figure(1.0 + 0.32 * len(shown))
     for position, one in enumerate(shown.values()):
         left = 0
@@ -49,14 +50,10 @@ def draw_types(results: "Mapping[str, Result | str]") -> Picture:
     for dtype in present:
         axes.plot([], [], "s", color=_SHADES.get(dtype, "black"), label=dtype.upper())
     figure.legend(loc="outside upper left", ncols=len(present), frameon=False)
-    width = max(map(len, results))
+    width = max(map(len, asked))
     lines = [
         f"asked for {name:{width}}  "
-        + (one if _failed(one) else f"accuracy {one.accuracy:.1%}, agreement {one.agreement:.1%}; {one.line}")
-        for name, one in results.items()
+        + (one if isinstance(one, str) else f"accuracy {one.accuracy:.1%}, agreement {one.agreement:.1%}; {one.line}")
+        for name, one in asked.items()
     ]
     return Picture(figure, f"Types that engines compute in. {'; '.join(lines)}.", "\n".join(lines))
-
-
-def _failed(one: "Result | str") -> bool:
-    return isinstance(one, str)
