@@ -153,6 +153,8 @@ class Experiment(Generic[Result]):
             raise InputError(f"{self.name} isn't measured row by row.", "Leave --rows, --add and --again out.")
         chosen = rows.choose(self.rows, patterns, self.name)
         stamp = self._stamp()
+        if stamp["gpu"] is None:
+            raise BackendUnavailableError("There is no NVIDIA GPU here to measure on.", "Record where there is one.")
         path = path or recordings.FOLDER / f"{self._name_here(stamp)}.json"
         there = rows.load(path, self.title)
         if there:
@@ -165,19 +167,22 @@ class Experiment(Generic[Result]):
             return path, 0
         found = self.make_models(self.models) if models is None else self._models_in(models)
         by_stem = {Path(name).stem: model for name, model in found.items()}
-        added = 0
+        added, unavailable = 0, None
         for name in missing:
             started = time.monotonic()
             try:
                 row = rows.measured_elsewhere(self.rows[name], by_stem)
             except BackendUnavailableError as error:
                 report(f"{name}: not measured here. {error.cause}")
+                unavailable = error
                 continue
             report(f"{name}: {row.get('reason') or 'measured'} ({time.monotonic() - started:.0f} s)")
             empty = recordings.new(self.title, self.method, stamp, {"stacks": [], "rows": {}})
             now = rows.load(path, self.title) or empty  # read anew: another process may have added rows meanwhile
             recordings.save(rows.merged(now, name, row, stamp, empty.date), path)
             added += 1
+        if unavailable and not added:
+            raise unavailable
         return path, added
 
     def _stamp(self) -> dict[str, Any]:

@@ -106,15 +106,17 @@ def load(path: Path, title: str) -> Recording | None:
     """
     if not path.exists():
         return None
-    recording = recordings.load(path)
+    remedy = "Restore it, or name another file to add to."
+    try:
+        recording = recordings.load(path)
+    except RecordingError as error:
+        raise RecordingError(error.cause, remedy) from error
     if recording.title != title or not {"stacks", "rows"} <= recording.data.keys():
-        raise RecordingError(
-            f"{path.name} holds no rows of this experiment, but {recording.title!r}.", "Name another file to add to."
-        )
+        raise RecordingError(f"{path.name} holds no rows of this experiment, but {recording.title!r}.", remedy)
     try:
         read(recording.data)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise recordings.damaged(path) from error
+        raise RecordingError(recordings.damaged(path).cause, remedy) from error
     return recording
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 from tutorial_utils import engine
 from tutorial_utils.base.errors import BackendUnavailableError, CourseError
 from tutorial_utils.base.flavour import installed_flavour
-from tutorial_utils.base.paths import cache_dir
 from tutorial_utils.engine import BuildOptions, Profile, computed_types
 from tutorial_utils.measure.resnet50_matrix.cells import SHAPES, Candidate, Cell
 from tutorial_utils.measure.resnet50_matrix.files import Files
@@ -79,12 +79,13 @@ def _build(cell: Cell, files: Files) -> tuple[engine.Engine, dict[str, Any], dic
     by_flags = "fp32" if cell.precision in ("fp16", "bf16") else by_type
     path = files.onnx(by_flags if cell.library == "tensorrt_flags" else by_type, size)
     configure = functools.partial(_calibrate, cell, files, path) if cell.precision == "int8_calibrated" else None
-    shape = cell.name.rpartition("/")[2]
-    own = (cell.name.replace("/", "-"),) if cell.precision in _COLD and cell.shape == SHAPES[0] else (shape,)
-    folder = cache_dir(*files.folder.parts[-2:], *own)
-    empty = not any(folder.iterdir())
+    folder = files.folder / cell.name.rpartition("/")[2]
+    if cell.precision in _COLD and cell.shape == SHAPES[0]:
+        folder = files.folder / cell.name.replace("/", "-")
+        shutil.rmtree(folder, ignore_errors=True)
+    empty = not any(folder.glob("timing-*"))
     build = functools.partial(
-        engine.build, path, options(cell), configure=configure, cache_folder=folder, rebuild=True, progress=False
+        engine.build, path, options(cell), configure=configure, cache_folder=folder, use_cache=False, progress=False
     )
     first = build()
     types = sum(computed_types.counted(first.report.layers).values(), Counter())
