@@ -16,20 +16,19 @@ if TYPE_CHECKING:
 _SHADES = {"fp32": GREY, "tf32": BLUE, "fp16": ORANGE, "bf16": GREEN, "int8": RED, "fp8": "#CC79A7"}
 
 
-def draw_calibrations(results: "Mapping[str, Result | str]") -> Picture:
-    """Draw what each calibration leaves of the logits and of the answers, with the reasons in numbers as text."""
-    calibrations = {name: one for name, one in results.items() if not name.startswith("precision/")}
+def draw_quality(results: "Mapping[str, Result | str]") -> Picture:
+    """Draw what each engine leaves of the logits and of the answers; of calibrations, the text has the reasons."""
     groups: dict[str, dict[str, Calibrated]] = {}
-    for name, one in calibrations.items():
-        if not isinstance(one, str):
-            group, _, images = name.partition("/")
-            groups.setdefault(group, {})[images] = Calibrated(one.accuracy, one.sqnr_db, {})
-    right = round(results["precision/fp32"].accuracy * data.DIGITS_TEST_IMAGES)
+    had = {name: one for name, one in results.items() if not isinstance(one, str)}
+    for name, one in had.items():
+        group, _, case = name.partition("/")
+        groups.setdefault(group, {})[case] = Calibrated(one.accuracy, one.sqnr_db, {})
+    right = round(next(iter(had.values())).fp32_accuracy * data.DIGITS_TEST_IMAGES)
     interval = quality.accuracy_interval(right, data.DIGITS_TEST_IMAGES)
     picture = calibration.draw_quality(list(groups.items()), interval)
     lines = [
         f"{name}: {one if isinstance(one, str) else f'{one.sqnr_db:.1f} dB, agreement {one.agreement:.1%}; {one.why}'}"
-        for name, one in calibrations.items()
+        for name, one in results.items()
     ]
     return Picture(picture.figure, picture.alt, "\n".join(lines))
 
