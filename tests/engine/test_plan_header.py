@@ -46,7 +46,7 @@ def test_no_plan(content):
 @pytest.mark.parametrize(
     ("plan", "here", "says"),
     [
-        (b"", RTX, "There are no bytes"),
+        (b"", RTX, "There are 0 bytes, and a plan begins with a header of 28 bytes"),
         (b"\x08\x08 an ONNX file, say, is no plan", RTX, r"The bytes begin with b'\x08\x08 a'"),
         (header(), RTX, "TensorRT 10.6.0.26 built the plan, and this is TensorRT-RTX 1.7.1.116"),
         (header(b"vtrt", (1, 6, 1, 120)), RTX, "TensorRT-RTX 1.6.1.120 built the plan, and this is TensorRT-RTX 1.7.1"),
@@ -56,8 +56,9 @@ def test_no_plan(content):
             "TensorRT 8.6.1.6 built the plan, and this",
         ),
         (header()[:40], ("tensorrt", "10.6.0"), "The plan was cut short: 40 of 100 bytes are there"),
+        (header() + b"more", ("tensorrt", "10.6.0"), "The plan has 100 bytes, and 104 are there"),
     ],
-    ids=["empty", "no plan", "other flavour", "other RTX", "older", "cut short"],
+    ids=["empty", "no plan", "other flavour", "other RTX", "older", "cut short", "longer"],
 )
 def test_why_a_plan_is_refused(plan, here, says):
     assert plan_header.refusal(plan, *here).startswith(says)
