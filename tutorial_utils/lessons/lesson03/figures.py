@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _BACKEND_COLOURS = (plotting.GREY, plotting.RED, plotting.BLUE, plotting.ORANGE, plotting.GREEN)
 _CLOCKS = {  # those that are drawn, of `clock.Clocks`
-    "ours": ("launches between two events", "events around each call", "enqueue"),
+    "ours": ("events around each call", "launches between two events", "enqueue"),
     "trtexec": ("compute", "enqueue"),
 }
 _COLOURS = {"TensorRT": plotting.GREEN, "ONNX Runtime": plotting.BLUE, "PyTorch eager": plotting.ORANGE}
@@ -104,11 +104,11 @@ def clocks(rows: Sequence["Clocks"]) -> plotting.Picture:
             lines.append(f"{row.label:34} {owner:7} {name:28} {value}")
         plotting.name_rows(panel, [f"{owner}: {name}" for owner, name in bars])
         panel.set_title(row.label, fontsize=10)
+        sentences.append(f"{row.label}: GPU {row.device_ms:.3f} ms, enqueue {row.ours['enqueue']:.3f} ms")
         if row.deviation is not None:
-            sentences.append(f"{row.label} {100 * row.deviation:+.1f} %")
+            sentences[-1] += f" ({100 * row.deviation:+.1f} % against trtexec)"
     figure.supxlabel("milliseconds a call: of the GPU in green, of the host's enqueue in orange", fontsize=10)
-    compared = ", ".join(sentences) or "trtexec did not run"
-    alt = f"Times of {len(rows)} ways to run an engine. The GPU's by our clock against trtexec's: {compared}."
+    alt = f"What the clocks say of a call. {'; '.join(sentences)}. What a graph saves, the GPU had waited for the host."
     return plotting.Picture(figure, alt, "\n".join(lines))
 
 
