@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,70 +95,57 @@ def _row(name: str, built: engine.Engine, cuda_graph: bool, rounds: int, calls: 
 
     feeds = {"x": np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)}
     missing = trtexec_missing()
-    ours: dict[str, list[float]] = defaultdict(list)
-    theirs: dict[str, list[float]] = defaultdict(list)
+    ours, theirs = [], []
     with primary_context(), TensorRTRunner(built, cuda_graph=cuda_graph) as runner:
         for _ in range(WARM_UP):
             runner.infer(feeds)
         clocks = _clocks(runner, feeds)
         for _ in range(rounds):
-            for clock, times in clocks.items():
-                ours[clock].append(float(np.median(times(calls))))
-            for column, ms in ({} if missing else run_trtexec(built.plan, cuda_graph)).items():
-                theirs[column].append(ms)
+            ours.append({clock: float(np.median(times(calls))) for clock, times in clocks.items()})
+            theirs.append({} if missing else run_trtexec(built.plan, cuda_graph))
     return {
         "engine": name,
         "cuda_graph": cuda_graph,
-        "ours": {clock: round(float(np.median(ms)), 4) for clock, ms in ours.items()},
-        "trtexec": {column: round(float(np.median(ms)), 4) for column, ms in theirs.items()},
+        "ours": _medians(ours),
+        "trtexec": _medians(theirs),
         "missing": missing,
     }
 
 
-def _clocks(runner: "TensorRTRunner", feeds: Mapping[str, np.ndarray]) -> dict[str, Callable[[int], Sequence[float]]]:
+def _medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the median of each time over the rounds, in milliseconds to a tenth of a microsecond."""
+    return {name: round(float(np.median([one[name] for one in rounds])), 4) for name in rounds[0]}
+
+
+def _clocks(runner: "TensorRTRunner", feeds: Mapping[str, np.ndarray]) -> dict[str, Callable[[int], Any]]:
     """Return the clocks by name: each takes a number of calls and returns milliseconds."""
     between = functools.partial(_between_events, runner)
+
+    def burst(calls: int) -> float:
+        (total,) = between(lambda: [runner.run() for _ in range(calls)], 1)
+        return total / calls
+
     return {
         DEVICE: runner.event_times,
-        "launches between two events": functools.partial(_launches, runner),
-        "the same, waiting after each call": functools.partial(between, runner.run, wait=True),
+        "launches between two events": burst,
         "two events with nothing between": functools.partial(between, lambda: None),
-        "enqueue": functools.partial(_host_times, runner, runner.run),
-        "enqueue and wait": functools.partial(_host_times, runner, lambda: (runner.run(), runner.stream.synchronize())),
-        "host to host": functools.partial(_host_times, runner, lambda: runner.infer(feeds)),
         "copy in": functools.partial(between, runner.copy_in),
         "copy out": functools.partial(between, runner.copy_out),
+        "enqueue": functools.partial(_host_times, runner, runner.run),
+        "host to host": functools.partial(_host_times, runner, lambda: runner.infer(feeds)),
     }
 
 
-def _launches(runner: "TensorRTRunner", calls: int) -> list[float]:
-    """Time many launches between two events, and divide by their number."""
-    import pycuda.driver as cuda
-
-    start, end = cuda.Event(), cuda.Event()
-    start.record(runner.stream)
-    for _ in range(calls):
-        runner.run()
-    end.record(runner.stream)
-    runner.stream.synchronize()
-    return [start.time_till(end) / calls]
-
-
-def _between_events(
-    runner: "TensorRTRunner", work: Callable[[], Any], calls: int, *, wait: bool = False
-) -> list[float]:
-    """Time work by events around each of its calls; the GPU has a queue of work before it, unless the host waits."""
+def _between_events(runner: "TensorRTRunner", work: Callable[[], Any], calls: int) -> list[float]:
+    """Time work by events around each of its calls, while the GPU has other work before it."""
     import pycuda.driver as cuda
 
     pairs = [(cuda.Event(), cuda.Event()) for _ in range(calls)]
-    if not wait:
-        runner.run()
+    runner.run()
     for start, end in pairs:
         start.record(runner.stream)
         work()
         end.record(runner.stream)
-        if wait:
-            runner.stream.synchronize()
     runner.stream.synchronize()
     return [start.time_till(end) for start, end in pairs]
 
