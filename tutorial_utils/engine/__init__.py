@@ -8,10 +8,11 @@
 
 What `BuildOptions` doesn't have, a hook sets with TensorRT's own call, for this build alone::
 
-    build("model.onnx", options, configure=lambda network, config: config.clear_flag(trt.BuilderFlag.TF32))
+    build("model.onnx", options, configure=lambda network, config: setattr(config, "max_aux_streams", 0))
 
-The parts: `options` (what to build), `onnx_inputs` (for which inputs), `builder` (the TensorRT calls), `report` (what
-came out), `cache` (not again).
+The parts: `options` (what to build), `onnx_inputs` (for which inputs), `builder` (the TensorRT calls), `builder_flags`
+(which flags, and which are refused), `calibrators` (INT8 scales for weakly typed networks), `report` (what came out),
+`cache` (not again), `timing_cache` (faster the next time), `plan_header` (why a plan isn't loaded).
 """
 
 import warnings
@@ -64,6 +65,7 @@ def build(
     cache_folder: str | Path | None = None,
     use_cache: bool = True,
     rebuild: bool = False,
+    timing_cache: bool = True,
     progress: bool = True,
 ) -> Engine:
     """Build a TensorRT engine from an ONNX model, or read it from the cache if it was built before.
@@ -80,21 +82,28 @@ def build(
         cache_folder: Where engines are kept; the package's cache folder unless given.
         use_cache: Read the engine from the cache folder and store it there.
         rebuild: Build also if the cache holds the engine.
+        timing_cache: Take what earlier builds measured of kernels from a file in the cache folder, and add to it: a
+            build then takes seconds instead of minutes. It counts without `use_cache` and for hooks, too. Pass False to
+            measure a build. TensorRT-RTX has none.
+        progress: Show a progress bar.
 
     Raises:
         ModelFileError: The model is missing or is no valid ONNX file.
         UnsupportedOperatorError: TensorRT can't convert an operator of the model.
         ProfileError: The profiles don't fit the model's inputs.
+        PrecisionError, TargetError: The options ask for what this TensorRT doesn't have.
+        CalibrationError: INT8 was asked for, and there are no scales.
         BuildError: TensorRT refused the build or the hook's call; its last messages are in the text.
         CacheError: The cache folder can't be written to.
-        BackendUnavailableError: No TensorRT is installed, or it can't be used.
+        BackendUnavailableError: No TensorRT is installed, or it can't be used: data-centre TensorRT without a GPU.
     """
     onnx_path = Path(onnx_path)
     options = options or BuildOptions()
     if not onnx_path.is_file():
         raise ModelFileError(f"There is no model {onnx_path}.", "Check the path, or export the model first.")
+    times = _timing_cache(cache_folder) if timing_cache else None
     if configure or not use_cache:
-        plan, report, messages = _build(onnx_path, options, progress, configure)
+        plan, report, messages = _build(onnx_path, options, progress, configure, times)
         return Engine(plan, report, onnx_path, options, None, False, messages, configure)
 
     cache_folder = Path(cache_folder or paths.cache_dir("engines"))
@@ -104,7 +113,7 @@ def build(
         cached = None if rebuild else entry.read()
         if cached is not None:
             return Engine(*cached, onnx_path, options, cache_folder, from_cache=True)
-        plan, report, messages = _build(onnx_path, options, progress)
+        plan, report, messages = _build(onnx_path, options, progress, None, times)
         if cache_key(onnx_path, options, _tensorrt_identity()) == key:
             entry.write(plan, report)
         else:  # stored, it would be found for the model that the file held before
@@ -113,11 +122,20 @@ def build(
 
 
 def _build(
-    onnx_path: Path, options: BuildOptions, show_progress: bool, configure: Configure | None = None
+    onnx_path: Path,
+    options: BuildOptions,
+    show_progress: bool,
+    configure: Configure | None = None,
+    times: tuple[Path, str] | None = None,
 ) -> tuple[bytes, BuildReport, tuple[str, ...]]:
     from tutorial_utils.engine import builder  # imports TensorRT, which a cached engine doesn't need
 
-    return builder.build_plan(onnx_path, options, show_progress, configure)
+    return builder.build_plan(onnx_path, options, show_progress, configure, times)
+
+
+def _timing_cache(cache_folder: str | Path | None) -> tuple[Path, str]:
+    """Return where times of kernels are kept and what they belong to. A folder that can't be written isn't an error."""
+    return Path(cache_folder or paths.cache_root() / "engines"), _tensorrt_identity()
 
 
 def _tensorrt_identity() -> str:

@@ -5,16 +5,25 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from tutorial_utils.base import progress, shapes
-from tutorial_utils.base.errors import BuildError, ModelFileError, ProfileError, TargetError, UnsupportedOperatorError
+from tutorial_utils.base.errors import (
+    BuildError,
+    CalibrationError,
+    ModelFileError,
+    ProfileError,
+    TargetError,
+    UnsupportedOperatorError,
+)
 from tutorial_utils.base.flavour import FLAVOURS
-from tutorial_utils.engine import onnx_inputs
+from tutorial_utils.engine import builder_flags, onnx_inputs
 from tutorial_utils.engine import report as reports
 from tutorial_utils.engine.options import BuildOptions, Configure, Profile
-from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, reason_of, trt
+from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, load_plan, reason_of, require_gpu, trt
+from tutorial_utils.engine.timing_cache import TimingCache
 
 _DOCTOR = "Run `python -m tutorial_utils doctor`."
 
@@ -49,38 +58,52 @@ class ProgressBar(trt.IProgressMonitor):
 
 
 def build_plan(
-    onnx_path: Path, options: BuildOptions, show_progress: bool, configure: Configure | None = None
+    onnx_path: Path,
+    options: BuildOptions,
+    show_progress: bool,
+    configure: Configure | None = None,
+    times: tuple[Path, str] | None = None,
 ) -> tuple[bytes, reports.BuildReport, tuple[str, ...]]:
     """Build an engine as `engine.build` does, which also says what is raised, but without the cache.
+
+    Args:
+        onnx_path, options, configure: As of `engine.build`.
+        show_progress: Show a progress bar.
+        times: Folder of the timing cache, and the TensorRT and GPU that it is for; None to go without.
 
     Returns:
         The plan, the report of its build, and every message that TensorRT logged.
     """
+    require_gpu()
     log = MessageLog()
     builder = trt.Builder(log)
-    # Strongly typed: the types of the ONNX file are the types of the engine. TensorRT 11 and RTX know nothing else.
-    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = checked(builder.create_network(typed), log, BuildError, "TensorRT can't create a network", _DOCTOR)
+    flags = builder_flags.network_flags(options)
+    network = checked(builder.create_network(flags), log, BuildError, "TensorRT can't create a network", _DOCTOR)
     started = time.perf_counter()
     _parse(network, log, onnx_path, options.profiles)
     parsed = time.perf_counter()
     config = _configure(builder, network, log, options)
     if show_progress:
         config.progress_monitor = ProgressBar(f"Building {onnx_path.name}")
+    timing_cache = TimingCache(config, log, *times) if times and not IS_RTX else None
+    if timing_cache:
+        timing_cache.attach()
     answer = configure(network, config) if configure else None
     if answer is not None:  # most calls return nothing
         checked(answer, log, BuildError, "TensorRT refuses what configure asks for", "Read its message.")
-    serialized = checked(
-        builder.build_serialized_network(network, config),
-        log, BuildError, f"TensorRT can't build an engine from {onnx_path.name}", _build_remedy(log),
-    )  # fmt: skip
+    calibrator = _prepare_calibration(builder, network, config)
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:
+        raise getattr(calibrator, "failure", None) or _build_error(onnx_path, log)
+    if timing_cache:
+        timing_cache.save()
     plan = bytes(serialized)
     built = time.perf_counter()
     report = reports.BuildReport(
         flavour=FLAVOURS[trt.__name__],
         version=trt.__version__,
         targets=options.compute_capabilities,
-        layers=_layers(plan, log) if config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED else (),
+        layers=_layers(plan, log, options) if config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED else (),
         **reports.memory_from_log(log.texts()),
         plan_bytes=len(plan),
         parse_seconds=parsed - started,
@@ -154,7 +177,26 @@ def _configure(
         )  # fmt: skip
     if options.compute_capabilities:
         _set_targets(config, log, options.compute_capabilities)
+    builder_flags.configure(config, options)
     return config
+
+
+def _prepare_calibration(builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig) -> Any:
+    """Let TensorRT calibrate at the batch that the hook's calibrator feeds; it would take the first profile's best.
+
+    Returns:
+        The calibrator, or None where there is none.
+    """
+    if IS_RTX or not hasattr(config, "int8_calibrator"):
+        return None
+    calibrator = config.int8_calibrator
+    given = getattr(calibrator, "batch_shapes", {})  # a calibrator of somebody's own has to fit the profile
+    if given and config.get_calibration_profile() is None:
+        profile = builder.create_optimization_profile()
+        for name, shape in given.items():
+            profile.set_shape(name, shape, shape, shape)
+        config.set_calibration_profile(profile)
+    return calibrator
 
 
 def _check_profiles(inputs: dict[str, tuple[int, ...]], profiles: Sequence[Profile]) -> None:
@@ -217,9 +259,9 @@ def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[
         )  # fmt: skip
 
 
-def _layers(plan: bytes, log: MessageLog) -> tuple[reports.EngineLayer, ...]:
+def _layers(plan: bytes, log: MessageLog, options: BuildOptions) -> tuple[reports.EngineLayer, ...]:
     if not IS_RTX:  # it builds with a GPU only, and its log says less: TensorRT 10.6 leaves memory formats out
-        return inspect_plan(plan)
+        return inspect_plan(plan, host_code="version_compatible" in options.flags)
     if layers := reports.layers_from_log(log.texts()):
         return layers
     text = f"The report has no layers: the log of {trt.__version__} has an unknown form."
@@ -227,26 +269,36 @@ def _layers(plan: bytes, log: MessageLog) -> tuple[reports.EngineLayer, ...]:
     return ()
 
 
-def inspect_plan(plan: bytes) -> tuple[reports.EngineLayer, ...]:
+def inspect_plan(plan: bytes, *, host_code: bool = False) -> tuple[reports.EngineLayer, ...]:
     """Read the layers of a plan with the engine inspector, which needs a GPU that can load the plan.
 
+    Args:
+        plan: The plan.
+        host_code: As of `engine.tensorrt.load_plan`.
+
     Raises:
-        BuildError: The plan can't be loaded on this machine.
+        PlanError: The plan can't be loaded on this machine.
+        BackendUnavailableError: There is no GPU.
+        BuildError: TensorRT's inspector says nothing.
     """
     log = MessageLog()
-    engine = checked(
-        trt.Runtime(log).deserialize_cuda_engine(plan),
-        log, BuildError, "The engine can't be loaded for inspection", "Inspect it on a GPU that it was built for.",
-    )  # fmt: skip
+    engine = load_plan(plan, log, host_code=host_code)
     inspector = checked(engine.create_engine_inspector(), log, BuildError, "TensorRT gives no inspector", _DOCTOR)
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     return reports.layers_from_inspector(checked(text, log, BuildError, "TensorRT's inspector says nothing", _DOCTOR))
 
 
-def _build_remedy(log: MessageLog) -> str:
+def _build_error(onnx_path: Path, log: MessageLog) -> BuildError | CalibrationError:
     text = " ".join(log.texts()[-50:])
+    if "no scaling factors detected" in text:
+        return CalibrationError(
+            f"{onnx_path.name} was to become INT8, and nothing gives the scales: neither Q/DQ nodes in the file nor a "
+            f"calibrator. TensorRT: {log.last_errors(1)}.",
+            "Quantize the file with model.quantization.to_int8, or let configure set one of engine.calibrators.",
+        )
+    remedy = "Read TensorRT's message above; `polygraphy inspect capability` names nodes that TensorRT can't convert."
     if "workspace" in text or "OutOfMemory" in text:
-        return "Raise workspace_bytes, or leave it out: the default is all of the GPU's memory."
+        remedy = "Raise workspace_bytes, or leave it out: the default is all of the GPU's memory."
     if "HW-specific datatypes" in text:
-        return "Choose a target that has the model's data types (FP8 needs 8.9 or later), or another precision."
-    return "Read TensorRT's message above; `polygraphy inspect capability` names nodes that TensorRT can't convert."
+        remedy = "Choose a target that has the model's data types (FP8 needs 8.9 or later), or another precision."
+    return BuildError(f"TensorRT can't build an engine from {onnx_path.name}: {log.last_errors()}.", remedy)

@@ -24,7 +24,7 @@ from tutorial_utils.engine.options import BuildOptions
 from tutorial_utils.engine.report import BuildReport
 
 _NAME_BYTES = 128  # of the model's name in that of a file, which may have 255 bytes; the key tells engines apart
-_FORMAT = 2  # of the side-car; a new number makes old entries unknown
+_FORMAT = 3  # of the side-car; a new number makes old entries unknown
 
 
 def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:
@@ -37,8 +37,19 @@ def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:
     Raises:
         ModelFileError: The model, or a file with its weights, can't be read.
     """
+    hasher = blake3.blake3(json.dumps([_FORMAT, tensorrt, asdict(options)], sort_keys=True).encode())
+    _add_model(hasher, onnx_path)
+    return hasher.hexdigest(length=16)
+
+
+def model_hash(onnx_path: Path) -> str:
+    """Return a BLAKE3 hash of a model's bytes, external weights included. It raises as `cache_key` does."""
     hasher = blake3.blake3()
-    hasher.update(json.dumps([_FORMAT, tensorrt, asdict(options)], sort_keys=True).encode())
+    _add_model(hasher, onnx_path)
+    return hasher.hexdigest(length=16)
+
+
+def _add_model(hasher: blake3.blake3, onnx_path: Path) -> None:
     try:
         for path in (onnx_path, *_external_data_files(onnx_path)):
             hasher.update(path.stat().st_size.to_bytes(8, "little"))  # so that bytes can't move between the files
@@ -48,7 +59,6 @@ def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:
             f"The model {onnx_path.name} can't be read: {error.strerror} ({error.filename or onnx_path}).",
             "Export it again, and keep files of external weights beside it.",
         ) from error
-    return hasher.hexdigest(length=16)
 
 
 def _external_data_files(onnx_path: Path) -> list[Path]:

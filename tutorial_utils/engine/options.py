@@ -1,4 +1,4 @@
-"""What an engine is built for: input shapes, workspace, target GPUs."""
+"""What an engine is built for: input shapes, types, workspace, target GPUs."""
 
 from array import array
 from collections.abc import Callable, Mapping
@@ -102,7 +102,10 @@ def _ranges(inputs: Mapping[str, tuple[Shape, Shape, Shape] | ShapeRange]) -> tu
 class BuildOptions:
     """Options of an engine build. Equal options and an equal model give the same cached engine.
 
-    Precision is not among them: networks are strongly typed, so the ONNX file decides (see `model`).
+    Networks are strongly typed: the types of the ONNX file are those of the engine (see `model`). Data-centre TensorRT
+    up to 10 can also choose types by itself, among those that flags allow::
+
+        BuildOptions(strongly_typed=False, flags=("fp16",))
 
     Attributes:
         profiles: One or more optimization profiles; none for a model whose shapes are all static.
@@ -111,14 +114,25 @@ class BuildOptions:
         compute_capabilities: Target GPUs such as ``("8.6", "8.9")`` (TensorRT-RTX only). Empty: TensorRT builds
             for the GPU of this machine, TensorRT-RTX for those of its choice (without a GPU, 7.5 isn't among them:
             an FP32 model builds that 7.5 refuses).
+        strongly_typed: Whether the ONNX file decides on the types. TensorRT 11 and TensorRT-RTX know nothing else.
+        flags: Builder flags to set: names of `trt.BuilderFlag` in any case, such as ``("fp16", "refit")``.
+        without_flags: Builder flags to clear. Of those that TensorRT sets by itself, ``"tf32"`` changes results.
+        optimization_level: How long TensorRT searches, 0 to 5; None for its default, 3 (data-centre TensorRT only).
+        hardware_compatible: Whether the engine also runs on other GPUs from Ampere on (data-centre TensorRT only).
 
     Raises:
-        BuildError: The workspace is not a positive number of bytes.
+        BuildError: The workspace is not a positive number of bytes, the level not one of 0 to 5, or a flag is set and
+            cleared. What the TensorRT at hand doesn't have, the build refuses.
     """
 
     profiles: tuple[Profile, ...] = ()
     workspace_bytes: int | None = None
     compute_capabilities: tuple[str, ...] = ()
+    strongly_typed: bool = True
+    flags: tuple[str, ...] = ()
+    without_flags: tuple[str, ...] = ()
+    optimization_level: int | None = None
+    hardware_compatible: bool = False
 
     def __post_init__(self):
         if self.workspace_bytes is not None and self.workspace_bytes < 1:
@@ -129,3 +143,11 @@ class BuildOptions:
         profiles = (self.profiles,) if isinstance(self.profiles, Profile) else tuple(self.profiles)
         object.__setattr__(self, "profiles", profiles)
         object.__setattr__(self, "compute_capabilities", (targets,) if isinstance(targets, str) else tuple(targets))
+        for field in ("flags", "without_flags"):  # in one order and case: they belong to the key of the cache
+            given = getattr(self, field)
+            names = (given,) if isinstance(given, str) else given
+            object.__setattr__(self, field, tuple(sorted({name.lower() for name in names})))
+        if both := set(self.flags) & set(self.without_flags):
+            raise BuildError(f"The flag {', '.join(sorted(both))} is to be set and cleared.", "Name it once.")
+        if self.optimization_level not in (None, *range(6)):
+            raise BuildError(f"The optimization level is {self.optimization_level!r}.", "Give one of 0 to 5, or None.")

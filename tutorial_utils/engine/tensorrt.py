@@ -4,7 +4,10 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from tutorial_utils.base import flavour
-from tutorial_utils.base.errors import CourseError, PlanError
+from tutorial_utils.base.errors import BackendUnavailableError, CourseError, PlanError
+from tutorial_utils.base.gpu import find_gpu
+from tutorial_utils.base.requirements import pip_install, requirement
+from tutorial_utils.engine import plan_header
 
 if TYPE_CHECKING:
     import tensorrt as trt  # tests/engine/test_tensorrt_api.py lets this be TensorRT 10 and TensorRT-RTX in turn
@@ -75,3 +78,48 @@ def checked(
     if result is None or result is False or (isinstance(result, int) and result < 0):
         raise error(f"{failure}: {log.last_errors()}.", remedy)
     return result
+
+
+def require_gpu() -> None:
+    """Let data-centre TensorRT be called on a machine with a GPU only.
+
+    Without a driver `trt.Builder` of 10.6 ends the process, and `trt.Runtime` at its first call. TensorRT-RTX builds
+    without a GPU, and answers there.
+
+    Raises:
+        BackendUnavailableError: The driver shows no GPU.
+    """
+    gpu, found = (None, None) if IS_RTX else find_gpu()
+    if found is not None and gpu is None:
+        raise BackendUnavailableError(
+            f"TensorRT {trt.__version__} needs a GPU to build and to load engines. {found.reason}",
+            f"Go to a machine with one. TensorRT-RTX builds without: `{pip_install(requirement('tensorrt_rtx'))}`, and "
+            f"set {flavour.FLAVOUR_VARIABLE} to tensorrt_rtx.",
+        )
+
+
+def load_plan(plan: bytes, log: MessageLog, *, host_code: bool = False) -> "trt.ICudaEngine":
+    """Load a plan in the current CUDA context. The engine keeps its runtime alive.
+
+    Args:
+        plan: The plan.
+        log: Where TensorRT writes what it has to say.
+        host_code: Load a plan that brings its own runtime, which is a program: one that was built with the flag
+            `version_compatible`. Trust who built it.
+
+    Raises:
+        PlanError: TensorRT refuses the plan, for the reason that its header shows, or else in TensorRT's own words.
+        BackendUnavailableError: There is no GPU.
+    """
+    require_gpu()
+    runtime = trt.Runtime(log)
+    if host_code:
+        runtime.engine_host_code_allowed = True
+    loaded = runtime.deserialize_cuda_engine(plan) if plan else None
+    if loaded is None:
+        reason = plan_header.refusal(plan, trt.__name__, trt.__version__)
+        raise PlanError(
+            f"TensorRT can't load the engine: {reason or log.last_errors()}.",
+            "Build it again on this machine, with the TensorRT version that runs it.",
+        )
+    return loaded

@@ -80,13 +80,20 @@ def test_picture_says_how_far_the_clocks_are_apart_and_what_is_missing():
     assert "against trtexec" not in figures.clocks(rows[2:]).alt
 
 
+def test_rows_are_read_and_one_that_failed_is_left_out():
+    values = {way: vars(clocks("a", way == "graph", 0.4)) for way in ("calls", "graph")}
+    row = {"stack": 0, "date": "2026-11-26"}
+    data = {"stacks": [{}], "rows": {"a": {**row, "values": values}, "b": {**row, "reason": "It failed."}}}
+    assert [one.label for one in clock.EXPERIMENT.read(data)] == ["a, calls", "a, CUDA graph"]
+
+
 @pytest.mark.gpu
 def test_clocks_agree_on_a_gpu(fp32_model, monkeypatch):
-    monkeypatch.setattr(clock, "ENGINES", {"small": "small"})
+    monkeypatch.setattr(clock, "ENGINES", {"small": "a small network"})
     if installed_flavour() == "tensorrt":
         pytest.importorskip("cuda.bindings")
-    rows = clock.EXPERIMENT.read({"rows": clock.measure({"small": fp32_model}, rounds=1, calls=50)})
-    for row in rows:
+    for values in clock.measure("small", {"small": fp32_model}, rounds=1, calls=50).values():
+        row = clock.Clocks(**values)
         assert all(ms > 0 for ms in row.ours.values())
         assert row.device_ms == row.ours[clock.DEVICE]
         assert row.ours["enqueue"] <= row.ours["host to host"]

@@ -22,13 +22,14 @@ from tutorial_utils import engine
 from tutorial_utils.base.errors import PlanError
 from tutorial_utils.base.flavour import installed_flavour
 from tutorial_utils.lessons.lesson03 import figures
+from tutorial_utils.measure import rows
 from tutorial_utils.measure.experiment import Experiment
 
 if TYPE_CHECKING:
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
 SHAPE = (64, 3, 32, 32)
-ENGINES = {"ResNet-50 FP16": "resnet50-fp16", "quick classifier FP32": "quick-fp32"}
+ENGINES = {"resnet50-fp16": "ResNet-50 FP16", "quick-fp32": "quick classifier FP32"}
 # What is held against trtexec's "compute", and what `measure` takes for the GPU's time: trtexec times in the same way.
 DEVICE = "events around each call"
 ROUNDS, CALLS, WARM_UP = 3, 200, 300
@@ -76,21 +77,32 @@ class Clocks:
         return self.device_ms / self.trtexec["compute"] - 1 if self.trtexec else None
 
 
-def measure(models: Mapping[str, Path], rounds: int = ROUNDS, calls: int = CALLS) -> list[dict[str, Any]]:
-    """Run all clocks on this machine's GPU; return the fields of a `Clocks` for each engine, without and with a graph.
+def measure(model: str, models: Mapping[str, Path], rounds: int = ROUNDS, calls: int = CALLS) -> dict[str, Any]:
+    """Run all clocks on this machine's GPU; return the fields of two `Clocks`: of "calls" and of a "graph".
+
+    Args:
+        model: One of `ENGINES`.
+        models: ONNX files by name.
+        rounds, calls: How often each clock has its turn, and the calls that it times then.
 
     Raises:
         BackendUnavailableError: TensorRT engines can't run here, or CUDA graphs can't be captured.
     """
     profile = engine.Profile.batch("x", SHAPE[1:], opt=SHAPE[0], max=SHAPE[0])
-    rows = []
-    for name, model in ENGINES.items():
-        built = engine.build(models[model], engine.BuildOptions(profiles=(profile,)))
-        rows += [_row(name, built, cuda_graph, rounds, calls) for cuda_graph in (False, True)]
-    return rows
+    built = engine.build(models[model], engine.BuildOptions(profiles=(profile,)))
+    return {
+        way: _clocks_of(built, ENGINES[model], cuda_graph, rounds, calls)
+        for way, cuda_graph in (("calls", False), ("graph", True))
+    }
 
 
-def _row(name: str, built: engine.Engine, cuda_graph: bool, rounds: int, calls: int) -> dict[str, Any]:
+def read(data: Mapping[str, Any]) -> list[Clocks]:
+    """Return what was measured, engine by engine; a row that failed is left out."""
+    measured = [row.values for row in rows.read(data) if row.values]
+    return [Clocks(**values[way]) for values in measured for way in ("calls", "graph")]
+
+
+def _clocks_of(built: engine.Engine, name: str, cuda_graph: bool, rounds: int, calls: int) -> dict[str, Any]:
     from tutorial_utils.runners.tensorrt import TensorRTRunner, primary_context
 
     feeds = {"x": np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)}
@@ -202,8 +214,8 @@ EXPERIMENT = Experiment(
     name="lesson03_clock",
     title="The course's clocks and trtexec's on the same engines, with and without CUDA graphs",
     method=METHOD,
-    measure=lambda models: {"rows": measure(models)},
-    read=lambda data: [Clocks(**row) for row in data["rows"]],
+    rows={model: functools.partial(measure, model) for model in ENGINES},
+    read=read,
     draw=lambda measured: figures.clocks(measured.result),
-    models=tuple(f"{model}.onnx" for model in ENGINES.values()),
+    models=tuple(f"{model}.onnx" for model in ENGINES),
 )

@@ -3,7 +3,7 @@ from small_models import options
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import PlanError
-from tutorial_utils.inspection import plan_header
+from tutorial_utils.engine import plan_header
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_header_shows_a_plan_that_was_cut_short(built):
     assert plan_header.read(built.plan[:1000]).plan_bytes > 1000
 
 
-@pytest.mark.parametrize("content", [b"", b"vtrt", b"ftrt" + bytes(60)], ids=["empty", "too short", "other magic"])
+@pytest.mark.parametrize("content", [b"", b"vtrt", b"ptrt" + bytes(60)], ids=["empty", "too short", "other magic"])
 def test_no_plan(content):
     with pytest.raises(PlanError):
         plan_header.read(content)
