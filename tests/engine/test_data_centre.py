@@ -6,9 +6,10 @@ Needs neither Paddle nor the notebooks' libraries: ``pytest --confcutdir=tests``
 import warnings
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
-from small_models import images, options
+from small_models import images, options, residual_model
 
 from tutorial_utils.base import flavour
 from tutorial_utils.base.errors import BuildError, CalibrationError, PlanError, PrecisionError
@@ -109,6 +110,18 @@ def test_a_calibrator_that_no_flag_asks_for(make, fp32_model):
 
     with pytest.raises(CalibrationError, match="INT8 isn't among its flags"):
         make(configure=configure, strongly_typed=False, flags=("fp16",))
+
+
+def test_a_calibrator_of_another_model(make, tmp_path):
+    from tutorial_utils.engine.calibrators import EntropyCalibrator
+
+    onnx.save(residual_model(seed=1), tmp_path / "retrained.onnx")
+
+    def configure(network, config):
+        config.int8_calibrator = EntropyCalibrator(tmp_path / "retrained.onnx", {"x": images(8)}, 4)
+
+    with pytest.raises(CalibrationError, match="made for another model"):
+        make(configure=configure, strongly_typed=False, flags=("int8",))
 
 
 def test_timing_cache(make, folder):
