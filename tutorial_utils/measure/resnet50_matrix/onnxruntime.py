@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import shutil
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from onnx import TensorProto
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, PrecisionError, first_line
 from tutorial_utils.measure import on_stream
-from tutorial_utils.measure.resnet50_matrix.cells import Candidate, Cell
+from tutorial_utils.measure.resnet50_matrix.cells import TF32_OVERRIDE, Candidate, Cell
 from tutorial_utils.measure.resnet50_matrix.files import Files
 
 _FILES = {"fp16": "fp16", "bf16": "bf16", "int8_qdq": "int8", "fp8": "fp8"}  # FP32 for the others
@@ -111,6 +112,8 @@ def _tensorrt(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, 
                 "There is no calibration table of TensorRT's yet.", "Measure tensorrt_flags/int8_calibrated first."
             )
         options["trt_int8_calibration_table_name"] = shutil.copy(table, folder).name
+    if cell.precision == "fp32":
+        os.environ[TF32_OVERRIDE] = "0"  # the provider has no option for it
     path = files.onnx(_TENSORRT_FILES.get(cell.precision, "fp32"), cell.shape[2])
     started = time.perf_counter()
     session = _session(path, "TensorrtExecutionProvider", options, stream)
