@@ -91,7 +91,7 @@ def build_plan(
     answer = configure(network, config) if configure else None
     if answer is not None:  # most calls return nothing
         checked(answer, log, BuildError, "TensorRT refuses what configure asks for", "Read its message.")
-    calibrator = _prepare_calibration(builder, network, config)
+    calibrator = _prepare_calibration(builder, config)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise getattr(calibrator, "failure", None) or _build_error(onnx_path, log)
@@ -181,21 +181,28 @@ def _configure(
     return config
 
 
-def _prepare_calibration(builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig) -> Any:
+def _prepare_calibration(builder: trt.Builder, config: trt.IBuilderConfig) -> Any:
     """Let TensorRT calibrate at the batch that the hook's calibrator feeds; it would take the first profile's best.
 
     Returns:
         The calibrator, or None where there is none.
     """
-    if IS_RTX or not hasattr(config, "int8_calibrator"):
+    if IS_RTX or not builder_flags.has_weak_typing():
         return None
-    calibrator = config.int8_calibrator
-    given = getattr(calibrator, "batch_shapes", {})  # a calibrator of somebody's own has to fit the profile
-    if given and config.get_calibration_profile() is None:
-        profile = builder.create_optimization_profile()
-        for name, shape in given.items():
-            profile.set_shape(name, shape, shape, shape)
-        config.set_calibration_profile(profile)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TensorRT's, of every word about calibration
+        calibrator = config.int8_calibrator
+        if calibrator is not None and not config.get_flag(trt.BuilderFlag.INT8):
+            raise CalibrationError(
+                "The build has a calibrator, and INT8 isn't among its flags: TensorRT would never ask it.",
+                'Pass strongly_typed=False, flags=("int8", "fp16").',
+            )
+        given = getattr(calibrator, "batch_shapes", {})  # a calibrator of somebody's own has to fit the profile
+        if given and config.get_calibration_profile() is None:
+            profile = builder.create_optimization_profile()
+            for name, shape in given.items():
+                profile.set_shape(name, shape, shape, shape)
+            config.set_calibration_profile(profile)
     return calibrator
 
 

@@ -158,9 +158,12 @@ class Calibrator:
             return None
         try:
             table = self.cache_file.read_bytes()
-            record = json.loads(self._record_file.read_text()) if self._record_file.exists() else {}
-        except (OSError, ValueError) as error:
-            raise _refused(self.cache_file, f"can't be read: {error}") from error
+        except OSError as error:
+            raise _refused(self.cache_file, f"can't be read: {error.strerror or error}") from error
+        try:
+            record = json.loads(self._record_file.read_bytes())
+        except (OSError, ValueError):
+            record = None
         if reason := _wrong_with(table, record, self._record):
             raise _refused(self.cache_file, reason)
         return table
@@ -178,7 +181,7 @@ class MinMaxCalibrator(Calibrator, _MIN_MAX):
     algorithm = "MinMaxCalibration"
 
 
-def _wrong_with(table: bytes, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _wrong_with(table: bytes, record: Any, wanted: Mapping[str, Any]) -> str:
     """Return why a table isn't used, or "" for one that is right."""
     header = _HEADER.match(table)
     if not table:
@@ -192,8 +195,8 @@ def _wrong_with(table: bytes, record: Mapping[str, Any], wanted: Mapping[str, An
         return f"was made by TensorRT {made_by}, and this is {wanted['tensorrt']}"
     if algorithm != wanted["algorithm"]:
         return f"was made by {algorithm}, not by {wanted['algorithm']}"
-    if not record:
-        return "has no record beside it, so it can't be told for which model it was made"
+    if not isinstance(record, dict) or not record:
+        return "has no record of its own beside it, so it can't be told for which model it was made"
     if blake3.blake3(table).hexdigest() != record.get("table"):
         return "was cut short or altered: its checksum is wrong"
     if record.get("model") != wanted["model"]:

@@ -1,7 +1,8 @@
 """The first bytes of a plan, which a runtime looks at before it reads any further, and what they say of a refusal.
 
 NVIDIA documents no layout. That of TensorRT-RTX was read from plans of 1.6.1 and 1.7.1; tag and version stand at the
-same bytes in plans of data-centre TensorRT, where `trtexec --getPlanVersionOnly` reads them (its public source).
+same bytes in plans of data-centre TensorRT, where `trtexec --getPlanVersionOnly` reads them (its public source). The
+runtime itself compares other numbers: with another version in its header, a plan of 10.6 or RTX 1.6.1 still loads.
 """
 
 import re
@@ -39,7 +40,7 @@ def read(plan: bytes) -> PlanHeader:
     """
     flavour = MAGICS.get(plan[:4])
     if len(plan) < _LAYOUT.size or flavour is None:
-        begins = f"The bytes begin with {plan[:4]!r}" if plan else "There are no bytes"
+        begins = f"The bytes begin with {plan[:4]!r}" if len(plan) >= _LAYOUT.size else f"There are {len(plan)} bytes"
         known = ", ".join(f"of {FLAVOURS[name]} with {magic!r}" for magic, name in MAGICS.items())
         raise PlanError(
             f"{begins}, and a plan begins with a header of {_LAYOUT.size} bytes: one {known}.",
@@ -66,4 +67,6 @@ def refusal(plan: bytes, flavour: str, version: str) -> str:
         return f"{FLAVOURS[header.flavour]} {header.version} built the plan, and this is {FLAVOURS[flavour]} {version}"
     if len(plan) < header.plan_bytes:
         return f"The plan was cut short: {len(plan):,} of {header.plan_bytes:,} bytes are there"
+    if len(plan) > header.plan_bytes:
+        return f"The plan has {header.plan_bytes:,} bytes, and {len(plan):,} are there"
     return ""

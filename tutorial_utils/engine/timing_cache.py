@@ -31,15 +31,15 @@ class TimingCache:
         self._identity = identity
         self._config = config
         self._log = log
-        self._times = b""  # of the file, as TensorRT writes them
+        self._seen = b""  # the times that the file held before the build, as TensorRT writes them
         self._cache: trt.ITimingCache | None = None
 
     def attach(self) -> None:
         """Give the builder the times of earlier builds. What can't be used is left out, with a warning."""
-        self._times, wrong = self._read()
-        self._cache = self._usable(self._times)
+        self._seen, wrong = self._read()
+        self._cache = self._usable(self._seen)
         if self._cache is None:
-            wrong, self._times = f"TensorRT refuses it: {self._log.last_errors()}", b""
+            wrong = f"TensorRT refuses it: {self._log.last_errors()}"
             self._cache = self._usable(b"")
         if wrong:
             _warn(f"The timing cache {self.path.name} isn't used: {wrong}. This build measures all kernels again.")
@@ -52,7 +52,7 @@ class TimingCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(self.path.with_suffix(".lock")):
                 written, _ = self._read()
-                if written and written != self._times:
+                if written and written != self._seen:
                     other = self._config.create_timing_cache(written)
                     if other:
                         self._cache.combine(other, ignore_mismatch=False)
@@ -74,7 +74,7 @@ class TimingCache:
             first, _, times = self.path.read_bytes().partition(b"\n")
             head = json.loads(first)
             made_for, checksum = head["tensorrt"], head["blake3"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # of a folder that can't be made, `save` tells
             return b"", ""
         except OSError as error:
             return b"", f"it can't be read: {error.strerror or error}"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tutorial_utils.base.flavour import FLAVOURS
-from tutorial_utils.engine.tensorrt import MessageLog, trt
+from tutorial_utils.engine.tensorrt import MessageLog, require_gpu, trt
 from tutorial_utils.model import half_precision, quantization
 
 # What the variables of the code on the card are.
@@ -169,6 +169,7 @@ def build_variables(onnx_path: Path, folder: Path, images: np.ndarray) -> dict[s
         folder: Where the FP16 and INT8 variants are written.
         images: Calibration images for the INT8 variant.
     """
+    require_gpu()
     log = MessageLog()
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

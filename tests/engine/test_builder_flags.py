@@ -1,0 +1,142 @@
+"""What the installed TensorRT-RTX refuses; and what data-centre TensorRT is given, of which a stub has the names."""
+
+from types import SimpleNamespace
+
+import pytest
+from small_models import options
+
+from tutorial_utils.base.errors import BackendUnavailableError, BuildError, PrecisionError, TargetError
+from tutorial_utils.base.gpu import Capability
+from tutorial_utils.engine import BuildOptions, build
+
+pytest.importorskip("tensorrt_rtx")
+from tutorial_utils.engine import builder, builder_flags, tensorrt  # they import TensorRT
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        (
+            {"strongly_typed": False},
+            PrecisionError,
+            "has no weakly typed networks: it knows strongly typed",
+        ),
+        ({"flags": ("fp16",)}, PrecisionError, "has no builder flag fp16: it knows strongly typed networks only"),
+        ({"flags": ("obey_precision_constraints",)}, PrecisionError, "strongly typed networks only"),
+        ({"without_flags": ("tf32",)}, PrecisionError, r"TF32 with or without its flag.*ONNX Runtime with use_tf32=0"),
+        ({"flags": ("no_such_flag",)}, BuildError, r"has no builder flag no_such_flag.*Choose from debug, .*tf32"),
+        ({"without_flags": ("no_such_flag",)}, BuildError, "has no builder flag no_such_flag"),
+        ({"optimization_level": 2}, BuildError, "the same engine at every optimization level"),
+        ({"hardware_compatible": True}, TargetError, "no hardware compatibility.*compute_capabilities"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_rtx_refuses(changes, error, says, fp32_model):
+    with pytest.raises(error, match=says):
+        build(fp32_model, options(**changes), use_cache=False, progress=False)
+
+
+def test_flags_are_set_and_cleared(fp32_model):
+    import tensorrt_rtx as trt
+
+    found = []
+
+    def configure(network, config):
+        flags = trt.BuilderFlag.STRICT_NANS, trt.BuilderFlag.MONITOR_MEMORY, trt.BuilderFlag.TF32
+        found.extend(config.get_flag(flag) for flag in flags)
+
+    wanted = options(flags=["Strict_NaNs", "MONITOR_MEMORY"], compute_capabilities="8.6")
+    build(fp32_model, wanted, configure=configure, use_cache=False, progress=False)
+    assert found == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"flags": "tf32", "without_flags": "TF32"}, "The flag tf32 is to be set and cleared"),
+        ({"optimization_level": 6}, "The optimization level is 6"),
+        ({"optimization_level": "3"}, "The optimization level is '3'"),
+    ],
+)
+def test_options_that_no_tensorrt_takes(options, says):
+    with pytest.raises(BuildError, match=says):
+        BuildOptions(**options)
+
+
+def test_flags_have_one_form():
+    assert BuildOptions(flags=["INT8", "fp16", "int8"]) == BuildOptions(flags=("fp16", "int8"))
+    assert BuildOptions(flags="fp16").flags == ("fp16",)
+
+
+# --- data-centre TensorRT ---------------------------------------------------------------------------------------------
+
+
+class Config:
+    """Remembers what is set. A build needs a GPU: see test_data_centre."""
+
+    def __init__(self):
+        self.set, self.cleared = [], []
+        self.set_flag, self.clear_flag = self.set.append, self.cleared.append
+
+
+@pytest.fixture
+def tensorrt_10(monkeypatch):
+    names = ["FP16", "BF16", "INT8", "TF32", "REFIT"]
+    stub = SimpleNamespace(
+        BuilderFlag=SimpleNamespace(__members__={name: name for name in names}),
+        HardwareCompatibilityLevel=SimpleNamespace(AMPERE_PLUS="Ampere and later"),
+        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+    )
+    monkeypatch.setattr(builder_flags, "trt", stub)
+    monkeypatch.setattr(builder_flags, "IS_RTX", False)
+
+
+@pytest.mark.usefixtures("tensorrt_10")
+def test_tensorrt_10_is_given_all_of_it():
+    wanted = BuildOptions(
+        strongly_typed=False, flags=("fp16", "refit"), without_flags=("tf32",), optimization_level=0,
+        hardware_compatible=True,
+    )  # fmt: skip
+    config = Config()
+    builder_flags.configure(config, wanted)
+    assert (config.set, config.cleared) == (["FP16", "REFIT"], ["TF32"])
+    assert (config.builder_optimization_level, config.hardware_compatibility_level) == (0, "Ampere and later")
+    assert builder_flags.network_flags(wanted) == 0
+    assert builder_flags.network_flags(BuildOptions()) == 2
+
+
+@pytest.mark.usefixtures("tensorrt_10")
+@pytest.mark.parametrize("strongly_typed", [True, False])
+def test_defaults_change_nothing(strongly_typed):
+    config = Config()
+    builder_flags.configure(config, BuildOptions(strongly_typed=strongly_typed))
+    assert vars(config).keys() == {"set", "cleared", "set_flag", "clear_flag"}
+    assert not config.set + config.cleared
+
+
+@pytest.mark.usefixtures("tensorrt_10")
+def test_a_strongly_typed_network_refuses_flags_of_types():
+    with pytest.raises(PrecisionError, match=r"can't have bf16, int8.*strongly_typed=False"):
+        builder_flags.configure(Config(), BuildOptions(flags=("int8", "bf16", "refit")))
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(tensorrt, "IS_RTX", False)
+    found = None, Capability("NVIDIA GPU", False, "No NVIDIA driver found (libcuda.so.1).", "")
+    monkeypatch.setattr(tensorrt, "find_gpu", lambda: found)
+
+    def end_the_process(*_):
+        raise SystemExit
+
+    for name in ("Builder", "Runtime"):  # what TensorRT 10.6 does
+        monkeypatch.setattr(tensorrt.trt, name, end_the_process)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_nothing_of_data_centre_tensorrt_is_called(fp32_model):
+    says = r"needs a GPU to build and to load engines\. No NVIDIA driver found.*TensorRT-RTX builds without"
+    with pytest.raises(BackendUnavailableError, match=says):
+        build(fp32_model, options(), use_cache=False, progress=False)
+    with pytest.raises(BackendUnavailableError, match=says):
+        builder.inspect_plan(b"ftrt" + bytes(100))
