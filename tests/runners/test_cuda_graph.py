@@ -77,7 +77,7 @@ def test_a_refused_call_ends_the_capture_and_makes_no_graph(use):
 
     with pytest.raises(KeyError):
         CudaGraph(refuse, 7)
-    assert driver.called == ["cuStreamBeginCapture", "cuStreamEndCapture"]
+    assert driver.called == ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphDestroy"]
 
 
 @pytest.mark.parametrize("missing", ["cuda", "cuda.bindings"])

@@ -14,13 +14,21 @@ from small_models import images, options
 from tutorial_utils.base import flavour
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, PlanError
 from tutorial_utils.engine import Profile, build
+from tutorial_utils.runners.cuda_graph import cuda_driver
 
 pytestmark = pytest.mark.gpu
 
+
+def has_cuda_python():
+    try:
+        return bool(cuda_driver())
+    except BackendUnavailableError:
+        return False
+
+
 RTX = flavour.installed_flavour() == "tensorrt_rtx"
 only_rtx = pytest.mark.skipif(not RTX, reason="only TensorRT-RTX has it")
-without_graphs = not RTX and not flavour.is_installed("cuda")  # the folder of cuda-python's packages
-needs_graphs = pytest.mark.skipif(without_graphs, reason="cuda-bindings is not installed")
+needs_graphs = pytest.mark.skipif(not RTX and not has_cuda_python(), reason="cuda-bindings is not installed")
 cuda_graphs = pytest.mark.parametrize("cuda_graph", [False, pytest.param(True, marks=needs_graphs)])
 
 PROFILES = [Profile.batch("x", (3, 32, 32), min=2, opt=4, max=8)]

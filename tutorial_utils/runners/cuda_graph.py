@@ -48,7 +48,9 @@ class CudaGraph:
         try:
             enqueue()
         except BaseException:
-            self._driver.cuStreamEndCapture(self._stream)  # else the stream would take no other work
+            status, graph = self._driver.cuStreamEndCapture(self._stream)  # else the stream would take no other work
+            if not status:
+                self._driver.cuGraphDestroy(graph)
             raise
         graph = self._call("cuStreamEndCapture", self._stream)
         self._executable = self._call("cuGraphInstantiate", graph, 0)

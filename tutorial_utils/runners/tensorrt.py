@@ -78,10 +78,9 @@ class TensorRTRunner(Runner):
     Args:
         engine: The engine, or its plan as bytes. A cached engine that the runtime refuses is built again, once. Or
             another runner: both then share its loaded engine, each with a stream, a context and buffers of its own.
-        cuda_graph: Replay the engine as a CUDA graph. TensorRT-RTX captures by itself. With TensorRT, the first call in
-            new shapes (or new values of inputs that are shapes) runs as it is and is captured at its end, and the
-            calls after it replay that: one graph, of the last shapes, since NVIDIA advises one execution context for
-            each graph. Where shapes alternate, take a runner for each; they can share an engine.
+        cuda_graph: Replay the engine as a CUDA graph. TensorRT-RTX captures by itself. With TensorRT, a call in new
+            shapes runs as it is and is then captured, and the calls after it replay that: one graph, of the last
+            shapes, since NVIDIA advises a context for each graph. For shapes that alternate, take a runner for each.
         configure: Called with TensorRT-RTX's `IRuntimeConfig` before the execution context is created from it.
 
     Attributes:
@@ -312,6 +311,9 @@ class TensorRTRunner(Runner):
 
     def device_times(self, feeds: Mapping[str, np.ndarray], calls: int) -> np.ndarray:
         """Time the engine alone, without copies, by CUDA events around each call on the runner's stream.
+
+        Calls are enqueued without waiting, as trtexec does. Where the host enqueues slower than the GPU runs, the GPU's
+        waiting counts. The events take about a microsecond themselves: `lesson03.clock` compares the clocks.
 
         The feeds are checked, and copied to the GPU once. Returns milliseconds of each call, shape ``[calls]``.
         """
