@@ -11,6 +11,7 @@ from tutorial_utils.engine.computed_types import (
     BY_TENSORS,
     CONVOLUTION,
     FP32_OR_TF32,
+    OPAQUE,
     PRODUCT,
     UNKNOWN,
     of_layer,
@@ -34,15 +35,22 @@ def layer(kind, reads=(), tactic="", weights="", name="one", writes=("fp32",)):
         ("sm80_xmma_fprop_implicit_gemm_interleaved_i8f32_i8i32_f32_nchw_vect_c_32kcrs", "int8"),  # writes FP32
         ("sm89_xmma_gemm_e4m3e4m3_e4m3f32_f32_tn_n_tilesize64x64x64", "fp8"),
         ("volta_int8x4_icudnn_int8x4_128x32_relu_xregs_small_c32_nn_v1", "int8"),
+        ("volta_fp32_icudnn_int8x4_128x64_sliced1x2_ldg2_ldg1_relu_exp_interior_nhwc_linkable_tn_v1", "int8"),
+        ("turing_fp16_i8816cudnn_int8_128x128_ldg16_relu_interior_nt_v1", "int8"),
+        ("trt_volta_s884cudnn_fp16_128x128_ldg8_relu_exp_interior_nhwc2nchw_tn_v1", "fp16"),
+        ("trt_volta_fp16x2_hcudnn_winograd_fp16x2_128x128_ldg1_ldg4_relu_tile148t_nt_v1", "fp16"),
         ("ampere_fp16_s16816gemm_fp16_256x128_ldg8_f2f_gelu_nn_v1", "fp16"),
         ("sm50_xmma_conv_fprop_fused_conv_act_fp32_NCHW_fp32_NCHW_KCRS_fp32_fp32_fp32_Accfloat_1_1", "fp32"),
         ("ampere_scudnn_128x64_relu_small_nn_v1", "fp32"),
-        ("ampere_h16816gemm_128x64_ldg8_nn", "fp16"),
+        ("trt_ampere_scudnn_winograd_128x128_ldg1_ldg4_relu_tile148t_nt_v1", "fp32"),
+        ("ampere_h16816gemm_128x64_ldg8_nn_v1", "fp16"),
+        ("ampere_sgemm_int8_128x32_sliced1x4_nn_v1", "int8"),
         (
             "cutlass_80_tensorop_s1688gemm_256x64_16x4_nn_align4",
             None,
         ),  # sums of what, it leaves out
-        ("sm80_xmma_gemm_f16f16_i8i32_f32_tn", None),  # operands of two types: not a form that is known
+        # Read in one type and multiplied in another: what is read counts, and the layer's tensors say that.
+        ("sm70_xmma_depthwise_convolution_fprop_tiling_f16f16_f32f32_f32_nhwckrsc_nhwc_tilesize1x10x10", None),
         ("__myl_FcAdd_0x19b7995d047af09959ee49bcd73df9e7", None),
         ("__myelin_CASK_STUB", None),
         ("", None),
@@ -70,6 +78,7 @@ def test_names_of_tactics(tactic, dtype):
         (layer("kgen", ["int64", "fp16"], weights="fp16", name="__myl_FcAdd_myl0_2"), (PRODUCT, "fp16", BY_OPERANDS)),
         (layer("kgen", ["int8", "int8", "fp32", "int8"], "_gemm_mha_v2_0x1af7", name="_gemm_mha_v2_myl0_5"),
          (ATTENTION, "int8", BY_OPERANDS)),
+        (layer("Myelin", ["fp16"], name="{ForeignNode[MatMul.0...Add.3]}"), (OPAQUE, UNKNOWN, BY_NOTHING)),  # 8.6
         (layer("kgen", ["fp16"], writes=["fp16"], name="__myl_MulAdd_myl0_2"), ("", "fp16", BY_TENSORS)),
         (layer("kgen", ["fp16"], writes=["fp32"], name="__myl_Cast_myl0_2"), ("", UNKNOWN, BY_TENSORS)),
         (layer("NoOp", ["int64"], writes=["bool"]), ("", UNKNOWN, BY_NOTHING)),

@@ -56,6 +56,7 @@ def test_text(fp32_model, capsys):
     assert facts["ONNX nodes"].startswith("9: 2 Conv, 2 Relu, 1 ")
     assert re.search(r"^built by +TensorRT-RTX \S+ for 8\.9$", out, re.MULTILINE)
     assert re.search(r"^activations +(\d+\.\d\d KiB \([\d,]+ bytes\)|\d+\.\d\d MiB .*)$", out, re.MULTILINE)
+    assert "\ncomputes in       2 of 2 convolutions compute in FP32 or TF32 (by operand types: 2)\n" in out
     for node in ("conv0", "relu0", "conv1", "norm", "sum", "relu1", "pool", "fc"):
         assert re.search(rf"[:,] {node}(,|$)", out, re.MULTILINE), f"no layer holds {node}"
     assert "changes no bytes: flat" in out
@@ -66,6 +67,10 @@ def test_json_holds_layers_homes_of_nodes_and_sizes(models, capsys):
     found = json.loads(run(capsys, models["fp16"], "--json"))
     kinds = [layer["kind"] for layer in found["report"]["layers"]]
     assert kinds.count("convolution/matrix product") >= 2
+    computed = [layer["computed"] for layer in found["report"]["layers"]]
+    assert [(one["dtype"], one["evidence"]) for one in computed if one["operation"] == "convolution"] == [
+        ("fp16", "operand types")
+    ] * 2
     assert found["shapes"] == {"x": [1, 3, 32, 32]}
     assert found["nodes"]["Conv"] == 2
     assert {home["node"] for home in found["node_homes"]} >= {"conv0", "fc"}
@@ -78,6 +83,7 @@ def test_page_is_one_file_that_loads_nothing(models, tmp_path, capsys):
     page = tmp_path / "page.html"
     assert run(capsys, models["int8"], "--html", page) == f"Written: {page}\n"
     text = page.read_text(encoding="utf-8")
+    assert len(re.findall(r"convolution +int8 +operand types", text)) == 2
     assert text.count('src="data:image/png;base64,') == 4
     assert not re.search(r'(src|href) *= *(?!"data:)', text)
     assert not re.search("<script|@import|url\\(", text)

@@ -12,7 +12,8 @@ What `BuildOptions` doesn't have, a hook sets with TensorRT's own call, for this
 
 The parts: `options` (what to build), `onnx_inputs` (for which inputs), `builder` (the TensorRT calls), `builder_flags`
 (which flags, and which are refused), `calibrators` (INT8 scales for weakly typed networks), `report` (what came out),
-`cache` (not again), `timing_cache` (faster the next time), `plan_header` (why a plan isn't loaded).
+`computed_types` (in which precision), `cache` (not again), `timing_cache` (faster the next time), `plan_header` (why a
+plan isn't loaded).
 """
 
 import warnings

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tutorial_utils.engine.report import EngineLayer
 
 CONVOLUTION, PRODUCT, ATTENTION = "convolution", "matrix product", "fused attention"
+OPAQUE = "closed subgraph"  # of TensorRT 8, whose inspector shows what Myelin compiled as one layer
 UNKNOWN = "unknown"
 FP32_OR_TF32 = "fp32 or tf32"  # both read FP32, and here nothing tells which of them it is
 BY_TACTIC, BY_OPERANDS, BY_TENSORS, BY_NOTHING = "tactic name", "operand types", "tensor types", "nothing"
@@ -24,18 +25,15 @@ BY_TACTIC, BY_OPERANDS, BY_TENSORS, BY_NOTHING = "tactic name", "operand types",
 # Kernels that TensorRT generates are called after what they compute: __myl_CorrMulAddRelu_myl0_4.
 _GENERATED = re.compile(r"__myl_([A-Za-z]+)_myl\d+_\d+$")
 
-# sm80_xmma_fprop_implicit_gemm_i8f32_i8i32_f32_...: first operand and result, second operand and sum, epilogue.
-_TYPE = r"(tf32|bf16|f16|f32|f64|i8|s8|u8|i32|s32|e4m3|e5m2)"
+# Forms of the 14,617 names that TensorRT 10.6's libraries hold; 97 % of them say what is multiplied.
+# sm80_xmma_fprop_implicit_gemm_i8f32_i8i32_f32_...: what is read and written, multiplied and summed, and the epilogue.
+_TYPE = "(tf32|bf16|f16|f32|i8|i32|e4m3)"
 _XMMA = re.compile(rf"_{_TYPE}{_TYPE}_{_TYPE}{_TYPE}?_{_TYPE}(?:_|$)")
-# ampere_fp16_s16816gemm_fp16_..., volta_int8x4_icudnn_..., ..._fused_conv_act_fp32_NCHW_...: of the first operand.
-_WORD = re.compile(r"(?:^|_)(tf32|bf16|fp16|fp32|int8|fp8|e4m3)(?:x\d+)?(?=_)")
-# ampere_scudnn_..., volta_hgemm_..., ampere_h16816gemm_...: single, half or integer, as in BLAS. A number is the size
-# of a tensor core's step; single precision with such a step is of the inputs' type, which then stands before it.
-_BLAS = re.compile(r"_(s|h|i)(\d*)(?:cudnn|gemm|gemv)")
-_NAMES = {
-    "f16": "fp16", "f32": "fp32", "f64": "fp64", "i8": "int8", "s8": "int8", "u8": "uint8", "i32": "int32",
-    "s32": "int32", "e4m3": "fp8", "e5m2": "fp8", "s": "fp32", "h": "fp16", "i": "int8",
-}  # fmt: skip
+# volta_fp32_icudnn_int8x4_..., ampere_sgemm_...: what is written, the letter of BLAS for what is summed (single, half,
+# integer), and what is read where that is another type. A number at the letter is the size of a tensor core's step.
+_BLAS = re.compile(r"_(s|h|i)(\d*)(?:cudnn|gemm)(?:_winograd)?(?:_(fp16|int8)(?:x\d)?(?=_))?")
+_FUSED = re.compile(r"_fused_conv_act_(fp32|fp16|int8)_")
+_NAMES = {"f16": "fp16", "f32": "fp32", "i8": "int8", "i32": "int32", "e4m3": "fp8", "s": "fp32", "h": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class ComputedType:
 
     Attributes:
         layer: Name of the layer.
-        operation: CONVOLUTION, PRODUCT, ATTENTION, or "" for everything else.
+        operation: CONVOLUTION, PRODUCT, ATTENTION, OPAQUE, or "" for everything else.
         dtype: Such as "fp16" or "tf32"; FP32_OR_TF32 or UNKNOWN where nothing decides it. Of other kernels, the
             floating-point type of their tensors.
         evidence: BY_TACTIC, BY_OPERANDS, BY_TENSORS or BY_NOTHING.
@@ -65,10 +63,12 @@ def generated_operations(layer: "EngineLayer") -> tuple[str, ...]:
 
 
 def operation(layer: "EngineLayer") -> str:
-    """Return whether a layer is a CONVOLUTION, a matrix PRODUCT or an ATTENTION of products in one kernel; else ""."""
+    """Return whether a layer is a CONVOLUTION, PRODUCT, ATTENTION in one kernel, or OPAQUE subgraph; else ""."""
     words, layer_type = set(generated_operations(layer)), layer.type.lower()
     if not layer.is_kernel:
         return ""
+    if layer_type == "myelin":
+        return OPAQUE
     if "_mha_" in f"{layer.name}_{layer.tactic}_":
         return ATTENTION
     if words & {"Corr", "Deco"} or "corr" in layer_type or "conv" in layer_type:
@@ -83,6 +83,8 @@ def of_layer(layer: "EngineLayer") -> ComputedType:
         floats = sorted({tensor.dtype for tensor in (*layer.inputs, *layer.outputs) if _is_computed_in(tensor.dtype)})
         dtype = floats[0] if len(floats) == 1 else UNKNOWN
         return ComputedType(layer.name, "", dtype, BY_TENSORS if floats else BY_NOTHING, " and ".join(floats))
+    if what == OPAQUE:
+        return ComputedType(layer.name, what, UNKNOWN, BY_NOTHING, "")
     if named := of_tactic(layer.tactic):
         return ComputedType(layer.name, what, named, BY_TACTIC, layer.tactic)
     read = [tensor.dtype for tensor in layer.inputs if _is_computed_in(tensor.dtype)]
@@ -105,23 +107,24 @@ def of_tactic(name: str) -> str | None:
         first, second = found[1], found[3]
         rounded = first == "f32" and second == "tf32"  # read as FP32, and multiplied as TF32
         return _NAMES.get(second, second) if first == second or rounded else None
-    if found := _WORD.search(name):
-        return _NAMES.get(found[1], found[1])
+    if found := _FUSED.search(name):
+        return found[1]
     found = _BLAS.search(name)
-    return _NAMES[found[1]] if found and not (found[1] == "s" and found[2]) else None
+    if not found or found[3]:
+        return found and found[3]
+    return None if found[1] == "i" or (found[1] == "s" and found[2]) else _NAMES[found[1]]
 
 
 def counted(layers: Iterable["EngineLayer"]) -> dict[str, Counter[str]]:
-    """Return how many layers compute in which type, the most frequent first: of CONVOLUTION, PRODUCT and ATTENTION."""
+    """Return how many layers compute in which type, the most frequent first, by operation."""
     found = [one for one in map(of_layer, layers) if one.operation]
-    by_operation = {
-        what: Counter(one.dtype for one in found if one.operation == what) for what in (CONVOLUTION, PRODUCT, ATTENTION)
-    }
+    operations = (CONVOLUTION, PRODUCT, ATTENTION, OPAQUE)
+    by_operation = {what: Counter(one.dtype for one in found if one.operation == what) for what in operations}
     return {what: Counter(dict(types.most_common())) for what, types in by_operation.items() if types}
 
 
 def share(layers: Iterable["EngineLayer"], dtype: str) -> float | None:
-    """Return which share of the convolutions, products and attentions computes in a type, 0 to 1; None of none."""
+    """Return which share of the layers with an operation computes in a type, 0 to 1; None where there are none."""
     counts = sum(counted(layers).values(), Counter())
     return counts[dtype] / counts.total() if counts else None
 

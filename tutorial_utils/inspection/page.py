@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tutorial_utils import engine
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import BuildError, InputError, TargetError
-from tutorial_utils.engine import BuildOptions, BuildReport, Profile
+from tutorial_utils.engine import BuildOptions, BuildReport, Profile, computed_types
 from tutorial_utils.inspection import dataflow, engine_layers, input_shapes
 from tutorial_utils.inspection.engine_layers import KINDS, NodeHome
 from tutorial_utils.inspection.input_shapes import Shape
@@ -188,10 +188,11 @@ def _largest_rows(one: Inspection) -> list[tuple[str, str]]:
 
 
 def as_json(one: Inspection) -> str:
-    """Return everything as JSON: the fields of `Inspection`, and for each layer also its kind."""
+    """Return everything as JSON: the fields of `Inspection`, and for each layer its kind and what it computes in."""
     values = asdict(one)
     for layer, described in zip(one.report.layers, values["report"]["layers"], strict=True):
         described["kind"] = engine_layers.kind(layer)
+        described["computed"] = asdict(computed_types.of_layer(layer))
     return json.dumps(values, indent=1, ensure_ascii=False)
 
 
@@ -216,6 +217,8 @@ def write_page(one: Inspection, path: Path) -> Path:
             section("Precision map", maps.precision_map({one.model: layers})),
             section("Fusion map: ONNX nodes by kernel", maps.fusion_map(one.node_homes, layers)),
         ]
+    proof = html.escape(computed_types.table(layers)) or "No convolution, matrix product or attention."
+    sections += ["<h2>What layers compute in, and what says so</h2>", f"<pre>{proof}</pre>"]
     sections += ["<h2>Largest tensors</h2>", table(_largest_rows(one))]
     return write_html(f"{one.model} as an engine of {report.flavour} {report.version}", "\n".join(sections), path)
 

@@ -15,7 +15,7 @@ import numpy as np
 from onnx import numpy_helper
 
 from tutorial_utils import engine, plotting
-from tutorial_utils.base.errors import BackendUnavailableError
+from tutorial_utils.base.errors import BackendUnavailableError, CourseError
 from tutorial_utils.base.flavour import FLAVOURS, installed_flavour
 from tutorial_utils.engine import EngineLayer
 from tutorial_utils.measure import deployment, quality, rows, timing
@@ -124,7 +124,7 @@ def measure(flavour: str, precision: str, models: Mapping[str, Path]) -> dict[st
     try:
         with TensorRTRunner(built, cuda_graph=True) as runner:
             graph_times = _times(runner, long_ids)
-    except BackendUnavailableError as missing:
+    except CourseError as missing:
         no_graph = missing.cause
     found = attention_of(built.report.layers, attention_nodes(models[FP32]))
     return {

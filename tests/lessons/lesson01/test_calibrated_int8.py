@@ -1,0 +1,109 @@
+"""TensorRT's calibrators in lesson 01: what is judged without a GPU, and how its recording is read and drawn."""
+
+import struct
+
+import numpy as np
+import pictures
+import pytest
+
+from tutorial_utils.lessons.lesson01 import calibrated_int8, calibrated_int8_figures
+from tutorial_utils.lessons.lesson01.calibrated_int8 import Range
+from tutorial_utils.model import data
+
+IMAGES = data.load("digits", "test").images[:16]
+
+
+def table(**largest):
+    lines = (f"{name}: {struct.pack('>f', one / 127).hex()}\n" for name, one in largest.items())
+    return f"TRT-100600-EntropyCalibration2\n{''.join(lines)}".encode()
+
+
+def test_thresholds_of_a_table():
+    assert calibrated_int8.thresholds(table(x=1.0, relu0=25.4)) == pytest.approx({"x": 1.0, "relu0": 25.4})
+
+
+def test_ranges_hold_a_table_against_activations():
+    values = {"x": np.array([-1.0, 0.5, 1.0, 4.0]), "seen only here": np.ones(3)}
+    found = calibrated_int8.ranges(table(x=2.0, other=1.0), values)
+    assert list(found) == ["x"]
+    assert (found["x"].largest, found["x"].clipped, found["x"].steps) == (4.0, 0.25, 127)
+    assert Range(threshold=254.0, largest=2.0, clipped=0.0).steps == 1
+
+
+def test_activations_are_what_convolutions_and_products_read(fp32_model):
+    found = calibrated_int8.activations(fp32_model, IMAGES)
+    assert found.keys() == {"x", "relu0", "flat"}
+    assert found["relu0"].shape == (16, 16, 32, 32)
+    assert found["relu0"].min() == 0
+
+
+def test_calibration_images():
+    made = {name: make(IMAGES) for name, make in calibrated_int8.IMAGES.items()}
+    limits = {name: (float(one.min()), float(one.max())) for name, one in made.items()}
+    assert limits["digits"] == limits["darkest_first"] == (-1, 1)
+    assert limits["black"] == (-1, -1)
+    assert limits["zero_to_one"] == (0, 1)
+    assert limits["zero_to_255"] == (0, 255)
+    assert all(one.dtype == np.float32 and one.shape == IMAGES.shape for one in made.values())
+    means = made["darkest_first"].mean(axis=(1, 2, 3))
+    assert (np.diff(means) >= 0).all()
+
+
+def test_cases_have_their_files():
+    stems = {name.removesuffix(".onnx") for name in calibrated_int8.EXPERIMENT.models}
+    cases = calibrated_int8.CASES.values()
+    assert {case.model for case in cases} == stems
+    assert all((case.calibrator != "") == ("int8" in case.flags) for case in cases)
+    assert calibrated_int8.EXPERIMENT.rows.keys() > calibrated_int8.CASES.keys()
+
+
+TIME = {"rounds_ms": [[0.1, 0.1]] * 10, "first_call_ms": 1.0, "warmup_calls": 11, "stable": True, "batch": 64}
+ENGINE = {"accuracy": 0.98, "fp32_accuracy": 0.99, "agreement": 1.0, "sqnr_db": 60.0, "time": TIME, "ranges": {},
+          "line": "9 of 9 convolutions compute in FP32", "types": {"fp32": 9}}  # fmt: skip
+RANGES = {"x": {"threshold": 255.0, "largest": 1.0, "clipped": 0.0},
+          "relu": {"threshold": 1.0, "largest": 4.0, "clipped": 0.12}}  # fmt: skip
+WRONG = ENGINE | {"accuracy": 0.5, "agreement": 0.5, "sqnr_db": 3.0, "time": None, "ranges": RANGES}
+RECORDED = {
+    "stacks": [{"gpu": "G", "libraries": {}}],
+    "rows": {
+        name: {"stack": 0, "date": "2026-11-26", **row}
+        for name, row in {
+            "precision/fp32": {"values": ENGINE},
+            "precision/int8_calibrated": {"values": ENGINE | {"types": {"int8": 7, "fp32": 2}}},
+            "precision/fp8": {"reason": "The process ended with SIGABRT."},
+            "entropy/digits": {"values": ENGINE | {"time": None}},
+            "entropy/zero_to_255": {"values": WRONG},
+            "minmax/black": {"reason": "no scale"},
+        }.items()
+    },
+}
+
+
+def test_read():
+    results = calibrated_int8.read(RECORDED)
+    assert results["precision/fp8"] == "The process ended with SIGABRT."
+    assert results["precision/fp32"].time.median_ms == 0.1
+    assert results["entropy/zero_to_255"].ranges["x"] == Range(255.0, 1.0, 0.0)
+
+
+def test_why_is_computed_from_the_ranges():
+    assert calibrated_int8.read(RECORDED)["entropy/zero_to_255"].why == (
+        "fills 64 of 127 steps in the median activation, 0.5 in x; cuts off at most 12 % of the values, in relu"
+    )
+
+
+def test_drawings():
+    results = calibrated_int8.read(RECORDED)
+    picture = calibrated_int8_figures.draw_quality(results)
+    assert picture.text.splitlines()[2:] == [
+        "precision/fp8: The process ended with SIGABRT.",
+        "entropy/digits: 60.0 dB, agreement 100.0%; no calibration",
+        "entropy/zero_to_255: 3.0 dB, agreement 50.0%; fills 64 of 127 steps in the median activation, 0.5 in x; "
+        "cuts off at most 12 % of the values, in relu",
+        "minmax/black: no scale",
+    ]
+    assert pictures.widths(pictures.drawn(picture)[0]) == [60.0, 60.0, 60.0, 3.0]
+    types = calibrated_int8_figures.draw_types(results)
+    (axes,) = pictures.drawn(types)
+    assert [(left, width) for left, _, width, _ in pictures.bars(axes)] == [(0, 9), (0, 7), (7, 2)]
+    assert types.text.splitlines()[-1] == "asked for fp8              The process ended with SIGABRT."
