@@ -95,14 +95,15 @@ def _tensorrt(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, 
     folder = files.folder / cell.name.replace("/", "-") / str(int(graph))
     shutil.rmtree(folder, ignore_errors=True)  # an engine that is found isn't built
     folder.mkdir(parents=True)
-    shape = f"x:{'x'.join(map(str, cell.shape))}"
+    times = files.timing_cache(cell.shape)
+    empty = not any(times.glob("*.timing"))
     options = {
         "trt_cuda_graph_enable": str(graph),
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(folder),
         "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(folder.parent),
-        **{f"trt_profile_{which}_shapes": shape for which in ("min", "opt", "max")},
+        "trt_timing_cache_path": str(times),
+        **{f"trt_profile_{which}_shapes": f"x:{cell.name.rpartition('/')[2]}" for which in ("min", "opt", "max")},
         **dict.fromkeys(_TENSORRT_FLAGS.get(cell.precision, ()), "True"),
     }
     if cell.precision == "int8_calibrated":
@@ -119,7 +120,7 @@ def _tensorrt(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, 
     session = _session(path, "TensorrtExecutionProvider", options, stream)
     facts = {
         "build_s": round(time.perf_counter() - started, 2),
-        "build_cache": "empty",
+        "build_cache": "empty" if empty else "rows before",
         "plan_bytes": sum(one.stat().st_size for one in folder.glob("*.engine")),
     }
     return session, facts, {"in_type": "ONNX Runtime builds its engines without the inspector's details."}

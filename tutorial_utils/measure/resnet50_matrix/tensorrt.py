@@ -79,7 +79,7 @@ def _build(cell: Cell, files: Files) -> tuple[engine.Engine, dict[str, Any], dic
     by_flags = "fp32" if cell.precision in ("fp16", "bf16") else by_type
     path = files.onnx(by_flags if cell.library == "tensorrt_flags" else by_type, size)
     configure = functools.partial(_calibrate, cell, files, path) if cell.precision == "int8_calibrated" else None
-    folder = files.folder / cell.name.rpartition("/")[2]  # the rows of a shape share a timing cache
+    folder = files.timing_cache(cell.shape)
     empty = not any(folder.glob("timing-*"))
     build = functools.partial(
         engine.build, path, options(cell), configure=configure, cache_folder=folder, use_cache=False, progress=False
