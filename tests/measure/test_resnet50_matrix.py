@@ -295,3 +295,16 @@ def test_a_cell_of_tensorrt_on_a_gpu(models, precision):
     assert row.device
     assert row.graph
     assert row.gpu_before["sm_mhz"] > 0
+
+
+@pytest.mark.gpu
+def test_a_cell_of_onnx_runtime_on_a_gpu(models):
+    pytest.importorskip("torchvision")
+    if "CUDAExecutionProvider" not in pytest.importorskip("onnxruntime").get_available_providers():
+        pytest.skip("ONNX Runtime was built without CUDA")
+    exact = Row.of(measuring.measure_cell(Cell("onnxruntime_cuda", "fp32", SHAPE), models, seconds=0.02))
+    assert exact.relative_error < 1e-5
+    assert exact.in_type == (3, 3)
+    assert exact.device
+    with pytest.raises(PrecisionError, match="calibrates when it writes"):
+        measuring.measure_cell(Cell("onnxruntime_cuda", "int8_calibrated", SHAPE), models)
