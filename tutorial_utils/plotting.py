@@ -145,7 +145,7 @@ class Calls:
     published_ms: float | None
     first_ms: float | None
     warm_ms: float | None
-    ending: str = ""  # how the program ended, where it did before it had times; what it said, after a colon
+    trouble: str = ""  # why the times are missing or worthless; a figure shows what stands before a colon
 
 
 def cold_and_warm(rows: Sequence[Calls], axis_label: str) -> Picture:
@@ -163,11 +163,11 @@ def cold_and_warm(rows: Sequence[Calls], axis_label: str) -> Picture:
     for position, row in enumerate(rows):
         known = [ms for ms in (row.published_ms, row.first_ms, row.warm_ms) if ms is not None]
         axes.plot([min(known), max(known)], [position] * 2, color=GREY, linewidth=1, zorder=1)
-        if row.ending:
-            note(axes, f"the process ends: {row.ending.partition(':')[0]}", (min(known), position), (-9, 0), ha="right")
+        if row.trouble:
+            note(axes, row.trouble.partition(":")[0], (min(known), position), (-9, 0), ha="right")
         times = [(label, getattr(row, field)) for field, *_, label in kinds]
         told = [f"{label} {ms:.3f} ms" for label, ms in times if ms is not None]
-        told += [f"the process ends: {row.ending}"] * bool(row.ending)
+        told += [row.trouble] * bool(row.trouble)
         lines.append(f"{row.name}: {'; '.join(told)}")
     name_rows(axes, [row.name for row in rows])
     plain_numbers(axes.xaxis)

@@ -159,7 +159,10 @@ def test_unknown_experiment(capsys):
 # --- the experiments and the recordings of the course ----------------------------------------------------------------
 
 # Experiments that wait for a machine: the test below fails as soon as one of them has a recording.
-NOT_YET_RECORDED = {"lesson02_article", "lesson02_paddle_tensorrt", "lesson03_article"}
+NOT_YET_RECORDED = {
+    "lesson01_calibration", "lesson02_article", "lesson02_paddle_tensorrt", "lesson03_article", "resnet50_matrix",
+    "transformer_precisions",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=sorted(experiment.names()))

@@ -15,6 +15,24 @@ def test_log_is_split_at_the_program_s_own_lines():
     assert article.by_predictor(log) == {"gpu": "one\ntwo\n", "trt_fp32": "", "cpu": "three"}
 
 
+def test_without_its_libraries_the_experiment_says_so():
+    with pytest.raises(BackendUnavailableError, match=r"No NVIDIA driver|needs Paddle 2\.6"):
+        article.predictors({})
+
+
+def test_the_program_makes_the_article_s_calls():
+    """Its arguments are the article's, to the letter."""
+    text = article._PROGRAM.read_text()
+    for call in (
+        "enable_use_gpu(1 << 32, 0, precision)",
+        "workspace_size=1 << 32, max_batch_size=64, min_subgraph_size=3, precision_mode=precision",
+        'smallest, largest, usual = ({"x": [batch, 3, 32, 32]} for batch in (1, 64, 1))',
+        "set_trt_dynamic_shape_info(smallest, largest, usual)",
+        "opset_version=15",
+    ):
+        assert call in text
+
+
 STAND_IN = """
 import json, os, sys
 from pathlib import Path
@@ -36,16 +54,18 @@ print(json.dumps({"warm": {name: rounds for name in names}}))
 """
 
 
-@pytest.fixture
-def program(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
     """Stands in for the article's program, which needs its libraries: it answers alike, and its first part dies."""
-    path = tmp_path / "program.py"
+    path = tmp_path_factory.mktemp("program") / "program.py"
     path.write_text(STAND_IN)
-    monkeypatch.setattr(article, "_PROGRAM", path)
-    monkeypatch.setattr(article, "_require_stack", lambda: None)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(article, "_PROGRAM", path)
+        patched.setattr(article, "_require_stack", lambda: None)
+        yield path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def measured(program):
     """What is read of the stand-in's answers: no measurement, and not kept."""
     row = {"stack": 0, "date": "2026-01-01", "values": article.predictors({})}
@@ -70,7 +90,8 @@ def test_a_predictor_that_ends_its_process_costs_only_itself(measured):
 def test_drawing(measured):
     picture = article.draw(measured)
     assert picture.text.splitlines()[:2] == [
-        "GPU, no TensorRT: published first call 401.216 ms; the process ends: SIGABRT: ExternalError: CUDA error(209)",
+        "GPU, no TensorRT: published first call 401.216 ms; "
+        "the process ends with SIGABRT: ExternalError: CUDA error(209)",
         "Paddle-TRT FP32: published first call 16.992 ms; first call 20.000 ms; median of warm calls 1.050 ms",
     ]
     (axes,) = pictures.drawn(picture)
@@ -88,19 +109,18 @@ def test_log_table(measured):
     assert list(table.loc["Paddle-TRT FP32", "here"]) == ["99", "no", "", ""]
 
 
-def test_without_its_libraries_the_experiment_says_so():
-    with pytest.raises(BackendUnavailableError, match=r"No NVIDIA driver|needs Paddle 2\.6"):
+@pytest.mark.parametrize(("value", "error"), [("0", 1.0), ("float('nan')", None)])
+def test_wrong_outputs_are_told(program, value, error):
+    """A kernel that Paddle launches and the wheel doesn't hold may leave its output as it was, without an error."""
+    program.write_text(STAND_IN.replace("1.001", value))
+    fp16 = article.fp16_alone({})["predictors"][0]
+    assert fp16.get("relative_error") == error
+    found = article.read({"stacks": [{}], "rows": {"fp16_alone": {"stack": 0, "date": "", "values": {
+        "predictors": [fp16]}}}})  # fmt: skip
+    assert found.fp16_alone.trouble == f"wrong outputs: relative error {error}"
+
+
+def test_a_missing_library_is_no_finding(program):
+    program.write_text(STAND_IN.replace("ExternalError: CUDA error(209)", "Could not load library libx.so.8."))
+    with pytest.raises(BackendUnavailableError, match=r"^Could not load library libx\.so\.8\. Remedy: Put all"):
         article.predictors({})
-
-
-def test_the_program_makes_the_article_s_calls():
-    """Its arguments are the article's, to the letter."""
-    text = article._PROGRAM.read_text()
-    for call in (
-        "enable_use_gpu(1 << 32, 0, precision)",
-        "workspace_size=1 << 32, max_batch_size=64, min_subgraph_size=3, precision_mode=precision",
-        'smallest, largest, usual = ({"x": [batch, 3, 32, 32]} for batch in (1, 64, 1))',
-        "set_trt_dynamic_shape_info(smallest, largest, usual)",
-        "opset_version=15",
-    ):
-        assert call in text

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas
 
 IMAGES = 64
+WRONG = 0.1  # a relative error that no rounding of FP16 explains
 # Of the program's predictors, what each is and its place in the published recording.
 NAMES = {
     "gpu": "GPU, no TensorRT",
@@ -41,10 +42,11 @@ _PROGRAM = Path(__file__).with_name("article_predictors.py")
 METHOD = (
     "article_predictors.py: the article's calls, on Paddle 2.6 with TensorRT 8.6. ResNet-50 with 10 classes and random "
     "weights instead of trained ones, 64 of the course's digits as 3x32x32 images instead of CIFAR-10's. So outputs "
-    "are compared with Paddle's on the CPU, not with labels. One process makes and calls the predictors one after the "
-    "other, as the article's does, and a new one goes on after a predictor that ends it. First: the first call of a "
-    "fresh predictor, which is all that the article timed. Warm: afterwards, warm-up until steady, then 10 rounds in "
-    "which the predictors of a process take turns. Host clock, copies included"
+    "are compared with Paddle's on the CPU, not with labels: read the error, since all images get one or two classes. "
+    "One process makes and calls the predictors one after the other, as the article's does, and a new one goes on "
+    "after a predictor that ends it. First: the first call of a fresh predictor, which is all that the article timed. "
+    "Warm: afterwards, warm-up until steady, then 10 rounds in which the predictors of a process take turns. Host "
+    "clock, copies included"
 )
 
 
@@ -57,10 +59,19 @@ class Predictor:
     first_ms: float | None = None  # its first call
     warm: Measurement | None = None
     agreement: float | None = None  # with Paddle on the CPU: the fraction of equal answers, and the relative error
-    relative_error: float | None = None
+    relative_error: float | None = None  # both None where an output is NaN or infinite
     ending: str = ""  # how its process ended, if it did: "SIGABRT"
     reason: str = ""  # what Paddle said then
     log: OffloadLog | None = None  # what Paddle said of the program's way into TensorRT
+
+    @property
+    def trouble(self) -> str:
+        """Why its times are missing or worthless: the end of its process, or wrong outputs; "" where they aren't."""
+        if self.ending:
+            return f"the process ends with {self.ending}: {self.reason}"
+        if self.relative_error is None or self.relative_error > WRONG:
+            return f"wrong outputs: relative error {self.relative_error}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -95,15 +106,19 @@ def _run(network: str, names: Sequence[str]) -> list[dict[str, Any]]:
         found = [*_predict(folder, names), *_predict(folder, ["cpu"])]
         reference = np.load(folder / "cpu.npy")
         for one in found:
-            if "first_ms" in one:
-                logits = np.load(folder / f"{one['name']}.npy")
+            logits = np.load(folder / f"{one['name']}.npy") if "first_ms" in one else np.array(np.nan)
+            if np.isfinite(logits).all():
                 one["agreement"] = quality.agreement(logits, reference)
                 one["relative_error"] = quality.relative_error(logits, reference)
     return found
 
 
 def _predict(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Run predictors in one process, and those after one that ends it in the next."""
+    """Run predictors in one process, and those after one that ends it in the next.
+
+    Raises:
+        BackendUnavailableError: One ended for want of a library: that says nothing about the article's program.
+    """
     ended = programs.run(_PROGRAM, "predict", folder, *names)
     log = by_predictor(ended.log)
     times = {answer["name"]: answer for answer in ended.answers if "name" in answer}
@@ -112,6 +127,10 @@ def _predict(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     for name in names:
         if name not in times:
             reason = paddle_tensorrt_log.last_line(log.get(name, ended.log))
+            if "Could not load library" in reason:
+                raise BackendUnavailableError(
+                    f"{reason}.", "Put all libraries of cuDNN 8.9 and of CUDA into LD_LIBRARY_PATH."
+                )
             found.append({"name": name, "ending": ended.ending, "reason": reason})
             left = names[len(found) :]
             return [*found, *(_predict(folder, left) if left else [])]
@@ -182,8 +201,7 @@ def draw(measured: Measured[Article]) -> plotting.Picture:
     lines = []
     for one in measured.result.predictors:
         ms = 1000 * published[_PUBLISHED[one.name]]["call_s"] if one.name in _PUBLISHED else None
-        ending = f"{one.ending}: {one.reason}" if one.ending else ""
-        lines.append(plotting.Calls(NAMES[one.name], ms, one.first_ms, one.warm and one.warm.median_ms, ending))
+        lines.append(plotting.Calls(NAMES[one.name], ms, one.first_ms, one.warm and one.warm.median_ms, one.trouble))
     return plotting.cold_and_warm(lines, f"milliseconds for {IMAGES} images of 3x32x32, copies included")
 
 

@@ -38,10 +38,11 @@ _MAX_LINES = 20  # of warnings and errors that are kept of a program
 METHOD = (
     "article_engine.py: the article's calls; article_engine_today.py: those of TensorRT 10, with context, stream and "
     "page-locked buffers made once. ResNet-50 with 10 classes and random weights for 3x32x32, one ONNX file for all; "
-    "64 of the course's digits instead of CIFAR-10's images; outputs are compared with ONNX Runtime's on the CPU. Each "
-    "build and each way to call in a process of its own. First: the first call after loading the engine, which is what "
-    "the article timed; where context and buffers are made once, without making them. Warm: warm-up until steady, then "
-    "10 rounds; host clock, copies included. Engine: CUDA events, without copies"
+    "64 of the course's digits instead of CIFAR-10's images. Outputs are compared with ONNX Runtime's on the CPU: read "
+    "the error, since all images get one or two classes. Each build and each way to call in a process of its own. "
+    "First: the first call after loading the engine, which is what the article timed; where context and buffers are "
+    "made once, without making them. Warm: warm-up until steady, then 10 rounds; host clock, copies included. Engine: "
+    "CUDA events, without copies"
 )
 
 

@@ -16,6 +16,7 @@ import sys
 import time
 
 import numpy as np
+import pycuda.driver as cuda
 import tensorrt as trt
 
 
@@ -65,8 +66,6 @@ def load_engine(engine_path: str) -> trt.ICudaEngine:
 
 def infer(engine: trt.ICudaEngine, input_data: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """Map images to logits ``[64, 10]``, with a context, a stream and buffers that are made anew in each call."""
-    import pycuda.driver as cuda
-
     with engine.create_execution_context() as context:
         stream = cuda.Stream()
         h_output = cuda.pagelocked_empty((batch_size, 10), dtype=np.float32)
