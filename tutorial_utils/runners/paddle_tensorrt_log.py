@@ -1,7 +1,7 @@
 """What Paddle's log says of Paddle-TRT: how much of a program became TensorRT engines, and what TensorRT warned of.
 
 Paddle has no call that tells it. The lines are those of Paddle 2.6.2 (tensorrt_subgraph_pass.cc) with TensorRT 8.6.1,
-as an H100 printed them; Paddle 3.3's source prints the same ones.
+as an H100 printed them. A log in other words is taken for one of a program that isn't whole.
 """
 
 import re
