@@ -85,8 +85,9 @@ def cached(model_path: str | Path, params_path: str | Path, **options: Any) -> B
     Raises:
         BuildError, CourseError: Those of `build`. Nothing stays in the cache.
     """
-    paddle_tensorrt.legacy_config(model_path, params_path, "", **options)  # without TensorRT there is no key
-    folder = paths.cache_dir("paddle_tensorrt") / _key(model_path, params_path, options)
+    engines = paths.cache_dir("paddle_tensorrt")
+    paddle_tensorrt.legacy_config(model_path, params_path, engines, **options)  # without TensorRT there is no key
+    folder = engines / _key(model_path, params_path, options)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as unfinished:
