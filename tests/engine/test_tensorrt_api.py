@@ -20,6 +20,7 @@ trt = pytest.importorskip("tensorrt_rtx")
 ROOT = Path(__file__).parents[2]
 SOURCES = [
     "tutorial_utils/engine",
+    "tutorial_utils/runners/paddle_plan.py",
     "tutorial_utils/runners/tensorrt.py",
     "tutorial_utils/lessons/lesson03/by_hand.py",
 ]

@@ -1,5 +1,6 @@
 """Paddle-TRT's log and what follows from it: what is refused, what is kept, and what a process leaves that ends."""
 
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from tutorial_utils.base.errors import BackendUnavailableError, BuildError
 
 paddle = pytest.importorskip("paddle")
 from tutorial_utils.runners import (  # noqa: E402 - they need Paddle
+    legacy_program,
     paddle_kernels,
     paddle_tensorrt,
     paddle_tensorrt_build,
@@ -26,18 +28,19 @@ NO_KERNELS = "Paddle 2.6.2 holds kernels for compute capability 6.1, and none fo
 
 
 @pytest.mark.parametrize(
-    ("name", "subgraphs", "whole", "kept_out"),
+    ("name", "subgraphs", "whole"),
     [
-        ("fp16", (50,), True, ()),
-        ("cut_short", (23,), False, ()),  # the engine was still being built; feed and fetch always stay outside
-        ("nothing_offloaded", (), False, ()),
-        ("explicit", (8,), False, ()),
+        ("fp16", (50,), True),
+        ("cut_short", (23,), False),  # the engine was still being built
+        ("nothing_offloaded", (), False),
+        ("explicit", (8,), False),
     ],
 )
-def test_recorded_logs(name, subgraphs, whole, kept_out):
+def test_recorded_logs(name, subgraphs, whole):
     """Parts of what Paddle 2.6.2 with TensorRT 8.6.1 printed on an H100."""
     log = paddle_tensorrt_log.parse(LOGS[name])
-    assert (log.subgraphs, log.whole, log.kept_out) == (subgraphs, whole, kept_out)
+    assert (log.subgraphs, log.whole) == (subgraphs, whole)
+    assert str(log).endswith(f"and {'nothing' if whole else 'something'} stays with Paddle")
 
 
 def test_what_was_warned_of_and_refused():
@@ -46,18 +49,6 @@ def test_what_was_warned_of_and_refused():
     assert "- 21 weights are affected by this issue: Detected subnormal FP16 values." in warned
     (reason,) = paddle_tensorrt_log.parse(LOGS["explicit"]).reasons  # for each of nine convolutions
     assert reason.startswith("Trt below 8.6 not support conv2d's filter")
-
-
-def test_operators_that_stay_outside_are_named():
-    """The two ways in which tensorrt_subgraph_pass.cc names them."""
-    text = (
-        "c.cc:165] pool2d is diabled by config in TensorRT\nc.cc:169] flip op is not in TensorRT\n" + LOGS["cut_short"]
-    )
-    log = paddle_tensorrt_log.parse(text)
-    assert log.kept_out == ("flip", "pool2d")
-    assert str(log) == "1 subgraph (of 23 operators) became TensorRT engines, and flip, pool2d stayed with Paddle"
-    whole = paddle_tensorrt_log.parse(LOGS["fp16"])
-    assert str(whole) == "1 subgraph (of 50 operators) became TensorRT engines, and nothing stayed with Paddle"
 
 
 @pytest.mark.parametrize(
@@ -80,23 +71,29 @@ def test_last_words_of_nothing():
 # --- what follows ----------------------------------------------------------------------------------------------------
 
 
-def test_what_stays_outside_is_refused_without_kernels_and_said_with_them(monkeypatch):
-    log = paddle_tensorrt_log.parse("---  detect a sub-graph with 121 nodes\n")
+def test_what_stays_outside_is_refused_without_kernels_and_said_with_them(legacy_files, tmp_path, monkeypatch):
+    log = paddle_tensorrt_log.parse(LOGS["nothing_offloaded"])
+    shutil.copy(legacy_files.model_path, tmp_path / paddle_tensorrt_build.OPTIMIZED_NAME)
     monkeypatch.setattr(paddle_kernels, "missing", lambda: NO_KERNELS)
-    with pytest.raises(
-        BackendUnavailableError, match=r"1 subgraph \(of 121 .*something stayed.*none for 9\.0"
-    ) as caught:
-        paddle_tensorrt_build.require_runnable(log)
+    with pytest.raises(BackendUnavailableError, match=r"0 TensorRT engines.*9 conv2d.*none for 9\.0") as caught:
+        paddle_tensorrt_build.require_runnable(log, tmp_path)
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(paddle_kernels, "missing", lambda: None)
-    with pytest.warns(UserWarning, match="something stayed with Paddle"):
-        paddle_tensorrt_build.require_runnable(log)
+    with pytest.warns(UserWarning, match="left to Paddle: .*9 conv2d"):
+        paddle_tensorrt_build.require_runnable(log, tmp_path)
 
 
-def test_a_whole_program_runs_anywhere(monkeypatch, recwarn):
+def test_a_whole_program_runs_anywhere(tmp_path, monkeypatch, recwarn):
     monkeypatch.setattr(paddle_kernels, "missing", lambda: NO_KERNELS)
-    paddle_tensorrt_build.require_runnable(paddle_tensorrt_log.parse(WHOLE))
+    paddle_tensorrt_build.require_runnable(paddle_tensorrt_log.parse(WHOLE), tmp_path)
     assert not recwarn.list
+
+
+@pytest.fixture(scope="module")
+def legacy_files(tmp_path_factory):
+    from tutorial_utils.model import classifier
+
+    return legacy_program.save(classifier.build("quick"), "quick", tmp_path_factory.mktemp("legacy") / "net")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ dequantize nodes and weights in INT8. Paddle-TRT makes an INT8 engine of it with
 import contextlib
 import io
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,8 +61,9 @@ def quantize(
         try:  # in another process: static mode is for all of a process, and a GPU must not be used
             child_process.run(_quantize, Path(model_path), Path(params_path), images, written, algo)
         except Exception as error:  # Paddle's own errors have no common base class
+            told = error.stderr.decode() if isinstance(error, subprocess.CalledProcessError) else error
             raise UnsupportedOperatorError(
-                f"Paddle can't quantize {Path(model_path).name}: {paddle_program.reason(error)}.",
+                f"Paddle can't quantize {Path(model_path).name}: {paddle_program.reason(Exception(told))}.",
                 "Go through ONNX with Q/DQ (model.quantization).",
             ) from error
     return target

@@ -97,14 +97,17 @@ def opened(folder: Path, images: np.ndarray) -> Iterator[PaddlePlan]:
         BackendUnavailableError: TensorRT's Python package or PyCUDA is missing.
         PlanError: The folder holds no engine or several, or TensorRT can't load it.
     """
+    found = sorted(folder.rglob("trt_serialized_*"))
+    if len(found) != 1:
+        raise PlanError(
+            f"{folder.name} holds {len(found)} engines, and one is needed.",
+            "Build with paddle_tensorrt_build.cached, the whole program in TensorRT.",
+        )
     try:
         import pycuda.driver as cuda
         import tensorrt  # noqa: F401 - missed here rather than on the GPU
     except ImportError as error:
         raise BackendUnavailableError(f"{error}.", "Install PyCUDA and the TensorRT that Paddle loads.") from error
-    found = sorted(path for path in folder.rglob("trt_serialized_*") if path.is_file())
-    if len(found) != 1:
-        raise PlanError(f"{folder} holds {len(found)} engines, and one is needed.", "Offload the program as a whole.")
     cuda.init()
     context: Any = cuda.Device(0).retain_primary_context()
     context.push()

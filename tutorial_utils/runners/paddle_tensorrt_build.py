@@ -27,7 +27,7 @@ from tutorial_utils.runners import paddle_kernels, paddle_tensorrt, paddle_tenso
 from tutorial_utils.runners.paddle import PaddleRunner
 from tutorial_utils.runners.paddle_tensorrt_log import OffloadLog
 
-LOG_NAME = "paddle.log"
+LOG_NAME, OPTIMIZED_NAME = "paddle.log", "_optimized.pdmodel"
 _SECONDS_NAME = "seconds.txt"
 
 
@@ -85,8 +85,9 @@ def cached(model_path: str | Path, params_path: str | Path, **options: Any) -> B
     Raises:
         BuildError, CourseError: Those of `build`. Nothing stays in the cache.
     """
-    paddle_tensorrt.legacy_config(model_path, params_path, "", **options)  # without TensorRT there is no key
-    folder = paths.cache_dir("paddle_tensorrt") / _key(model_path, params_path, options)
+    engines = paths.cache_dir("paddle_tensorrt")
+    paddle_tensorrt.legacy_config(model_path, params_path, engines, **options)  # without TensorRT there is no key
+    folder = engines / _key(model_path, params_path, options)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as unfinished:
@@ -107,27 +108,32 @@ def open_runner(model_path: str | Path, params_path: str | Path, **options: Any)
         BuildError, CourseError: Those of `build`.
     """
     built = cached(model_path, params_path, **options)
-    require_runnable(built.log)
+    require_runnable(built.log, built.folder)
     config = paddle_tensorrt.legacy_config(model_path, params_path, built.folder, **options)
     return PaddleRunner.from_config(config, "Paddle-TRT", options.get("shapes"))
 
 
-def require_runnable(log: OffloadLog) -> None:
+def require_runnable(log: OffloadLog, folder: Path) -> None:
     """Refuse a predictor that would leave operators to Paddle on a GPU that Paddle has no kernels for.
 
     On any other GPU it is only said, with a warning.
+
+    Args:
+        log: What Paddle's log says.
+        folder: The cache folder, where the optimized program names the operators that stay.
 
     Raises:
         BackendUnavailableError: They would end the process, or leave their outputs as they were.
     """
     if log.whole:
         return
+    left = paddle_program.tensorrt_use(paddle_program.operators(folder / OPTIMIZED_NAME))
     if sentence := paddle_kernels.missing():
         raise BackendUnavailableError(
-            f"{log}, where it can't run: {sentence}.",
+            f"{left}, where it can't run: {sentence}.",
             "Leave nothing to Paddle: a smaller min_subgraph_size, no exp_disable_tensorrt_ops; or go through ONNX.",
         )
-    warnings.warn(f"{log}.", stacklevel=3)
+    warnings.warn(f"{left}.", stacklevel=3)
 
 
 def _create(model_path: str | Path, params_path: str | Path, folder: Path, options: dict[str, Any]) -> float:

@@ -24,7 +24,7 @@ def engine(ms):
 
 
 OUTCOME = {
-    "ended": "exit status 0", "reached": "ran", "said": "", "log": "1 subgraph", "reasons": [], "subgraphs": [121],
+    "ended": "exit status 0", "reached": "ran", "said": "", "left": "1 scale", "reasons": [], "subgraphs": [121],
     "whole": False, "relative_error": 1.0, "zeros": True, "refusal": "The engine needs ranges.",
 }  # fmt: skip
 DATA = {

@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from tutorial_utils.lessons.lesson02 import figures, trials
 from tutorial_utils.lessons.lesson02.trials import Outcome
 from tutorial_utils.measure import quality, rows, timing
 from tutorial_utils.measure.experiment import Experiment
-from tutorial_utils.measure.rows import RecordedRow
 from tutorial_utils.measure.timing import Comparison, Measurement
 from tutorial_utils.model import paddle_quantization
 from tutorial_utils.model.classifier import SavedModel
@@ -83,24 +82,21 @@ class PaddleTensorRT:
         engines: By the names of `ENGINES`, those that could be measured.
         outcomes: By the names of `trials.TRIALS`.
         reasons: Of what couldn't be measured.
-        rows: As they are recorded.
     """
 
     engines: dict[str, PaddleEngine]
     outcomes: dict[str, Outcome]
-    reasons: dict[str, str] = field(default_factory=dict)
-    rows: tuple[RecordedRow, ...] = ()
+    reasons: dict[str, str]
 
 
 def read(data: Mapping[str, Any]) -> PaddleTensorRT:
     """Return the typed result of a recording's rows."""
-    recorded = tuple(rows.read(data))
+    recorded = rows.read(data)
     found = {row.name: row.values for row in recorded if row.values is not None}
     return PaddleTensorRT(
         {name: PaddleEngine.of(found[f"resnet50/{name}"]) for name in ENGINES if f"resnet50/{name}" in found},
         {name: Outcome.of(found[f"trial/{name}"]) for name in trials.TRIALS if f"trial/{name}" in found},
         {row.name: row.reason for row in recorded if row.values is None},
-        recorded,
     )
 
 

@@ -26,7 +26,7 @@ from tutorial_utils.runners import (
     paddle_tensorrt_log,
 )
 from tutorial_utils.runners.paddle import GPU_MEMORY_MB, PaddleRunner
-from tutorial_utils.runners.paddle_tensorrt_build import LOG_NAME
+from tutorial_utils.runners.paddle_tensorrt_build import LOG_NAME, OPTIMIZED_NAME
 
 BATCH = 64
 IMAGE = (3, 32, 32)
@@ -66,7 +66,7 @@ class Outcome:
         ended: How its process ended: "exit status 0", "signal 6", or the class of what Paddle raised.
         reached: The last step that was finished: `NOTHING`, `MADE` or `RAN`.
         said: The line of the log that says why it went no further; empty where it ran.
-        log: What Paddle's log says of the offload, as a sentence.
+        left: The engines of the optimized program, and what stayed with Paddle; empty if no predictor was made.
         reasons: Why operators stayed outside, in Paddle's words.
         subgraphs: Operators in each subgraph for TensorRT.
         whole: Whether the whole program went to TensorRT.
@@ -78,7 +78,7 @@ class Outcome:
     ended: str
     reached: str
     said: str
-    log: str
+    left: str
     reasons: tuple[str, ...]
     subgraphs: tuple[int, ...]
     whole: bool
@@ -150,9 +150,11 @@ def _in_another_process(trial: Trial, files: SavedModel, images: np.ndarray, fol
     text = log.read_text(errors="replace")
     read = paddle_tensorrt_log.parse(text)
     *_, reached = [NOTHING, *steps.read_text().splitlines()]
+    optimized = folder / OPTIMIZED_NAME
+    left = str(paddle_program.tensorrt_use(paddle_program.operators(optimized))) if optimized.exists() else ""
     return {
         "ended": ended, "reached": reached, "said": "" if reached == RAN else paddle_tensorrt_log.last_line(text),
-        "log": str(read), "reasons": read.reasons, "subgraphs": read.subgraphs, "whole": read.whole,
+        "left": left, "reasons": read.reasons, "subgraphs": read.subgraphs, "whole": read.whole,
     }  # fmt: skip
 
 
@@ -164,6 +166,7 @@ def config(trial: Trial, files: SavedModel, folder: Path) -> "paddle.inference.C
         return made
     types = paddle.inference.PrecisionType
     made.set_optim_cache_dir(str(folder))
+    made.enable_save_optim_model(True)
     made.enable_tensorrt_engine(
         max_batch_size=BATCH,
         min_subgraph_size=trial.min_subgraph_size,
@@ -218,7 +221,7 @@ def _refusal(trial: Trial, files: SavedModel, folder: Path, reached: str) -> str
         else:
             paddle_tensorrt.legacy_config(*paths, folder, **options)
             log = paddle_tensorrt_log.parse((folder / LOG_NAME).read_text(errors="replace"))
-            paddle_tensorrt_build.require_runnable(log)
+            paddle_tensorrt_build.require_runnable(log, folder)
     except CourseError as error:
         return error.cause
     return ""
