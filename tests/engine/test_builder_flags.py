@@ -1,13 +1,21 @@
 """What the installed TensorRT-RTX refuses; and what data-centre TensorRT is given, of which a stub has the names."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from small_models import options
 
-from tutorial_utils.base.errors import BackendUnavailableError, BuildError, PrecisionError, TargetError
+from tutorial_utils.base.errors import (
+    BackendUnavailableError,
+    BuildError,
+    CalibrationError,
+    PrecisionError,
+    TargetError,
+)
 from tutorial_utils.base.gpu import Capability
 from tutorial_utils.engine import BuildOptions, build
+from tutorial_utils.engine.cache import model_hash
 
 pytest.importorskip("tensorrt_rtx")
 from tutorial_utils.engine import builder, builder_flags, tensorrt  # they import TensorRT
@@ -140,3 +148,50 @@ def test_without_a_gpu_nothing_of_data_centre_tensorrt_is_called(fp32_model):
         build(fp32_model, options(), use_cache=False, progress=False)
     with pytest.raises(BackendUnavailableError, match=says):
         builder.inspect_plan(b"ftrt" + bytes(100))
+
+
+def test_int8_without_scales_is_said_with_its_cause():
+    """TensorRT's words are those of 8.6.1 and 10.6.0."""
+    log = tensorrt.MessageLog()
+    log.log(tensorrt.trt.ILogger.ERROR, "Calibration failure occurred with no scaling factors detected. This could be")
+    error = builder._build_error(Path("model.onnx"), log)
+    assert isinstance(error, CalibrationError)
+    assert "neither Q/DQ nodes in the file nor a calibrator" in error.cause
+    assert type(builder._build_error(Path("model.onnx"), tensorrt.MessageLog())) is BuildError
+
+
+@pytest.fixture
+def calibrating(monkeypatch, fp32_model):
+    """What the build makes of a calibrator that a hook has set: the profile at which TensorRT is to calibrate."""
+    monkeypatch.setattr(builder, "IS_RTX", False)
+    monkeypatch.setattr(builder_flags, "has_weak_typing", lambda: True)
+    monkeypatch.setattr(builder.trt.BuilderFlag, "INT8", "INT8", raising=False)
+    profiles = []
+
+    def prepare(calibrator, int8=True, given=None):
+        config = SimpleNamespace(
+            int8_calibrator=calibrator,
+            get_flag=lambda flag: int8,
+            get_calibration_profile=lambda: given,
+            set_calibration_profile=profiles.append,
+        )
+        profile = SimpleNamespace(set_shape=lambda name, *shapes: shapes)
+        maker = SimpleNamespace(create_optimization_profile=lambda: profile)
+        return builder._prepare_calibration(maker, config, fp32_model), len(profiles)
+
+    return prepare
+
+
+def test_calibration_happens_at_the_calibrators_batch(calibrating, fp32_model):
+    ours = SimpleNamespace(batch_shapes={"x": (4, 3, 32, 32)}, model=model_hash(fp32_model))
+    assert calibrating(ours, given="a profile of the hook's") == (ours, 0)
+    assert calibrating(ours) == (ours, 1)
+    assert calibrating(None) == (None, 1)
+    assert calibrating("somebody's own") == ("somebody's own", 1)
+
+
+def test_a_calibrator_that_can_not_be_meant(calibrating):
+    with pytest.raises(CalibrationError, match="INT8 isn't among its flags"):
+        calibrating("somebody's own", int8=False)
+    with pytest.raises(CalibrationError, match="made for another model than"):
+        calibrating(SimpleNamespace(model="of another model"))
