@@ -32,6 +32,11 @@ from tutorial_utils.engine import builder, builder_flags, tensorrt  # they impor
         ({"flags": ("fp16",)}, PrecisionError, "has no builder flag fp16: it knows strongly typed networks only"),
         ({"flags": ("obey_precision_constraints",)}, PrecisionError, "strongly typed networks only"),
         ({"without_flags": ("tf32",)}, PrecisionError, r"TF32 with or without its flag.*ONNX Runtime with use_tf32=0"),
+        (
+            {"flags": ("exclude_lean_runtime",)},
+            BuildError,
+            "refuses to set the flag exclude_lean_runtime: .*kVERS",
+        ),
         ({"flags": ("no_such_flag",)}, BuildError, r"has no builder flag no_such_flag.*Choose from debug, .*tf32"),
         ({"without_flags": ("no_such_flag",)}, BuildError, "has no builder flag no_such_flag"),
         ({"optimization_level": 2}, BuildError, "the same engine at every optimization level"),
@@ -85,6 +90,7 @@ class Config:
     def __init__(self):
         self.set, self.cleared = [], []
         self.set_flag, self.clear_flag = self.set.append, self.cleared.append
+        self.get_flag = self.set.__contains__
 
 
 @pytest.fixture
@@ -106,8 +112,8 @@ def test_tensorrt_10_is_given_all_of_it():
         hardware_compatible=True,
     )  # fmt: skip
     config = Config()
-    builder_flags.configure(config, wanted)
-    assert (config.set, config.cleared) == (["FP16", "REFIT"], ["TF32"])
+    builder_flags.configure(config, wanted, tensorrt.MessageLog())
+    assert (config.set, config.cleared) == (["REFIT", "FP16"], ["TF32"])
     assert (config.builder_optimization_level, config.hardware_compatibility_level) == (0, "Ampere and later")
     assert builder_flags.network_flags(wanted) == 0
     assert builder_flags.network_flags(BuildOptions()) == 2
@@ -117,15 +123,15 @@ def test_tensorrt_10_is_given_all_of_it():
 @pytest.mark.parametrize("strongly_typed", [True, False])
 def test_defaults_change_nothing(strongly_typed):
     config = Config()
-    builder_flags.configure(config, BuildOptions(strongly_typed=strongly_typed))
-    assert vars(config).keys() == {"set", "cleared", "set_flag", "clear_flag"}
+    builder_flags.configure(config, BuildOptions(strongly_typed=strongly_typed), tensorrt.MessageLog())
+    assert vars(config).keys() == vars(Config()).keys()
     assert not config.set + config.cleared
 
 
 @pytest.mark.usefixtures("tensorrt_10")
 def test_a_strongly_typed_network_refuses_flags_of_types():
     with pytest.raises(PrecisionError, match=r"can't have bf16, int8.*strongly_typed=False"):
-        builder_flags.configure(Config(), BuildOptions(flags=("int8", "bf16", "refit")))
+        builder_flags.configure(Config(), BuildOptions(flags=("int8", "bf16", "refit")), tensorrt.MessageLog())
 
 
 @pytest.fixture
