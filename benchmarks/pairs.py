@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tensorrt_runner
 from benchmarks.build_engine import BATCHES, SHAPE, TARGETS, options
 from benchmarks.ratio import Ratio, in_turn, process
 from tutorial_utils import engine
 from tutorial_utils.authoring import course
-from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import timing
 from tutorial_utils.model import classifier
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
@@ -42,42 +42,8 @@ def onnx_runtime_calls(quick: Path, resnet: Path) -> Iterable[Ratio]:
 
 def tensorrt_calls(quick: Path, resnet: Path) -> Iterable[Ratio]:
     """A runner's call against the same steps by hand with PyCUDA, on the same engine, buffers and stream."""
-    gpu = capabilities.probe().tensorrt_run
-    for name, model, shape, at_most in (
-        ("quick classifier", quick, QUICK_SHAPE, None),
-        ("ResNet-50", resnet, SHAPE, 1.02),
-    ):
-        label = f"runner / PyCUDA by hand: {name}, batch 1"
-        if gpu.available:
-            yield Ratio(label, **_time_tensorrt(model, _images(1, shape)), at_most=at_most)
-        else:
-            yield Ratio(label, at_most=at_most, not_run=gpu.reason)
-
-
-def _time_tensorrt(model: Path, images: np.ndarray) -> dict[str, tuple[float, ...]]:
-    import pycuda.driver as cuda
-
-    from tutorial_utils.runners.tensorrt import TensorRTRunner, primary_context
-
-    profile = engine.Profile.batch("x", images.shape[1:], opt=1, max=1)
-    built = engine.build(model, engine.BuildOptions(profiles=(profile,)))
-    with primary_context(), TensorRTRunner(built) as runner:
-        # The same buffers for both: two engines, each in its own place of the GPU's memory, differ by more than calls.
-        runner.infer({"x": images})
-        (output,) = runner.outputs
-        host, device, context, stream = runner.host, runner.device, runner.context, runner.stream
-
-        def by_hand() -> np.ndarray:
-            host["x"][...] = images
-            cuda.memcpy_htod_async(device["x"], host["x"], stream)
-            assert context.execute_async_v3(stream.handle)
-            cuda.memcpy_dtoh_async(host[output], device[output], stream)
-            stream.synchronize()
-            return host[output].copy()
-
-        for _ in range(20):  # kernels are loaded, clocks rise
-            runner.infer({"x": images}), by_hand()
-        return in_turn(lambda: runner.infer({"x": images}), by_hand, rounds=41, calls=100)
+    for model, shape in ((quick, QUICK_SHAPE), (resnet, SHAPE)):
+        yield tensorrt_runner.pair(model, (1, *shape))
 
 
 def timers(resnet: Path) -> Iterable[Ratio]:

@@ -19,6 +19,7 @@ class Ratio:
         theirs_ms: Milliseconds of the other side in the same rounds.
         at_most: The largest ratio to aim at; None where only the difference of the two is of interest.
         at_least: The smallest ratio to aim at, where both sides should agree.
+        within_us: Where the ratio is larger, the bound is met also by so few microseconds a call.
         not_run: Why there are no times, if there are none.
     """
 
@@ -27,6 +28,7 @@ class Ratio:
     theirs_ms: tuple[float, ...] = ()
     at_most: float | None = None
     at_least: float | None = None
+    within_us: float | None = None
     not_run: str = ""
 
     @property
@@ -59,6 +61,8 @@ class Ratio:
         at_least = 0.0 if self.at_least is None else self.at_least
         if at_least <= self.ratio <= self.at_most:
             return "met"
+        if self.within_us is not None and self.difference_us <= self.within_us:
+            return f"met, {self.difference_us:+.1f} us a call"
         low, high = self.spread
         return "missed" if low > self.at_most or high < at_least else "missed, within noise"
 
@@ -67,7 +71,10 @@ class Ratio:
         """The bound, as the table shows it."""
         if self.at_most is None:
             return "none"
-        return f"<= {self.at_most:g}" if self.at_least is None else f"{self.at_least:g} to {self.at_most:g}"
+        alternative = "" if self.within_us is None else f" or {self.within_us:g} us"
+        return (
+            f"<= {self.at_most:g}{alternative}" if self.at_least is None else f"{self.at_least:g} to {self.at_most:g}"
+        )
 
     def row(self) -> dict[str, str]:
         """Return the row of the table."""

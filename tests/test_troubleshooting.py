@@ -45,6 +45,7 @@ from tutorial_utils.model import data, half_precision, onnx_file, quantization
 trt = pytest.importorskip("tensorrt_rtx")
 from tutorial_utils.engine import BuildOptions, Profile, build  # noqa: E402 - these need TensorRT
 from tutorial_utils.engine.tensorrt import MessageLog  # noqa: E402
+from tutorial_utils.runners.cuda_graph import cuda_driver  # noqa: E402
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -789,6 +790,15 @@ def test_debug_survives_what_it_runs(tmp_path, monkeypatch):
         diagnosis.in_another_process(tmp_path / "model.onnx")
 
 
+NO_CUDA_PYTHON = "captures no CUDA graph by itself"
+
+
+def test_cuda_graph_without_cuda_python(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda", None)  # its import fails
+    with pytest.raises(errors.BackendUnavailableError, match=NO_CUDA_PYTHON):
+        cuda_driver()
+
+
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -862,5 +872,5 @@ def test_rows_marked_as_provoked_are_those_with_a_test():
         DEBUG,
     ]
     tested = {text for table in tables for text in table} | {error.__name__ for error in OWN}
-    tested |= {FALLBACK, GPU_CALL_ON_CPU, DAMAGED_PDMODEL, IMPOSSIBLE_SHAPE, LAYERNORM, DIED}
+    tested |= {FALLBACK, GPU_CALL_ON_CPU, DAMAGED_PDMODEL, IMPOSSIBLE_SHAPE, LAYERNORM, DIED, NO_CUDA_PYTHON}
     assert tested == {row.text for row in ROWS if row.parts["Source"].startswith(PROVOKED)}

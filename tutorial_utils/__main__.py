@@ -1,6 +1,7 @@
 """The command line of the package: `python -m tutorial_utils COMMAND`."""
 
 import argparse
+import functools
 import os
 import secrets
 import subprocess
@@ -8,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutorial_utils.base.errors import CourseError
+from tutorial_utils.base.errors import CourseError, InputError
 
 if sys.version_info < (3, 10):  # noqa: UP036 - an older Python can't read the other modules, so it is told here
     sys.exit(f"The course needs Python 3.10, 3.11 or 3.12; this is {sys.version.split()[0]}.")
@@ -36,9 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     which.add_argument("--all", action="store_true", help="every experiment")
     which.add_argument("--list", action="store_true", help="print their names and the recordings that the course ships")
     record.add_argument("--models", type=Path, help="folder with the ONNX models, for a machine without Paddle")
-    record.add_argument(
+    where = record.add_mutually_exclusive_group()
+    where.add_argument(
         "--replace", action="store_true", help="write over the course's recordings (default: the GPU's name is added)"
     )
+    where.add_argument("--add", type=Path, metavar="FILE.json", help="of an experiment of rows: what to add them to")
+    record.add_argument(
+        "--rows", metavar="PATTERN[,...]", help="of an experiment of rows: which to measure; * and ? stand for others"
+    )
+    record.add_argument("--again", action="store_true", help="of an experiment of rows: also those that are there")
     record.set_defaults(run=_record)
 
     inspect = commands.add_parser("inspect", help="show what TensorRT makes of an ONNX model, without a GPU")
@@ -100,19 +107,29 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from tutorial_utils.measure import experiment
+    from tutorial_utils.measure import experiment, recordings
 
     if options.list:
         print(experiment.listing())
         return 0
     chosen = [experiment.find(name) for name in options.names or experiment.names()]
+    if len(chosen) > 1 and (options.rows or options.add or options.again):
+        raise InputError("--rows, --add and --again are for one experiment at a time.", "Name one.")
     if len(chosen) > 1:  # each in a process of its own: the libraries of one, or its crash, are no matter to the others
         command = [sys.executable, "-m", "tutorial_utils", "record"]
         shared = ["--models", str(options.models)] if options.models else []
         shared += ["--replace"] if options.replace else []
         statuses = [subprocess.run([*command, one.name, *shared]).returncode for one in chosen]
         return int(any(statuses))
-    path = chosen[0].record(options.models, chosen[0].name if options.replace else None)
+    name = chosen[0].name if options.replace else None
+    if chosen[0].rows or options.rows or options.add or options.again:
+        path = options.add or (name and recordings.FOLDER / f"{name}.json")
+        patterns = (options.rows or "*").split(",")
+        report = functools.partial(print, flush=True)
+        path, added = chosen[0].record_rows(patterns, options.models, path, again=options.again, report=report)
+        print(f"{added} rows added to {path}." + " Look at it, then commit it." * (added > 0))
+        return 0
+    path = chosen[0].record(options.models, name)
     print(f"Written: {path}. Look at it, then commit it.")
     return 0
 

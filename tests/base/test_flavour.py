@@ -5,6 +5,7 @@ import pytest
 
 from tutorial_utils.base import flavour
 from tutorial_utils.base.errors import BackendUnavailableError
+from tutorial_utils.base.gpu import Gpu
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,6 @@ def install(monkeypatch, *names):
 @pytest.mark.parametrize(
     ("installed", "variable", "expected"),
     [
-        (("tensorrt_rtx", "tensorrt"), None, "tensorrt_rtx"),
         (("tensorrt",), None, "tensorrt"),
         ((), None, None),
         (("tensorrt_rtx", "tensorrt"), "tensorrt", "tensorrt"),
@@ -35,6 +35,38 @@ def test_choice_of_flavour(installed, variable, expected, monkeypatch):
     if variable is not None:
         monkeypatch.setenv(flavour.FLAVOUR_VARIABLE, variable)
     assert flavour.installed_flavour() == expected
+
+
+@pytest.mark.parametrize(
+    ("compute_capability", "expected", "reason"),
+    [
+        (None, "tensorrt_rtx", "Without a GPU, only this one builds engines."),
+        ("7.5", "tensorrt_rtx", "NVIDIA lists it for compute capability 7.5."),
+        ("8.9", "tensorrt_rtx", "NVIDIA lists it for compute capability 8.9."),
+        ("12.0", "tensorrt_rtx", "NVIDIA lists it for compute capability 12.0."),
+        ("8.0", "tensorrt", "NVIDIA doesn't list TensorRT-RTX for compute capability 8.0 (Test GPU)."),
+        ("9.0", "tensorrt", "NVIDIA doesn't list TensorRT-RTX for compute capability 9.0 (Test GPU)."),
+        ("10.0", "tensorrt", "NVIDIA doesn't list TensorRT-RTX for compute capability 10.0 (Test GPU)."),
+    ],
+)
+def test_choice_of_two_by_the_gpu(compute_capability, expected, reason, monkeypatch):
+    gpu = compute_capability and Gpu("Test GPU", compute_capability, "13.0", 80 * 2**30)
+    install(monkeypatch, *flavour.FLAVOURS)
+    monkeypatch.setattr(flavour, "find_gpu", lambda: (gpu, None))
+    assert flavour.choice() == flavour.Choice(expected, reason)
+    assert flavour.installed_flavour() == expected
+
+
+@pytest.mark.parametrize("installed", [(), ("tensorrt",), ("tensorrt_rtx",), ("tensorrt_rtx", "tensorrt")])
+def test_driver_is_asked_only_where_its_gpu_decides(installed, monkeypatch):
+    asked = []
+    install(monkeypatch, *installed)
+    monkeypatch.setattr(flavour, "find_gpu", lambda: asked.append(True) or (None, None))
+    flavour.choice()
+    assert bool(asked) == (len(installed) == 2)
+    monkeypatch.setenv(flavour.FLAVOUR_VARIABLE, "tensorrt")
+    assert flavour.choice() == flavour.Choice("tensorrt", "TUTORIAL_UTILS_TENSORRT asks for it.")
+    assert len(asked) == (len(installed) == 2)
 
 
 def test_module_without_a_spec_is_not_installed(monkeypatch):

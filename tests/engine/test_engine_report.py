@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from tutorial_utils.engine.report import (
 X = EngineTensor("x", (-1, 3, 32, 32), "fp32", "Linear")
 HALF = EngineTensor("conv_out", (-1, 16, 32, 32), "fp16", "NHWC")
 CONVOLUTION = EngineLayer("conv_0", "correlation", (X,), (HALF,), ("conv", "relu"))
+IN_LOG = replace(CONVOLUTION, tactic="some_kernel", weights="int8")
 WAIT = EngineLayer("wait_1", "wait", (), (), ())
 
 LOG = """\
@@ -33,7 +35,7 @@ Name: x, IOMode: input
 
 
 def test_layers_from_log():
-    assert layers_from_log(["Building.", LOG, "Done."]) == (CONVOLUTION, WAIT)
+    assert layers_from_log(["Building.", LOG, "Done."]) == (IN_LOG, WAIT)
 
 
 def test_constants_are_no_inputs():
@@ -67,6 +69,12 @@ Dimensions: [3,-1,64], Format/Datatype: Half }], TacticName: sm80_xmma_gemm_f16f
 
 def test_one_layer_in_another_form_makes_the_log_unreadable():
     assert layers_from_log([LOG.replace("LayerType: wait, Inputs: []", "LayerType: wait")]) == ()
+
+
+def test_a_scale_is_no_weight():
+    """A product of two activations has constants too: the scales that its INT8 inputs are divided by."""
+    scale = LOG.replace("Dimensions: [16,3,3,3]", "Dimensions: [1,1]")
+    assert layers_from_log([scale])[0].weights == ""
 
 
 def test_memory_from_log():
@@ -127,6 +135,26 @@ def test_inspector_of_tensorrt_11_and_rtx():
     assert layers_from_inspector(text) == (CONVOLUTION,)
 
 
+def test_tactic_and_weights_of_the_inspector():
+    """In the form of TensorRT 8.6, which names no ONNX nodes."""
+    kind = {"Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format"}
+    values = json.loads(inspector_text(kind, kind, Bindings=["x", "y"]))
+    (layer,) = values["Layers"]
+    del layer["Metadata"], layer["StreamId"]
+    layer |= {"Weights": {"Type": "Int8", "Count": 864}, "TacticName": "sm80_xmma_fprop_i8i8_i8i32_f32_nchw"}
+    (read,) = layers_from_inspector(json.dumps(values))
+    assert (read.weights, read.tactic) == ("int8", "sm80_xmma_fprop_i8i8_i8i32_f32_nchw")
+    assert (read.dtypes, read.onnx_nodes) == (("int8",), ())
+
+
+def test_report_of_an_older_recording():
+    """Recordings hold reports whose layers have neither tactic nor weights."""
+    values = BuildReport("TensorRT-RTX", "1.6.1", layers=(IN_LOG,)).to_dict()
+    for name in ("tactic", "weights"):
+        del values["layers"][0][name]
+    assert BuildReport.from_dict(values).layers == (CONVOLUTION,)
+
+
 def test_unknown_data_type_keeps_its_name():
     text = inspector_text({"Datatype": "FP6", "Format": "Linear"}, {"Datatype": "Half", "Format": "Linear"})
     assert layers_from_inspector(text)[0].inputs[0].dtype == "fp6"
@@ -155,7 +183,7 @@ def test_a_layer_without_constants():
     layers = layers_from_log([LOG.replace("Layers:\n", f"Layers:\n{HOST_TO_DEVICE}\n", 1)])
     output = EngineTensor("(Unnamed Layer* 17) [Shuffle]_output", (), "int32", "unknown")
     assert layers == (
-        EngineLayer("[ShapeHostToDeviceCopy 0]", "ShapeHostToDevice", (), (output,), ()), CONVOLUTION, WAIT,
+        EngineLayer("[ShapeHostToDeviceCopy 0]", "ShapeHostToDevice", (), (output,), ()), IN_LOG, WAIT,
     )  # fmt: skip
     assert not layers[0].is_kernel
 

@@ -170,7 +170,7 @@ DIFFERENCES = [Difference(*row) for row in (
     ("IExecutionContext.execute_async_v2",           YES, NO,  NO,  NO,  "execute_async_v3, which all have"),
     ("IExecutionContext.execute_async_v3",           YES, YES, YES, YES, "used"),
     ("ICudaEngine.create_runtime_config",            NO,  YES, YES, YES, "under IS_RTX: 10.5 doesn't have it yet"),
-    ("CudaGraphStrategy",                            NO,  NO,  NO,  YES, "CUDA graphs, under IS_RTX; else an error"),
+    ("CudaGraphStrategy",                            NO,  NO,  NO,  YES, "under IS_RTX; else runners.cuda_graph"),
     ("EngineInspector.get_engine_information",       YES, YES, YES, YES, "two forms of JSON, see engine.report"),
 )]
 # fmt: on

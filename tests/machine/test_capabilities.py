@@ -179,6 +179,42 @@ def test_library_that_breaks_at_import_is_reported(monkeypatch, broken_library, 
     assert "pip install --force-reinstall tensorrt-rtx" in build.remedy
 
 
+TENSORRT = """
+import os
+import tutorial_utils.base.gpu as gpu
+gpu.find_gpu = lambda: ("a GPU" if {gpu} else None, None)
+__version__ = "10.15.1"
+class ILogger:
+    class Severity: ERROR = 1
+def Builder(log):
+    log.log(0, "Unable to load library: libnvinfer_builder_resource_sm90.so")
+    log.log(3, "and then some")
+    {end}
+    return "a builder"
+"""
+
+
+@pytest.mark.parametrize(
+    ("with_gpu", "end", "error"),
+    [
+        (True, "", ""),
+        (True, "raise TypeError('factory function returned nullptr')", "builder_resource_sm90.so"),
+        (True, "return None", "TensorRT gave no message"),
+        (True, "os.abort()", "making one ends the process (SIGABRT)"),
+        (False, "os.abort()", ""),  # as TensorRT 10.6 does without a driver: it isn't tried there
+    ],
+)
+def test_builder_of_tensorrt_is_tried_elsewhere_and_only_with_a_gpu(with_gpu, end, error, monkeypatch, broken_library):
+    only(monkeypatch, ("tensorrt",))
+    broken_library(tensorrt=TENSORRT.format(gpu=with_gpu, end=end))
+    library = find_libraries()["tensorrt"]
+    assert (library.version, library.error, library.slow) == ("10.15.1", "", False)
+    build = on_gpu("9.0", "tensorrt", tensorrt=library).tensorrt_build
+    assert build.available is (error == "")
+    assert error in build.reason
+    assert on_cpu("tensorrt", tensorrt=library).tensorrt_build.reason.startswith("TensorRT 10.15.1 needs an NVIDIA GPU")
+
+
 def test_crash_of_paddle_leaves_the_others_alone(monkeypatch, broken_library):
     only(monkeypatch, ("paddle", "paddle2onnx"), ("polygraphy",))
     broken_library(

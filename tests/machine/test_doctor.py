@@ -8,7 +8,7 @@ import types
 import pytest
 from test_cli import ROOT, WORKING
 
-from tutorial_utils.base import paths
+from tutorial_utils.base import flavour, paths
 from tutorial_utils.base.gpu import Capability, Gpu
 from tutorial_utils.base.lesson_names import part_of
 from tutorial_utils.base.requirements import TEXT_DETECTION
@@ -106,6 +106,7 @@ def test_default_environment(machine):
         "Memory",
         "CPU's INT8 instructions",
         "NVIDIA GPU",
+        "Choice of TensorRT",
         "TensorRT builds engines",
         "TensorRT builds INT8",
         "Paddle on the CPU",
@@ -180,6 +181,26 @@ def test_tensorrt_that_does_not_fit_the_gpu(machine, monkeypatch, compute_capabi
     found = row(examine(), name)
     assert found.status == "no"
     assert reason in found.reason
+
+
+@pytest.mark.parametrize(
+    ("found", "variable", "reason"),
+    [
+        (NO_GPU, None, "TensorRT-RTX (module tensorrt_rtx). Without a GPU, only this one builds engines."),
+        (gpu("8.6"), None, "TensorRT-RTX (module tensorrt_rtx). NVIDIA lists it for compute capability 8.6."),
+        (gpu("9.0"), None, "TensorRT (module tensorrt). NVIDIA doesn't list TensorRT-RTX for compute capability 9.0 "),
+        (gpu("9.0"), "tensorrt_rtx", "TensorRT-RTX (module tensorrt_rtx). TUTORIAL_UTILS_TENSORRT asks for it."),
+    ],
+)
+def test_which_tensorrt_is_chosen_and_why(found, variable, reason, machine, monkeypatch):
+    machine(found, tensorrt="__version__ = '10.6.0'")
+    monkeypatch.setattr(flavour, "find_gpu", lambda: found)
+    if variable:
+        monkeypatch.setenv("TUTORIAL_UTILS_TENSORRT", variable)
+    diagnosis = examine()
+    assert row(diagnosis, "Choice of TensorRT").reason.startswith(reason)
+    built_by = row(diagnosis, "TensorRT builds engines").reason
+    assert built_by.startswith(reason.partition(" (")[0] + " 1")
 
 
 def test_mistyped_tensorrt_is_what_is_to_be_mended_first(machine, monkeypatch):

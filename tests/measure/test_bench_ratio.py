@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import pairs, ratio
+from benchmarks import pairs, ratio, tensorrt_runner
 from benchmarks.ratio import Ratio, in_turn, process, table
 
 
@@ -33,6 +33,8 @@ def test_ratio_is_the_median_of_neighbours():
         ((0.8, 0.9, 0.9), {"at_most": 1.03, "at_least": 0.97}, "missed"),
         ((0.9, 0.96, 1.1), {"at_most": 1.03, "at_least": 0.97}, "missed, within noise"),
         ((5.0, 5.0, 5.0), {}, ""),
+        ((1.0001, 1.0002, 1.0003), {"at_most": 1.0, "within_us": 30}, "met, +20.0 us a call"),
+        ((1.0004, 1.0005, 1.0006), {"at_most": 1.0, "within_us": 30}, "missed"),
     ],
 )
 def test_verdict(rounds, bounds, verdict):
@@ -81,7 +83,7 @@ def test_failing_process_is_no_measurement():
 
 def test_without_a_gpu_the_pycuda_rows_say_why(monkeypatch):
     without = SimpleNamespace(tensorrt_run=SimpleNamespace(available=False, reason="There is no GPU."))
-    monkeypatch.setattr(pairs.capabilities, "probe", lambda: without)
+    monkeypatch.setattr(tensorrt_runner.capabilities, "probe", lambda: without)
     rows = list(pairs.tensorrt_calls("quick.onnx", "resnet.onnx"))
     assert [row.not_run for row in rows] == ["There is no GPU."] * 2
-    assert [row.at_most for row in rows] == [None, 1.02]
+    assert {row.bound for row in rows} == {"<= 1.02 or 15 us"}

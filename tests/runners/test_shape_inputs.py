@@ -7,11 +7,12 @@ import ctypes
 import importlib
 import sys
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from tutorial_utils.base.errors import InputError
+from tutorial_utils.base.errors import BackendUnavailableError, InputError, PlanError
 
 trt = pytest.importorskip("tensorrt_rtx")
 FLOAT, INT64 = trt.DataType.FLOAT, trt.DataType.INT64
@@ -60,15 +61,22 @@ class Context:
         return True
 
 
+class Memory(int):
+    """Memory on the GPU: its address."""
+
+    def free(self):
+        pass
+
+
 @pytest.fixture
-def runner(monkeypatch):
+def module(monkeypatch):
     driver, package = ModuleType("pycuda.driver"), ModuleType("pycuda")
     context = SimpleNamespace(push=lambda: None, detach=lambda: None)
     driver.init, driver.Error = lambda: None, RuntimeError
     driver.Device = lambda index: SimpleNamespace(retain_primary_context=lambda: context)
     driver.Context = SimpleNamespace(pop=lambda: None)
     driver.Stream = lambda: SimpleNamespace(handle=0, synchronize=lambda: None)
-    driver.mem_alloc = lambda size: 4096 + size  # an address
+    driver.mem_alloc = lambda size: Memory(4096 + size)
     driver.pagelocked_empty = np.zeros
     driver.copied = []
     driver.memcpy_htod_async = lambda device, host, stream: driver.copied.append(host)
@@ -81,8 +89,13 @@ def runner(monkeypatch):
     module = importlib.import_module(name)
     monkeypatch.setattr(module.TensorRTRunner, "_load", lambda self, engine: Engine())
     monkeypatch.setattr(module.TensorRTRunner, "_create_context", lambda *_: Context())
-    yield module.TensorRTRunner(b"plan")
+    yield module
     sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def runner(module):
+    return module.TensorRTRunner(b"plan")
 
 
 def feeds(start):
@@ -104,3 +117,51 @@ def test_values_outside_of_the_profile(start, runner):
     with pytest.raises(InputError, match=rf"start has the values \[{start}\], but the engine takes \[0\] to \[6\]"):
         runner.infer(feeds(start))
     assert runner.infer(feeds(2))["y"].shape == (6,)
+
+
+class Graph:
+    """Stands in for `CudaGraph`, and keeps what became of each."""
+
+    made: ClassVar[list] = []
+
+    def __init__(self, enqueue, stream):
+        enqueue()
+        self.launches, self.closed = 0, False
+        self.made.append(self)
+
+    def launch(self):
+        self.launches += 1
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def graph_runner(module, monkeypatch):
+    """A runner of data-centre TensorRT that captures graphs."""
+    monkeypatch.setattr(Graph, "made", [])
+    monkeypatch.setattr(module, "IS_RTX", False)
+    monkeypatch.setattr(module, "CudaGraph", Graph)
+    monkeypatch.setattr(module, "cuda_driver", lambda: None)
+    return module.TensorRTRunner(b"plan", cuda_graph=True)
+
+
+def test_a_graph_is_captured_anew_for_other_values_and_the_old_one_is_freed(graph_runner):
+    with graph_runner as runner:
+        for start in (6, 6, 6, 3, 3, 6):
+            assert runner.infer(feeds(start))["y"].shape == (8 - start,)
+        assert [graph.launches for graph in Graph.made] == [2, 1, 0]
+        assert [graph.closed for graph in Graph.made] == [True, True, False]
+    assert all(graph.closed for graph in Graph.made)
+
+
+@pytest.mark.parametrize("answers", [[False], [True, False]], ids=["the call", "its capture"])
+def test_after_a_refused_call_nothing_is_replayed(answers, graph_runner, monkeypatch):
+    with graph_runner as runner:
+        runner.infer(feeds(6))
+        replies = iter(answers)
+        monkeypatch.setattr(Context, "execute_async_v3", lambda self, stream: next(replies))
+        with pytest.raises((PlanError, BackendUnavailableError), match="TensorRT can't run"):
+            runner.infer(feeds(3))
+        assert [graph.closed for graph in Graph.made] == [True]
+        assert runner._graph is None

@@ -1,8 +1,10 @@
 """The TensorRT runner on a GPU. Needs neither Paddle nor the notebooks' libraries: ``pytest --confcutdir=tests``."""
 
+import contextlib
 import functools
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -12,12 +14,22 @@ from small_models import images, options
 from tutorial_utils.base import flavour
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, PlanError
 from tutorial_utils.engine import Profile, build
+from tutorial_utils.runners.cuda_graph import cuda_driver
 
 pytestmark = pytest.mark.gpu
 
+
+def has_cuda_python():
+    try:
+        return bool(cuda_driver())
+    except BackendUnavailableError:
+        return False
+
+
 RTX = flavour.installed_flavour() == "tensorrt_rtx"
 only_rtx = pytest.mark.skipif(not RTX, reason="only TensorRT-RTX has it")
-cuda_graphs = pytest.mark.parametrize("cuda_graph", [False, pytest.param(True, marks=only_rtx)])
+needs_graphs = pytest.mark.skipif(not RTX and not has_cuda_python(), reason="cuda-bindings is not installed")
+cuda_graphs = pytest.mark.parametrize("cuda_graph", [False, pytest.param(True, marks=needs_graphs)])
 
 PROFILES = [Profile.batch("x", (3, 32, 32), min=2, opt=4, max=8)]
 # TensorRT computes FP32 convolutions in TF32, which has FP16's 10 bits of mantissa.
@@ -207,12 +219,62 @@ def test_runtime_configuration_is_handed_to_the_hook(start, reference):
         assert error(runner.infer({"x": batch})["y"], reference(batch)) < TOLERANCE["fp32"]
 
 
-@pytest.mark.parametrize("wanted", [{"cuda_graph": True}, {"configure": print}], ids=lambda wanted: next(iter(wanted)))
-def test_another_tensorrt_has_neither(wanted, start):
+def test_another_tensorrt_takes_no_configuration(start):
     if RTX:
-        pytest.skip("TensorRT-RTX has both")
-    with pytest.raises(BackendUnavailableError, match="doesn't capture CUDA graphs by itself"):
-        start(**wanted)
+        pytest.skip("TensorRT-RTX does")
+    with pytest.raises(BackendUnavailableError, match="contexts take no configuration"):
+        start(configure=print)
+
+
+@needs_graphs
+@pytest.mark.skipif(RTX, reason="TensorRT-RTX captures by itself")
+class TestGraphsOfCudaPython:
+    def test_one_graph_as_long_as_shapes_stay(self, start, reference):
+        batches = [images(size, seed) for seed, size in enumerate((8, 8, 8, 3, 3, 8))]
+        graphs = []
+        with start(cuda_graph=True) as runner:
+            for batch in batches:
+                assert error(runner.infer({"x": batch})["y"], reference(batch)) < TOLERANCE["fp32"]
+                graphs.append(runner._graph)
+        assert graphs[0] is graphs[1] is graphs[2]
+        assert graphs[3] is graphs[4]
+        assert len({id(graph) for graph in graphs}) == 3
+
+    @pytest.mark.parametrize("replayed", [False, True])
+    def test_a_refused_call_leaves_nothing_that_replays_old_data(self, replayed, start, reference):
+        """Whether TensorRT refuses the first call in new shapes, or that which is captured: nothing is kept of it."""
+        first, second = images(8, 1), images(4, 2)
+        with start(cuda_graph=True) as runner:
+            runner.infer({"x": first})
+            answers = iter([True, False] if replayed else [False])
+            context = runner.context
+            refusing = SimpleNamespace(
+                execute_async_v3=lambda stream: next(answers) and context.execute_async_v3(stream),
+                set_input_shape=context.set_input_shape,
+                infer_shapes=context.infer_shapes,
+                get_tensor_shape=context.get_tensor_shape,
+            )
+            runner.context = refusing
+            with pytest.raises((PlanError, BackendUnavailableError), match="TensorRT can't run"):
+                runner.infer({"x": second})
+            assert runner._graph is None
+            runner.context = context
+            for _ in range(2):
+                assert error(runner.infer({"x": second})["y"], reference(second)) < TOLERANCE["fp32"]
+
+    def test_what_waits_for_the_gpu_cannot_be_captured(self, start, reference):
+        from tutorial_utils.runners.cuda_graph import CudaGraph
+        from tutorial_utils.runners.tensorrt import primary_context
+
+        def wait():
+            with contextlib.suppress(Exception):
+                runner.stream.synchronize()
+
+        batch = images(8)
+        with primary_context(), start() as runner:
+            with pytest.raises(BackendUnavailableError, match=r"CUDA refused cuStreamEndCapture: .*INVALIDATED"):
+                CudaGraph(wait, runner.stream.handle)
+            assert error(runner.infer({"x": batch})["y"], reference(batch)) < TOLERANCE["fp32"]
 
 
 @cuda_graphs

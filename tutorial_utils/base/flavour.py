@@ -6,24 +6,56 @@ Both flavours share the API that the course uses. Everything that differs betwee
 import functools
 import importlib
 import os
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
 
 from tutorial_utils.base.errors import BackendUnavailableError
+from tutorial_utils.base.gpu import find_gpu
 from tutorial_utils.base.requirements import pip_install, requirement
 
 FLAVOUR_VARIABLE = "TUTORIAL_UTILS_TENSORRT"
 FLAVOURS = {"tensorrt_rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
+# NVIDIA's support matrix of TensorRT-RTX 1.5, docs.nvidia.com/deeplearning/tensorrt-rtx: Turing, Ampere, Ada and
+# Blackwell of GeForce RTX and RTX PRO. Data-centre chips of their own kind are not in it: A100 (8.0), H100 (9.0), B200
+# (10.0), also where an engine happens to run.
+LISTED_FOR_RTX = ("7.5", "8.6", "8.9", "12.0", "12.1")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The TensorRT that the course uses here, and why."""
+
+    name: str | None  # its module; None where none is installed
+    reason: str  # one sentence
+
+
+def choice() -> Choice:
+    """Choose a TensorRT flavour without importing one; where both are installed, the driver is asked for its GPU.
+
+    ``$TUTORIAL_UTILS_TENSORRT`` decides where it is set, also mistyped (see `mistyped`): the doctor has to show it.
+    Else the flavour that is installed. Of two, TensorRT-RTX where NVIDIA lists it for the GPU, and without a GPU.
+    """
+    if asked := os.environ.get(FLAVOUR_VARIABLE):
+        return Choice(asked, f"{FLAVOUR_VARIABLE} asks for it.")
+    installed = [name for name in FLAVOURS if is_installed(name)]
+    if not installed:
+        return Choice(None, "None is installed.")
+    if len(installed) == 1:
+        return Choice(installed[0], "No other one is installed.")
+    gpu, _ = find_gpu()
+    if gpu is None:
+        return Choice("tensorrt_rtx", "Without a GPU, only this one builds engines.")
+    if gpu.compute_capability in LISTED_FOR_RTX:
+        return Choice("tensorrt_rtx", f"NVIDIA lists it for compute capability {gpu.compute_capability}.")
+    reason = f"NVIDIA doesn't list TensorRT-RTX for compute capability {gpu.compute_capability} ({gpu.name})."
+    return Choice("tensorrt", reason)
 
 
 def installed_flavour() -> str | None:
-    """Return the module name of the TensorRT flavour to use, without importing it.
-
-    It is ``$TUTORIAL_UTILS_TENSORRT`` where that is set, also a mistyped one (see `mistyped`): the doctor has to show
-    it. Else ``"tensorrt_rtx"`` if installed (it builds engines on every machine), else ``"tensorrt"``, else None.
-    """
-    return os.environ.get(FLAVOUR_VARIABLE) or next((name for name in FLAVOURS if is_installed(name)), None)
+    """Return the module name of the flavour to use: that of `choice`."""
+    return choice().name
 
 
 def mistyped(flavour: str | None) -> BackendUnavailableError | None:

@@ -48,6 +48,7 @@ def new_session(
     threads: int | None = None,
     profile_prefix: str | Path | None = None,
     optimized_path: str | Path | None = None,
+    entries: Mapping[str, str] | None = None,
 ) -> "onnxruntime.InferenceSession":
     """Return a session that is exact in INT8 on every CPU, and prints nothing on the CPU, on a GPU errors only.
 
@@ -59,6 +60,7 @@ def new_session(
         threads: Threads within an operator on the CPU; None for one for each core.
         profile_prefix: Profile the calls, into a file with such a name. None for no profile.
         optimized_path: Where to write the model as it was optimized, or None.
+        entries: Further settings of the session, by ONNX Runtime's names.
     """
     import onnxruntime
 
@@ -68,6 +70,8 @@ def new_session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL if tuple(names) == CPU else _ERRORS
     options.add_session_config_entry(*_EXACT_INT8)
+    for name, value in (entries or {}).items():
+        options.add_session_config_entry(name, value)
     options.intra_op_num_threads = threads or 0
     if optimize == "basic":
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

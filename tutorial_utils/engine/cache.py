@@ -24,7 +24,7 @@ from tutorial_utils.engine.options import BuildOptions
 from tutorial_utils.engine.report import BuildReport
 
 _NAME_BYTES = 128  # of the model's name in that of a file, which may have 255 bytes; the key tells engines apart
-_FORMAT = 2  # of the side-car; a new number makes old entries unknown
+_FORMAT = 3  # of the side-car; a new number makes old entries unknown
 
 
 def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:

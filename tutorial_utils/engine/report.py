@@ -7,11 +7,13 @@ report without layers and a warning.
 """
 
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tutorial_utils.engine import computed_types
 from tutorial_utils.model import number_formats
 
 # Layers that neither compute nor move data of the network: they order the streams of an engine, compute shapes on the
@@ -31,13 +33,20 @@ class EngineTensor:
 
 @dataclass(frozen=True)
 class EngineLayer:
-    """A layer of the optimized engine, in the order of execution, and the ONNX nodes that were fused into it."""
+    """A layer of the optimized engine, in the order of execution, and the ONNX nodes that were fused into it.
+
+    Attributes:
+        tactic: Name of the kernel that was chosen; empty where TensorRT gives none.
+        weights: Data type of the layer's weights, or of the largest of its constants; empty where it has none.
+    """
 
     name: str
     type: str
     inputs: tuple[EngineTensor, ...]
     outputs: tuple[EngineTensor, ...]
     onnx_nodes: tuple[str, ...]
+    tactic: str = ""
+    weights: str = ""
 
     @property
     def is_kernel(self) -> bool:
@@ -83,8 +92,13 @@ class BuildReport:
 
     @property
     def kernel_dtypes(self) -> dict[str, int]:
-        """How many kernels write each data type: the proof of an engine's precision."""
+        """How many kernels write each data type. What they compute in is another matter: see `precision_line`."""
         return dict(Counter(tensor.dtype for layer in self.kernels for tensor in layer.outputs[:1]).most_common())
+
+    @property
+    def precision_line(self) -> str:
+        """What the engine's convolutions, products and attentions compute in, and by which evidence: see `line`."""
+        return computed_types.line(self.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""
@@ -110,7 +124,7 @@ _LIST = r"\[(?P<{}>|.*? \}})\]"
 _LOG_LAYER = re.compile(
     rf"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: {_LIST.format('inputs')}, "
     rf"(?:Constants: {_LIST.format('constants')}, )?Outputs: {_LIST.format('outputs')}, "  # ShapeHostToDevice has none
-    r".*?StreamId: .*?Metadata: (?P<metadata>.*)$",
+    r"(?:.*?TacticName: (?P<tactic>[^,]*), )?.*?StreamId: .*?Metadata: (?P<metadata>.*)$",
     re.DOTALL,
 )
 _LOG_TENSOR = re.compile(
@@ -144,6 +158,8 @@ def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
             inputs=_tensors_from_log(row["inputs"]),
             outputs=_tensors_from_log(row["outputs"]),
             onnx_nodes=_onnx_nodes(row["metadata"]),
+            tactic=row["tactic"] or "",
+            weights=_weights(_tensors_from_log(row["constants"] or "")),
         )
         for row in rows
     )
@@ -161,6 +177,12 @@ def _tensors_from_log(text: str) -> tuple[EngineTensor, ...]:
     )
 
 
+def _weights(constants: tuple[EngineTensor, ...]) -> str:
+    """Return the type of the largest constant. One number alone is the scale of a quantized input."""
+    sizes = {math.prod(constant.shape): constant.dtype for constant in reversed(constants)}
+    return sizes[max(sizes)] if max(sizes, default=1) > 1 else ""
+
+
 def memory_from_log(messages: list[str]) -> dict[str, int]:
     """Read activation and weights memory, in bytes, from the messages of a build."""
     found = {}
@@ -172,21 +194,29 @@ def memory_from_log(messages: list[str]) -> dict[str, int]:
 
 
 def layers_from_inspector(text: str) -> tuple[EngineLayer, ...]:
-    """Read the layers from the engine inspector's JSON, in the form of TensorRT 10 and in that of 11 and RTX.
+    """Read the layers from the engine inspector's JSON, in the form of TensorRT 8.6 and 10 and in that of 11 and RTX.
 
-    TensorRT 10 gives one field ``Format/Datatype`` for each tensor, later ones give ``Datatype`` and ``Format``.
+    TensorRT to 10 gives one field ``Format/Datatype`` for each tensor, later ones give ``Datatype`` and ``Format``.
+    That of 8.6 names no ONNX nodes.
     """
     return tuple(
         EngineLayer(
             name=layer["Name"],
             type=layer["LayerType"],
-            inputs=tuple(_tensor_from_inspector(tensor) for tensor in layer["Inputs"]),
-            outputs=tuple(_tensor_from_inspector(tensor) for tensor in layer["Outputs"]),
+            inputs=_tensors_from_inspector(layer["Inputs"]),
+            outputs=_tensors_from_inspector(layer["Outputs"]),
             onnx_nodes=_onnx_nodes(layer.get("Metadata", "")),
+            tactic=layer.get("TacticName", ""),
+            weights=number_formats.dtype_of(layer.get("Weights", {}).get("Type", ""))
+            or _weights(_tensors_from_inspector(layer.get("Constants", []))),
         )
         for layer in json.loads(text).get("Layers", [])
         if isinstance(layer, dict)  # below detailed verbosity, a layer is only its name
     )
+
+
+def _tensors_from_inspector(tensors: list[dict[str, Any]]) -> tuple[EngineTensor, ...]:
+    return tuple(_tensor_from_inspector(tensor) for tensor in tensors)
 
 
 def _tensor_from_inspector(tensor: dict[str, Any]) -> EngineTensor:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from tutorial_utils.engine import EngineLayer, EngineTensor
+from tutorial_utils.engine import EngineLayer, EngineTensor, computed_types
+from tutorial_utils.engine.computed_types import generated_operations as operations
 from tutorial_utils.inspection.dataflow import VIEWS
 
 MATRIX = "convolution/matrix product"
@@ -16,21 +17,11 @@ MOVE = "reformat/cast/copy"
 CONTROL = "signal/wait/shapes"
 KINDS = (MATRIX, POINTWISE, POOLING, MOVE, CONTROL)
 
-# Kernels that TensorRT generates are called after what they compute: __myl_CorrMulAddRelu_myl0_4.
-_GENERATED = re.compile(r"__myl_([A-Za-z]+)_myl\d+_\d+$")
-_MATRIX_OPERATIONS = {"Corr", "Deco", "Fc"}
-_MATRIX_TYPES = ("correlation", "conv", "gemm", "matrixmultiply")
 _MOVE_OPERATIONS = {
     "Cast": "casts", "Conc": "joins", "Move": "copies", "Repl": "repeats", "Resh": "reshapes", "Slic": "cuts out",
     "Tran": "transposes",
 }  # fmt: skip
 _MOVE_TYPES = ("reformat", "cast", "copy", "shuffle", "noop")
-
-
-def operations(layer: EngineLayer) -> tuple[str, ...]:
-    """Return what a generated kernel computes, by TensorRT's abbreviations in its name; empty for other layers."""
-    generated = _GENERATED.match(layer.name)
-    return tuple(re.findall("[A-Z][a-z]*", generated[1])) if generated else ()
 
 
 def short_name(layer: EngineLayer) -> str:
@@ -46,7 +37,7 @@ def kind(layer: EngineLayer) -> str:
     words, layer_type = set(operations(layer)), layer.type.lower()
     if not layer.is_kernel:
         return CONTROL
-    if words & _MATRIX_OPERATIONS or any(name in layer_type for name in _MATRIX_TYPES):
+    if computed_types.operation(layer):
         return MATRIX
     if "pool" in layer_type:
         return POOLING
@@ -56,11 +47,9 @@ def kind(layer: EngineLayer) -> str:
 
 
 def kind_word(layer: EngineLayer) -> str:
-    """Return the kind of a layer in one word, which tells a convolution from another matrix product."""
-    if kind(layer) != MATRIX:
-        return kind(layer).partition("/")[0]
-    convolves = {"Corr", "Deco"} & set(operations(layer)) or any(one in layer.type.lower() for one in ("corr", "conv"))
-    return "convolution" if convolves else "product"
+    """Return the kind of a layer in one word, which tells convolutions, other products and attention apart."""
+    what = computed_types.operation(layer) or kind(layer)
+    return what.removeprefix("matrix ").removeprefix("fused ").partition("/")[0]
 
 
 def conversion(layer: EngineLayer) -> str:

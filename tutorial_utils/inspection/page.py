@@ -139,6 +139,7 @@ def summary(one: Inspection) -> list[tuple[str, str]]:
         ("activations", _size_text(report.activation_bytes)),
         ("weights", _size_text(report.weights_bytes)),
         ("plan", _size_text(report.plan_bytes)),
+        ("computes in", report.precision_line),
         ("warnings", "; ".join(" ".join(text.split()) for text in report.warnings) or "none"),
     ]
 

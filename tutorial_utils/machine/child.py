@@ -85,13 +85,18 @@ def modules(*names: str) -> Iterator[dict[str, Any]]:
     """Import modules one after the other: ``{name: {"version": ..., "details": ...}}``, or ``{name: {"error": ...}}``.
 
     The details are what only the imported library knows: "providers" of onnxruntime, "cuda" and "tensorrt" of paddle.
+    On a machine with a GPU, tensorrt is answered twice: once more with "builder_error", why it makes no builder, or "".
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or ONNX Runtime sends usage data when it is imported
     gc.disable()  # takes a third off Paddle's import, the longest by far
     for name in names:
         try:
             module = importlib.import_module(name)
-            yield {name: {"version": str(getattr(module, "__version__", "")), "details": _details(module)}}
+            report = {"version": str(getattr(module, "__version__", "")), "details": _details(module)}
+            yield {name: report}
+            # Without a driver, making a builder ends the process (TensorRT 10.6); and nothing could be built anyhow.
+            if name == "tensorrt" and importlib.import_module("tutorial_utils.base.gpu").find_gpu()[0]:
+                yield {name: {**report, "details": {"builder_error": _builder_error(module)}}}
         except BaseException as error:  # as above
             yield {name: {"error": _message(error)}}
 
@@ -106,6 +111,23 @@ def _details(module: ModuleType) -> dict[str, Any]:
     if module.__name__ == "pycuda":
         importlib.import_module("pycuda.driver")  # the part that is bound to the driver and the toolkit
     return {}
+
+
+def _builder_error(trt: ModuleType) -> str:
+    """Return why TensorRT makes no builder, or "". It needs libraries for this GPU, and a driver for its CUDA."""
+    said = []
+
+    class Log(trt.ILogger):
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= trt.ILogger.Severity.ERROR:
+                said.append(message)
+
+    log = Log()
+    try:
+        made = trt.Builder(log)
+    except Exception as error:  # the bindings raise TypeError for a builder that is a null pointer
+        return " ".join(said[-1].split()).rstrip(".") if said else _message(error)
+    return "" if made else "TensorRT gave no message"
 
 
 def kernel() -> Iterator[dict[str, Any]]:

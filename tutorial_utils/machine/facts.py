@@ -46,6 +46,8 @@ def _import_elsewhere(modules: Sequence[str]) -> dict[str, Library]:
         report = answer.values.get(module, {})
         if not report and answer.end:
             report = {"error": f"importing it ends Python ({answer.end})"}
+        elif module == "tensorrt" and answer.end:  # after the import
+            report = {**report, "details": {"builder_error": f"making one ends the process ({answer.end})"}}
         libraries[module] = Library(
             version=report.get("version") or next(iter(versions.values()), ""),
             error=report.get("error", ""),

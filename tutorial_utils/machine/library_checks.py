@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tutorial_utils.base import paths, requirements
+from tutorial_utils.base import flavour, paths, requirements
 from tutorial_utils.base.flavour import is_installed
 from tutorial_utils.base.gpu import Capability
 from tutorial_utils.base.requirements import pip_install
@@ -25,6 +25,15 @@ from tutorial_utils.machine.rules import FULL_STACK
 
 POLYGRAPHY_SWITCH = "POLYGRAPHY_USE_TENSORRT_RTX"
 _AGAIN = "Run this again: a second start is faster."
+
+
+@row("Choice of TensorRT")
+def tensorrt_choice() -> Found | None:
+    """Which of the two flavours the course uses here, and why."""
+    chosen = flavour.choice()
+    if chosen.name is None or flavour.mistyped(chosen.name):
+        return None  # the row about building engines says it
+    return "yes", f"{flavour.FLAVOURS[chosen.name]} (module {chosen.name}). {chosen.reason}"
 
 
 @row("TensorRT libraries for Paddle")

@@ -123,6 +123,9 @@ def _tensorrt_build(gpu: Gpu | None, libraries: Mapping[str, Library], flavour: 
     if _version(gpu.compute_capability) >= (10, 0) and _version(library.version) < (10, 8):
         reason = f"TensorRT {library.version} doesn't know compute capability {gpu.compute_capability} (Blackwell)."
         return _no(reason, _install(TENSORRT_FOR_BLACKWELL))
+    if error := library.details.get("builder_error"):
+        remedy = "Compare its CUDA with the driver's, which `nvidia-smi` shows; else reinstall TensorRT."
+        return _no(f"TensorRT {library.version} makes no builder for {gpu.name}: {error}.", remedy)
     return works
 
 

@@ -8,17 +8,19 @@ import importlib
 import json
 import pkgutil
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from tutorial_utils.base.errors import InputError, ModelFileError, RecordingError
+from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError, RecordingError
 from tutorial_utils.base.lesson_names import import_room
 from tutorial_utils.machine import capabilities
 from tutorial_utils.machine.capabilities import Capabilities
-from tutorial_utils.measure import recordings
+from tutorial_utils.measure import recordings, rows
 from tutorial_utils.measure.recordings import Origin
+from tutorial_utils.measure.rows import MeasureRow
 from tutorial_utils.model import networks, onnx_file
 
 if TYPE_CHECKING:
@@ -53,8 +55,10 @@ class Experiment(Generic[Result]):
         name: Name of the recording, and for the command `record`.
         title: What is measured, in one line.
         method: How: warm-up, calls, clock, copies.
-        measure: Measures on this machine. Takes the paths of `models` by stem, returns plain values for JSON.
         read: Makes the typed result of the plain values, those of the recordings that ship included.
+        measure: Measures on this machine. Takes the paths of `models` by stem, returns plain values for JSON.
+        rows: Instead of ``measure``, by name what measures each row, in the same way: see `rows`, whose form the data
+            have then. What takes longer than a lesson, or needs libraries that don't live together.
         draw: Draws what is most worth seeing of it, where one picture shows that.
         models: Names of the files that are measured with.
         make_models: Makes these files, given their names; returns paths by name.
@@ -65,8 +69,9 @@ class Experiment(Generic[Result]):
     name: str
     title: str
     method: str
-    measure: Callable[[Mapping[str, Path]], Any]
     read: Callable[[Any], Result]
+    measure: Callable[[Mapping[str, Path]], Any] | None = None
+    rows: Mapping[str, MeasureRow] = field(default_factory=dict)
     draw: "Callable[[Measured[Result]], Picture] | None" = None
     models: tuple[str, ...] = ()
     make_models: Callable[[Sequence[str]], Mapping[str, Path]] = networks.files
@@ -74,7 +79,14 @@ class Experiment(Generic[Result]):
     libraries: Callable[[], dict[str, str]] = dict
 
     def live_or_recorded(self, machine: Capabilities) -> Measured[Result]:
-        """Measure where this machine runs TensorRT engines; read the recording where it doesn't: see `recorded`."""
+        """Measure where this machine runs TensorRT engines; read the recording where it doesn't: see `recorded`.
+
+        An experiment of rows is always read: measuring all of them takes longer than a lesson.
+        """
+        if self.measure is None:
+            return self.recorded(
+                f"Its {len(self.rows)} rows are measured by `python -m tutorial_utils record {self.name}`."
+            )
         if not machine.tensorrt_run.available:
             return self.recorded(machine.tensorrt_run.reason)
         data = self._measure(self.make_models(self.models))
@@ -105,13 +117,83 @@ class Experiment(Generic[Result]):
             BackendUnavailableError: This machine lacks what the experiment needs.
             ModelFileError: A model is missing or damaged.
         """
+        stamp = self._stamp()
+        data = self._measure(self.make_models(self.models) if models is None else self._models_in(models))
+        recording = recordings.new(self.title, self.method, stamp, data)
+        return recordings.save(recording, recordings.FOLDER / f"{name or self._name_here(stamp)}.json")
+
+    def record_rows(
+        self,
+        patterns: Sequence[str] = ("*",),
+        models: Path | None = None,
+        path: Path | None = None,
+        *,
+        again: bool = False,
+        report: Callable[[str], None] = print,
+    ) -> tuple[Path, int]:
+        """Measure rows on this machine, and add each to a recording as soon as it is measured.
+
+        Args:
+            patterns: Which rows, by their names, with ``*`` and ``?``.
+            models: As for `record`.
+            path: The recording to add to, made if it is missing; unless given, one of the experiment's and the GPU's
+                name.
+            again: Also measure rows that are there, and replace them.
+            report: Called with a line for each row.
+
+        Returns:
+            The path, and how many rows have been added, those with a reason instead of values included.
+
+        Raises:
+            InputError: The experiment has no rows, or none of these names.
+            RecordingError: The recording that is there is damaged, of another GPU or of another experiment.
+            BackendUnavailableError, ModelFileError: As for `record`.
+        """
+        if not self.rows:
+            raise InputError(f"{self.name} isn't measured row by row.", "Leave --rows, --add and --again out.")
+        chosen = rows.choose(self.rows, patterns, self.name)
+        stamp = self._stamp()
+        if stamp["gpu"] is None:
+            raise BackendUnavailableError("There is no NVIDIA GPU here to measure on.", "Record where there is one.")
+        path = path or recordings.FOLDER / f"{self._name_here(stamp)}.json"
+        there = rows.load(path, self.title)
+        if there:
+            rows.require_same_gpu(there, stamp)
+        skipped = set() if again or there is None else there.data["rows"].keys()
+        missing = [name for name in chosen if name not in skipped]
+        if len(missing) < len(chosen):
+            report(f"{len(chosen) - len(missing)} of {len(chosen)} rows are there already: --again measures them anew.")
+        if not missing:
+            return path, 0
+        found = self.make_models(self.models) if models is None else self._models_in(models)
+        by_stem = {Path(name).stem: model for name, model in found.items()}
+        added, unavailable = 0, None
+        for name in missing:
+            started = time.monotonic()
+            try:
+                row = rows.measured_elsewhere(self.rows[name], by_stem)
+            except BackendUnavailableError as error:
+                report(f"{name}: not measured here. {error.cause}")
+                unavailable = error
+                continue
+            report(f"{name}: {row.get('reason') or 'measured'} ({time.monotonic() - started:.0f} s)")
+            empty = recordings.new(self.title, self.method, stamp, {"stacks": [], "rows": {}})
+            now = rows.load(path, self.title) or empty  # read anew: another process may have added rows meanwhile
+            recordings.save(rows.merged(now, name, row, stamp, empty.date), path)
+            added += 1
+        if unavailable and not added:
+            raise unavailable
+        return path, added
+
+    def _stamp(self) -> dict[str, Any]:
         machine = capabilities.require_tensorrt_run() if self.needs_tensorrt else capabilities.probe()
         stamp = machine.machine()
-        stamp = {**stamp, "libraries": {**stamp["libraries"], **self.libraries()}}
-        data = self._measure(self.make_models(self.models) if models is None else self._models_in(models))
-        gpu = re.sub(r"\W+", "_", (machine.gpu.name if machine.gpu else "no_gpu").lower())
-        recording = recordings.new(self.title, self.method, stamp, data)
-        return recordings.save(recording, recordings.FOLDER / f"{name or f'{self.name}_{gpu}'}.json")
+        return {**stamp, "libraries": {**stamp["libraries"], **self.libraries()}}
+
+    def _name_here(self, stamp: Mapping[str, Any]) -> str:
+        """Return the name of a recording of this machine's own, which stands beside the one that ships."""
+        gpu = re.sub(r"\W+", "_", (stamp["gpu"] or "no_gpu").lower())
+        return f"{self.name}_{gpu}"
 
     def _measure(self, models: Mapping[str, Path]) -> Any:
         """Return plain values as they will be read from a file, so that live and recorded results are read alike."""
@@ -134,7 +216,10 @@ class Experiment(Generic[Result]):
 def names() -> dict[str, str]:
     """Return the names of all experiments, each with the module that holds it."""
     lessons = importlib.import_module("tutorial_utils.lessons")
-    found = {"deployment": "tutorial_utils.measure.deployment"}
+    found = {
+        "deployment": "tutorial_utils.measure.deployment",
+        "resnet50_matrix": "tutorial_utils.measure.resnet50_matrix.matrix",
+    }
     for module in pkgutil.iter_modules(lessons.__path__):
         room = import_room(module.name.removeprefix("lesson"))
         found |= {name: f"{room.__name__}.{topic}" for name, topic in getattr(room, "EXPERIMENTS", {}).items()}

@@ -251,6 +251,12 @@ def compare(baseline: Measurement, candidate: Measurement) -> Comparison:
     return Comparison(baseline.median_ms / candidate.median_ms, float(low), float(high))
 
 
+def median_interval(measurement: Measurement) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of a median, in milliseconds, by the same bootstrap over rounds."""
+    low, high = np.percentile(_resampled_medians(measurement), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def _resampled_medians(measurement: Measurement) -> np.ndarray:
     """Return the medians of resamples of the rounds, shape ``[_RESAMPLES]``; all rounds have the same length."""
     rounds = np.array(measurement.rounds_ms)

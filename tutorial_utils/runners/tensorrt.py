@@ -5,17 +5,19 @@ while a method needs it and popped again: a context that is still pushed when Py
 """
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Union
 
 import numpy as np
 
-from tutorial_utils.base.errors import BackendUnavailableError, BuildError, InputError, PlanError
+from tutorial_utils.base.errors import BackendUnavailableError, BuildError, CourseError, InputError, PlanError
 from tutorial_utils.base.shapes import in_order
 from tutorial_utils.engine import Engine
 from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, trt
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
+from tutorial_utils.runners.cuda_graph import CudaGraph, cuda_driver
 
 try:
     import pycuda.driver as cuda
@@ -76,7 +78,9 @@ class TensorRTRunner(Runner):
     Args:
         engine: The engine, or its plan as bytes. A cached engine that the runtime refuses is built again, once. Or
             another runner: both then share its loaded engine, each with a stream, a context and buffers of its own.
-        cuda_graph: Replay the engine as a CUDA graph (TensorRT-RTX captures it by itself).
+        cuda_graph: Replay the engine as a CUDA graph. TensorRT-RTX captures by itself. With TensorRT, a call in new
+            shapes runs as it is and is then captured, and the calls after it replay that: one graph, of the last
+            shapes, since NVIDIA advises a context for each graph. For shapes that alternate, take a runner for each.
         configure: Called with TensorRT-RTX's `IRuntimeConfig` before the execution context is created from it.
 
     Attributes:
@@ -88,8 +92,8 @@ class TensorRTRunner(Runner):
         log: What TensorRT said while the engine was loaded and used.
 
     Raises:
-        BackendUnavailableError: There is no GPU, or CUDA graphs or a configuration were asked of a TensorRT that has
-            none.
+        BackendUnavailableError: There is no GPU; or a CUDA graph was asked for, and cuda-python is not installed; or a
+            configuration, of a TensorRT that has none.
         PlanError: The runtime refuses the plan: cut short, altered, or built by another version or for another GPU.
         InputError: The engine has an input or output that numpy can't hold.
     """
@@ -101,8 +105,12 @@ class TensorRTRunner(Runner):
         cuda_graph: bool = False,
         configure: Callable[["trt.IRuntimeConfig"], Any] | None = None,
     ):
+        self._captures = cuda_graph and not IS_RTX
+        if self._captures:
+            cuda_driver()  # not installed: better said before anything is loaded
         self._cuda_context = _retain_primary_context()
         self.backend = "TensorRT-RTX" if IS_RTX else "TensorRT"
+        self._graph: CudaGraph | None = None  # of the shapes that are bound
         self.log: MessageLog = engine.log if isinstance(engine, TensorRTRunner) else MessageLog()
         with self._current():
             self.engine: trt.ICudaEngine = engine.engine if isinstance(engine, TensorRTRunner) else self._load(engine)
@@ -132,20 +140,20 @@ class TensorRTRunner(Runner):
     def _create_context(
         self, cuda_graph: bool, configure: Callable[["trt.IRuntimeConfig"], Any] | None
     ) -> "trt.IExecutionContext":
-        if not cuda_graph and configure is None:
-            context = self.engine.create_execution_context()
-        elif IS_RTX:
+        if IS_RTX and (cuda_graph or configure):
             config = checked(self.engine.create_runtime_config(), self.log)
             if cuda_graph:
                 config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             if configure:
                 configure(config)
             context = self.engine.create_execution_context(config)
-        else:
+        elif configure:
             raise BackendUnavailableError(
-                "This TensorRT doesn't capture CUDA graphs by itself, and has no runtime configuration.",
-                "Leave cuda_graph and configure out, or use TensorRT-RTX.",
+                "This TensorRT's execution contexts take no configuration.",
+                "Leave configure out, or use TensorRT-RTX.",
             )
+        else:
+            context = self.engine.create_execution_context()
         return checked(
             context, self.log, BuildError, "TensorRT can't create an execution context",
             "Free GPU memory: the context holds all activations of the largest profile.",
@@ -238,6 +246,7 @@ class TensorRTRunner(Runner):
     def _bind(self, shapes: dict[str, tuple[int, ...]], values: dict[str, list[int]]) -> None:
         """Set shapes, and values that are shapes, and take views of the pinned buffers in the shapes of this call."""
         self._bound = None  # until all of them are accepted
+        self._drop_graph()
         for name, given in values.items():
             low, _, high = self._values[name]
             if not in_order(low, given, high):
@@ -262,8 +271,32 @@ class TensorRTRunner(Runner):
                 cuda.memcpy_htod_async(self.device[name], self.host[name], self.stream)
 
     def run(self) -> None:
-        """Enqueue the engine."""
-        checked(self.context.execute_async_v3(self.stream.handle), self.log, failure="TensorRT can't run the engine")
+        """Enqueue the engine, or its CUDA graph.
+
+        Raises:
+            BackendUnavailableError: The engine can't be captured as a CUDA graph.
+            PlanError: TensorRT refuses the call.
+        """
+        if self._graph:
+            self._graph.launch()
+            return
+        self._enqueue(PlanError, "TensorRT can't run the engine", "Its message says why.")
+        if self._captures:
+            self.stream.synchronize()  # a first run may prepare things on the GPU
+            capture = functools.partial(
+                self._enqueue, BackendUnavailableError,
+                "TensorRT can't run this engine as a CUDA graph", "Leave cuda_graph out.",
+            )  # fmt: skip
+            self._graph = CudaGraph(capture, self.stream.handle)
+
+    def _enqueue(self, error: type[CourseError], failure: str, remedy: str) -> None:
+        checked(self.context.execute_async_v3(self.stream.handle), self.log, error, failure, remedy)
+
+    def _drop_graph(self) -> None:
+        if self._graph:
+            self.stream.synchronize()
+            self._graph.close()
+            self._graph = None
 
     def copy_out(self) -> None:
         """Enqueue the copies of the outputs to pinned memory."""
@@ -278,6 +311,9 @@ class TensorRTRunner(Runner):
 
     def device_times(self, feeds: Mapping[str, np.ndarray], calls: int) -> np.ndarray:
         """Time the engine alone, without copies, by CUDA events around each call on the runner's stream.
+
+        Calls are enqueued without waiting, as trtexec does. Where the host enqueues slower than the GPU runs, the GPU's
+        waiting counts. The events take about a microsecond themselves: `lesson03.clock` compares the clocks.
 
         The feeds are checked, and copied to the GPU once. Returns milliseconds of each call, shape ``[calls]``.
         """
@@ -302,6 +338,7 @@ class TensorRTRunner(Runner):
         if self._cuda_context is None:
             return
         with self._current():
+            self._drop_graph()
             del self.context, self.engine
             for buffer in self.device.values():
                 buffer.free()

@@ -12,4 +12,6 @@ EXPERIMENTS = {
     "lesson01_precision": "precision",
     "lesson01_plans": "plans",
     "lesson01_async": "asynchrony",
+    "lesson01_calibration": "calibrated_int8",
+    "transformer_precisions": "transformer_precisions",
 }

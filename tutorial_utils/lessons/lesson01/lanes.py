@@ -23,7 +23,7 @@ class Lanes:
         engine: The engine, with one input.
         images: The images of a batch, float32 ``[N, ...]``, N being the largest batch to run.
         count: Number of lanes.
-        cuda_graph: Let TensorRT-RTX replay the engine as a CUDA graph.
+        cuda_graph: Replay the engine as a CUDA graph: see `TensorRTRunner`.
 
     Attributes:
         runners: A runner for each lane.

@@ -1,4 +1,4 @@
-"""Lesson 03: latency against accuracy, and ResNet-50 in three libraries."""
+"""Lesson 03: latency against accuracy, ResNet-50 in three libraries, and what several clocks say."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,9 +11,14 @@ from tutorial_utils.model.precisions import PRECISIONS
 if TYPE_CHECKING:
     import pandas
 
+    from tutorial_utils.lessons.lesson03.clock import Clocks
     from tutorial_utils.lessons.lesson03.resnet50 import ResnetRow
 
 _BACKEND_COLOURS = (plotting.GREY, plotting.RED, plotting.BLUE, plotting.ORANGE, plotting.GREEN)
+_CLOCKS = {  # those that are drawn, of `clock.Clocks`
+    "ours": ("events around each call", "launches between two events", "enqueue"),
+    "trtexec": ("compute", "enqueue"),
+}
 _COLOURS = {"TensorRT": plotting.GREEN, "ONNX Runtime": plotting.BLUE, "PyTorch eager": plotting.ORANGE}
 
 
@@ -79,6 +84,31 @@ def resnet50(rows: Sequence["ResnetRow"]) -> plotting.Picture:
         best = min(shown, key=lambda row: row.call.median_ms)
         fastest.append(f"batch {batch}: {best.label} with {best.call.median_ms:.2f} ms")
     alt = f"ResNet-50 in three libraries, median times of a call. Fastest at {'; at '.join(fastest)}."
+    return plotting.Picture(figure, alt, "\n".join(lines))
+
+
+def clocks(rows: Sequence["Clocks"]) -> plotting.Picture:
+    """Draw what the clocks say: a panel for each engine and way to run it; trtexec's bars are hollow."""
+    bars = [(owner, name) for owner, names in _CLOCKS.items() for name in names]
+    figure, axes = plotting.new_figure(3.6, nrows=len(rows) // 2, ncols=2, sharey=True, sharex="row", squeeze=False)
+    lines, sentences = [], []
+    for panel, row in zip(axes.flat, rows, strict=True):
+        for position, (owner, name) in enumerate(bars):
+            ms = getattr(row, owner).get(name)
+            colour = plotting.ORANGE if name == "enqueue" else plotting.GREEN
+            if ms is not None:
+                fill = colour if owner == "ours" else "none"
+                panel.barh(position, ms, height=0.7, linewidth=1.5, facecolor=fill, edgecolor=colour)
+            plotting.note(panel, "n/a" if ms is None else f"{ms:.3f}", (ms or 0, position), (4, 0))
+            value = f"{ms:.4f} ms" if ms is not None else f"n/a: {row.missing}"
+            lines.append(f"{row.label:34} {owner:7} {name:28} {value}")
+        plotting.name_rows(panel, [f"{owner}: {name}" for owner, name in bars])
+        panel.set_title(row.label, fontsize=10)
+        sentences.append(f"{row.label}: GPU {row.device_ms:.3f} ms, enqueue {row.ours['enqueue']:.3f} ms")
+        if row.deviation is not None:
+            sentences[-1] += f" ({100 * row.deviation:+.1f} % against trtexec)"
+    figure.supxlabel("milliseconds a call: of the GPU in green, of the host's enqueue in orange", fontsize=10)
+    alt = f"What the clocks say of a call. {'; '.join(sentences)}. What a graph saves, the GPU had waited for the host."
     return plotting.Picture(figure, alt, "\n".join(lines))
 
 

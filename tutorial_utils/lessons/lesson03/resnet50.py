@@ -14,7 +14,7 @@ from tutorial_utils import engine
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, PlanError
 from tutorial_utils.lessons.lesson03 import figures
-from tutorial_utils.measure import quality, timing
+from tutorial_utils.measure import on_stream, quality, timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
 
@@ -59,7 +59,7 @@ def measure(models: Mapping[str, Path], seconds: float = 0.4) -> list[dict[str, 
     Raises:
         BackendUnavailableError: There is no PyTorch with a GPU, or no TensorRT that runs engines.
     """
-    torch = _torch()
+    torch = on_stream.require_torch()
     stream = torch.cuda.Stream()
     rows = []
     with torch.inference_mode(), torch.cuda.stream(stream):
@@ -96,7 +96,7 @@ def _measure_batch(
     references = {one: _result(calls[one, "FP32", ""], stream) for one in ("ONNX Runtime", "PyTorch eager")}
     rows = []
     for candidate, call in calls.items():
-        event_times = functools.partial(_event_times, torch, stream, call)
+        event_times = functools.partial(on_stream.event_times, torch, stream, call, wait=True)
         on_gpu = timing.measure_on_device(event_times, batch=batch, seconds=seconds, max_calls=_MAX_CALLS)
         reference = references.get(candidate[0], references["ONNX Runtime"])
         error = quality.relative_error(_result(call, stream), reference)
@@ -137,25 +137,11 @@ def onnxruntime_call(torch: ModuleType, stream: Any, onnx_path: Path, images: An
     Raises:
         BackendUnavailableError: ONNX Runtime can't use CUDA here.
     """
-    import onnxruntime
-
     provider = {"device_id": "0", "user_compute_stream": str(stream.cuda_stream), "use_tf32": str(int(tf32))}
     session = onnx_session.new_session(onnx_path, providers=[("CUDAExecutionProvider", provider)])
     if session.get_providers()[0] != "CUDAExecutionProvider":
         raise BackendUnavailableError("ONNX Runtime can't use CUDA here.", "Install onnxruntime-gpu for this CUDA.")
-    (output,) = session.get_outputs()
-    logits = torch.empty((len(images), output.shape[1]), dtype=torch.float32, device="cuda")
-    binding = session.io_binding()
-    binding.bind_input("x", "cuda", 0, np.float32, tuple(images.shape), images.data_ptr())
-    binding.bind_output(output.name, "cuda", 0, np.float32, tuple(logits.shape), logits.data_ptr())
-    run_options = onnxruntime.RunOptions()  # the caller waits for the stream, as with the others
-    run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-
-    def call() -> Any:
-        session.run_with_iobinding(binding, run_options)
-        return logits
-
-    return call
+    return on_stream.onnxruntime_call(session, torch, images)
 
 
 def pytorch_call(torch: ModuleType, images: Any, precision: str) -> Callable[[], Any]:
@@ -189,30 +175,6 @@ def _result(call: Callable[[], Any], stream: Any) -> np.ndarray:
     return logits.cpu().numpy()
 
 
-def _event_times(torch: ModuleType, stream: Any, call: Callable[[], Any], calls: int) -> np.ndarray:
-    """Return milliseconds between CUDA events before and after each call, where the GPU may wait for the host."""
-    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
-    for begin, end in events:
-        begin.record(stream)
-        call()
-        end.record(stream)
-        stream.synchronize()  # otherwise the queue runs ahead, and hides how long the host takes
-    return np.array([begin.elapsed_time(end) for begin, end in events])
-
-
-def _torch() -> ModuleType:
-    try:
-        import torch
-        import torchvision  # noqa: F401 - needed later: better missed before the first minute than after it
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f"PyTorch and torchvision are not installed: {error}.", "Install both where the recording is made."
-        ) from error
-    if not torch.cuda.is_available():
-        raise BackendUnavailableError("PyTorch finds no GPU.", "Run this on a machine with an NVIDIA GPU.")
-    return torch
-
-
 EXPERIMENT = Experiment(
     name="lesson03_resnet50",
     title="ResNet-50 in TensorRT, ONNX Runtime and PyTorch eager on one GPU",
@@ -224,5 +186,5 @@ EXPERIMENT = Experiment(
     ],
     draw=lambda measured: figures.resnet50(measured.result),
     models=("resnet50-fp32.onnx", "resnet50-fp16.onnx"),
-    libraries=lambda: {"PyTorch": _torch().__version__},
+    libraries=lambda: {"PyTorch": on_stream.require_torch().__version__},
 )

@@ -1,0 +1,221 @@
+"""Lesson 03: the course's clocks and NVIDIA's `trtexec` on the same plans, with and without a CUDA graph.
+
+`trtexec` is NVIDIA's own program for timing engines. The one on the PATH times the plans too, if it is of the installed
+TensorRT's version. Its file of times holds, for every call, the moments of two CUDA events around the engine and of the
+host's clock around the enqueue.
+"""
+
+import functools
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tutorial_utils import engine
+from tutorial_utils.base.errors import PlanError
+from tutorial_utils.base.flavour import installed_flavour
+from tutorial_utils.lessons.lesson03 import figures
+from tutorial_utils.measure import rows
+from tutorial_utils.measure.experiment import Experiment
+
+if TYPE_CHECKING:
+    from tutorial_utils.runners.tensorrt import TensorRTRunner
+
+SHAPE = (64, 3, 32, 32)
+ENGINES = {"resnet50-fp16": "ResNet-50 FP16", "quick-fp32": "quick classifier FP32"}
+# What is held against trtexec's "compute", and what `measure` takes for the GPU's time: trtexec times in the same way.
+DEVICE = "events around each call"
+ROUNDS, CALLS, WARM_UP = 3, 200, 300
+TRTEXEC_OPTIONS = ("--duration=1", "--warmUp=300", "--useSpinWait", f"--shapes=x:{'x'.join(map(str, SHAPE))}")
+METHOD = (
+    f"input {'x'.join(map(str, SHAPE))}, profile from batch 1 to {SHAPE[0]}; after {WARM_UP} calls, {ROUNDS} rounds, "
+    f"in each of which every clock and trtexec has its turn; medians of {CALLS} calls, and of these the median of the "
+    f"rounds. trtexec: a process of its own on the same plan, {' '.join(TRTEXEC_OPTIONS[:3])}, and --useCudaGraph "
+    "where the engine is a graph; it prints moments to the microsecond"
+)
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """What the clocks say of one engine, in milliseconds.
+
+    Attributes:
+        engine: Its name.
+        cuda_graph: Whether it ran as a CUDA graph.
+        ours: By the names of `_clocks`.
+        trtexec: "compute", "enqueue", "copy in", "copy out" and "latency", which is their sum without the enqueue;
+            empty where it didn't run.
+        missing: Why it didn't, or "".
+    """
+
+    engine: str
+    cuda_graph: bool
+    ours: dict[str, float]
+    trtexec: dict[str, float]
+    missing: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name and way to run."""
+        return f"{self.engine}, {'CUDA graph' if self.cuda_graph else 'calls'}"
+
+    @property
+    def device_ms(self) -> float:
+        """The GPU's time for a call, as `TensorRTRunner.device_times` measures it."""
+        return self.ours[DEVICE]
+
+    @property
+    def deviation(self) -> float | None:
+        """The same less trtexec's, as a share of that; None where trtexec didn't run."""
+        return self.device_ms / self.trtexec["compute"] - 1 if self.trtexec else None
+
+
+def measure(model: str, models: Mapping[str, Path], rounds: int = ROUNDS, calls: int = CALLS) -> dict[str, Any]:
+    """Run all clocks on this machine's GPU; return the fields of two `Clocks`: of "calls" and of a "graph".
+
+    Args:
+        model: One of `ENGINES`.
+        models: ONNX files by name.
+        rounds, calls: How often each clock has its turn, and the calls that it times then.
+
+    Raises:
+        BackendUnavailableError: TensorRT engines can't run here, or CUDA graphs can't be captured.
+    """
+    profile = engine.Profile.batch("x", SHAPE[1:], opt=SHAPE[0], max=SHAPE[0])
+    built = engine.build(models[model], engine.BuildOptions(profiles=(profile,)))
+    return {
+        way: _clocks_of(built, ENGINES[model], cuda_graph, rounds, calls)
+        for way, cuda_graph in (("calls", False), ("graph", True))
+    }
+
+
+def read(data: Mapping[str, Any]) -> list[Clocks]:
+    """Return what was measured, engine by engine; a row that failed is left out."""
+    measured = [row.values for row in rows.read(data) if row.values]
+    return [Clocks(**values[way]) for values in measured for way in ("calls", "graph")]
+
+
+def _clocks_of(built: engine.Engine, name: str, cuda_graph: bool, rounds: int, calls: int) -> dict[str, Any]:
+    from tutorial_utils.runners.tensorrt import TensorRTRunner, primary_context
+
+    feeds = {"x": np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)}
+    missing = trtexec_missing()
+    ours, theirs = [], []
+    with primary_context(), TensorRTRunner(built, cuda_graph=cuda_graph) as runner:
+        for _ in range(WARM_UP):
+            runner.infer(feeds)
+        clocks = _clocks(runner, feeds)
+        for _ in range(rounds):
+            ours.append({clock: float(np.median(times(calls))) for clock, times in clocks.items()})
+            theirs.append({} if missing else run_trtexec(built.plan, cuda_graph))
+    return {
+        "engine": name,
+        "cuda_graph": cuda_graph,
+        "ours": _medians(ours),
+        "trtexec": _medians(theirs),
+        "missing": missing,
+    }
+
+
+def _medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the median of each time over the rounds, in milliseconds to a tenth of a microsecond."""
+    return {name: round(float(np.median([one[name] for one in rounds])), 4) for name in rounds[0]}
+
+
+def _clocks(runner: "TensorRTRunner", feeds: Mapping[str, np.ndarray]) -> dict[str, Callable[[int], Any]]:
+    """Return the clocks by name: each takes a number of calls and returns milliseconds."""
+    between = functools.partial(_between_events, runner)
+
+    def burst(calls: int) -> float:
+        (total,) = between(lambda: [runner.run() for _ in range(calls)], 1)
+        return total / calls
+
+    return {
+        DEVICE: runner.event_times,
+        "launches between two events": burst,
+        "two events with nothing between": functools.partial(between, lambda: None),
+        "copy in": functools.partial(between, runner.copy_in),
+        "copy out": functools.partial(between, runner.copy_out),
+        "enqueue": functools.partial(_host_times, runner, runner.run),
+        "host to host": functools.partial(_host_times, runner, lambda: runner.infer(feeds)),
+    }
+
+
+def _between_events(runner: "TensorRTRunner", work: Callable[[], Any], calls: int) -> list[float]:
+    """Time work by events around each of its calls, while the GPU has other work before it."""
+    import pycuda.driver as cuda
+
+    pairs = [(cuda.Event(), cuda.Event()) for _ in range(calls)]
+    runner.run()
+    for start, end in pairs:
+        start.record(runner.stream)
+        work()
+        end.record(runner.stream)
+    runner.stream.synchronize()
+    return [start.time_till(end) for start, end in pairs]
+
+
+def _host_times(runner: "TensorRTRunner", work: Callable[[], Any], calls: int) -> list[float]:
+    """Time work by the host's clock, each call with an idle GPU."""
+    times = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        work()
+        times.append(1000 * (time.perf_counter() - start))
+        runner.stream.synchronize()
+    return times
+
+
+def trtexec_missing() -> str:
+    """Return why trtexec can't time plans here, or ""."""
+    if installed_flavour() == "tensorrt_rtx":
+        return "trtexec loads no plans of TensorRT-RTX"
+    return "" if shutil.which("trtexec") else "there is no trtexec on the PATH"
+
+
+def run_trtexec(plan: bytes, cuda_graph: bool) -> dict[str, float]:
+    """Time a plan with trtexec; return the medians over its calls, in milliseconds, by the names of `Clocks.trtexec`.
+
+    Raises:
+        PlanError: trtexec refuses the plan, as it does one of another version.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file, times = Path(folder) / "plan", Path(folder) / "times.json"
+        file.write_bytes(plan)
+        graph = ("--useCudaGraph",) if cuda_graph else ()
+        command = ["trtexec", f"--loadEngine={file}", f"--exportTimes={times}", *TRTEXEC_OPTIONS, *graph]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode:
+            errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
+            raise PlanError(f"trtexec refuses the plan: {' '.join(errors[-2:])}.", "Take the trtexec of this TensorRT.")
+        return read_times(json.loads(times.read_text()))
+
+
+def read_times(calls: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the medians of a file that `trtexec --exportTimes` wrote: its list of calls."""
+    columns = {
+        "compute": [call["computeMs"] for call in calls],
+        "enqueue": [call["endEnqMs"] - call["startEnqMs"] for call in calls],
+        "copy in": [call["h2dMs"] for call in calls],
+        "copy out": [call["d2hMs"] for call in calls],
+        "latency": [call["latencyMs"] for call in calls],
+    }
+    return {name: float(np.median(ms)) for name, ms in columns.items()}
+
+
+EXPERIMENT = Experiment(
+    name="lesson03_clock",
+    title="The course's clocks and trtexec's on the same engines, with and without CUDA graphs",
+    method=METHOD,
+    rows={model: functools.partial(measure, model) for model in ENGINES},
+    read=read,
+    draw=lambda measured: figures.clocks(measured.result),
+    models=tuple(f"{model}.onnx" for model in ENGINES),
+)

@@ -1,0 +1,63 @@
+"""What every cell starts from: ResNet-50 as an ONNX file in each precision, images, and the logits that are right."""
+
+from pathlib import Path
+
+import numpy as np
+from blake3 import blake3
+from filelock import FileLock
+
+from tutorial_utils.base import onnx_session, paths
+from tutorial_utils.model import precisions
+from tutorial_utils.model.networks import EXPORT_RECIPE
+from tutorial_utils.model.precisions import PRECISIONS
+
+CALIBRATION_IMAGES = 128
+
+
+class Files:
+    """Files that are made from one FP32 file of ResNet-50, once, and kept in the cache.
+
+    Args:
+        fp32: Its path; the input ``x`` is ``[N, 3, H, W]``, dynamic but for the channels.
+
+    Attributes:
+        folder: Where they are kept, timing caches and calibration caches among them.
+    """
+
+    def __init__(self, fp32: Path):
+        self._fp32 = Path(fp32)
+        key = blake3(str(EXPORT_RECIPE).encode()).update_mmap(self._fp32).hexdigest(length=8)
+        self.folder = paths.cache_dir("resnet50_matrix", key)
+
+    def onnx(self, precision: str, size: int) -> Path:
+        """Return the file in a precision of `precisions.PRECISIONS`. INT8 and FP8 are calibrated for an image size."""
+        if precision == "fp32":
+            return self._fp32
+        made = {name: self.folder / f"resnet50-{name}.onnx" for name in ("fp16", "bf16")}
+        made |= {name: self.folder / f"resnet50-{size}-{name}.onnx" for name in ("int8", "fp8")}
+        wanted = {name: made[name] for name in (*PRECISIONS[precision].made_from, precision) if name != "fp32"}
+        with FileLock(self.folder / "lock"):
+            precisions.write({"fp32": self._fp32, **wanted}, self.calibration_images(size))
+        return made[precision]
+
+    def calibration_images(self, size: int) -> np.ndarray:
+        """Return images of the kind that is measured with, but others: float32 ``[N, 3, size, size]``."""
+        return np.random.default_rng(1).standard_normal((CALIBRATION_IMAGES, 3, size, size), dtype=np.float32)
+
+    def calibration_cache(self, shape: tuple[int, ...]) -> Path:
+        """Return where TensorRT's calibrator keeps what it found at a shape."""
+        return self.folder / f"calibration-{'x'.join(map(str, shape))}.cache"
+
+    def images(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return the images that are measured with: normally distributed numbers, float32."""
+        return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+    def reference(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return the logits ``[N, 10]`` of these images from ONNX Runtime in FP32 on the CPU."""
+        path = self.folder / f"logits-{'x'.join(map(str, shape))}.npy"
+        with FileLock(self.folder / "lock"):
+            if not path.exists():
+                (logits,) = onnx_session.new_session(self._fp32).run(None, {"x": self.images(shape)})
+                with paths.replacing(path) as temporary:
+                    np.save(temporary, logits)
+            return np.load(path)
