@@ -178,7 +178,7 @@ def _configure(
         )  # fmt: skip
     if options.compute_capabilities:
         _set_targets(config, log, options.compute_capabilities)
-    builder_flags.configure(config, options)
+    builder_flags.configure(config, options, log)
     return config
 
 
