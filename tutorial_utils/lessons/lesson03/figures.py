@@ -110,8 +110,8 @@ def clocks(rows: Sequence["Clocks"]) -> plotting.Picture:
             compared.append(f"{row.label} {100 * row.deviation:+.1f} %")
     figure.supxlabel("milliseconds a call: of the GPU in green, of the host's enqueue in orange", fontsize=10)
     lines += [
-        f"{calls.engine}: a call takes {calls.device_ms:.3f} ms of the GPU, a graph {graph.device_ms:.3f}; for the rest "
-        f"the GPU waits for the host, which enqueues a call in {calls.ours['enqueue']:.3f} ms."
+        f"{calls.engine}: a call takes {calls.device_ms:.3f} ms of the GPU, a graph {graph.device_ms:.3f}; for the "
+        f"rest the GPU waits for the host, which enqueues a call in {calls.ours['enqueue']:.3f} ms."
         for calls, graph in zip(rows[::2], rows[1::2], strict=True)
     ]
     alt = " ".join(lines[-count:])
