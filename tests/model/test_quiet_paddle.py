@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Makes the article's calls in a process of its own, whose log is what is wanted.
+PROGRAMS = {"article_predictors.py"}
 
 
 @pytest.mark.parametrize("module", ["model.classifier", "runners.paddle", "model.exporting.paddle2onnx_worker"])
@@ -19,8 +21,8 @@ def test_importing_paddle_says_nothing(module):
 
 
 def test_every_module_that_imports_paddle_keeps_it_quiet():
-    noisy = [path.name for path in (ROOT / "tutorial_utils").rglob("*.py") if _imports_paddle(path) == "noisily"]
-    assert noisy == []
+    noisy = {path.name for path in (ROOT / "tutorial_utils").rglob("*.py") if _imports_paddle(path) == "noisily"}
+    assert noisy == PROGRAMS
 
 
 def _imports_paddle(path: Path) -> str | None:
