@@ -128,13 +128,14 @@ class TensorRTRunner(Runner):
     def _load(self, engine: Engine | bytes) -> "trt.ICudaEngine":
         if not isinstance(engine, Engine):
             return load_plan(engine, self.log)
+        host_code = "version_compatible" in engine.options.flags  # such a plan brings its own runtime
         try:
-            return load_plan(engine.plan, self.log)
+            return load_plan(engine.plan, self.log, host_code=host_code)
         except PlanError:
             if not engine.from_cache:
                 raise
             warnings.warn("The runtime refuses the cached engine: building it again.", stacklevel=3)
-            return load_plan(engine.rebuilt().plan, self.log)
+            return load_plan(engine.rebuilt().plan, self.log, host_code=host_code)
 
     def _create_context(
         self, cuda_graph: bool, configure: Callable[["trt.IRuntimeConfig"], Any] | None
