@@ -82,3 +82,8 @@ def test_a_machine_without_paddle_tensorrt_says_so():
 def test_names_of_rows_can_be_asked_for():
     """The command `record --rows` separates names by commas."""
     assert not [name for name in experiment.find("lesson02_paddle_tensorrt").rows if "," in name]
+
+
+def test_figure_of_no_engines_yet():
+    """A recording may hold its trials first."""
+    assert figures.paddle_engines({}).text == ""
