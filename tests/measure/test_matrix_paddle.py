@@ -28,6 +28,24 @@ def test_a_paddle_without_tensorrt_leaves_the_cell_open(precision):
     assert cells_of_paddle.TF32_OVERRIDE not in os.environ
 
 
+def test_fp32_asks_the_libraries_not_to_round_to_tf32(monkeypatch):
+    """The variable is NVIDIA's; the engines of Paddle-TRT are made in processes that inherit it."""
+
+    class NoFiles:
+        def images(self, _):
+            raise NotImplementedError
+
+    monkeypatch.setattr(paddle_tensorrt, "require_tensorrt", lambda: None)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    for precision, value in (("tf32", None), ("fp32", "0")):
+        with (
+            pytest.raises(NotImplementedError),
+            cells_of_paddle.opened(Cell("paddle_tensorrt", precision, SHAPE), NoFiles()),
+        ):
+            pass
+        assert os.environ.get("NVIDIA_TF32_OVERRIDE") == value
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
 def test_precisions_that_its_engines_do_not_have(precision, monkeypatch):
     monkeypatch.setattr(paddle_tensorrt, "require_tensorrt", lambda: None)

@@ -14,7 +14,12 @@ from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError, 
 
 paddle = pytest.importorskip("paddle")
 from tutorial_utils.model import paddle_program  # noqa: E402 - they need Paddle
-from tutorial_utils.runners import legacy_program, paddle_kernels, paddle_tensorrt  # noqa: E402
+from tutorial_utils.runners import (  # noqa: E402
+    legacy_program,
+    paddle_kernels,
+    paddle_tensorrt,
+    paddle_tensorrt_build,
+)
 from tutorial_utils.runners.paddle import PaddleRunner  # noqa: E402
 
 SHAPES = {"x": ((1, 3, 32, 32), (8, 3, 32, 32), (64, 3, 32, 32))}
@@ -160,10 +165,11 @@ def test_config_calls_of_the_installed_paddle(legacy, tmp_path, monkeypatch):
 
 
 @without_tensorrt
-@pytest.mark.parametrize("way", ["legacy", "pir"])
+@pytest.mark.parametrize("way", ["legacy", "runner", "pir"])
 def test_cpu_build_explains_itself(way, tmp_path):
     calls = {
         "legacy": lambda: paddle_tensorrt.legacy_config("net.pdmodel", "net.pdiparams", tmp_path, shapes=SHAPES),
+        "runner": lambda: paddle_tensorrt_build.open_runner("net.pdmodel", "net.pdiparams", shapes=SHAPES),
         "pir": lambda: paddle_tensorrt.convert("net.json", tmp_path / "trt", SHAPES),
     }
     with pytest.raises(BackendUnavailableError, match=r"built without TensorRT.*environment\.yml") as caught:

@@ -1,5 +1,9 @@
 """Lesson 02's experiment with Paddle-TRT: its trials make Paddle's calls, and its result is read and drawn."""
 
+import shutil
+import warnings
+
+import numpy as np
 import pictures
 import pytest
 import runners.paddle_signatures as recorded
@@ -82,3 +86,36 @@ def test_a_machine_without_paddle_tensorrt_says_so():
 def test_names_of_rows_can_be_asked_for():
     """The command `record --rows` separates names by commas."""
     assert not [name for name in experiment.find("lesson02_paddle_tensorrt").rows if "," in name]
+
+
+def test_figure_of_no_engines_yet():
+    """A recording may hold its trials first."""
+    assert figures.paddle_engines({}).text == ""
+
+
+@pytest.mark.parametrize(
+    ("log", "outputs", "expected"),
+    [
+        ("---  detect a sub-graph with 21 nodes", 0.0, {"relative_error": 1.0, "zeros": True, "whole": False}),
+        ("The entire graph is offloaded to TensorRT.", np.nan, {"relative_error": None, "zeros": False, "whole": True}),
+    ],
+)
+def test_outcome_of_a_trial_whose_outputs_are_wrong(log, outputs, expected, monkeypatch, tmp_path):
+    """The process that runs it is a stand-in: it leaves a log, its steps and outputs, as the real one does."""
+    monkeypatch.setenv("TUTORIAL_UTILS_CACHE", str(tmp_path))
+    monkeypatch.setattr(trials.paddle_tensorrt, "require_tensorrt", lambda: None)
+    monkeypatch.setattr(trials.paddle_kernels, "missing", lambda: None)
+    monkeypatch.setattr(trials.paddle_tensorrt, "legacy_config", lambda *_, **__: None)
+
+    def run(path, _changes, _function, _trial, files, images, folder):
+        path.write_text(log)
+        shutil.copy(files.model_path, folder / "_optimized.pdmodel")
+        (folder / "steps").write_text("predictor made\nran\n")
+        np.save(folder / "outputs.npy", np.full((len(images), 10), outputs, np.float32))
+
+    monkeypatch.setattr(trials.child_process, "run_with_log", run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = trials.measure("usual", {})
+    assert {name: found[name] for name in expected} == expected
+    assert (found["ended"], found["reached"], found["said"]) == ("exit status 0", "ran", "")

@@ -70,7 +70,7 @@ def paddle_engines(engines: "Mapping[str, PaddleEngine]") -> Picture:
     for position, (_, ms) in enumerate(bars):
         plotting.note(axes, f"{ms:.3f} ms", (ms, position), (5, 0))
     plotting.name_rows(axes, [label for label, _ in bars])
-    axes.set_xlim(right=1.15 * max(ms for _, ms in bars))
+    axes.set_xlim(right=1.15 * max((ms for _, ms in bars), default=1))
     axes.set_xlabel("milliseconds from images to logits in host memory, median of warm calls")
     lines = [
         f"{name}: {one.times['Paddle-TRT'].median_ms:.3f} ms, {one.overhead.speedup:.2f} times the loop with the same "

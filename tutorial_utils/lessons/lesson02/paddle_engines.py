@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils.base import paths
-from tutorial_utils.base.errors import CourseError
+from tutorial_utils.base.errors import PlanError
 from tutorial_utils.engine import computed_types
 from tutorial_utils.lessons.lesson02 import figures, trials
 from tutorial_utils.lessons.lesson02.trials import Outcome
@@ -121,7 +121,7 @@ def measure_engine(name: str, _: Mapping[str, Path], seconds: float = 1.0) -> di
     """Build and time one of `ENGINES`; return the fields of a `PaddleEngine` as plain values.
 
     Raises:
-        CourseError: Paddle-TRT can't be used here, or refuses the program.
+        CourseError: Paddle-TRT can't be used here, or refuses the program; or its engine computes something else alone.
     """
     paddle_tensorrt.require_tensorrt()
     precision = ENGINES[name]
@@ -143,7 +143,7 @@ def measure_engine(name: str, _: Mapping[str, Path], seconds: float = 1.0) -> di
             times = timing.measure_in_turn(calls, batch=SHAPE[0], seconds=seconds)
             (logits,) = runner.infer(feeds).values()
             if quality.relative_error(plan.infer(feeds["x"]), logits) > 1e-3:
-                raise CourseError("The loop on Paddle's engine gives other outputs than Paddle.", "Build again.")
+                raise PlanError("The loop on Paddle's engine gives other outputs than Paddle.", "Build it again.")
             return {
                 "make_s": round(built.seconds, 2),
                 "open_s": round(open_s, 2),

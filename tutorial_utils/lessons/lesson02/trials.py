@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils.base import child_process
-from tutorial_utils.base.errors import CourseError
+from tutorial_utils.base.errors import BackendUnavailableError, CourseError
 from tutorial_utils.measure import quality
 from tutorial_utils.model import paddle_program, paddle_quantization
 from tutorial_utils.model.classifier import SavedModel
@@ -70,7 +70,7 @@ class Outcome:
         reasons: Why operators stayed outside, in Paddle's words.
         subgraphs: Operators in each subgraph for TensorRT.
         whole: Whether the whole program went to TensorRT.
-        relative_error: Of the outputs against Paddle on the CPU; None without outputs.
+        relative_error: Of the outputs against Paddle on the CPU; None without outputs, and where some are NaN.
         zeros: Whether all outputs are 0.
         refusal: What the package says instead, before anything runs; empty where it lets it run.
     """
@@ -113,7 +113,7 @@ def measure(name: str, _: Mapping[str, Path]) -> dict[str, Any]:
     """Try one of `TRIALS` on the quick classifier; return the fields of an `Outcome`.
 
     Raises:
-        BackendUnavailableError: Paddle can't use TensorRT here.
+        BackendUnavailableError: Paddle can't use TensorRT here, or lacks a library, which says nothing of the trial.
     """
     paddle_tensorrt.require_tensorrt()
     trial, plain = TRIALS[name], legacy_program.untrained("quick")
@@ -133,7 +133,10 @@ def measure(name: str, _: Mapping[str, Path]) -> dict[str, Any]:
         outputs = folder / "outputs.npy"
         logits = np.load(outputs) if found["reached"] == RAN else None
         refusal = _refusal(trial, files, folder, found["reached"])
-    error = None if logits is None else quality.relative_error(logits, expected)
+    if found["said"].startswith("Could not load library"):
+        raise BackendUnavailableError(f"{found['said']}.", "Put all libraries of cuDNN 8.9 into LD_LIBRARY_PATH.")
+    sound = logits is not None and np.isfinite(logits).all()
+    error = quality.relative_error(logits, expected) if sound else None
     zeros = logits is not None and not logits.any()
     return asdict(Outcome(**found, relative_error=error, zeros=bool(zeros), refusal=refusal))
 

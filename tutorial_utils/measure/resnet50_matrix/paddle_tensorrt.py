@@ -20,7 +20,7 @@ _OPTIONS = {
     "int8_calibrated": {"precision": "int8"},
     "int8_qdq": {"precision": "int8", "explicit_quantization": True},
 }
-TF32_OVERRIDE = "NVIDIATF32_OVERRIDE"  # Paddle has no call that clears TensorRT's builder flag TF32
+TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # Paddle has no call that clears TensorRT's builder flag TF32
 
 
 @contextlib.contextmanager
