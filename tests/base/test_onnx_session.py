@@ -112,11 +112,17 @@ def test_options_reach_onnx_runtime(tmp_path):
     written = tmp_path / "optimized.onnx"
     prefix = tmp_path / "profile"
     session = onnx_session.new_session(
-        residual_model().SerializeToString(), optimize="basic", threads=1, profile_prefix=prefix, optimized_path=written
+        residual_model().SerializeToString(),
+        optimize="basic",
+        threads=1,
+        profile_prefix=prefix,
+        optimized_path=written,
+        entries={"session.disable_cpu_ep_fallback": "0"},
     )
     options = session.get_session_options()
     assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     assert (options.intra_op_num_threads, options.log_severity_level) == (1, 4)
+    assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "0"
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(written).graph.node}
     assert session.end_profiling().startswith(str(prefix))
 

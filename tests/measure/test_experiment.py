@@ -158,6 +158,12 @@ def test_unknown_experiment(capsys):
 
 # --- the experiments and the recordings of the course ----------------------------------------------------------------
 
+# Experiments that wait for a machine: the test below fails as soon as one of them has a recording.
+NOT_YET_RECORDED = {
+    "lesson01_calibration", "lesson02_article", "lesson02_paddle_tensorrt", "lesson03_article", "lesson03_clock",
+    "resnet50_matrix", "transformer_precisions",
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module", params=sorted(experiment.names()))
 def real(request):
@@ -166,6 +172,8 @@ def real(request):
 
 
 def test_shipped_recording_is_read(real):
+    if real.name in NOT_YET_RECORDED:
+        pytest.skip("not recorded yet")
     measured = real.recorded("there is no GPU")
     assert measured.gpu.startswith("NVIDIA")
     assert measured.result
@@ -176,7 +184,9 @@ def test_shipped_recording_is_read(real):
 
 def test_every_measured_recording_has_its_experiment():
     shipped = {path.stem: recordings.load(path.stem).source for path in recordings.FOLDER.glob("*.json")}
-    assert {name for name, source in shipped.items() if source == "measured"} == set(experiment.names())
+    assert {
+        name for name, source in shipped.items() if source == "measured"
+    } == experiment.names().keys() - NOT_YET_RECORDED
 
 
 def test_experiment_is_registered_under_its_own_name(real):

@@ -85,7 +85,7 @@ def test_a_row_that_is_refused_fails_or_dies_costs_only_itself(sizes):
 def test_stacks_come_together_in_one_file(sizes):
     record(sizes, "a/*")
     first = sizes.machine.stamp
-    sizes.machine.stamp = stamp(tensorrt_rtx="1.6.1", tensorrt="8.6.1", python="3.11")
+    sizes.machine.stamp = stamp(tensorrt_rtx="1.6.1", tensorrt="8.6.1", paddle="", python="3.11")
     record(sizes, "b/size")
     found = recorded(sizes)
     assert [row.machine for row in found.values()] == [first, first, sizes.machine.stamp]

@@ -5,14 +5,12 @@ So their work can be timed on the GPU beside that of TensorRT, without copies. N
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from tutorial_utils.base import onnx_session  # noqa: F401 - it keeps ONNX Runtime from sending usage data
 from tutorial_utils.base.errors import BackendUnavailableError
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 
 def require_torch() -> ModuleType:
@@ -33,11 +31,12 @@ def require_torch() -> ModuleType:
     return torch
 
 
-def onnxruntime_call(session: "onnxruntime.InferenceSession", torch: ModuleType, images: Any) -> Callable[[], Any]:
+def onnxruntime_call(session: Any, torch: ModuleType, images: Any) -> Callable[[], Any]:
     """Return a call of a session on PyTorch's tensors, which doesn't wait for the GPU.
 
     Args:
-        session: Of a classifier with the input ``x``, made with the stream as its provider's ``user_compute_stream``.
+        session: ONNX Runtime's, of a classifier with the input ``x``, with the stream as its provider's
+            ``user_compute_stream``.
         torch: PyTorch.
         images: Float32 tensor ``[N, 3, H, W]`` on the GPU.
     """

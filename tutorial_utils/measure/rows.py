@@ -160,5 +160,6 @@ def _in_common(stacks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     libraries: dict[str, dict[str, None]] = {}
     for stack in stacks:
         for name, version in stack["libraries"].items():
-            libraries.setdefault(name, {})[version] = None
+            if version:  # a folder that an uninstalled library left behind has none
+                libraries.setdefault(name, {})[version] = None
     return {**shared, "libraries": {name: " and ".join(versions) for name, versions in libraries.items()}}

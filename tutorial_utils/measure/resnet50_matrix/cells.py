@@ -29,6 +29,8 @@ PRECISIONS = {
     "fp8": "FP8",
 }
 SHAPES = ((64, 3, 32, 32), (1, 3, 224, 224), (64, 3, 224, 224))  # the most wanted first
+# NVIDIA's libraries read it when they start: 0 keeps TF32 from all of them. For those whose own setting has no effect.
+TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 STACKS = ("tensorrt", "tensorrt_rtx", "article")  # each has the reference row measured in its run
 _REFERENCE = "reference"
 
@@ -120,6 +122,11 @@ class Row:
         times = {name: values[name] and Interval(*values[name]) for name in ("host", "device", "graph")}
         in_type = values.get("in_type")
         return cls(**{**values, **times, "in_type": in_type and tuple(in_type)})
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the logits have nothing to do with the right ones, so that the time is worth nothing."""
+        return self.relative_error > 0.5
 
     @property
     def best_ms(self) -> float:

@@ -26,13 +26,13 @@ def draw(matrix: Matrix) -> plotting.Picture:
         _panel(axes, matrix, shape, libraries, numbers)
     figure.supxlabel(
         "milliseconds of a call on the GPU, without copies; below, replayed as a CUDA graph (*: host to host)\n"
-        "brighter is faster, within a shape; n/a: the number stands before the reason in the text",
+        "brighter is faster, within a shape; †: wrong answers; n/a: the text has the reason, by its number",
         fontsize=9,
     )
     measured = [(cell, row) for cell, row in matrix.cells.items() if isinstance(row, Row)]
     parts = []
     for shape in shapes:
-        of_shape = [(row.best_ms, cell) for cell, row in measured if cell.shape == shape]
+        of_shape = [(row.best_ms, cell) for cell, row in measured if cell.shape == shape and not row.is_wrong]
         if of_shape:
             best_ms, best = min(of_shape, key=lambda pair: pair[0])
             parts.append(
@@ -59,7 +59,7 @@ def _panel(axes: "Axes", matrix: Matrix, shape: tuple[int, ...], libraries: list
                 axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=colormaps["cividis"](level), linewidth=0))
                 first = row.device or row.host
                 below = f"\ngraph {_ms(row.graph)}" if row.graph else ""
-                shown = f"{_ms(first)}{'' if row.device else '*'}{below}"
+                shown = f"{_ms(first)}{_mark(row)}{below}"
             else:
                 axes.add_patch(
                     Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor="#fafafa", edgecolor="#cccccc", hatch="//")
@@ -92,7 +92,9 @@ def table(matrix: Matrix) -> str:
                 shown.append(_both(row) if isinstance(row, Row) else f"n/a {numbers[row]}")
             lines.append(f"{LIBRARIES[library][0]:{width}} " + "".join(f"{text:>17}" for text in shown))
         lines.append("")
-    lines.append("milliseconds on the GPU without copies / replayed as a CUDA graph (*: host to host)")
+    lines.append(
+        "milliseconds on the GPU without copies / replayed as a CUDA graph (*: host to host; †: wrong answers)"
+    )
     return "\n".join([*lines, *(f"n/a {number}: {reason}" for reason, number in numbers.items())])
 
 
@@ -167,7 +169,11 @@ def _ms(time: Interval) -> str:
 
 def _both(row: Row) -> str:
     graph = f" / {_ms(row.graph)}" if row.graph else ""
-    return f"{_ms(row.device or row.host)}{'' if row.device else '*'}{graph}"
+    return f"{_ms(row.device or row.host)}{_mark(row)}{graph}"
+
+
+def _mark(row: Row) -> str:
+    return ("" if row.device else "*") + ("†" if row.is_wrong else "")
 
 
 def _with_interval(time: Interval | None) -> str:

@@ -48,6 +48,10 @@ class Files:
         """Return where TensorRT's calibrator keeps what it found at a shape."""
         return self.folder / f"calibration-{'x'.join(map(str, shape))}.cache"
 
+    def timing_cache(self, shape: tuple[int, ...]) -> Path:
+        """Return the folder of the timing caches that the rows of a shape share."""
+        return paths.cache_dir("resnet50_matrix", self.folder.name, "x".join(map(str, shape)))
+
     def images(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return the images that are measured with: normally distributed numbers, float32."""
         return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import shutil
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from onnx import TensorProto
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, PrecisionError, first_line
 from tutorial_utils.measure import on_stream
-from tutorial_utils.measure.resnet50_matrix.cells import Candidate, Cell
+from tutorial_utils.measure.resnet50_matrix.cells import TF32_OVERRIDE, Candidate, Cell
 from tutorial_utils.measure.resnet50_matrix.files import Files
 
 _FILES = {"fp16": "fp16", "bf16": "bf16", "int8_qdq": "int8", "fp8": "fp8"}  # FP32 for the others
@@ -94,14 +95,15 @@ def _tensorrt(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, 
     folder = files.folder / cell.name.replace("/", "-") / str(int(graph))
     shutil.rmtree(folder, ignore_errors=True)  # an engine that is found isn't built
     folder.mkdir(parents=True)
-    shape = f"x:{'x'.join(map(str, cell.shape))}"
+    times = files.timing_cache(cell.shape)
+    empty = not any(times.glob("*.timing"))
     options = {
         "trt_cuda_graph_enable": str(graph),
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(folder),
         "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(folder.parent),
-        **{f"trt_profile_{which}_shapes": shape for which in ("min", "opt", "max")},
+        "trt_timing_cache_path": str(times),
+        **{f"trt_profile_{which}_shapes": f"x:{cell.name.rpartition('/')[2]}" for which in ("min", "opt", "max")},
         **dict.fromkeys(_TENSORRT_FLAGS.get(cell.precision, ()), "True"),
     }
     if cell.precision == "int8_calibrated":
@@ -111,12 +113,14 @@ def _tensorrt(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, 
                 "There is no calibration table of TensorRT's yet.", "Measure tensorrt_flags/int8_calibrated first."
             )
         options["trt_int8_calibration_table_name"] = shutil.copy(table, folder).name
+    if cell.precision == "fp32":
+        os.environ[TF32_OVERRIDE] = "0"  # the provider has no option for it
     path = files.onnx(_TENSORRT_FILES.get(cell.precision, "fp32"), cell.shape[2])
     started = time.perf_counter()
     session = _session(path, "TensorrtExecutionProvider", options, stream)
     facts = {
         "build_s": round(time.perf_counter() - started, 2),
-        "build_cache": "empty",
+        "build_cache": "empty" if empty else "rows before",
         "plan_bytes": sum(one.stat().st_size for one in folder.glob("*.engine")),
     }
     return session, facts, {"in_type": "ONNX Runtime builds its engines without the inspector's details."}

@@ -130,4 +130,4 @@ def _fill(torch: ModuleType, parameter: Any, values: np.ndarray) -> None:
     if tuple(parameter.shape) != values.shape:
         raise ValueError(f"a weight of {values.shape} where torchvision has {tuple(parameter.shape)}")
     with torch.no_grad():
-        parameter.copy_(torch.from_numpy(np.ascontiguousarray(values)))
+        parameter.copy_(torch.from_numpy(np.array(values)))

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-import shutil
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from tutorial_utils import engine
 from tutorial_utils.base.errors import BackendUnavailableError, CourseError
 from tutorial_utils.base.flavour import installed_flavour
 from tutorial_utils.engine import BuildOptions, Profile, computed_types
-from tutorial_utils.measure.resnet50_matrix.cells import SHAPES, Candidate, Cell
+from tutorial_utils.measure.resnet50_matrix.cells import TF32_OVERRIDE, Candidate, Cell
 from tutorial_utils.measure.resnet50_matrix.files import Files
 
 # What the builder may use, for a network that is typed weakly.
@@ -24,8 +24,6 @@ _FLAGS = {
     "fp8": ("fp8", "fp16"),
 }
 _TYPED_FILES = {"fp16": "fp16", "bf16": "bf16", "int8_qdq": "int8", "fp8": "fp8"}  # FP32 for the others
-# The timing cache of a shape is shared by its rows, of which the slowest build comes first; these start without one.
-_COLD = ("fp32", "tf32", "fp16")
 
 
 @contextlib.contextmanager
@@ -39,6 +37,8 @@ def opened(cell: Cell, files: Files) -> Iterator[Candidate]:
     wanted = "tensorrt_rtx" if cell.library == "tensorrt_rtx" else "tensorrt"
     if installed_flavour() != wanted:
         raise BackendUnavailableError(f"{wanted} isn't the TensorRT of this process.", "Measure it in its own stack.")
+    if cell.library == "tensorrt_rtx" and cell.precision == "fp32":
+        os.environ[TF32_OVERRIDE] = "0"
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     built, facts, reasons = _build(cell, files)
@@ -69,7 +69,7 @@ def options(cell: Cell) -> BuildOptions:
         profiles=(Profile.of(x=(cell.shape,) * 3),),
         strongly_typed=not by_flags,
         flags=_FLAGS.get(cell.precision, ()) if asks else (),
-        without_flags=("tf32",) if cell.precision == "fp32" else (),
+        without_flags=("tf32",) if cell.precision == "fp32" and cell.library != "tensorrt_rtx" else (),
     )
 
 
@@ -79,10 +79,7 @@ def _build(cell: Cell, files: Files) -> tuple[engine.Engine, dict[str, Any], dic
     by_flags = "fp32" if cell.precision in ("fp16", "bf16") else by_type
     path = files.onnx(by_flags if cell.library == "tensorrt_flags" else by_type, size)
     configure = functools.partial(_calibrate, cell, files, path) if cell.precision == "int8_calibrated" else None
-    folder = files.folder / cell.name.rpartition("/")[2]
-    if cell.precision in _COLD and cell.shape == SHAPES[0]:
-        folder = files.folder / cell.name.replace("/", "-")
-        shutil.rmtree(folder, ignore_errors=True)
+    folder = files.timing_cache(cell.shape)
     empty = not any(folder.glob("timing-*"))
     build = functools.partial(
         engine.build, path, options(cell), configure=configure, cache_folder=folder, use_cache=False, progress=False
