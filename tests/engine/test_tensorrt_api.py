@@ -148,10 +148,12 @@ YES, NO = True, False
 DIFFERENCES = [Difference(*row) for row in (
     # name                                           8.6  10   11   RTX  what the package does
     ("NetworkDefinitionCreationFlag.EXPLICIT_BATCH", YES, YES, NO,  NO,  "not set: batches are always explicit"),
-    ("NetworkDefinitionCreationFlag.STRONGLY_TYPED", NO,  YES, YES, YES, "always set: 8.6 is refused"),
-    ("BuilderFlag.FP16",                             YES, YES, NO,  NO,  "the types in the ONNX file decide"),
-    ("BuilderFlag.INT8",                             YES, YES, NO,  NO,  "Q/DQ nodes in the ONNX file decide"),
-    ("IInt8Calibrator",                              YES, YES, NO,  NO,  "ONNX Runtime calibrates"),
+    ("NetworkDefinitionCreationFlag.STRONGLY_TYPED", NO,  YES, YES, YES, "set, but where 10 is asked not to: no 8.6"),
+    ("BuilderFlag.FP16",                             YES, YES, NO,  NO,  "set for weakly typed networks, else refused"),
+    ("BuilderFlag.INT8",                             YES, YES, NO,  NO,  "the same; with Q/DQ nodes or a calibrator"),
+    ("IInt8Calibrator",                              YES, YES, NO,  NO,  "engine.calibrators; else ONNX Runtime"),
+    ("IBuilderConfig.set_calibration_profile",       YES, YES, NO,  NO,  "called where there is a calibrator"),
+    ("IBuilderConfig.create_timing_cache",           YES, YES, YES, YES, "not called of RTX, where it has no effect"),
     ("Builder.platform_has_fast_fp16",               YES, YES, NO,  NO,  "not asked"),
     ("Builder.max_batch_size",                       YES, NO,  NO,  NO,  "the optimization profile bounds the batch"),
     ("Builder.build_engine",                         YES, NO,  NO,  NO,  "build_serialized_network, which all have"),

@@ -21,6 +21,7 @@ from tutorial_utils.base.errors import (
 from tutorial_utils.base.flavour import FLAVOURS
 from tutorial_utils.engine import builder_flags, onnx_inputs
 from tutorial_utils.engine import report as reports
+from tutorial_utils.engine.cache import model_hash
 from tutorial_utils.engine.options import BuildOptions, Configure, Profile
 from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, load_plan, reason_of, require_gpu, trt
 from tutorial_utils.engine.timing_cache import TimingCache
@@ -91,7 +92,7 @@ def build_plan(
     answer = configure(network, config) if configure else None
     if answer is not None:  # most calls return nothing
         checked(answer, log, BuildError, "TensorRT refuses what configure asks for", "Read its message.")
-    calibrator = _prepare_calibration(builder, config)
+    calibrator = _prepare_calibration(builder, config, onnx_path)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise getattr(calibrator, "failure", None) or _build_error(onnx_path, log)
@@ -177,11 +178,11 @@ def _configure(
         )  # fmt: skip
     if options.compute_capabilities:
         _set_targets(config, log, options.compute_capabilities)
-    builder_flags.configure(config, options)
+    builder_flags.configure(config, options, log)
     return config
 
 
-def _prepare_calibration(builder: trt.Builder, config: trt.IBuilderConfig) -> Any:
+def _prepare_calibration(builder: trt.Builder, config: trt.IBuilderConfig, onnx_path: Path) -> Any:
     """Let TensorRT calibrate at the batch that the hook's calibrator feeds; it would take the first profile's best.
 
     Returns:
@@ -196,6 +197,10 @@ def _prepare_calibration(builder: trt.Builder, config: trt.IBuilderConfig) -> An
             raise CalibrationError(
                 "The build has a calibrator, and INT8 isn't among its flags: TensorRT would never ask it.",
                 'Pass strongly_typed=False, flags=("int8", "fp16").',
+            )
+        if calibrator is not None and getattr(calibrator, "model", None) not in (None, model_hash(onnx_path)):
+            raise CalibrationError(
+                f"The calibrator was made for another model than {onnx_path.name}.", "Make one for this model."
             )
         given = getattr(calibrator, "batch_shapes", {})  # a calibrator of somebody's own has to fit the profile
         if given and config.get_calibration_profile() is None:

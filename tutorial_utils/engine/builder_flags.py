@@ -8,7 +8,7 @@ from typing import Any
 from tutorial_utils.base.errors import BuildError, PrecisionError, TargetError
 from tutorial_utils.base.flavour import FLAVOURS
 from tutorial_utils.engine.options import BuildOptions
-from tutorial_utils.engine.tensorrt import IS_RTX, trt
+from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, trt
 
 # Types of a weakly typed network, and how strictly it keeps to those of single layers.
 _WEAK = {
@@ -42,12 +42,12 @@ def has_weak_typing() -> bool:
     return "FP16" in trt.BuilderFlag.__members__
 
 
-def configure(config: "trt.IBuilderConfig", options: BuildOptions) -> None:
+def configure(config: "trt.IBuilderConfig", options: BuildOptions, log: MessageLog) -> None:
     """Set flags, optimization level and hardware compatibility.
 
     Raises:
         PrecisionError: A flag of weakly typed networks is set for a strongly typed one, or TF32 cleared in vain.
-        BuildError: This TensorRT has no such flag, or the level changes nothing in it.
+        BuildError: This TensorRT has no such flag, refuses it, or makes the same of every level.
         TargetError: TensorRT-RTX was asked for hardware compatibility.
     """
     weak = [name for name in options.flags if name in _WEAK]
@@ -63,8 +63,10 @@ def configure(config: "trt.IBuilderConfig", options: BuildOptions) -> None:
             'TensorRT-RTX computes FP32 in TF32 with or without its flag, so without_flags=("tf32",) changes nothing.',
             "Leave it out. For FP32 without TF32 take data-centre TensorRT, or ONNX Runtime with use_tf32=0.",
         )
-    for name in options.flags:
+    for name in reversed(options.flags):  # version_compatible comes before exclude_lean_runtime, which needs it
         config.set_flag(_flag(name))
+        if not config.get_flag(_flag(name)):
+            raise BuildError(f"TensorRT refuses to set the flag {name}: {log.last_errors(1)}.", "Read its message.")
     for name in options.without_flags:
         config.clear_flag(_flag(name))
     if options.optimization_level is not None:

@@ -77,8 +77,9 @@ class Calibrator:
         self._position = 0
         self._context: Any = None  # with memory in it, while TensorRT calibrates
         self._device: dict[str, Any] = {}
+        self.model = model_hash(Path(onnx_path))  # the build compares it with the model that it is given
         self._record = {
-            "model": model_hash(Path(onnx_path)),
+            "model": self.model,
             "images": None if self._images is None else _hash(self._images),
             "batch_size": batch_size,
             "tensorrt": trt.__version__,
@@ -264,7 +265,6 @@ def _check(name: str, array: np.ndarray, declared: onnx.TypeProto.Tensor, batch_
 def _hash(arrays: Mapping[str, np.ndarray]) -> str:
     hasher = blake3.blake3()
     for name, array in sorted(arrays.items()):
-        hasher.update(f"{name} {array.shape} {array.dtype} ".encode()).update(
-            np.ascontiguousarray(array).view(np.uint8).data
-        )
+        hasher.update(f"{name} {array.shape} {array.dtype} ".encode())
+        hasher.update(np.ascontiguousarray(array).view(np.uint8).data)
     return hasher.hexdigest()
