@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from small_models import images, options
@@ -14,6 +15,7 @@ from small_models import images, options
 from tutorial_utils.base import flavour
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, PlanError
 from tutorial_utils.engine import Profile, build
+from tutorial_utils.model import onnx_file
 from tutorial_utils.runners.cuda_graph import cuda_driver
 
 pytestmark = pytest.mark.gpu
@@ -261,6 +263,22 @@ class TestGraphsOfCudaPython:
             runner.context = context
             for _ in range(2):
                 assert error(runner.infer({"x": second})["y"], reference(second)) < TOLERANCE["fp32"]
+
+    def test_engine_that_waits_for_the_gpu_says_so_and_runs_without_a_graph(self, start, tmp_path):
+        text = """<ir_version: 8, opset_import: ["": 17]> branches (float[4] x) => (float[4] y) {
+            sum = ReduceSum <keepdims = 0> (x)
+            zero = Constant <value_float = 0.0> ()
+            positive = Greater (sum, zero)
+            y = If (positive) <then_branch = a () => (float[4] a) { a = Exp (x) },
+                               else_branch = b () => (float[4] b) { b = Neg (x) }>
+        }"""
+        built = build(onnx_file.save(onnx.parser.parse_model(text), tmp_path / "branches.onnx"), use_cache=False)
+        x = np.arange(4, dtype=np.float32)
+        refused = pytest.raises(BackendUnavailableError, match=r"as a CUDA graph.*not stream capturable")
+        with start(built, cuda_graph=True) as runner, refused:
+            runner.infer({"x": x})
+        with start(built) as runner:
+            np.testing.assert_array_equal(runner.infer({"x": -x})["y"], x)
 
     def test_what_waits_for_the_gpu_cannot_be_captured(self, start, reference):
         from tutorial_utils.runners.cuda_graph import CudaGraph

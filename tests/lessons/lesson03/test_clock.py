@@ -66,18 +66,19 @@ def test_why_trtexec_is_missing(trtexec, monkeypatch):
 
 
 def clocks(engine, cuda_graph, device, **trtexec):
-    ours = {clock.DEVICE: device, "launches between two events": 0.41, "enqueue": 0.3}
+    ours = {clock.EVENTS: device + 0.001, clock.NOTHING: 0.001, "launches between two events": 0.41, "enqueue": 0.3}
     return clock.Clocks(engine, cuda_graph, ours, trtexec, "" if trtexec else "there is no trtexec on the PATH")
 
 
 def test_picture_says_how_far_the_clocks_are_apart_and_what_is_missing():
     rows = [clocks("a", False, 0.4, compute=0.4, enqueue=0.3), clocks("a", True, 0.303, compute=0.3, enqueue=0.01)]
     rows += [clocks("b", False, 0.1), clocks("b", True, 0.1)]
-    assert [row.deviation for row in rows] == [0, pytest.approx(0.01), None, None]
+    assert [row.deviation for row in rows] == [pytest.approx(0), pytest.approx(0.01), None, None]
     picture = figures.clocks(rows)
-    assert "a, CUDA graph: GPU 0.303 ms, enqueue 0.300 ms (+1.0 % against trtexec)" in picture.alt
+    assert "a: a call takes 0.400 ms of the GPU, a graph 0.303; for the rest the GPU waits for the host" in picture.alt
+    assert picture.alt.endswith("against trtexec's: a, calls +0.0 %, a, CUDA graph +1.0 %.")
     assert picture.text.count("n/a: there is no trtexec on the PATH") == 4
-    assert "against trtexec" not in figures.clocks(rows[2:]).alt
+    assert "trtexec" not in figures.clocks(rows[2:]).alt
 
 
 def test_rows_are_read_and_one_that_failed_is_left_out():
@@ -95,6 +96,13 @@ def test_clocks_agree_on_a_gpu(fp32_model, monkeypatch):
     for values in clock.measure("small", {"small": fp32_model}, rounds=1, calls=50).values():
         row = clock.Clocks(**values)
         assert all(ms > 0 for ms in row.ours.values())
-        assert row.device_ms == row.ours[clock.DEVICE]
+        assert row.device_ms > 0
         assert row.ours["enqueue"] <= row.ours["host to host"]
         assert bool(row.trtexec) != bool(row.missing)
+
+
+def test_the_recording_holds_our_clock_within_two_percent_of_trtexecs():
+    """For a CUDA graph; plain calls depend on how fast each process enqueues them."""
+    graphs = [row for row in clock.EXPERIMENT.recorded("a test").result if row.cuda_graph]
+    assert graphs
+    assert all(abs(row.deviation) < 0.02 for row in graphs)

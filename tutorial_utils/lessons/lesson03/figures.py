@@ -88,10 +88,12 @@ def resnet50(rows: Sequence["ResnetRow"]) -> plotting.Picture:
 
 
 def clocks(rows: Sequence["Clocks"]) -> plotting.Picture:
-    """Draw what the clocks say: a panel for each engine and way to run it; trtexec's bars are hollow."""
+    """Draw what the clocks say: a row for each engine, its calls beside its CUDA graph; trtexec's bars are hollow."""
     bars = [(owner, name) for owner, names in _CLOCKS.items() for name in names]
-    figure, axes = plotting.new_figure(3.6, nrows=len(rows) // 2, ncols=2, sharey=True, sharex="row", squeeze=False)
-    lines, sentences = [], []
+    count = len(rows) // 2
+    shared = {"sharey": True, "sharex": "row", "squeeze": False}
+    figure, axes = plotting.new_figure(1 + 1.5 * count, nrows=count, ncols=2, **shared)
+    lines, compared = [], []
     for panel, row in zip(axes.flat, rows, strict=True):
         for position, (owner, name) in enumerate(bars):
             ms = getattr(row, owner).get(name)
@@ -104,11 +106,17 @@ def clocks(rows: Sequence["Clocks"]) -> plotting.Picture:
             lines.append(f"{row.label:34} {owner:7} {name:28} {value}")
         plotting.name_rows(panel, [f"{owner}: {name}" for owner, name in bars])
         panel.set_title(row.label, fontsize=10)
-        sentences.append(f"{row.label}: GPU {row.device_ms:.3f} ms, enqueue {row.ours['enqueue']:.3f} ms")
         if row.deviation is not None:
-            sentences[-1] += f" ({100 * row.deviation:+.1f} % against trtexec)"
+            compared.append(f"{row.label} {100 * row.deviation:+.1f} %")
     figure.supxlabel("milliseconds a call: of the GPU in green, of the host's enqueue in orange", fontsize=10)
-    alt = f"What the clocks say of a call. {'; '.join(sentences)}. What a graph saves, the GPU had waited for the host."
+    lines += [
+        f"{calls.engine}: a call takes {calls.device_ms:.3f} ms of the GPU, a graph {graph.device_ms:.3f}; for the "
+        f"rest the GPU waits for the host, which enqueues a call in {calls.ours['enqueue']:.3f} ms."
+        for calls, graph in zip(rows[::2], rows[1::2], strict=True)
+    ]
+    alt = " ".join(lines[-count:])
+    if compared:
+        alt += f" Our GPU time, less that of the events, against trtexec's: {', '.join(compared)}."
     return plotting.Picture(figure, alt, "\n".join(lines))
 
 
