@@ -107,3 +107,9 @@ def test_drawings():
     (axes,) = pictures.drawn(types)
     assert [(left, width) for left, _, width, _ in pictures.bars(axes)] == [(0, 9), (0, 7), (7, 2)]
     assert types.text.splitlines()[-1] == "asked for fp8              The process ended with SIGABRT."
+
+
+def test_shipped_recording_shows_what_a_flag_gave():
+    by_flag = calibrated_int8.EXPERIMENT.recorded("there is no GPU").result["precision/bf16_flag"]
+    assert by_flag.types == {"tf32": 10}
+    assert by_flag.agreement == 1
