@@ -1,5 +1,7 @@
 """What an engine computes in, from layers as TensorRT describes them."""
 
+from pathlib import Path
+
 import pytest
 
 from tutorial_utils.engine import BuildReport, EngineLayer, EngineTensor, computed_types
@@ -16,6 +18,10 @@ from tutorial_utils.engine.computed_types import (
     UNKNOWN,
     of_layer,
 )
+from tutorial_utils.engine.report import layers_from_inspector
+
+# What TensorRT 10.6's inspector said on an H100 of the quick classifier, built from its FP32 file with the flag BF16.
+BF16_BY_FLAG = Path(__file__).parent / "data" / "quick_bf16_flag_inspector_trt_10.6.json"
 
 
 def layer(kind, reads=(), tactic="", weights="", name="one", writes=("fp32",)):
@@ -118,3 +124,14 @@ def test_table_names_the_evidence():
         "convolution  int8          tactic name    one: sm80_xmma_fprop_i8i8_i8i32_f32_nhwc",
         "convolution  fp32 or tf32  operand types  one: fp32 and fp32",
     ]
+
+
+def test_an_engine_asked_for_bf16_that_is_none():
+    layers = layers_from_inspector(BF16_BY_FLAG.read_text())
+    assert BuildReport("TensorRT", "10.6.0", layers=layers).precision_line == (
+        "9 of 9 convolutions compute in TF32; 1 of 1 matrix products compute in TF32 (by tactic name: 10)"
+    )
+    first = next(one for one in layers if one.type == "CaskConvolution")
+    assert first.tactic.startswith("sm80_xmma_fprop_implicit_gemm_indexed_wo_smem_f32f32_tf32f32_f32_nhwckrsc_nhwc_")
+    assert (first.weights, first.dtypes) == ("fp32", ("fp32",))
+    assert first.onnx_nodes == ("Conv.0", "BatchNormalization.0", "Relu.0")

@@ -23,10 +23,10 @@ def test_thresholds_of_a_table():
 
 
 def test_ranges_hold_a_table_against_activations():
-    values = {"x": np.array([-1.0, 0.5, 1.0, 4.0]), "seen only here": np.ones(3)}
+    values = {"x": np.array([-1.0, 0.5, 1.0, 3.0]), "seen only here": np.ones(3)}
     found = calibrated_int8.ranges(table(x=2.0, other=1.0), values)
     assert list(found) == ["x"]
-    assert (found["x"].largest, found["x"].clipped, found["x"].steps) == (4.0, 0.25, 127)
+    assert (found["x"].largest, found["x"].clipped, found["x"].steps) == (3.0, 0.25, 127)
     assert Range(threshold=254.0, largest=2.0, clipped=0.0).steps == 1
 
 
@@ -107,3 +107,9 @@ def test_drawings():
     (axes,) = pictures.drawn(types)
     assert [(left, width) for left, _, width, _ in pictures.bars(axes)] == [(0, 9), (0, 7), (7, 2)]
     assert types.text.splitlines()[-1] == "asked for fp8              The process ended with SIGABRT."
+
+
+def test_shipped_recording_shows_what_a_flag_gave():
+    by_flag = calibrated_int8.EXPERIMENT.recorded("there is no GPU").result["precision/bf16_flag"]
+    assert by_flag.types == {"tf32": 10}
+    assert by_flag.agreement == 1

@@ -89,8 +89,8 @@ VALUES = {"accuracy": 0.95, "agreement": 1.0, "error": 1e-3, "line": "2 of 2 fus
 RECORDED = {
     "stacks": [{"gpu": "G", "libraries": {}}],
     "rows": {
-        "tensorrt/fp16": {"stack": 0, "date": "2026-11-26", "values": VALUES},
         "tensorrt_rtx/fp32": {"stack": 0, "date": "2026-11-26", "reason": "TensorRT-RTX computes FP32 in TF32."},
+        "tensorrt/fp16": {"stack": 0, "date": "2026-11-26", "values": VALUES},
     },
 }
 

@@ -272,9 +272,17 @@ def measure_other_weights(with_old_table: bool, models: Mapping[str, Path]) -> d
         return _judged(built, table, judge)
 
 
+ROWS = {
+    **{name: functools.partial(measure, name) for name in CASES},
+    "other_weights/own_table": functools.partial(measure_other_weights, False),
+    "other_weights/old_table": functools.partial(measure_other_weights, True),
+}
+
+
 def read(recorded: Mapping[str, Any]) -> dict[str, Result | str]:
-    """Return the results by row; the reason where an engine can't be had."""
-    return {row.name: row.reason if row.values is None else _result(row.values) for row in rows.read(recorded)}
+    """Return the results by row, in the order of `ROWS`; the reason where an engine can't be had."""
+    found = {row.name: row.reason if row.values is None else _result(row.values) for row in rows.read(recorded)}
+    return {name: found[name] for name in ROWS if name in found}
 
 
 def _result(values: Mapping[str, Any]) -> Result:
@@ -286,11 +294,7 @@ EXPERIMENT = Experiment(
     name="lesson01_calibration",
     title="INT8 by TensorRT's calibrators: right and wrong images; the quick classifier in every precision",
     method=METHOD,
-    rows={
-        **{name: functools.partial(measure, name) for name in CASES},
-        "other_weights/own_table": functools.partial(measure_other_weights, False),
-        "other_weights/old_table": functools.partial(measure_other_weights, True),
-    },
+    rows=ROWS,
     read=read,
     draw=lambda measured: figures.draw_quality(measured.result),
     models=tuple(f"quick-{name}.onnx" for name in ("fp32", "fp16", "bf16", "int8", "fp8")),

@@ -149,14 +149,18 @@ def _times(runner: Any, ids: np.ndarray) -> dict[str, dict[str, Any]]:
     return found
 
 
+ROWS = {
+    f"{flavour}/{precision}": functools.partial(measure, flavour, precision)
+    for flavour in ("tensorrt", "tensorrt_rtx")
+    for precision in _PRECISIONS
+}
+
+
 def read(recorded: Mapping[str, Any]) -> dict[str, Row | str]:
-    """Return the rows by "TensorRT, precision"; where there is none, the reason."""
-    found: dict[str, Row | str] = {}
-    for row in rows.read(recorded):
-        flavour, precision = row.name.split("/")
-        name = f"{FLAVOURS[flavour]}, {precision}"
-        found[name] = row.reason if row.values is None else _row(row.values)
-    return found
+    """Return the rows by "TensorRT, precision", in the order of `ROWS`; where there is none, the reason."""
+    found = {row.name: row.reason if row.values is None else _row(row.values) for row in rows.read(recorded)}
+    return {f"{FLAVOURS[flavour]}, {precision}": found[f"{flavour}/{precision}"]
+            for flavour, precision in (name.split("/") for name in ROWS if name in found)}  # fmt: skip
 
 
 def _row(values: Mapping[str, Any]) -> Row:
@@ -175,7 +179,7 @@ def draw(results: Mapping[str, Row | str]) -> Picture:
             axes.barh(position, one.times[call].median_ms, color=colour, height=0.6)
             if one.graph_times:
                 axes.plot(one.graph_times[call].median_ms, position, "D", color=GREEN, markersize=6)
-        axes.set_xlabel(f"milliseconds for {call.replace('x', ' sentences of ')} tokens")
+        axes.set_xlabel(f"milliseconds for a batch of {call.replace('x', ' x ')} tokens")
     plotting.name_rows(panels[0], list(shown))
     for colour, mark, label in ((ORANGE, "s", "attention is one kernel"), (BLUE, "s", "attention is several kernels"),
                                 (GREEN, "D", "as a CUDA graph")):  # fmt: skip
@@ -199,11 +203,7 @@ EXPERIMENT = Experiment(
     name="transformer_precisions",
     title="The transformer in every precision: times by batch and length, and which kernel attention is",
     method=METHOD,
-    rows={
-        f"{flavour}/{precision}": functools.partial(measure, flavour, precision)
-        for flavour in ("tensorrt", "tensorrt_rtx")
-        for precision in _PRECISIONS
-    },
+    rows=ROWS,
     read=read,
     draw=lambda measured: draw(measured.result),
     models=tuple(f"transformer-{name}.onnx" for name in ("fp32", "fp16", "bf16", "int8", "fp8")),
