@@ -111,6 +111,14 @@ def test_the_inner_rooms_of_the_model_do_not_know_each_other(room):
     assert offenders(f"model/{room}", lambda name: name[:2] in {("model", one) for one in INNER if one != room}) == []
 
 
+def test_the_matrix_is_found_by_name_alone():
+    """It is measured by several stacks and read by several lessons, and nothing stands on it."""
+    for outside in set(rooms()) - {"measure"}:
+        assert offenders(outside, lambda name: name[:2] == ("measure", "resnet50_matrix")) == []
+    for module in (PACKAGE / "measure").glob("*.py"):
+        assert "import resnet50_matrix" not in module.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("room", ["model", "engine", "runners"])
 def test_the_road_up_to_the_runners_asks_no_machine(room):
     """What a GPU is called, the driver says: see `base`. Only a measurement is stamped with the whole machine."""

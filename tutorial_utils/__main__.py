@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record = commands.add_parser("record", help="measure an experiment on this machine's GPU and keep its recording")
     which = record.add_argument_group("which").add_mutually_exclusive_group(required=True)
     which.add_argument("names", nargs="*", default=[], metavar="NAME", help="names of experiments")
-    which.add_argument("--all", action="store_true", help="every experiment")
+    which.add_argument("--all", action="store_true", help="every experiment but those of rows, which take longer")
     which.add_argument("--list", action="store_true", help="print their names and the recordings that the course ships")
     record.add_argument("--models", type=Path, help="folder with the ONNX models, for a machine without Paddle")
     where = record.add_mutually_exclusive_group()
@@ -113,6 +113,8 @@ def _record(options: argparse.Namespace) -> int:
         print(experiment.listing())
         return 0
     chosen = [experiment.find(name) for name in options.names or experiment.names()]
+    if options.all:
+        chosen = [one for one in chosen if not one.rows]  # minutes to most of an hour each, and several stacks
     if len(chosen) > 1 and (options.rows or options.add or options.again):
         raise InputError("--rows, --add and --again are for one experiment at a time.", "Name one.")
     if len(chosen) > 1:  # each in a process of its own: the libraries of one, or its crash, are no matter to the others

@@ -132,7 +132,8 @@ def test_several_are_measured_each_in_a_process_of_its_own():
 @pytest.mark.parametrize("statuses", [[0, 0], [0, 1], [-6, 0]])
 def test_status_of_several(counting, monkeypatch, tmp_path, statuses):
     calls, answers = [], iter(statuses)
-    experiments = {"other": replace(counting, name="other"), "counting": counting}
+    long = replace(counting, name="long", measure=None, rows={"row": lambda models: {}})
+    experiments = {"other": replace(counting, name="other"), "long": long, "counting": counting}
     monkeypatch.setattr(experiment, "find", experiments.get)
     monkeypatch.setattr(experiment, "names", lambda: dict.fromkeys(experiments, ""))
     monkeypatch.setattr(
