@@ -68,7 +68,7 @@ def test_flags_are_set_and_cleared(fp32_model):
     [
         ({"flags": "tf32", "without_flags": "TF32"}, "The flag tf32 is to be set and cleared"),
         ({"optimization_level": 6}, "The optimization level is 6"),
-        ({"optimization_level": "3"}, "The optimization level is '3'"),
+        ({"optimization_level": "3"}, "optimization_level is '3'"),
     ],
 )
 def test_options_that_no_tensorrt_takes(options, says):
@@ -201,3 +201,28 @@ def test_a_calibrator_that_can_not_be_meant(calibrating):
         calibrating("somebody's own", int8=False)
     with pytest.raises(CalibrationError, match="made for another model than"):
         calibrating(SimpleNamespace(model="of another model"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"flags": (1,)},
+        {"flags": 5},
+        {"without_flags": None},
+        {"optimization_level": True},
+        {"optimization_level": 3.0},
+        {"workspace_bytes": 1.5},
+        {"workspace_bytes": True},
+        {"workspace_bytes": "1G"},
+        {"strongly_typed": "no"},
+        {"hardware_compatible": 1},
+        {"compute_capabilities": 8.6},
+        {"compute_capabilities": (8.6,)},
+        {"profiles": ["x"]},
+        {"profiles": None},
+    ],
+    ids=str,
+)
+def test_an_option_of_another_type_is_refused_by_its_name(given):
+    with pytest.raises(BuildError, match=f"^{next(iter(given))} is "):
+        BuildOptions(**given)

@@ -177,3 +177,22 @@ def test_a_table_that_can_not_be_written_is_a_warning(fp32_model, tmp_path):
     made = EntropyCalibrator(fp32_model, {"x": images(8)}, 4, cache_file=tmp_path / "absent" / "model.table")
     with pytest.warns(UserWarning, match=r"model\.table can't be written: .*No such file"):
         made.write_calibration_cache(TABLE)
+
+
+@pytest.mark.parametrize("given", [[images(8)], images(8), {"x": images(8).tolist()}], ids=["list", "array", "nested"])
+def test_images_that_are_no_arrays_by_name_are_refused(given, fp32_model, tensorrt_10):
+    with pytest.raises(CalibrationError, match="no NumPy arrays by input name"):
+        EntropyCalibrator(fp32_model, given, 4)
+
+
+@pytest.mark.parametrize("size", ["4", 4.0, True])
+def test_a_batch_size_that_is_no_int_is_refused(size, fp32_model, tensorrt_10):
+    with pytest.raises(CalibrationError, match="batch_size is"):
+        EntropyCalibrator(fp32_model, {"x": images(8)}, size)
+
+
+def test_a_table_with_an_endless_version_is_refused(fp32_model, tmp_path, tensorrt_10):
+    path = tmp_path / "long.table"
+    path.write_bytes(b"TRT-" + b"9" * 5000 + b"-EntropyCalibration2\n")
+    with pytest.raises(CalibrationError, match="has no header"):
+        EntropyCalibrator(fp32_model, {"x": images(8)}, 4, cache_file=path)

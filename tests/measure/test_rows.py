@@ -150,6 +150,10 @@ def test_another_gpu_is_refused(sizes):
         ({"bytes": 3}, "holds no rows of this experiment"),
         ({"stacks": [], "rows": {"a/size": {"stack": 0, "date": "2026"}}}, "damaged"),
         ({"stacks": [{}], "rows": {"a/size": {"stack": 0}}}, "damaged"),
+        ([], "holds no rows of this experiment"),
+        (None, "holds no rows of this experiment"),
+        ({"stacks": [5], "rows": {"a/size": {"stack": 0, "date": "2026"}}}, "damaged"),
+        ({"stacks": [{}], "rows": {"a/size": {"stack": -1, "date": "2026"}}}, "damaged"),
     ],
 )
 def test_a_damaged_file_is_left_alone_and_nothing_is_measured(sizes, data, said):
@@ -221,3 +225,9 @@ def test_a_recording_stays_small_and_plain(sizes):
     record(sizes, "a/*")
     values = json.loads(sizes.path.read_text())["data"]["rows"]["a/size"]
     assert values.keys() == {"stack", "date", "values"}
+
+
+def test_a_folder_is_no_recording(sizes):
+    sizes.path.mkdir(parents=True)
+    with pytest.raises(RecordingError, match="is damaged"):
+        record(sizes, "a/size")

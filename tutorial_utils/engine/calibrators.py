@@ -35,7 +35,7 @@ from tutorial_utils.model import onnx_file
 
 _ENTROPY: Any = getattr(trt, "IInt8EntropyCalibrator2", object)  # missing in 11 and RTX: refused when it is used
 _MIN_MAX: Any = getattr(trt, "IInt8MinMaxCalibrator", object)
-_HEADER = re.compile(rb"TRT-(\d+)-(\w+)\n")  # of a table, such as TRT-100600-EntropyCalibration2
+_HEADER = re.compile(rb"TRT-(\d{4,9})-(\w+)\n")  # of a table, such as TRT-100600-EntropyCalibration2
 
 
 class Calibrator:
@@ -217,6 +217,12 @@ def _refused(path: Path, reason: str) -> CalibrationError:
 
 def _checked_images(onnx_path: Path, images: Mapping[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:
     """Return the images by input name, if they fit the model and fill a batch."""
+    if type(batch_size) is not int:
+        raise CalibrationError(f"The batch_size is {batch_size!r}.", "Give an int.")
+    if not isinstance(images, Mapping) or not all(isinstance(array, np.ndarray) for array in images.values()):
+        raise CalibrationError(
+            "The calibration images are no NumPy arrays by input name.", 'Pass a dictionary such as {"x": images}.'
+        )
     inputs = {value.name: value for value in onnx_file.inputs(onnx_file.load(onnx_path, external_data=False).graph)}
     if images.keys() != inputs.keys():
         raise CalibrationError(

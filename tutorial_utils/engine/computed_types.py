@@ -1,8 +1,9 @@
 """Which data type each layer of an engine computes in, and what says so: what was asked for is no proof.
 
 Three things can say it. Most kernels of convolutions and matrix products carry it in the name of their tactic, after
-NVIDIA's own convention, which is the only one to tell TF32 from FP32. Where the name says nothing, the types of the two
-operands do. Of all other kernels, the types of the tensors are known, and nothing about the arithmetic within.
+NVIDIA's own convention, which is the only one to tell TF32 from FP32. Where the name says nothing, the types of the
+operands do, of those that the report names: of an LSTM's kernels TensorRT-RTX names the weights alone. Of all other
+kernels, the types of the tensors are known, and nothing about the arithmetic within.
 """
 
 import re

@@ -121,8 +121,8 @@ class BuildOptions:
         hardware_compatible: Whether the engine also runs on other GPUs from Ampere on (data-centre TensorRT only).
 
     Raises:
-        BuildError: The workspace is not a positive number of bytes, the level not one of 0 to 5, or a flag is set and
-            cleared. What the TensorRT at hand doesn't have, the build refuses.
+        BuildError: An option is of another type, the workspace not a positive number of bytes, the level not one of
+            0 to 5, or a flag is set and cleared. What the TensorRT at hand doesn't have, the build refuses.
     """
 
     profiles: tuple[Profile, ...] = ()
@@ -135,6 +135,7 @@ class BuildOptions:
     hardware_compatible: bool = False
 
     def __post_init__(self):
+        self._require_types()
         if self.workspace_bytes is not None and self.workspace_bytes < 1:
             raise BuildError(
                 f"workspace_bytes is {self.workspace_bytes}.", "Give a positive number of bytes, or None for no limit."
@@ -151,3 +152,17 @@ class BuildOptions:
             raise BuildError(f"The flag {', '.join(sorted(both))} is to be set and cleared.", "Name it once.")
         if self.optimization_level not in (None, *range(6)):
             raise BuildError(f"The optimization level is {self.optimization_level!r}.", "Give one of 0 to 5, or None.")
+
+    def _require_types(self) -> None:
+        """Refuse what TensorRT takes for something else, as True for a level of 1, or refuses late and in C++ terms."""
+        for field in ("strongly_typed", "hardware_compatible"):
+            if not isinstance(getattr(self, field), bool):
+                raise BuildError(f"{field} is {getattr(self, field)!r}.", "Give True or False.")
+        for field in ("workspace_bytes", "optimization_level"):
+            if type(getattr(self, field)) not in (int, type(None)):
+                raise BuildError(f"{field} is {getattr(self, field)!r}.", "Give an int, or None.")
+        for field in ("profiles", "compute_capabilities", "flags", "without_flags"):
+            kind, given = Profile if field == "profiles" else str, getattr(self, field)
+            several = isinstance(given, list | tuple | set) and all(isinstance(one, kind) for one in given)
+            if not (several or isinstance(given, kind)):
+                raise BuildError(f"{field} is {given!r}.", f"Give a tuple of {kind.__name__}.")

@@ -77,7 +77,7 @@ def load(name: str | Path) -> Recording:
     except FileNotFoundError:
         shipped = ", ".join(sorted(file.stem for file in FOLDER.glob("*.json"))) or "none"
         raise RecordingError(f"There is no recording {name}.", f"Shipped with the course: {shipped}.") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IsADirectoryError) as error:
         raise damaged(path) from error
     if not (recording.date and recording.machine and recording.method):
         raise RecordingError(f"The recording {path.name} has an empty stamp.", "Numbers without a stamp are not used.")

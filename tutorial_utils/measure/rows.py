@@ -111,10 +111,14 @@ def load(path: Path, title: str) -> Recording | None:
         recording = recordings.load(path)
     except RecordingError as error:
         raise RecordingError(error.cause, remedy) from error
-    if recording.title != title or not {"stacks", "rows"} <= recording.data.keys():
+    data = recording.data
+    if recording.title != title or not isinstance(data, dict) or not {"stacks", "rows"} <= data.keys():
         raise RecordingError(f"{path.name} holds no rows of this experiment, but {recording.title!r}.", remedy)
     try:
-        read(recording.data)
+        for row in read(data):
+            row.machine["libraries"].items()
+        if any(row["stack"] < 0 for row in data["rows"].values()):
+            raise IndexError
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise RecordingError(recordings.damaged(path).cause, remedy) from error
     return recording

@@ -7,9 +7,10 @@ Each ends in a configuration for `tutorial_utils.runners.paddle.PaddleRunner.fro
 the legacy one after a look at Paddle's log. Arguments that Paddle has bear its names.
 
 The legacy way's calls ran on an H100 with Paddle 2.6.2 and TensorRT 8.6.1, in FP32 and FP16; the experiment
-lesson02_paddle_tensorrt records them. PIR-TRT, and both ways with Paddle 3.3, follow the documentation and were never
-run by this project: no GPU build of Paddle 3 was within reach. Every call is bound to the recorded signatures of
-Paddle 2.6.2 and 3.3.1 in tests/runners/test_paddle_tensorrt.py. `collect_shape_ranges` needs no TensorRT: tests run it.
+lesson02_paddle_tensorrt is for measuring them, and waits for its recording. PIR-TRT, and both ways with Paddle 3.3,
+follow the documentation and were never run by this project: no GPU build of Paddle 3 was within reach. Every call is
+bound to the recorded signatures of Paddle 2.6.2 and 3.3.1 in tests/runners/test_paddle_tensorrt.py.
+`collect_shape_ranges` needs no TensorRT: tests run it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
