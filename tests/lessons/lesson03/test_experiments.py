@@ -1,15 +1,20 @@
 """Lesson 03's experiments: what needs no GPU and, on one, that inference by hand agrees with the runner."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 from small_models import images, options, residual_model
 
+from tutorial_utils.base import flavour
+from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.machine import capabilities
 
-pytest.importorskip("tensorrt_rtx")
+if flavour.installed_flavour() is None:
+    pytest.skip("there is no TensorRT", allow_module_level=True)
 from tutorial_utils import engine
 from tutorial_utils.engine.tensorrt import MessageLog
 from tutorial_utils.lessons.lesson03 import by_hand, inference, resnet50
@@ -19,6 +24,58 @@ from tutorial_utils.model import half_precision, onnx_file
 def test_profile_of_values_builds(tmp_path):
     """The output shape of this engine follows the value of an input, so its profile ranges over values."""
     assert inference.build_top_k(inference.save_top_k(tmp_path / "top_k.onnx")).plan
+
+
+@pytest.mark.parametrize("rtx", [True, False])
+def test_a_lane_replays_a_graph_that_tensorrt_does_not_capture_by_itself(rtx, monkeypatch):
+    calls = []
+    enqueue = SimpleNamespace(execute_async_v3=lambda handle: calls.append("enqueued") or True)
+    monkeypatch.setattr(by_hand, "IS_RTX", rtx)
+    monkeypatch.setattr(by_hand, "cuda", SimpleNamespace(Stream=lambda: SimpleNamespace(handle=7)))
+    monkeypatch.setattr(by_hand, "new_context", lambda engine, log, cuda_graph: calls.append(cuda_graph) or enqueue)
+    monkeypatch.setattr(by_hand, "allocate", lambda *_: {})
+    monkeypatch.setattr(by_hand, "capture", lambda lane: "graph")
+    monkeypatch.setattr(by_hand, "launch", lambda graph, lane: calls.append(graph))
+    by_hand.start(by_hand.make_lane(None, {}, MessageLog(), cuda_graph=True), {})
+    assert calls == [rtx, "enqueued" if rtx else "graph"]
+
+
+@pytest.mark.parametrize(
+    ("rtx", "expected"), [(True, ["enqueued"]), (False, ["enqueued", "waited", "captured", "launched"])]
+)
+def test_resnet50_is_captured_where_tensorrt_does_not(rtx, expected, monkeypatch):
+    calls = []
+
+    def captured(call, stream):
+        calls.append("captured")
+        return SimpleNamespace(launch=lambda: calls.append("launched"))
+
+    context = SimpleNamespace(
+        engine=None,
+        set_input_shape=lambda name, shape: True,
+        set_tensor_address=lambda name, address: True,
+        get_tensor_shape=lambda name: (2, 10),
+        execute_async_v3=lambda handle: calls.append("enqueued") or True,
+    )
+    logits = np.zeros((2, 10))
+    tensor = SimpleNamespace(shape=(2, 3, 224, 224), data_ptr=lambda: 1)
+    torch = SimpleNamespace(empty=lambda *_, **__: SimpleNamespace(data_ptr=lambda: 2, logits=logits), float32=None)
+    monkeypatch.setattr("tutorial_utils.engine.tensorrt.IS_RTX", rtx)
+    monkeypatch.setattr("tutorial_utils.runners.cuda_graph.CudaGraph", captured)
+    monkeypatch.setattr(by_hand, "load", lambda plan, log: None)
+    monkeypatch.setattr(by_hand, "new_context", lambda *_, cuda_graph: context)
+    monkeypatch.setattr(by_hand, "tensors", lambda engine: {"x": (), "logits": ()})
+    stream = SimpleNamespace(cuda_stream=7, synchronize=lambda: calls.append("waited"))
+    call = resnet50.tensorrt_call(torch, stream, SimpleNamespace(plan=b""), tensor, True)
+    assert call().logits is logits
+    assert calls == expected
+
+
+def test_without_cuda_python_nothing_is_built(monkeypatch):
+    monkeypatch.setattr(inference, "IS_RTX", False)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(BackendUnavailableError, match="cuda-python"):
+        inference.measure({})
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ copies and the engine on one stream. `runners.tensorrt` is the same in the cours
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -94,14 +95,18 @@ class Lane:
     stream: "cuda.Stream"
     buffers: dict[str, Buffer]
     log: MessageLog
+    graph: Any = None  # of `capture`; TensorRT-RTX keeps its own
 
 
 def make_lane(
     engine: "trt.ICudaEngine", shapes: Mapping[str, tuple[int, ...]], log: MessageLog, *, cuda_graph: bool = False
 ) -> Lane:
     """Make everything that is made once."""
-    context = new_context(engine, log, cuda_graph=cuda_graph)
-    return Lane(context, cuda.Stream(), allocate(engine, context, shapes, log), log)
+    context = new_context(engine, log, cuda_graph=cuda_graph and IS_RTX)
+    lane = Lane(context, cuda.Stream(), allocate(engine, context, shapes, log), log)
+    if cuda_graph and not IS_RTX:
+        lane.graph = capture(lane)
+    return lane
 
 
 def start(lane: Lane, feeds: Mapping[str, np.ndarray]) -> None:
@@ -109,7 +114,10 @@ def start(lane: Lane, feeds: Mapping[str, np.ndarray]) -> None:
     for name, array in feeds.items():
         lane.buffers[name].host[...] = array
         cuda.memcpy_htod_async(lane.buffers[name].device, lane.buffers[name].host, lane.stream)
-    checked(lane.context.execute_async_v3(lane.stream.handle), lane.log)
+    if lane.graph is None:
+        checked(lane.context.execute_async_v3(lane.stream.handle), lane.log)
+    else:
+        launch(lane.graph, lane)
     for name in lane.buffers.keys() - feeds.keys():
         cuda.memcpy_dtoh_async(lane.buffers[name].host, lane.buffers[name].device, lane.stream)
 
@@ -144,7 +152,7 @@ def close(lane: Lane) -> None:
     """Free a lane while its CUDA context is current."""
     for buffer in lane.buffers.values():
         buffer.device.free()
-    del lane.context, lane.stream, lane.buffers
+    del lane.graph, lane.context, lane.stream, lane.buffers
 
 
 def event_times(lane: Lane, calls: int) -> np.ndarray:
@@ -209,7 +217,7 @@ def infer_with_allocator(
     return results
 
 
-def capture(lane: Lane) -> int:
+def capture(lane: Lane) -> Any:
     """Record a call as a CUDA graph with cuda-python, as TensorRT needs it. PyCUDA has no such calls.
 
     Returns:
@@ -229,7 +237,7 @@ def capture(lane: Lane) -> int:
     return _good(cudart.cudaGraphInstantiate(graph, 0))[0]
 
 
-def launch(graph: int, lane: Lane) -> None:
+def launch(graph: Any, lane: Lane) -> None:
     """Enqueue a captured graph."""
     from cuda.bindings import runtime as cudart
 

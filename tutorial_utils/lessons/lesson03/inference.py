@@ -15,11 +15,12 @@ import onnx
 from tutorial_utils import engine
 from tutorial_utils.base.errors import CourseError
 from tutorial_utils.engine import BuildOptions, Profile
-from tutorial_utils.engine.tensorrt import MessageLog, checked, trt
+from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, trt
 from tutorial_utils.lessons.lesson03 import by_hand
 from tutorial_utils.measure import quality, timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.model import data, export, onnx_file
+from tutorial_utils.runners.cuda_graph import cuda_driver
 
 BATCH = 64  # the largest that the profiles allow
 QUICK_PROFILE = engine.Profile.batch("x", data.IMAGE_SHAPE, opt=BATCH, max=BATCH)
@@ -63,8 +64,10 @@ def measure(models: Mapping[str, Path], seconds: float = 0.3) -> dict[str, Any]:
     """Run the experiment on this machine's GPU, each candidate for about so many seconds; return what `read` takes.
 
     Raises:
-        BackendUnavailableError: TensorRT engines can't run here.
+        BackendUnavailableError: TensorRT engines can't run here, or lacks cuda-python, to capture with.
     """
+    if not IS_RTX:
+        cuda_driver()  # better missed before the first build than after it
     images = data.load("digits", "test").images[:BATCH]
     quick_options, resnet_options = (engine.BuildOptions(profiles=(one,)) for one in (QUICK_PROFILE, RESNET_PROFILE))
     quick = {name: engine.build(models[f"quick-{name}"], quick_options) for name in ("fp32", "fp16")}

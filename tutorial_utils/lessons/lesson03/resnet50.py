@@ -74,7 +74,7 @@ def _measure_batch(
     images = torch.from_numpy(np.random.default_rng(0).standard_normal((batch, *_SHAPE), dtype=np.float32)).cuda()
     makers: dict[tuple[str, str, str], Callable[[], Callable[[], Any]]] = {}
     profile = engine.Profile.batch("x", _SHAPE, min=batch, opt=batch, max=batch)
-    for precision, name in (("fp32", "TF32"), ("fp16", "FP16")):  # TensorRT-RTX computes FP32 as TF32
+    for precision, name in (("fp32", "TF32"), ("fp16", "FP16")):  # neither TensorRT computes FP32 unless asked to
         built = engine.build(models[f"resnet50-{precision}"], engine.BuildOptions(profiles=(profile,)))
         for variant in ("", "CUDA graph"):
             make = functools.partial(tensorrt_call, torch, stream, built, images, bool(variant))
@@ -111,13 +111,15 @@ def tensorrt_call(
     """Return a call of a TensorRT engine on PyTorch's stream. PyTorch's tensors are its buffers: no PyCUDA needed.
 
     Raises:
+        BackendUnavailableError: A CUDA graph can't be captured.
         PlanError: TensorRT refuses a call.
     """
-    from tutorial_utils.engine.tensorrt import MessageLog, checked
+    from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked
     from tutorial_utils.lessons.lesson03 import by_hand
+    from tutorial_utils.runners.cuda_graph import CudaGraph
 
     log = MessageLog()
-    context = by_hand.new_context(by_hand.load(built.plan, log), log, cuda_graph=cuda_graph)
+    context = by_hand.new_context(by_hand.load(built.plan, log), log, cuda_graph=cuda_graph and IS_RTX)
     checked(context.set_input_shape("x", tuple(images.shape)), log)
     (output,) = by_hand.tensors(context.engine).keys() - {"x"}
     logits = torch.empty(tuple(context.get_tensor_shape(output)), dtype=torch.float32, device="cuda")
@@ -128,7 +130,17 @@ def tensorrt_call(
         checked(context.execute_async_v3(stream.cuda_stream), log, PlanError, "TensorRT can't run", "Build it again.")
         return logits
 
-    return call
+    if not cuda_graph or IS_RTX:  # which captures by itself
+        return call
+    call()
+    stream.synchronize()  # what happens only once must not be captured
+    graph = CudaGraph(call, stream.cuda_stream)
+
+    def replay() -> Any:
+        graph.launch()
+        return logits
+
+    return replay
 
 
 def onnxruntime_call(torch: ModuleType, stream: Any, onnx_path: Path, images: Any, tf32: bool) -> Callable[[], Any]:
