@@ -52,3 +52,10 @@ def test_log_of_a_process_that_dies(tmp_path):
     assert log.read_text() == "last words"
     assert child_process.run_with_log(log, {}, os.getpid) != os.getpid()
     assert log.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(0, "exit status 0"), (3, "exit status 3"), (-6, "SIGABRT"), (-40, "signal 40")]
+)
+def test_how_a_process_ended(status, words):
+    assert child_process.ending(status) == words

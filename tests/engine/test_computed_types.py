@@ -108,14 +108,14 @@ def test_line():
         "2 of 3 convolutions compute in INT8, 1 in FP16; 1 of 1 matrix products compute in an unknown type "
         "(by tactic name: 3, nothing: 1)"
     )
-    assert computed_types.share(report.layers, "int8") == 0.5
+    assert computed_types.totals(report.layers) == {"int8": 2, "fp16": 1, "unknown": 1}
     assert computed_types.counted(report.layers)[CONVOLUTION] == {"int8": 2, "fp16": 1}
 
 
 def test_line_of_what_is_not_known():
     assert computed_types.line(()) == "not known: the report has no layers"
     assert computed_types.line([OTHER]) == "no convolution, matrix product or attention"
-    assert computed_types.share([OTHER], "fp16") is None
+    assert not computed_types.totals([OTHER])
 
 
 def test_table_names_the_evidence():

@@ -6,6 +6,7 @@ seconds when it is shut down.
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,14 @@ def environment(*first: str, **changes: str) -> dict[str, str]:
     """
     path = os.pathsep.join(filter(None, [*first, str(ROOT), *sys.path]))
     return {**os.environ, **changes, "PYTHONPATH": path}
+
+
+def ending(status: int) -> str:
+    """Return how a process ended, in words, of its status in `subprocess`: "exit status 1", "SIGABRT"."""
+    try:
+        return signal.Signals(-status).name
+    except ValueError:  # not ended by a signal, or by one without a name
+        return f"exit status {status}" if status >= 0 else f"signal {-status}"
 
 
 def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -112,12 +112,10 @@ def run(command: str, folder: str | Path, timeout: float | None = None) -> Resul
     return Result(command, _clean(printed, folder), process.returncode, printed)
 
 
-def run_all(
-    commands: Sequence[str], folder: str | Path, at_once: int = 2, timeout: float | None = None
-) -> list[Result]:
+def run_all(commands: Sequence[str], folder: str | Path, at_once: int = 2) -> list[Result]:
     """Run commands that don't need each other, some at once: most of their time is that of starting up."""
     with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(lambda command: run(command, folder, timeout), commands))
+        return list(pool.map(lambda command: run(command, folder), commands))
 
 
 def _environment(assigned: Mapping[str, str], programs: str = "") -> dict[str, str]:

@@ -124,10 +124,9 @@ def counted(layers: Iterable["EngineLayer"]) -> dict[str, Counter[str]]:
     return {what: Counter(dict(types.most_common())) for what, types in by_operation.items() if types}
 
 
-def share(layers: Iterable["EngineLayer"], dtype: str) -> float | None:
-    """Return which share of the layers with an operation computes in a type, 0 to 1; None where there are none."""
-    counts = sum(counted(layers).values(), Counter())
-    return counts[dtype] / counts.total() if counts else None
+def totals(layers: Iterable["EngineLayer"]) -> Counter[str]:
+    """Return how many layers with an operation compute in which type."""
+    return sum(counted(layers).values(), Counter())
 
 
 def line(layers: Iterable["EngineLayer"]) -> str:

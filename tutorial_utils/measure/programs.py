@@ -5,7 +5,6 @@ For libraries that end the process where they fail, and for programs that show a
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ class Ended:
 
     @property
     def ending(self) -> str:
-        """How it ended, in words: "exit status 1", "SIGABRT"."""
-        return signal.Signals(-self.status).name if self.status < 0 else f"exit status {self.status}"
+        """How it ended, in words."""
+        return child_process.ending(self.status)
 
 
 def run(script: Path, *arguments: object) -> Ended:

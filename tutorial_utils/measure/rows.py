@@ -7,7 +7,6 @@ don't live in one environment come together in one file. Its data::
 """
 
 import fnmatch
-import signal
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -77,7 +76,8 @@ def measured_elsewhere(measure: MeasureRow, models: Mapping[str, Path]) -> dict[
         return child_process.run(_attempt, measure, dict(models))
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip().splitlines()
-        return {"reason": f"The process ended with {_ending(error.returncode)}: {said[-1] if said else 'no message'}."}
+        ending = child_process.ending(error.returncode)
+        return {"reason": f"The process ended with {ending}: {said[-1] if said else 'no message'}."}
 
 
 def _attempt(measure: MeasureRow, models: Mapping[str, Path]) -> dict[str, Any]:
@@ -89,13 +89,6 @@ def _attempt(measure: MeasureRow, models: Mapping[str, Path]) -> dict[str, Any]:
         return {"reason": error.cause}
     except Exception as error:  # libraries raise whatever they like, and not all of it can be handed to a process
         return {"reason": f"{type(error).__name__}: {first_line(error)}."}
-
-
-def _ending(status: int) -> str:
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"exit status {status}"
 
 
 def load(path: Path, title: str) -> Recording | None:

@@ -70,7 +70,10 @@ def build(model_path: str | Path, params_path: str | Path, folder: str | Path, *
         )
     except subprocess.CalledProcessError as error:
         last = paddle_tensorrt_log.last_line(log.read_text(errors="replace"))
-        raise BuildError(f"Paddle ended the process that made the engines ({end(error)}): {last}.", remedy) from None
+        raise BuildError(
+            f"Paddle ended the process that made the engines ({child_process.ending(error.returncode)}): {last}.",
+            remedy,
+        ) from None
     return Built(target, paddle_tensorrt_log.parse(log.read_text(errors="replace")), seconds)
 
 
@@ -159,8 +162,3 @@ def _key(model_path: str | Path, params_path: str | Path, options: dict[str, Any
     for path in filter(None, (model_path, params_path, options.get("shape_ranges"))):
         hasher.update_mmap(path)
     return f"{Path(model_path).stem}-{options.get('precision', 'fp32')}-{hasher.hexdigest(length=8)}"
-
-
-def end(error: subprocess.CalledProcessError) -> str:
-    """Return how a process ended, in words."""
-    return f"signal {-error.returncode}" if error.returncode < 0 else f"exit status {error.returncode}"

@@ -7,7 +7,6 @@ for each quantized activation, how much of it the chosen range cuts off, and how
 import functools
 import struct
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -235,14 +234,13 @@ def _judged(built: engine.Engine, table: bytes, judge: _Judge, timed: bool = Fal
         if timed:
             times = functools.partial(runner.device_times, {"x": test_set.images[:_BATCH]})
             time = timing.measure_on_device(times, batch=_BATCH, seconds=0.2, max_calls=100).to_dict()
-    counted = sum(computed_types.counted(built.report.layers).values(), start=Counter())
     return {
         "accuracy": quality.classification_metrics(test_set.labels, logits).accuracy,
         "fp32_accuracy": quality.classification_metrics(test_set.labels, judge.logits).accuracy,
         "agreement": quality.agreement(logits, judge.logits),
         "sqnr_db": quality.sqnr_db(logits, judge.logits),
         "line": built.report.precision_line,
-        "types": dict(counted),
+        "types": dict(computed_types.totals(built.report.layers)),
         "time": time,
         "ranges": {name: asdict(one) for name, one in ranges(table, judge.activations).items()},
     }

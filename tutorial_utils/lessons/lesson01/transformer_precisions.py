@@ -73,11 +73,11 @@ class Row:
     no_graph: str
 
 
-def with_longer_sentences(onnx_path: Path, target_path: Path, longest: int = max(LENGTHS)) -> Path:
+def with_longer_sentences(onnx_path: Path, target_path: Path) -> Path:
     """Write a copy of the transformer that takes longer sentences: the rows of its table of positions are repeated."""
     model = onnx_file.load(onnx_path)
     (table,) = (one for one in model.graph.initializer if one.dims[:1] == [data.LONGEST_SENTENCE])
-    positions = np.resize(numpy_helper.to_array(table), (longest, table.dims[1]))
+    positions = np.resize(numpy_helper.to_array(table), (max(LENGTHS), table.dims[1]))
     table.CopyFrom(numpy_helper.from_array(positions, table.name))
     return onnx_file.save(model, target_path)
 

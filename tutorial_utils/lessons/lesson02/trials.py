@@ -63,7 +63,7 @@ class Outcome:
     """What became of it.
 
     Attributes:
-        ended: How its process ended: "exit status 0", "signal 6", or the class of what Paddle raised.
+        ended: How its process ended: "exit status 0", "SIGABRT", or the class of what Paddle raised.
         reached: The last step that was finished: `NOTHING`, `MADE` or `RAN`.
         said: The line of the log that says why it went no further; empty where it ran.
         left: The engines of the optimized program, and what stayed with Paddle; empty if no predictor was made.
@@ -147,7 +147,7 @@ def _in_another_process(trial: Trial, files: SavedModel, images: np.ndarray, fol
     try:
         child_process.run_with_log(log, paddle_tensorrt_log.VARIABLES, _try, trial, files, images, folder)
     except subprocess.CalledProcessError as error:
-        ended = paddle_tensorrt_build.end(error)
+        ended = child_process.ending(error.returncode)
     except Exception as error:  # what Paddle raised there
         ended = type(error).__name__
     text = log.read_text(errors="replace")

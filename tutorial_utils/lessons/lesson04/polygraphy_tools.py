@@ -182,12 +182,7 @@ def outcome(step: Step, result: polygraphy_cli.Result) -> dict[str, Any]:
         "returncode": result.returncode,
         "lines": gpu_commands.essential(result, *step.shows),
         "found": {name: match[1] for name, match in matches.items() if match},
-        "search": [
-            [int(layers), said == "PASSED"]
-            for layers, said in re.findall(
-                r"Selecting \w+ (\d+) layer(?s:.*?)(PASSED|FAILED) \| Iteration", result.text
-            )
-        ],
+        "search": [[int(layers), said == "PASSED"] for layers, said in re.findall(_ITERATION, result.text)],
     }
 
 

@@ -1,5 +1,6 @@
 """The cells of the matrix, what a library's module hands over to be measured, and what a measured cell consists of."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -147,6 +148,14 @@ class Matrix:
     cells: dict[Cell, Row | str]
     references: dict[str, Row]
     rows: list[RecordedRow]
+
+
+def types_of(cell: Cell, types: Counter[str]) -> dict[str, Any]:
+    """Return the fields ``types`` and ``in_type`` of a `Row` from how many layers compute in which type."""
+    return {
+        "types": {name.upper(): count for name, count in types.items()},
+        "in_type": [types[cell.precision.partition("_")[0]], types.total()],
+    }
 
 
 def cells() -> list[Cell]:

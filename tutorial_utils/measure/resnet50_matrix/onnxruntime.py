@@ -16,7 +16,7 @@ from onnx import TensorProto
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, PrecisionError, first_line
 from tutorial_utils.measure import on_stream
-from tutorial_utils.measure.resnet50_matrix.cells import TF32_OVERRIDE, Candidate, Cell
+from tutorial_utils.measure.resnet50_matrix.cells import TF32_OVERRIDE, Candidate, Cell, types_of
 from tutorial_utils.measure.resnet50_matrix.files import Files
 
 _FILES = {"fp16": "fp16", "bf16": "bf16", "int8_qdq": "int8", "fp8": "fp8"}  # FP32 for the others
@@ -85,10 +85,8 @@ def _cuda(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, dict
     optimized.unlink()
     if cell.precision in ("fp32", "tf32"):  # the file says FP32 for both, and this setting decides
         types = Counter({cell.precision: types["fp32"]})
-    asked = cell.precision.partition("_")[0]
-    facts = {"types": {name.upper(): count for name, count in types.items()}, "in_type": [types[asked], types.total()]}
     no_build = "ONNX Runtime's CUDA provider builds no engine."
-    return session, facts, dict.fromkeys(("build_s", "rebuild_s", "plan_bytes"), no_build)
+    return session, types_of(cell, types), dict.fromkeys(("build_s", "rebuild_s", "plan_bytes"), no_build)
 
 
 def _tensorrt(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, dict[str, Any], dict[str, str]]:

@@ -3,12 +3,11 @@
 import contextlib
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 
 from tutorial_utils.base.errors import PrecisionError
 from tutorial_utils.engine import computed_types
-from tutorial_utils.measure.resnet50_matrix.cells import Candidate, Cell
+from tutorial_utils.measure.resnet50_matrix.cells import TF32_OVERRIDE, Candidate, Cell, types_of
 from tutorial_utils.measure.resnet50_matrix.files import CALIBRATION_IMAGES, Files
 
 # Arguments of `paddle_tensorrt.legacy_config`. INT8 comes from an offline quantized program: either Paddle reads the
@@ -20,7 +19,6 @@ _OPTIONS = {
     "int8_calibrated": {"precision": "int8"},
     "int8_qdq": {"precision": "int8", "explicit_quantization": True},
 }
-TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # Paddle has no call that clears TensorRT's builder flag TF32
 
 
 @contextlib.contextmanager
@@ -42,7 +40,8 @@ def opened(cell: Cell, files: Files) -> Iterator[Candidate]:
             "Go through ONNX.",
         )
     if cell.precision == "fp32":
-        os.environ[TF32_OVERRIDE] = "0"  # in the row's own process, and in those that it starts
+        # Paddle has no call that clears TensorRT's flag TF32. This holds in the row's own process and its children.
+        os.environ[TF32_OVERRIDE] = "0"
     images = files.images(cell.shape)
     saved = legacy_program.untrained("resnet50")
     if cell.precision.startswith("int8"):
@@ -60,7 +59,6 @@ def opened(cell: Cell, files: Files) -> Iterator[Candidate]:
         paddle_plan.opened(built.folder, images) as plan,
     ):
         opened_s = time.perf_counter() - started
-        types = sum(computed_types.counted(plan.layers).values(), Counter())
         (output,) = runner.outputs
         quantized = f", quantized offline with {CALIBRATION_IMAGES} images" if "int8" in cell.precision else ""
         yield Candidate(
@@ -69,8 +67,7 @@ def opened(cell: Cell, files: Files) -> Iterator[Candidate]:
             facts={
                 "build_s": round(built.seconds, 2),
                 "plan_bytes": plan.plan_bytes,
-                "types": {name.upper(): count for name, count in types.items()},
-                "in_type": [types[cell.precision.partition("_")[0]], types.total()],
+                **types_of(cell, computed_types.totals(plan.layers)),
                 "note": f"{built.log}; opened again in {opened_s:.1f} s{quantized}",
             },
             reasons={

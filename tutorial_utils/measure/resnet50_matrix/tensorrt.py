@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from tutorial_utils import engine
 from tutorial_utils.base.errors import BackendUnavailableError, CourseError
 from tutorial_utils.base.flavour import installed_flavour
 from tutorial_utils.engine import BuildOptions, Profile, computed_types
-from tutorial_utils.measure.resnet50_matrix.cells import TF32_OVERRIDE, Candidate, Cell
+from tutorial_utils.measure.resnet50_matrix.cells import TF32_OVERRIDE, Candidate, Cell, types_of
 from tutorial_utils.measure.resnet50_matrix.files import Files
 
 # What the builder may use, for a network that is typed weakly.
@@ -85,12 +84,10 @@ def _build(cell: Cell, files: Files) -> tuple[engine.Engine, dict[str, Any], dic
         engine.build, path, options(cell), configure=configure, cache_folder=folder, use_cache=False, progress=False
     )
     first = build()
-    types = sum(computed_types.counted(first.report.layers).values(), Counter())
     facts = {
         "build_s": round(first.report.build_seconds, 2),
         "plan_bytes": first.report.plan_bytes,
-        "types": {name.upper(): count for name, count in types.items()},
-        "in_type": [types[cell.precision.partition("_")[0]], types.total()],
+        **types_of(cell, computed_types.totals(first.report.layers)),
     }
     if cell.library == "tensorrt_rtx":
         return first, facts, {"rebuild_s": "TensorRT-RTX chooses kernels when it runs, and has no timing cache."}
