@@ -5,12 +5,14 @@ import signal
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tutorial_utils.base.errors import BackendUnavailableError, BuildError
 
 paddle = pytest.importorskip("paddle")
-from tutorial_utils.runners import (  # noqa: E402 - they need Paddle
+from tutorial_utils.model.classifier import SavedModel  # noqa: E402 - they need Paddle
+from tutorial_utils.runners import (  # noqa: E402
     legacy_program,
     paddle_kernels,
     paddle_tensorrt,
@@ -149,3 +151,18 @@ def test_a_process_that_ends_leaves_a_sentence_and_no_engine(files, monkeypatch)
     assert "/paddle" not in str(caught.value)
     (folder,) = {path.parent for path in files[0].parent.glob("cache/paddle_tensorrt/*")}
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
+
+
+def test_a_network_is_quantized_once_for_the_same_images(tmp_path, monkeypatch):
+    calls = []
+
+    def quantize(model_path, params_path, images, prefix):
+        calls.append((model_path.name, params_path.name))
+        prefix.with_suffix(".pdmodel").touch()
+
+    saved = SavedModel(tmp_path / "model.pdmodel", tmp_path / "model.pdiparams")
+    monkeypatch.setattr(legacy_program, "untrained", lambda network: saved)
+    monkeypatch.setattr(legacy_program.paddle_quantization, "quantize", quantize)
+    one, again, other = (legacy_program.quantized("quick", np.full((32, 3), value)) for value in (0, 0, 1))
+    assert one == again != other
+    assert calls == [("model.pdmodel", "model.pdiparams")] * 2

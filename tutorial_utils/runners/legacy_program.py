@@ -8,10 +8,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from blake3 import blake3
 from filelock import FileLock
 
 from tutorial_utils.base import child_process, paths
 from tutorial_utils.base.errors import ExportError
+from tutorial_utils.model import paddle_quantization
 
 if TYPE_CHECKING:
     from paddle.nn import Layer
@@ -71,6 +74,23 @@ def untrained(network: str, seed: int = 0) -> "SavedModel":
         if not target.model_path.exists():
             with saving(target) as written:
                 child_process.run(_write, network, None, written, [-1, 3, -1, -1], 10, seed)
+    return target
+
+
+def quantized(network: str, images: np.ndarray) -> "SavedModel":
+    """Return `untrained` quantized offline with images, float32 ``[N, 3, H, W]``, made once and kept in the cache.
+
+    Raises:
+        CourseError: Those of `paddle_quantization.quantize`.
+    """
+    saved = untrained(network)
+    name = f"int8-{blake3(images.tobytes()).hexdigest(length=8)}"
+    target = type(saved)(
+        saved.model_path.with_name(f"{name}.pdmodel"), saved.params_path.with_name(f"{name}.pdiparams")
+    )
+    with FileLock(saved.model_path.with_name("lock")):
+        if not target.model_path.exists():
+            paddle_quantization.quantize(saved.model_path, saved.params_path, images, target.model_path.with_suffix(""))
     return target
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from tutorial_utils.base import paths
 from tutorial_utils.base.errors import PlanError
 from tutorial_utils.engine import computed_types
 from tutorial_utils.lessons.lesson02 import figures, trials
@@ -17,7 +16,6 @@ from tutorial_utils.lessons.lesson02.trials import Outcome
 from tutorial_utils.measure import quality, rows, timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Comparison, Measurement
-from tutorial_utils.model import paddle_quantization
 from tutorial_utils.model.classifier import SavedModel
 from tutorial_utils.runners import legacy_program, paddle_plan, paddle_tensorrt, paddle_tensorrt_build
 from tutorial_utils.runners.paddle import PaddleRunner
@@ -101,15 +99,10 @@ def read(data: Mapping[str, Any]) -> PaddleTensorRT:
 
 
 def program(precision: str) -> SavedModel:
-    """Return ResNet-50 as ``.pdmodel``; for INT8 the quantized one, made once and then read from the cache."""
-    saved = legacy_program.untrained("resnet50")
-    if precision != "int8":
-        return saved
-    prefix = paths.cache_dir("models", saved.model_path.parent.name) / f"int8-{CALIBRATION_IMAGES}"
-    quantized = SavedModel(prefix.with_suffix(".pdmodel"), prefix.with_suffix(".pdiparams"))
-    if not quantized.model_path.exists():
-        paddle_quantization.quantize(saved.model_path, saved.params_path, images(CALIBRATION_IMAGES, seed=1), prefix)
-    return quantized
+    """Return ResNet-50 as ``.pdmodel``; for INT8 the quantized one."""
+    if precision == "int8":
+        return legacy_program.quantized("resnet50", images(CALIBRATION_IMAGES, seed=1))
+    return legacy_program.untrained("resnet50")
 
 
 def images(count: int = SHAPE[0], seed: int = 0) -> np.ndarray:

@@ -30,7 +30,6 @@ def opened(cell: Cell, files: Files) -> Iterator[Candidate]:
         PrecisionError: Paddle-TRT has no such precision.
         CourseError: Paddle refuses the program.
     """
-    from tutorial_utils.model import paddle_quantization
     from tutorial_utils.runners import legacy_program, paddle_plan, paddle_tensorrt, paddle_tensorrt_build
 
     paddle_tensorrt.require_tensorrt()
@@ -43,14 +42,10 @@ def opened(cell: Cell, files: Files) -> Iterator[Candidate]:
         # Paddle has no call that clears TensorRT's flag TF32. This holds in the row's own process and its children.
         os.environ[TF32_OVERRIDE] = "0"
     images = files.images(cell.shape)
-    saved = legacy_program.untrained("resnet50")
     if cell.precision.startswith("int8"):
-        size = cell.shape[2]
-        prefix = files.folder / f"resnet50-legacy-{size}-int8"
-        if not prefix.with_suffix(".pdmodel").exists():
-            calibration = files.calibration_images(size)
-            paddle_quantization.quantize(saved.model_path, saved.params_path, calibration, prefix)
-        saved = type(saved)(prefix.with_suffix(".pdmodel"), prefix.with_suffix(".pdiparams"))
+        saved = legacy_program.quantized("resnet50", files.calibration_images(cell.shape[2]))
+    else:
+        saved = legacy_program.untrained("resnet50")
     options = {**_OPTIONS[cell.precision], "shapes": {"x": (cell.shape,) * 3}, "inspector": True}
     built = paddle_tensorrt_build.cached(saved.model_path, saved.params_path, **options)
     started = time.perf_counter()
