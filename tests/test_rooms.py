@@ -95,6 +95,14 @@ def test_the_road_runs_one_way(position):
     assert offenders(ROAD[position], lambda name: name[0] in (*later, "inspection", "debug", "authoring")) == []
 
 
+@pytest.mark.parametrize("room", ROAD)
+def test_the_order_of_reading_names_each_module_of_the_road_once(room):
+    guide = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    order = guide[guide.index("Four rooms of `tutorial_utils` are the road.") : guide.index("| Place | Holds |")]
+    modules = [path.stem for path in (PACKAGE / room).glob("*.py") if path.stem != "__init__"]
+    assert {module: order.count(f"`{module}`") for module in modules} == dict.fromkeys(modules, 1)
+
+
 INNER = ("converting", "exporting")
 
 
