@@ -64,7 +64,7 @@ def measure(models: Mapping[str, Path], seconds: float = 0.3) -> dict[str, Any]:
     """Run the experiment on this machine's GPU, each candidate for about so many seconds; return what `read` takes.
 
     Raises:
-        BackendUnavailableError: TensorRT engines can't run here, or lacks cuda-python, to capture with.
+        BackendUnavailableError: TensorRT engines can't run here, or cuda-python, which captures graphs, is missing.
     """
     if not IS_RTX:
         cuda_driver()  # better missed before the first build than after it
