@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 WORKING = {
     "paddle": "__version__ = '3.3.1'\ndef is_compiled_with_cuda(): return False",
     "paddle/inference": "def get_trt_compile_version(): return (0, 0, 0)",
+    "paddle/version": "full_version = '3.3.1'\ndef cuda(): return 'False'",
     "paddle2onnx": "import paddle\n__version__ = '2.1.0'",
     "onnxruntime": "__version__ = '1.32.0'\ndef get_available_providers(): return ['CPUExecutionProvider']",
     "polygraphy": "__version__ = '0.53.6'",

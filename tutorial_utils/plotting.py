@@ -161,10 +161,14 @@ def cold_and_warm(rows: Sequence[Calls], axis_label: str) -> Picture:
         axes.plot([x for x, _ in places], [y for _, y in places], marker, color=colour, markersize=8, label=label)
     lines = []
     for position, row in enumerate(rows):
-        known = [ms for ms in (row.published_ms, row.first_ms, row.warm_ms) if ms is not None]
-        axes.plot([min(known), max(known)], [position] * 2, color=GREY, linewidth=1, zorder=1)
+        if known := [ms for ms in (row.published_ms, row.first_ms, row.warm_ms) if ms is not None]:
+            axes.plot([min(known), max(known)], [position] * 2, color=GREY, linewidth=1, zorder=1)
         if row.trouble:
-            note(axes, row.trouble.partition(":")[0], (min(known), position), (-9, 0), ha="right")
+            text = row.trouble.partition(":")[0]
+            if known:
+                note(axes, text, (min(known), position), (-9, 0), ha="right")
+            else:
+                axes.text(0.02, position, literal(text), transform=axes.get_yaxis_transform(), va="center", fontsize=9)
         times = [(label, getattr(row, field)) for field, *_, label in kinds]
         told = [f"{label} {ms:.3f} ms" for label, ms in times if ms is not None]
         told += [row.trouble] * bool(row.trouble)

@@ -252,7 +252,7 @@ def test_real_libraries_answer_what_they_are_asked(monkeypatch):
     monkeypatch.setattr(child, "SECONDS", 120)
     libraries = find_libraries()
     assert [library.error for library in libraries.values()] == ["", ""]
-    assert set(libraries["paddle"].details) == {"cuda", "tensorrt"}
+    assert set(libraries["paddle"].details) == {"cuda", "tensorrt", "kernels"}
     assert "CPUExecutionProvider" in libraries["onnxruntime"].details["providers"]
 
 
@@ -450,6 +450,16 @@ def test_paddle_tensorrt_against_installed_tensorrt(tensorrt, available, reason)
     assert found.paddle_gpu.available
     assert found.paddle_tensorrt.available is available
     assert reason in found.paddle_tensorrt.reason
+
+
+@pytest.mark.parametrize(("capability", "kernels"), [("8.9", True), ("9.0", False)])
+def test_paddle_without_kernels_for_the_gpu_only_runs_engines(capability, kernels):
+    paddle = Library("2.6.2", details={"cuda": True, "tensorrt": [8, 5, 3], "kernels": [75, 80, 86]})
+    found = on_gpu(capability, paddle=paddle, tensorrt=Library("8.6.1"))
+    assert found.paddle_gpu.available is kernels
+    assert ("none for 9.0" in found.paddle_gpu.reason) is not kernels
+    assert found.paddle_tensorrt.available
+    assert ("only programs that become engines as a whole" in found.paddle_tensorrt.reason) is not kernels
 
 
 def test_paddle_tensorrt_needs_tensorrt_and_a_build_with_it():

@@ -26,6 +26,7 @@ PYCUDA = {"pycuda": "__version__ = '2026.1'", "pycuda/driver": "def init(): rais
 PADDLE_GPU = {
     "paddle": "__version__ = '3.3.1'\ndef is_compiled_with_cuda(): return True",
     "paddle/inference": "def get_trt_compile_version(): return (10, 5, 0)",
+    "paddle/version": "full_version = '3.3.1'\ndef cuda(): return '12.6'\ndef cuda_archs(): return ['80', '90']",
 }
 
 

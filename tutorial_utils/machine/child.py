@@ -84,8 +84,9 @@ def _message(error: BaseException) -> str:
 def modules(*names: str) -> Iterator[dict[str, Any]]:
     """Import modules one after the other: ``{name: {"version": ..., "details": ...}}``, or ``{name: {"error": ...}}``.
 
-    The details are what only the imported library knows: "providers" of onnxruntime, "cuda" and "tensorrt" of paddle.
-    On a machine with a GPU, tensorrt is answered twice: once more with "builder_error", why it makes no builder, or "".
+    The details are what only the imported library knows: "providers" of onnxruntime; "cuda", "tensorrt", "kernels" of
+    paddle. On a machine with a GPU, tensorrt is answered twice: once more with "builder_error", why it makes no
+    builder, or "".
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or ONNX Runtime sends usage data when it is imported
     gc.disable()  # takes a third off Paddle's import, the longest by far
@@ -105,9 +106,16 @@ def _details(module: ModuleType) -> dict[str, Any]:
     if module.__name__ == "onnxruntime":
         return {"providers": module.get_available_providers()}
     if module.__name__ == "paddle":
-        inference = importlib.import_module("paddle.inference")
+        inference, version = (importlib.import_module(f"paddle.{name}") for name in ("inference", "version"))
+        kernels = importlib.import_module("tutorial_utils.base.paddle_kernels")
         # The version of TensorRT is (0, 0, 0) in a build without it.
-        return {"cuda": module.is_compiled_with_cuda(), "tensorrt": list(inference.get_trt_compile_version())}
+        return {
+            "cuda": module.is_compiled_with_cuda(),
+            "tensorrt": list(inference.get_trt_compile_version()),
+            "kernels": kernels.compiled_for(
+                getattr(version, "cuda_archs", tuple)(), version.full_version, version.cuda()
+            ),
+        }
     if module.__name__ == "pycuda":
         importlib.import_module("pycuda.driver")  # the part that is bound to the driver and the toolkit
     return {}

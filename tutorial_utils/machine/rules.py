@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tutorial_utils.base import paddle_kernels
 from tutorial_utils.base.flavour import FLAVOUR_VARIABLE, FLAVOURS, mistyped
 from tutorial_utils.base.gpu import Capability, Gpu
 from tutorial_utils.base.requirements import TENSORRT_FOR_BLACKWELL, pip_install, requirement
@@ -33,7 +34,7 @@ def judge(
     paddle = _works("paddle", libraries)
     build = _tensorrt_build(gpu, libraries, flavour)
     pycuda = on_gpu("only running TensorRT engines needs PyCUDA.", _pycuda, libraries)
-    paddle_gpu = on_gpu("Paddle runs on the CPU.", _paddle_gpu, paddle, libraries)
+    paddle_gpu = on_gpu("Paddle runs on the CPU.", _paddle_gpu, gpu, paddle, libraries)
     onnxruntime_cuda = on_gpu("ONNX Runtime runs on the CPU.", _onnxruntime_cuda, libraries)
     recorded = "its lesson shows recordings and the code."
     runs_on_cpu = "ONNX Runtime runs the models, and the lessons show recordings of TensorRT."
@@ -49,7 +50,7 @@ def judge(
         "tensorrt_run": ("TensorRT runs engines", run),
         "pycuda": ("PyCUDA", pycuda),
         "paddle_gpu": ("Paddle on the GPU", paddle_gpu),
-        "paddle_tensorrt": ("Paddle-TensorRT", on_gpu(recorded, _paddle_tensorrt, paddle, paddle_gpu, libraries)),
+        "paddle_tensorrt": ("Paddle-TensorRT", on_gpu(recorded, _paddle_tensorrt, gpu, paddle, libraries)),
         "polygraphy": ("Polygraphy", _works("polygraphy", libraries)),
     }
     return {field: dataclasses.replace(one, name=name) for field, (name, one) in rows.items()}
@@ -158,7 +159,18 @@ def _tensorrt_run(
     return Capability("", True, f"{build.reason.rstrip('.')} on {gpu.name}.", "")
 
 
-def _paddle_gpu(paddle: Capability, libraries: Mapping[str, Library]) -> Capability:
+def _paddle_gpu(gpu: Gpu, paddle: Capability, libraries: Mapping[str, Library]) -> Capability:
+    build = _paddle_gpu_build(paddle, libraries)
+    if not build.available:
+        return build
+    library = libraries["paddle"]
+    if lacks := paddle_kernels.missing(tuple(library.details.get("kernels", ())), gpu.compute_capability):
+        remedy = "Run Paddle on the CPU. Paddle-TensorRT runs what becomes an engine as a whole."
+        return _no(f"Paddle {library.version} {lacks} ({gpu.name}).", remedy)
+    return build
+
+
+def _paddle_gpu_build(paddle: Capability, libraries: Mapping[str, Library]) -> Capability:
     if not paddle.available:
         return paddle
     library = libraries["paddle"]
@@ -166,10 +178,11 @@ def _paddle_gpu(paddle: Capability, libraries: Mapping[str, Library]) -> Capabil
     return paddle if compiled else _no(f"Paddle {library.version} is the CPU build.", FULL_STACK)
 
 
-def _paddle_tensorrt(paddle: Capability, paddle_gpu: Capability, libraries: Mapping[str, Library]) -> Capability:
-    if not paddle_gpu.available:
+def _paddle_tensorrt(gpu: Gpu, paddle: Capability, libraries: Mapping[str, Library]) -> Capability:
+    build = _paddle_gpu_build(paddle, libraries)
+    if not build.available:
         only = " Only Paddle's GPU builds hold paddle.tensorrt." if paddle.available else ""
-        return dataclasses.replace(paddle_gpu, reason=paddle_gpu.reason + only)
+        return dataclasses.replace(build, reason=build.reason + only)
     library = libraries["paddle"]
     if library.slow:
         return _no(_found("paddle", library), "Run this again: a second import is faster.")
@@ -183,7 +196,10 @@ def _paddle_tensorrt(paddle: Capability, paddle_gpu: Capability, libraries: Mapp
     if _version(installed)[:1] != _version(compiled)[:1]:
         reason = f"Paddle was compiled for TensorRT {compiled}, and {installed} is installed."
         return _no(reason, _install(f"tensorrt=={compiled}"))
-    return Capability("", True, f"Paddle {library.version}, compiled for TensorRT {compiled}, with {installed}.", "")
+    found = f"Paddle {library.version}, compiled for TensorRT {compiled}, with {installed}."
+    if paddle_kernels.missing(tuple(library.details.get("kernels", ())), gpu.compute_capability):
+        found += f" On {gpu.name}, only programs that become engines as a whole."
+    return Capability("", True, found, "")
 
 
 def _no(reason: str, remedy: str, *, harmless: bool = False) -> Capability:

@@ -3,6 +3,7 @@
 import pictures
 import pytest
 
+from tutorial_utils import plotting
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.lessons.lesson02 import article
 from tutorial_utils.measure import recordings
@@ -124,3 +125,10 @@ def test_a_missing_library_is_no_finding(program):
     program.write_text(STAND_IN.replace("ExternalError: CUDA error(209)", "Could not load library libx.so.8."))
     with pytest.raises(BackendUnavailableError, match=r"^Could not load library libx\.so\.8\. Remedy: Put all"):
         article.predictors({})
+
+
+def test_a_row_without_any_time_shows_its_trouble():
+    """A first predictor that ends the process, where the article names no time."""
+    calls = [plotting.Calls("ended", None, None, None, "SIGABRT: why"), plotting.Calls("ran", 17.0, 20.0, 0.5)]
+    (axes,) = pictures.drawn(plotting.cold_and_warm(calls, "milliseconds"))
+    assert [one.get_text() for one in axes.texts] == ["SIGABRT"]
