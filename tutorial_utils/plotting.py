@@ -76,8 +76,17 @@ def name_rows(axes: "Axes", labels: Sequence[str]) -> None:
 
 
 def plain_numbers(axis: "Axis") -> None:
-    """Make an axis logarithmic, with numbers such as 0.1 and 100 at it instead of powers of ten."""
+    """Make an axis logarithmic, with numbers such as 0.1 and 100 at it instead of powers of ten.
+
+    Where what is drawn spans two decades or less, 2 and 5 have numbers, too.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    low, high = axis.get_data_interval()
+    if high <= 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
@@ -114,11 +123,11 @@ def latency(groups: Sequence[tuple[str, Sequence[Row]]]) -> Picture:
         median, tail = row.latency.median_ms, row.latency.p99_ms
         axes.plot([median, tail], [position] * 2, color=colours[where], linewidth=2, solid_capstyle="butt")
         axes.plot(median, position, markers[where], color=colours[where], markersize=8)
-        label = note(axes, f"{median:.3g} ms", (tail, position), (7, 0))
+        label = note(axes, f"{median:.3g} ms (p99 {tail:.3g})", (tail, position), (7, 0))
         label.set_in_layout(False)  # there is room for it, see the limit of the axis
     name_rows(axes, [row.label for _, row in rows])
     plain_numbers(axes.xaxis)
-    axes.set_xlim(right=axes.get_xlim()[1] * 2)  # room for the last label
+    axes.set_xlim(right=axes.get_xlim()[1] * 4)  # room for the last label
     batch = rows[0][1].latency.batch
     axes.set_xlabel(f"milliseconds for a batch of {batch}, copies included: median (mark) to 99th percentile (line)")
     for where, colour in colours.items():

@@ -131,8 +131,9 @@ def _skipped_tag(notebook: NotebookNode) -> str:
 
 
 def _html(notebook: NotebookNode, title: str) -> str:
-    exporter = HTMLExporter(template_name="lab", raw_template=LESSON_TEMPLATE)
-    body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
+    exporter = HTMLExporter(template_name="lab", raw_template=LESSON_TEMPLATE, embed_images=True)
+    where = {"name": title, "path": str(NOTEBOOKS.resolve())}  # of the images that the text shows
+    body, _ = exporter.from_notebook_node(notebook, resources={"metadata": where})
     return body
 
 
