@@ -6,7 +6,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tutorial_utils.authoring import course, notebook_form
-from tutorial_utils.authoring.course_page import Lesson, duration, front_page
+from tutorial_utils.authoring.course_page import Lesson, duration, front_page, reading_time
 from tutorial_utils.base.errors import LessonError
 from tutorial_utils.measure.recordings import Origin
 
@@ -56,6 +56,7 @@ def test_course_is_written_with_a_front_page(tmp_path, capsys):
     assert tmp_path.name in (pages / "01_lesson.html").read_text(encoding="utf-8")  # the kernel ran in its folder
     text = index.read_text(encoding="utf-8")
     assert '<a href="01_lesson.html">A lesson</a>' in text
+    assert "about 1 min</span>" in text  # of reading, as `budget` counts it
     assert text.count("Measured on NVIDIA H100. Why not live: No GPU.") == 1
     assert "01_lesson: cell 2 of 3, " in capsys.readouterr().out
 
@@ -127,11 +128,13 @@ def test_title_falls_back_to_the_file_name(tmp_path):
 
 def test_front_page_counts_and_escapes():
     page = front_page(
-        [Lesson("A & B", "a.html", 90, [LIVE, RECORDED]), Lesson("C", "c.html", 1, [])], MACHINE, "2026-01-02"
+        [Lesson("A & B", "a.html", 70, 90, [LIVE, RECORDED]), Lesson("C", "c.html", 2, 1, [])], MACHINE, "2026-01-02"
     )
-    assert "2 lessons, 1.5 min on this machine: 1 result live, 1 recording." in page
+    assert "2 lessons, about 1 h 12 min to read and do." in page
+    assert "They ran in 1.5 min on this machine: 1 result live, 1 recording." in page
     assert "A &lt;CPU&gt;, 2 cores, no NVIDIA GPU, Linux, Python 3.11.7, paddle 3.3.1" in page
     assert "A &amp; B" in page
+    assert "about 1 h 10 min</span>" in page
     assert "Latency &lt;ms&gt;" in page
     assert "http" not in page  # needs nothing from the network
 
@@ -139,3 +142,8 @@ def test_front_page_counts_and_escapes():
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (42.4, "42 s"), (59.6, "1.0 min"), (210, "3.5 min")])
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("minutes", "text"), [(0, "1 min"), (24.6, "25 min"), (59.7, "1 h"), (92, "1 h 32 min")])
+def test_reading_time(minutes, text):
+    assert reading_time(minutes) == text

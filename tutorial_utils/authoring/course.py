@@ -16,7 +16,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-from tutorial_utils.authoring import notebook_form
+from tutorial_utils.authoring import budget, notebook_form
 from tutorial_utils.authoring.course_page import LESSON_TEMPLATE, Lesson, count, duration, front_page
 from tutorial_utils.base.errors import LessonError
 from tutorial_utils.base.onnx_session import TELEMETRY_VARIABLE
@@ -25,7 +25,6 @@ from tutorial_utils.base.progress import PROGRESS_VARIABLE
 from tutorial_utils.machine.capabilities import probe
 from tutorial_utils.measure.recordings import ORIGIN_MIME_TYPE, Origin
 
-NOTEBOOKS = Path("notebooks")
 SOLUTIONS = "solutions"  # folder beside the lessons
 OUTPUT = Path("build/course")
 
@@ -44,7 +43,8 @@ def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
     lessons = []
     for path in paths:
         notebook, seconds = execute(path)
-        lesson = Lesson(title(notebook, path), f"{path.stem}.html", seconds, origins(notebook))
+        minutes = budget.of_notebook(notebook, run_seconds=seconds).minutes
+        lesson = Lesson(title(notebook, path), f"{path.stem}.html", minutes, seconds, origins(notebook))
         page = _html(notebook, lesson.title).replace(f"solutions/{path.name}", f"solutions/{lesson.page}")
         (folder / lesson.page).write_text(page, encoding="utf-8")
         _write_solution(path, folder)
@@ -167,12 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--in-place", action="store_true", help="write the outputs into the notebooks, and no HTML")
     options = parser.parse_args(arguments)
     try:
-        paths = options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
+        paths = options.notebooks or sorted(budget.NOTEBOOKS.glob("*.ipynb"))
         if not paths:
-            cause = f"There are no notebooks in {NOTEBOOKS.resolve()}."
+            cause = f"There are no notebooks in {budget.NOTEBOOKS.resolve()}."
             raise LessonError(cause, "Run this in the root folder of the course.")
         if options.in_place:
-            for path in options.notebooks or [*paths, *sorted((NOTEBOOKS / SOLUTIONS).glob("*.ipynb"))]:
+            for path in options.notebooks or [*paths, *sorted((budget.NOTEBOOKS / SOLUTIONS).glob("*.ipynb"))]:
                 notebook, _ = execute(path)
                 notebook_form.write(notebook, path)
         else:
