@@ -37,9 +37,9 @@ def _machine(monkeypatch):
     monkeypatch.setattr(course, "probe", Probe)
 
 
-def notebook_file(folder, name, *sources):
+def notebook_file(folder, name, *sources, text="intro"):
     path = folder / f"{name}.ipynb"
-    cells = [new_markdown_cell("intro\n\n# A lesson"), *(new_code_cell(source) for source in sources)]
+    cells = [new_markdown_cell(f"{text}\n\n# A lesson"), *(new_code_cell(source) for source in sources)]
     nbformat.write(new_notebook(cells=cells), path)
     return path
 
@@ -62,14 +62,49 @@ def test_course_is_written_with_a_front_page(tmp_path, capsys):
 
 
 def test_solutions_have_a_page_that_the_lesson_links_to(tmp_path):
-    lesson = notebook_file(tmp_path, "01_lesson", "print('[solution](solutions/01_lesson.ipynb)')")
+    lesson = notebook_file(tmp_path, "01_lesson", text="[solution](solutions/01_lesson.ipynb)")
     (tmp_path / "solutions").mkdir()
     notebook_file(tmp_path / "solutions", "01_lesson", "raise SystemExit  # never executed for the page")
     course.write_course([lesson], tmp_path / "out")
-    assert "solutions/01_lesson.html" in (tmp_path / "out" / "01_lesson.html").read_text(encoding="utf-8")
+    assert 'href="solutions/01_lesson.html"' in (tmp_path / "out" / "01_lesson.html").read_text(encoding="utf-8")
     page = (tmp_path / "out" / "solutions" / "01_lesson.html").read_text(encoding="utf-8")
     assert "never executed" in page
     assert 'href="../index.html"' in page
+
+
+def links(page):
+    return [link["href"] for link in BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("a[href]")]
+
+
+def test_links_between_lessons_and_to_the_glossary_lead_to_their_pages(tmp_path):
+    text = (
+        "[a](02_next.ipynb#A-lesson) [b](GLOSSARY.md#plan) [c](03_missing.ipynb) [d](README.md) [e](https://x.org/y.md)"
+    )
+    first = notebook_file(tmp_path, "01_lesson", text=text)
+    second = notebook_file(tmp_path, "02_next", text="`[f](01_lesson.ipynb)`")
+    (tmp_path / "GLOSSARY.md").write_text("# Glossary\n\n### <a id='plan'></a>Plan\n\nSee [g](01_lesson.ipynb).")
+    (tmp_path / "README.md").touch()
+    (tmp_path / "solutions").mkdir()
+    notebook_file(tmp_path / "solutions", "01_lesson", text="[h](../GLOSSARY.md#plan) [i](../02_next.ipynb)")
+    out = tmp_path / "out"
+    course.write_course([first, second], out)
+
+    to_all = ["index.html", "GLOSSARY.html"]
+    own = "#A-lesson"
+    assert links(out / "01_lesson.html") == [
+        *to_all,
+        *("02_next.html#A-lesson", "GLOSSARY.html#plan", "03_missing.ipynb", "README.md", "https://x.org/y.md"),
+        own,
+    ]
+    assert links(out / "02_next.html") == [*to_all, own]
+    assert [link for link in links(out / "GLOSSARY.html") if not link.startswith("#")] == [
+        "index.html",
+        "01_lesson.html",
+    ]
+    assert 'id="plan"' in (out / "GLOSSARY.html").read_text(encoding="utf-8").replace("'", '"')
+    solution = links(out / "solutions" / "01_lesson.html")
+    assert solution == ["../index.html", "../GLOSSARY.html", "../GLOSSARY.html#plan", "../02_next.html", own]
+    assert links(out / "index.html") == ["01_lesson.html", "02_next.html", "GLOSSARY.html"]
 
 
 def test_lesson_page_waits_for_no_script_from_the_network(tmp_path):

@@ -6,15 +6,18 @@ build/course/. With ``--in-place`` the outputs go back into the notebooks instea
 
 import argparse
 import os
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 
 from tutorial_utils.authoring import budget, notebook_form
 from tutorial_utils.authoring.course_page import LESSON_TEMPLATE, Lesson, count, duration, front_page
@@ -26,6 +29,7 @@ from tutorial_utils.machine.capabilities import probe
 from tutorial_utils.measure.recordings import ORIGIN_MIME_TYPE, Origin
 
 SOLUTIONS = "solutions"  # folder beside the lessons
+GLOSSARY = "GLOSSARY.md"  # beside the lessons
 OUTPUT = Path("build/course")
 
 
@@ -45,12 +49,13 @@ def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
         notebook, seconds = execute(path)
         minutes = budget.of_notebook(notebook, run_seconds=seconds).minutes
         lesson = Lesson(title(notebook, path), f"{path.stem}.html", minutes, seconds, origins(notebook))
-        page = _html(notebook, lesson.title).replace(f"solutions/{path.name}", f"solutions/{lesson.page}")
-        (folder / lesson.page).write_text(page, encoding="utf-8")
+        (folder / lesson.page).write_text(_html(notebook, path, lesson.title), encoding="utf-8")
         _write_solution(path, folder)
         lessons.append(lesson)
+    glossary = _write_glossary({path.parent / GLOSSARY for path in paths}, folder)
     index = folder / "index.html"
-    index.write_text(front_page(lessons, probe().machine(), time.strftime("%Y-%m-%d")), encoding="utf-8")
+    text = front_page(lessons, probe().machine(), time.strftime("%Y-%m-%d"), glossary)
+    index.write_text(text, encoding="utf-8")
     return index
 
 
@@ -60,8 +65,18 @@ def _write_solution(lesson: Path, folder: Path) -> None:
     if path.exists():
         solution = notebook_form.read(path)
         (folder / SOLUTIONS).mkdir(exist_ok=True)
-        page = _html(solution, title(solution, path)).replace("index.html", "../index.html")
+        page = _html(solution, path, title(solution, path), to_front="../")
         (folder / SOLUTIONS / f"{lesson.stem}.html").write_text(page, encoding="utf-8")
+
+
+def _write_glossary(paths: Iterable[Path], folder: Path) -> str | None:
+    """Write the page of the glossary beside the lessons, and return its file name; None where there is none."""
+    for path in filter(Path.exists, paths):
+        glossary = new_notebook(cells=[new_markdown_cell(path.read_text(encoding="utf-8"))])
+        page = f"{path.stem}.html"
+        (folder / page).write_text(_html(glossary, path, title(glossary, path)), encoding="utf-8")
+        return page
+    return None
 
 
 def execute(path: Path) -> tuple[NotebookNode, float]:
@@ -130,10 +145,28 @@ def _skipped_tag(notebook: NotebookNode) -> str:
     return "gpu" if needs_gpu and not probe().tensorrt_run.available else "skip-execution"
 
 
-def _html(notebook: NotebookNode, title: str) -> str:
+def _html(notebook: NotebookNode, path: Path, title: str, to_front: str = "") -> str:
+    """Return the page of a file that lies at a path; `to_front` is the way from the page to the front page's folder."""
     exporter = HTMLExporter(template_name="lab", raw_template=LESSON_TEMPLATE)
-    body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
-    return body
+    resources = {"metadata": {"name": title}, "to_front": to_front, "glossary": None}
+    if path.name != GLOSSARY and (path.parent / to_front / GLOSSARY).exists():
+        resources["glossary"] = f"{to_front}{Path(GLOSSARY).stem}.html"
+    body, _ = exporter.from_notebook_node(notebook, resources=resources)
+    return _linked(body, path.parent)
+
+
+_LINK = re.compile(r'(<a href=")([^":?#]+)\.(ipynb|md)((?:#[^"]*)?")')
+
+
+def _linked(page: str, folder: Path) -> str:
+    """Return a page whose links to notebooks, and to the glossary, lead to their pages: both lie in the same order."""
+
+    def to_page(link: re.Match) -> str:
+        target = folder / f"{unquote(link[2])}.{link[3]}"
+        has_page = target.exists() and (link[3] == "ipynb" or target.name == GLOSSARY)
+        return f"{link[1]}{link[2]}.html{link[4]}" if has_page else link[0]
+
+    return _LINK.sub(to_page, page)
 
 
 class _Progress:

@@ -25,10 +25,10 @@ class Lesson:
     origins: Sequence[Origin]  # what ran live in it and what is a recording, in order
 
 
-def front_page(lessons: Sequence[Lesson], machine: Mapping[str, Any], date: str) -> str:
+def front_page(lessons: Sequence[Lesson], machine: Mapping[str, Any], date: str, glossary: str | None = None) -> str:
     """Return the HTML of the front page, for lessons that ran on a machine (`Capabilities.machine`) at a date.
 
-    It needs no other file and no network.
+    It needs no other file and no network. `glossary` is the file name of the glossary's page, if there is one.
     """
     origins = [origin for lesson in lessons for origin in lesson.origins]
     recordings = sum(origin.origin == "recording" for origin in origins)
@@ -43,7 +43,7 @@ def front_page(lessons: Sequence[Lesson], machine: Mapping[str, Any], date: str)
     templates = Environment(loader=folder, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
     templates.globals |= {"duration": duration, "reading_time": reading_time}
     return templates.get_template("front_page.html.j2").render(
-        lessons=lessons, total=total, date=date, machine=machine_line(machine)
+        lessons=lessons, total=total, date=date, machine=machine_line(machine), glossary=glossary
     )
 
 
