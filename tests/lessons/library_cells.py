@@ -19,27 +19,31 @@ from tutorial_utils.base.paths import ROOT
 
 TAG, FILES_TAG = "library", "library-files"
 
-# What each process runs: cells as [name, source, whether it must raise], in one namespace, as a notebook does.
+# What each process runs: cells as (name, file, whether it must raise), in one namespace, as a notebook does. Libraries
+# read source by a code's file name. Processes of multiprocessing import the program again, and must not run the cells.
 _PROGRAM = """
-import json, linecache, os, sys, traceback
-cells, is_blocked, end = json.load(open(sys.argv[1]))
-if is_blocked:
-    sys.modules["tutorial_utils"] = None  # also where a cell adds the course's folder to sys.path
-namespace = {"__name__": "__main__"}
-for name, source, must_raise in cells:
-    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name  # lines for tracebacks
-    print(f"\\nRunning {name}", file=sys.stderr, flush=True)
-    try:
-        exec(compile(source, name, "exec"), namespace)
-    except BaseException as error:
-        if not must_raise:
-            traceback.print_exc()
-            sys.exit(f"{name} failed: {type(error).__name__}: {error}")
-    else:
-        if must_raise:
-            sys.exit(f"{name} is tagged raises-exception, and nothing was raised")
-with open(end, "w") as file:
-    file.write(os.getcwd())
+import json, os, sys, traceback
+
+def run(cells, is_blocked, end):
+    if is_blocked:
+        sys.modules["tutorial_utils"] = None  # also where a cell adds the course's folder to sys.path
+    namespace = {"__name__": "__main__"}
+    for name, file, must_raise in cells:
+        print(f"\\nRunning {name}", file=sys.stderr, flush=True)
+        try:
+            exec(compile(open(file, encoding="utf-8").read(), file, "exec"), namespace)
+        except BaseException as error:
+            if not must_raise:
+                traceback.print_exc()
+                sys.exit(f"{name} failed: {type(error).__name__}: {error}")
+        else:
+            if must_raise:
+                sys.exit(f"{name} is tagged raises-exception, and nothing was raised")
+    with open(end, "w", encoding="utf-8") as file:
+        file.write(os.getcwd())
+
+if __name__ == "__main__":
+    run(*json.load(open(sys.argv[1], encoding="utf-8")))
 """
 # The same for processes that a cell starts, such as `python -m tutorial_utils`: found before the installed package.
 _BLOCKED = 'raise ImportError("tutorial_utils is not there: a cell with the tag library stands alone")'
@@ -74,7 +78,11 @@ def _process(cells: dict[str, NotebookNode], folder: Path, start: Path, is_block
     kind = "library" if is_blocked else "files"
     program, content, end = (folder / f"{kind}.{ending}" for ending in ("py", "json", "end"))
     program.write_text(_PROGRAM, encoding="utf-8")
-    listed = [[name, cell.source, "raises-exception" in tags(cell)] for name, cell in cells.items()]
+    listed = []
+    for number, (name, cell) in enumerate(cells.items(), 1):
+        source = folder / f"{kind}_cell_{number}.py"
+        source.write_text(cell.source, encoding="utf-8")
+        listed.append([name, str(source), "raises-exception" in tags(cell)])
     content.write_text(json.dumps([listed, is_blocked, str(end)]), encoding="utf-8")
     path = ROOT
     if is_blocked:

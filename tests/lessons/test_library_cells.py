@@ -54,6 +54,8 @@ def test_cells_that_stand_alone_pass(tmp_path):
     run(
         notebook(
             cell("assert root() > 6\nopen('made by a cell', 'w').close()", TAG),
+            cell("import inspect\n\nassert 'sqrt' in inspect.getsource(root)", TAG),
+            cell("from multiprocessing import get_context\n\nget_context('spawn').Pool(1).map(abs, [1])", TAG),
             cell("raise ValueError('shown')", TAG, "raises-exception"),
             cell("1 / 0", TAG, "gpu"),
         ),
