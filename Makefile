@@ -17,7 +17,7 @@ PIP := $(RUN) pip -qq --disable-pip-version-check
 # itself, which only NVIDIA's index has. In a folder of their own: on Python's path, they would look like an installed TensorRT.
 STUBS := tensorrt-stubs==10.13.0.35.1
 
-.PHONY: help course lab test test-hopper bench lint notebooks lock clean
+.PHONY: help course lab budget test test-hopper bench lint notebooks lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -28,6 +28,9 @@ course: .venv/installed ## run every lesson and write build/course/index.html
 
 lab: .venv/installed ## open the lessons in JupyterLab
 	@$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks
+
+budget: .venv/installed ## count what each lesson asks of its reader, against the limits
+	@$(RUN) tutorial_utils.authoring.budget
 
 test: lint ## lint, then the tests of the package and of every notebook
 	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests $(wildcard notebooks)

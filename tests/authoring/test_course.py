@@ -6,7 +6,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tutorial_utils.authoring import course, notebook_form
-from tutorial_utils.authoring.course_page import Lesson, duration, front_page
+from tutorial_utils.authoring.course_page import Lesson, duration, front_page, reading_time
 from tutorial_utils.base.errors import LessonError
 from tutorial_utils.measure.recordings import Origin
 
@@ -37,9 +37,9 @@ def _machine(monkeypatch):
     monkeypatch.setattr(course, "probe", Probe)
 
 
-def notebook_file(folder, name, *sources):
+def notebook_file(folder, name, *sources, text="intro"):
     path = folder / f"{name}.ipynb"
-    cells = [new_markdown_cell("intro\n\n# A lesson"), *(new_code_cell(source) for source in sources)]
+    cells = [new_markdown_cell(f"{text}\n\n# A lesson"), *(new_code_cell(source) for source in sources)]
     nbformat.write(new_notebook(cells=cells), path)
     return path
 
@@ -56,19 +56,55 @@ def test_course_is_written_with_a_front_page(tmp_path, capsys):
     assert tmp_path.name in (pages / "01_lesson.html").read_text(encoding="utf-8")  # the kernel ran in its folder
     text = index.read_text(encoding="utf-8")
     assert '<a href="01_lesson.html">A lesson</a>' in text
+    assert "about 1 min</span>" in text  # of reading, as `budget` counts it
     assert text.count("Measured on NVIDIA H100. Why not live: No GPU.") == 1
     assert "01_lesson: cell 2 of 3, " in capsys.readouterr().out
 
 
 def test_solutions_have_a_page_that_the_lesson_links_to(tmp_path):
-    lesson = notebook_file(tmp_path, "01_lesson", "print('[solution](solutions/01_lesson.ipynb)')")
+    lesson = notebook_file(tmp_path, "01_lesson", text="[solution](solutions/01_lesson.ipynb)")
     (tmp_path / "solutions").mkdir()
     notebook_file(tmp_path / "solutions", "01_lesson", "raise SystemExit  # never executed for the page")
     course.write_course([lesson], tmp_path / "out")
-    assert "solutions/01_lesson.html" in (tmp_path / "out" / "01_lesson.html").read_text(encoding="utf-8")
+    assert 'href="solutions/01_lesson.html"' in (tmp_path / "out" / "01_lesson.html").read_text(encoding="utf-8")
     page = (tmp_path / "out" / "solutions" / "01_lesson.html").read_text(encoding="utf-8")
     assert "never executed" in page
     assert 'href="../index.html"' in page
+
+
+def links(page):
+    return [link["href"] for link in BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("a[href]")]
+
+
+def test_links_between_lessons_and_to_the_glossary_lead_to_their_pages(tmp_path):
+    text = (
+        "[a](02_next.ipynb#A-lesson) [b](GLOSSARY.md#plan) [c](03_missing.ipynb) [d](README.md) [e](https://x.org/y.md)"
+    )
+    first = notebook_file(tmp_path, "01_lesson", text=text)
+    second = notebook_file(tmp_path, "02_next", text="`[f](01_lesson.ipynb)`")
+    (tmp_path / "GLOSSARY.md").write_text("# Glossary\n\n### <a id='plan'></a>Plan\n\nSee [g](01_lesson.ipynb).")
+    (tmp_path / "README.md").touch()
+    (tmp_path / "solutions").mkdir()
+    notebook_file(tmp_path / "solutions", "01_lesson", text="[h](../GLOSSARY.md#plan) [i](../02_next.ipynb)")
+    out = tmp_path / "out"
+    course.write_course([first, second], out)
+
+    to_all = ["index.html", "GLOSSARY.html"]
+    own = "#A-lesson"
+    assert links(out / "01_lesson.html") == [
+        *to_all,
+        *("02_next.html#A-lesson", "GLOSSARY.html#plan", "03_missing.ipynb", "README.md", "https://x.org/y.md"),
+        own,
+    ]
+    assert links(out / "02_next.html") == [*to_all, own]
+    assert [link for link in links(out / "GLOSSARY.html") if not link.startswith("#")] == [
+        "index.html",
+        "01_lesson.html",
+    ]
+    assert 'id="plan"' in (out / "GLOSSARY.html").read_text(encoding="utf-8").replace("'", '"')
+    solution = links(out / "solutions" / "01_lesson.html")
+    assert solution == ["../index.html", "../GLOSSARY.html", "../GLOSSARY.html#plan", "../02_next.html", own]
+    assert links(out / "index.html") == ["01_lesson.html", "02_next.html", "GLOSSARY.html"]
 
 
 def test_lesson_page_waits_for_no_script_from_the_network(tmp_path):
@@ -127,11 +163,13 @@ def test_title_falls_back_to_the_file_name(tmp_path):
 
 def test_front_page_counts_and_escapes():
     page = front_page(
-        [Lesson("A & B", "a.html", 90, [LIVE, RECORDED]), Lesson("C", "c.html", 1, [])], MACHINE, "2026-01-02"
+        [Lesson("A & B", "a.html", 70, 90, [LIVE, RECORDED]), Lesson("C", "c.html", 2, 1, [])], MACHINE, "2026-01-02"
     )
-    assert "2 lessons, 1.5 min on this machine: 1 result live, 1 recording." in page
+    assert "2 lessons, about 1 h 12 min to read and do." in page
+    assert "They ran in 1.5 min on this machine: 1 result live, 1 recording." in page
     assert "A &lt;CPU&gt;, 2 cores, no NVIDIA GPU, Linux, Python 3.11.7, paddle 3.3.1" in page
     assert "A &amp; B" in page
+    assert "about 1 h 10 min</span>" in page
     assert "Latency &lt;ms&gt;" in page
     assert "http" not in page  # needs nothing from the network
 
@@ -139,3 +177,8 @@ def test_front_page_counts_and_escapes():
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (42.4, "42 s"), (59.6, "1.0 min"), (210, "3.5 min")])
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("minutes", "text"), [(0, "1 min"), (24.6, "25 min"), (59.7, "1 h"), (92, "1 h 32 min")])
+def test_reading_time(minutes, text):
+    assert reading_time(minutes) == text

@@ -6,17 +6,20 @@ build/course/. With ``--in-place`` the outputs go back into the notebooks instea
 
 import argparse
 import os
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 
-from tutorial_utils.authoring import notebook_form
+from tutorial_utils.authoring import budget, notebook_form
 from tutorial_utils.authoring.course_page import LESSON_TEMPLATE, Lesson, count, duration, front_page
 from tutorial_utils.base.errors import LessonError
 from tutorial_utils.base.onnx_session import TELEMETRY_VARIABLE
@@ -25,8 +28,8 @@ from tutorial_utils.base.progress import PROGRESS_VARIABLE
 from tutorial_utils.machine.capabilities import probe
 from tutorial_utils.measure.recordings import ORIGIN_MIME_TYPE, Origin
 
-NOTEBOOKS = Path("notebooks")
 SOLUTIONS = "solutions"  # folder beside the lessons
+GLOSSARY = "GLOSSARY.md"  # beside the lessons
 OUTPUT = Path("build/course")
 
 
@@ -44,13 +47,15 @@ def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
     lessons = []
     for path in paths:
         notebook, seconds = execute(path)
-        lesson = Lesson(title(notebook, path), f"{path.stem}.html", seconds, origins(notebook))
-        page = _html(notebook, lesson.title).replace(f"solutions/{path.name}", f"solutions/{lesson.page}")
-        (folder / lesson.page).write_text(page, encoding="utf-8")
+        minutes = budget.of_notebook(notebook, run_seconds=seconds).minutes
+        lesson = Lesson(title(notebook, path), f"{path.stem}.html", minutes, seconds, origins(notebook))
+        (folder / lesson.page).write_text(_html(notebook, path, lesson.title), encoding="utf-8")
         _write_solution(path, folder)
         lessons.append(lesson)
+    glossary = _write_glossary({path.parent / GLOSSARY for path in paths}, folder)
     index = folder / "index.html"
-    index.write_text(front_page(lessons, probe().machine(), time.strftime("%Y-%m-%d")), encoding="utf-8")
+    text = front_page(lessons, probe().machine(), time.strftime("%Y-%m-%d"), glossary)
+    index.write_text(text, encoding="utf-8")
     return index
 
 
@@ -60,8 +65,18 @@ def _write_solution(lesson: Path, folder: Path) -> None:
     if path.exists():
         solution = notebook_form.read(path)
         (folder / SOLUTIONS).mkdir(exist_ok=True)
-        page = _html(solution, title(solution, path)).replace("index.html", "../index.html")
+        page = _html(solution, path, title(solution, path), to_front="../")
         (folder / SOLUTIONS / f"{lesson.stem}.html").write_text(page, encoding="utf-8")
+
+
+def _write_glossary(paths: Iterable[Path], folder: Path) -> str | None:
+    """Write the page of the glossary beside the lessons, and return its file name; None where there is none."""
+    for path in filter(Path.exists, paths):
+        glossary = new_notebook(cells=[new_markdown_cell(path.read_text(encoding="utf-8"))])
+        page = f"{path.stem}.html"
+        (folder / page).write_text(_html(glossary, path, title(glossary, path)), encoding="utf-8")
+        return page
+    return None
 
 
 def execute(path: Path) -> tuple[NotebookNode, float]:
@@ -130,11 +145,29 @@ def _skipped_tag(notebook: NotebookNode) -> str:
     return "gpu" if needs_gpu and not probe().tensorrt_run.available else "skip-execution"
 
 
-def _html(notebook: NotebookNode, title: str) -> str:
+def _html(notebook: NotebookNode, path: Path, title: str, to_front: str = "") -> str:
+    """Return the page of a file that lies at a path; `to_front` is the way from the page to the front page's folder."""
     exporter = HTMLExporter(template_name="lab", raw_template=LESSON_TEMPLATE, embed_images=True)
-    where = {"name": title, "path": str(NOTEBOOKS.resolve())}  # of the images that the text shows
-    body, _ = exporter.from_notebook_node(notebook, resources={"metadata": where})
-    return body
+    metadata = {"name": title, "path": str(path.parent.resolve())}  # the path is that of images in the text
+    resources = {"metadata": metadata, "to_front": to_front, "glossary": None}
+    if path.name != GLOSSARY and (path.parent / to_front / GLOSSARY).exists():
+        resources["glossary"] = f"{to_front}{Path(GLOSSARY).stem}.html"
+    body, _ = exporter.from_notebook_node(notebook, resources=resources)
+    return _linked(body, path.parent)
+
+
+_LINK = re.compile(r'(<a href=")([^":?#]+)\.(ipynb|md)((?:#[^"]*)?")')
+
+
+def _linked(page: str, folder: Path) -> str:
+    """Return a page whose links to notebooks, and to the glossary, lead to their pages: both lie in the same order."""
+
+    def to_page(link: re.Match) -> str:
+        target = folder / f"{unquote(link[2])}.{link[3]}"
+        has_page = target.exists() and (link[3] == "ipynb" or target.name == GLOSSARY)
+        return f"{link[1]}{link[2]}.html{link[4]}" if has_page else link[0]
+
+    return _LINK.sub(to_page, page)
 
 
 class _Progress:
@@ -168,12 +201,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--in-place", action="store_true", help="write the outputs into the notebooks, and no HTML")
     options = parser.parse_args(arguments)
     try:
-        paths = options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
+        paths = options.notebooks or sorted(budget.NOTEBOOKS.glob("*.ipynb"))
         if not paths:
-            cause = f"There are no notebooks in {NOTEBOOKS.resolve()}."
+            cause = f"There are no notebooks in {budget.NOTEBOOKS.resolve()}."
             raise LessonError(cause, "Run this in the root folder of the course.")
         if options.in_place:
-            for path in options.notebooks or [*paths, *sorted((NOTEBOOKS / SOLUTIONS).glob("*.ipynb"))]:
+            for path in options.notebooks or [*paths, *sorted((budget.NOTEBOOKS / SOLUTIONS).glob("*.ipynb"))]:
                 notebook, _ = execute(path)
                 notebook_form.write(notebook, path)
         else:

@@ -20,26 +20,30 @@ class Lesson:
 
     title: str  # its first heading
     page: str  # file name of its HTML page, which lies beside the front page
+    minutes: float  # that a reader needs: see `budget`
     seconds: float  # how long it ran
     origins: Sequence[Origin]  # what ran live in it and what is a recording, in order
 
 
-def front_page(lessons: Sequence[Lesson], machine: Mapping[str, Any], date: str) -> str:
+def front_page(lessons: Sequence[Lesson], machine: Mapping[str, Any], date: str, glossary: str | None = None) -> str:
     """Return the HTML of the front page, for lessons that ran on a machine (`Capabilities.machine`) at a date.
 
-    It needs no other file and no network.
+    It needs no other file and no network. `glossary` is the file name of the glossary's page, if there is one.
     """
     origins = [origin for lesson in lessons for origin in lesson.origins]
     recordings = sum(origin.origin == "recording" for origin in origins)
+    minutes, seconds = sum(lesson.minutes for lesson in lessons), sum(lesson.seconds for lesson in lessons)
     total = (
-        f"{count(len(lessons), 'lesson')}, {duration(sum(lesson.seconds for lesson in lessons))} on this machine: "
+        f"{count(len(lessons), 'lesson')}, about {reading_time(minutes)} to read and do. "
+        f"They ran in {duration(seconds)} on this machine: "
         f"{count(len(origins) - recordings, 'result')} live, {count(recordings, 'recording')}."
     )
     # Jinja comes with nbconvert, which makes the lessons' pages.
     folder = FileSystemLoader(_FOLDER)
     templates = Environment(loader=folder, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+    templates.globals |= {"duration": duration, "reading_time": reading_time}
     return templates.get_template("front_page.html.j2").render(
-        lessons=lessons, total=total, date=date, machine=machine_line(machine), duration=duration
+        lessons=lessons, total=total, date=date, machine=machine_line(machine), glossary=glossary
     )
 
 
@@ -54,6 +58,12 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 def duration(seconds: float) -> str:
     """Return seconds as a person says them: "42 s" or "3.5 min"."""
     return f"{seconds:.0f} s" if seconds < 59.5 else f"{seconds / 60:.1f} min"
+
+
+def reading_time(minutes: float) -> str:
+    """Return a reader's minutes as a person says them: "25 min" or "1 h 30 min"."""
+    hours, rest = divmod(max(1, round(minutes)), 60)
+    return " ".join(part for part, is_some in ((f"{hours} h", hours), (f"{rest} min", rest)) if is_some)
 
 
 def count(number: int, noun: str) -> str:

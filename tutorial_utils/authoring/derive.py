@@ -24,7 +24,7 @@ HEADING = "## Exercises"
 MARKER = "# solution"
 TAG = "solution"
 _MARKER_LINE = re.compile(rf"^( *){re.escape(MARKER)}$", re.MULTILINE)
-_TASK = re.compile(rf"^### Exercise ({PART}\.\d) \((easy|medium|hard)\): \S")
+_TASK = re.compile(rf"^### Exercise ({PART}\.\d) \((easy|medium|hard)(?:, (\d+) minutes?)?\): \S")
 _CHECK = re.compile(rf"""^check\(["']({PART}\.\d)["']""", re.MULTILINE)
 
 
@@ -65,24 +65,45 @@ def has_drifted(lesson: Path, solutions: Path) -> bool:
 
 def exercises_in(cells: Sequence[NotebookNode]) -> list[str]:
     """Return the ids of the exercises in a section, in order."""
-    return [found[1] for cell in cells if cell.cell_type == "markdown" and (found := _TASK.match(cell.source))]
+    return [name for name, _ in minutes_of_exercises(cells)]
 
 
-def _section(notebook: NotebookNode, path: Path) -> tuple[int, int]:
-    """Return where the exercise cells begin and end: from the cell with the heading to before the next heading."""
-    headings = [
+def minutes_of_exercises(cells: Sequence[NotebookNode]) -> list[tuple[str, int | None]]:
+    """Return the ids of the exercises in a section, in order, each with the minutes of its heading, if it has them."""
+    tasks = [found for cell in cells if cell.cell_type == "markdown" and (found := _TASK.match(cell.source))]
+    return [(found[1], int(found[3]) if found[3] else None) for found in tasks]
+
+
+def exercise_section(notebook: NotebookNode) -> tuple[int, int] | None:
+    """Return where the exercise cells begin and end: from the cell with the heading to before the next heading.
+
+    None where there isn't exactly one such heading.
+    """
+    headings = _headings(notebook)
+    begins = [index for index, heading in headings if heading == HEADING]
+    if len(begins) != 1:
+        return None
+    later = (index for index, _ in headings if index > begins[0])
+    return begins[0], next(later, len(notebook.cells))
+
+
+def _headings(notebook: NotebookNode) -> list[tuple[int, str]]:
+    return [
         (index, cell.source.partition("\n")[0].strip())
         for index, cell in enumerate(notebook.cells)
         if cell.cell_type == "markdown" and cell.source.startswith("## ")
     ]
-    begins = [index for index, heading in headings if heading == HEADING]
-    if len(begins) != 1:
+
+
+def _section(notebook: NotebookNode, path: Path) -> tuple[int, int]:
+    section = exercise_section(notebook)
+    if section is None:
+        count = sum(heading == HEADING for _, heading in _headings(notebook))
         raise LessonError(
-            f"{path} has {len(begins)} cells that begin with the heading `{HEADING}`.",
+            f"{path} has {count} cells that begin with the heading `{HEADING}`.",
             "Give it exactly one; the exercises go there.",
         )
-    later = (index for index, _ in headings if index > begins[0])
-    return begins[0], next(later, len(notebook.cells))
+    return section
 
 
 def _check_parts(cells: Sequence[NotebookNode], path: Path) -> None:
@@ -95,8 +116,8 @@ def _check_parts(cells: Sequence[NotebookNode], path: Path) -> None:
         raise LessonError(
             f"{path} has the tasks {', '.join(tasks) or 'none'}, the checks {', '.join(checks) or 'none'}, "
             f"{hints} hints and {solved} cells tagged {TAG}.",
-            "Give each exercise a heading `### Exercise 01.1 (easy): ...` with its hint in <details> in the same cell, "
-            "one tagged cell, and one check.",
+            "Give each exercise a heading `### Exercise 01.1 (easy, 10 minutes): ...` with its hint in <details> in "
+            "the same cell, one tagged cell, and one check.",
         )
 
 

@@ -1,0 +1,102 @@
+"""Run the cells of a notebook that are about a library alone: without `tutorial_utils`, and without the other cells.
+
+A cell with the tag `library` is one that a reader may copy. `run` runs all of them, in order, in a fresh Python process
+in which importing `tutorial_utils` fails. Files that they read are made before, by the cells with the tag
+`library-files`, which may use the package, in a process of their own. The second process starts in the folder where the
+first one ended.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from nbformat import NotebookNode
+
+from tutorial_utils.authoring.notebook_form import cell_name, tags
+from tutorial_utils.base.paths import ROOT
+
+TAG, FILES_TAG = "library", "library-files"
+
+# What each process runs: cells as (name, file, whether it must raise), in one namespace, as a notebook does. Libraries
+# read source by a code's file name. Processes of multiprocessing import the program again, and must not run the cells.
+_PROGRAM = """
+import json, os, sys, traceback
+
+def run(cells, is_blocked, end):
+    if is_blocked:
+        sys.modules["tutorial_utils"] = None  # also where a cell adds the course's folder to sys.path
+    namespace = {"__name__": "__main__"}
+    for name, file, must_raise in cells:
+        print(f"\\nRunning {name}", file=sys.stderr, flush=True)
+        try:
+            exec(compile(open(file, encoding="utf-8").read(), file, "exec"), namespace)
+        except BaseException as error:
+            if not must_raise:
+                traceback.print_exc()
+                sys.exit(f"{name} failed: {type(error).__name__}: {error}")
+        else:
+            if must_raise:
+                sys.exit(f"{name} is tagged raises-exception, and nothing was raised")
+    with open(end, "w", encoding="utf-8") as file:
+        file.write(os.getcwd())
+
+if __name__ == "__main__":
+    run(*json.load(open(sys.argv[1], encoding="utf-8")))
+"""
+# The same for processes that a cell starts, such as `python -m tutorial_utils`: found before the installed package.
+_BLOCKED = 'raise ImportError("tutorial_utils is not there: a cell with the tag library stands alone")'
+
+
+class LibraryCellsError(AssertionError):
+    """A cell failed; it names the cell, and ends with what the process printed."""
+
+
+def tagged(notebook: NotebookNode, tag: str = TAG) -> dict[str, NotebookNode]:
+    """Return the code cells that carry a tag, in order, by the name that messages give them."""
+    found = {cell_name(notebook, i): cell for i, cell in enumerate(notebook.cells) if tag in tags(cell)}
+    assert all(cell.cell_type == "code" for cell in found.values()), f"Only code cells may have the tag {tag}: {found}"
+    return found
+
+
+def run(notebook: NotebookNode, folder: Path, gpu: bool = False, seconds: float = 600) -> None:
+    """Run a notebook's library cells in an empty folder; those with the tag `gpu`, too, only if `gpu` is true.
+
+    Raises:
+        LibraryCellsError: A cell failed, or took longer than `seconds` together with the others.
+    """
+    start = folder / "files"
+    start.mkdir()
+    start = _process(tagged(notebook, FILES_TAG), folder, start, False, seconds)
+    cells = {name: cell for name, cell in tagged(notebook).items() if gpu or "gpu" not in tags(cell)}
+    _process(cells, folder, start, True, seconds)
+
+
+def _process(cells: dict[str, NotebookNode], folder: Path, start: Path, is_blocked: bool, seconds: float) -> Path:
+    """Run cells in one process that starts in a folder; return the folder where it ended."""
+    kind = "library" if is_blocked else "files"
+    program, content, end = (folder / f"{kind}.{ending}" for ending in ("py", "json", "end"))
+    program.write_text(_PROGRAM, encoding="utf-8")
+    listed = []
+    for number, (name, cell) in enumerate(cells.items(), 1):
+        source = folder / f"{kind}_cell_{number}.py"
+        source.write_text(cell.source, encoding="utf-8")
+        listed.append([name, str(source), "raises-exception" in tags(cell)])
+    content.write_text(json.dumps([listed, is_blocked, str(end)]), encoding="utf-8")
+    path = ROOT
+    if is_blocked:
+        path = folder / "blocked"
+        (path / "tutorial_utils").mkdir(parents=True)
+        (path / "tutorial_utils" / "__init__.py").write_text(_BLOCKED, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(path), "MPLBACKEND": "agg"}
+    command = [sys.executable, str(program), str(content)]
+    try:
+        ran = subprocess.run(
+            command, cwd=start, env=environment, capture_output=True, text=True, errors="replace", timeout=seconds
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LibraryCellsError(f"The cells took longer than {seconds} s: {', '.join(cells)}") from error
+    if ran.returncode:
+        raise LibraryCellsError(f"exit status {ran.returncode}\n{ran.stdout[-1000:]}\n{ran.stderr[-3000:]}")
+    return Path(end.read_text(encoding="utf-8"))

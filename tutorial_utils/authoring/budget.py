@@ -1,0 +1,211 @@
+"""What a lesson asks of its reader: cells, words, lines and minutes, and how many cells call the libraries it teaches.
+
+``python -m tutorial_utils.authoring.budget [NOTEBOOK ...]`` prints a row for each lesson, and marks with ``!`` what is
+above `LIMITS`. A figure is a picture in an output or in the prose. A lesson's exercises are counted like all its cells,
+except in what is said of the libraries; their minutes are those that their headings give: ``(easy, 10 minutes)``.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas
+from bs4 import BeautifulSoup, Comment
+from nbconvert.filters import markdown2html
+from nbformat import NotebookNode
+
+from tutorial_utils.authoring import derive, notebook_form
+from tutorial_utils.authoring.library_calls import library_calls
+from tutorial_utils.base.errors import LessonError
+
+LIMITS = {"cells": 60, "words": 1500, "longest": 20, "minutes": 30}
+
+WORDS_PER_MINUTE = 200
+SECONDS_PER_LINE = 5
+SECONDS_PER_FIGURE = 30
+
+NOTEBOOKS = Path("notebooks")
+_HIDDEN = "script, style, [hidden], [style*='display:none'], [style*='display: none'], details:not([open]) > *"
+_RUN_TIME = re.compile(r"^The lesson took (\d+) s\.$", re.MULTILINE)  # what a lesson's last cell prints
+_PICTURE = re.compile(r"<(?:img|svg)\b")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one notebook asks of its reader."""
+
+    cells: int  # without empty ones
+    words: int  # of prose that is seen, without code
+    lines: int  # of code, without empty ones
+    longest: int  # lines of the longest code cell, as it is seen: with empty ones
+    figures: int
+    code_cells: int  # that are no exercises
+    library_cells: int  # of these, how many call a library that the course teaches
+    exercise_minutes: int
+    untimed_exercises: tuple[str, ...]  # those that don't say how many minutes they take
+    run_seconds: float | None  # None where no run is known
+
+    @property
+    def library_share(self) -> float:
+        """Return the share of the code cells that call a library, of those that are no exercises."""
+        return self.library_cells / self.code_cells if self.code_cells else 0.0
+
+    @property
+    def minutes(self) -> float:
+        """Return the minutes that a reader needs, as far as they are known."""
+        seconds = SECONDS_PER_LINE * self.lines + SECONDS_PER_FIGURE * self.figures + (self.run_seconds or 0.0)
+        return self.words / WORDS_PER_MINUTE + seconds / 60 + self.exercise_minutes
+
+    def above(self) -> list[str]:
+        """Return the names of `LIMITS` that the notebook is above."""
+        return [name for name, limit in LIMITS.items() if getattr(self, name) > limit]
+
+
+def of_notebook(notebook: NotebookNode, run_seconds: float | None = None) -> Budget:
+    """Count what a notebook asks.
+
+    Args:
+        notebook: Executed, since figures are counted in its outputs.
+        run_seconds: How long it ran just now. Without it, what its last cell printed when it was executed.
+    """
+    cells = [cell for cell in notebook.cells if cell.source.strip()]
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    exercises = exercise_cells(notebook)
+    calls = zip(code, library_calls(cell.source for cell in code), strict=True)
+    lesson_calls = [count for cell, count in calls if not any(cell is one for one in exercises)]
+    minutes = derive.minutes_of_exercises(exercises)
+    return Budget(
+        cells=len(cells),
+        words=sum(map(words, prose)),
+        lines=sum(bool(line.strip()) for cell in code for line in cell.source.splitlines()),
+        longest=max((len(cell.source.strip().splitlines()) for cell in code), default=0),
+        figures=sum(map(figures, cells)),
+        code_cells=len(lesson_calls),
+        library_cells=sum(count > 0 for count in lesson_calls),
+        exercise_minutes=sum(known or 0 for _, known in minutes),
+        untimed_exercises=tuple(name for name, known in minutes if known is None),
+        run_seconds=recorded_seconds(notebook) if run_seconds is None else run_seconds,
+    )
+
+
+def exercise_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """Return the cells from the heading ``## Exercises`` to before the next heading; a notebook may have none."""
+    begin, end = derive.exercise_section(notebook) or (0, 0)
+    return notebook.cells[begin:end]
+
+
+def words(markdown: str) -> int:
+    """Return how many words a reader sees: without code, comments, and what is hidden or folded in ``<details>``."""
+    page = _html(markdown)
+    for tag in page.select("code, pre"):
+        tag.decompose()
+    return sum(any(letter.isalnum() for letter in word) for word in page.get_text(" ").split())
+
+
+def figures(cell: NotebookNode) -> int:
+    """Return how many pictures a cell shows, in its outputs or in its prose."""
+    if cell.cell_type == "markdown":
+        return len(_html(cell.source).select("img, svg"))
+    return sum(_pictures(output.get("data", {})) for output in cell.get("outputs", []))
+
+
+def _pictures(data: dict[str, str]) -> int:
+    """Return how many pictures one output shows; its HTML counts where it has no picture itself."""
+    if any(mime.startswith("image/") for mime in data):
+        return 1
+    return len(_PICTURE.findall(_text(data.get("text/html", ""))))
+
+
+def recorded_seconds(notebook: NotebookNode) -> float | None:
+    """Return how long a notebook took when it was executed, as its last cell printed; None where none did."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    found = [time for output in outputs for time in _RUN_TIME.findall(_text(output.get("text", "")))]
+    return float(found[-1]) if found else None
+
+
+def _html(markdown: str) -> BeautifulSoup:
+    """Return prose as HTML, without what isn't seen."""
+    page = BeautifulSoup(markdown2html(markdown), "html.parser")
+    for hidden in page.select(_HIDDEN):
+        if hidden.name != "summary":
+            hidden.decompose()
+    for details in page.select("details:not([open])"):  # text that stands in it without a tag of its own
+        for text in details.find_all(string=True, recursive=False):
+            text.extract()
+    for comment in page.find_all(string=lambda text: isinstance(text, Comment)):
+        comment.extract()
+    return page
+
+
+def _text(text: str | list[str]) -> str:
+    return text if isinstance(text, str) else "".join(text)
+
+
+def table(budgets: dict[str, Budget]) -> str:
+    """Return the budgets of notebooks, by name, as a table of text."""
+
+    def marked(budget: Budget, name: str) -> str:
+        return f"{getattr(budget, name):,.0f} {'!' if name in budget.above() else ' '}"
+
+    rows = [
+        {
+            "notebook": name,
+            "cells": marked(one, "cells"),
+            "words": marked(one, "words"),
+            "longest": marked(one, "longest"),
+            "library": f"{one.library_cells} of {one.code_cells}",
+            "share": f"{one.library_share:.0%}",
+            "lines": f"{one.lines:,}",
+            "figures": str(one.figures),
+            "exercises": f"{one.exercise_minutes} min{' ?' if one.untimed_exercises else ''}",
+            "run": "?" if one.run_seconds is None else f"{one.run_seconds:.0f} s",
+            "minutes": marked(one, "minutes"),
+        }
+        for name, one in budgets.items()
+    ]
+    return pandas.DataFrame(rows).to_string(index=False)
+
+
+def summary(budgets: dict[str, Budget]) -> str:
+    """Return in some lines what the table can't say."""
+    too_much = sum(bool(one.above()) for one in budgets.values())
+    untimed = [exercise for one in budgets.values() for exercise in one.untimed_exercises]
+    unknown = [name for name, one in budgets.items() if one.run_seconds is None]
+    lines = [
+        f"Above a limit (!): {too_much} of {len(budgets)}. Limits: {LIMITS['cells']} cells, {LIMITS['words']:,} words, "
+        f"{LIMITS['longest']} lines in the longest code cell, {LIMITS['minutes']} minutes.",
+        "library: code cells that call a library which the course teaches, of those that are no exercises.",
+        f"minutes: words / {WORDS_PER_MINUTE}, {SECONDS_PER_LINE} s a line of code, {SECONDS_PER_FIGURE} s a figure, "
+        "the exercises, the run.",
+    ]
+    if untimed:
+        lines.append(f"Without minutes in their headings, and counted as none: exercises {', '.join(untimed)}.")
+    if unknown:
+        lines.append(f"No run time is known of: {', '.join(unknown)}.")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what the notebooks that are named, or all lessons, ask of their readers; return the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description=__doc__.partition("\n")[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help=f"default: {NOTEBOOKS}/*.ipynb")
+    options = parser.parse_args(arguments)
+    try:
+        paths = options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
+        if not paths:
+            cause = f"There are no notebooks in {NOTEBOOKS.resolve()}."
+            raise LessonError(cause, "Run this in the root folder of the course.")
+        budgets = {path.stem: of_notebook(notebook_form.read(path)) for path in paths}
+    except LessonError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{table(budgets)}\n\n{summary(budgets)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
