@@ -1,6 +1,11 @@
 """What the exercises of lesson 02 are checked with: small inputs, right answers, typical wrong answers."""
 
-from tutorial_utils.lessons.checking import Case, Mistake
+import math
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+
+from tutorial_utils.lessons.checking import Case, Exercise, Mistake, by
 
 
 def inflation() -> list[Case]:
@@ -28,6 +33,10 @@ def inflation() -> list[Case]:
         ),
         Case(([9.0, 9.0], [9.0, 9.0]), 1.0, "two equal candidates"),
     ]  # fmt: skip
+
+
+def _inflation(baseline: Sequence[float], candidate: Sequence[float]) -> float:
+    return baseline[0] / candidate[0] / (median(baseline[1:]) / median(candidate[1:]))
 
 
 def shape_ranges() -> list[Case]:
@@ -71,6 +80,14 @@ def shape_ranges() -> list[Case]:
     ]  # fmt: skip
 
 
+def _shape_ranges(spec: dict[str, list[int]], requests: list[dict[str, list[int]]]) -> tuple[dict, dict, dict]:
+    shapes = {name: [tuple(request[name]) for request in requests] for name in spec}
+    smallest, largest = (
+        {name: [extreme(sizes) for sizes in zip(*shapes[name], strict=True)] for name in spec} for extreme in (min, max)
+    )
+    return smallest, largest, {name: list(Counter(shapes[name]).most_common(1)[0][0]) for name in spec}
+
+
 def ran_in_tensorrt() -> list[Case]:
     """Return the cases of 02.3, ``ran_in_tensorrt(operators)``: read a program listing."""
     engine, legacy = "pd_op.tensorrt_engine", "tensorrt_engine"
@@ -111,6 +128,12 @@ def ran_in_tensorrt() -> list[Case]:
     ]  # fmt: skip
 
 
+def _ran_in_tensorrt(operators: Sequence[str]) -> tuple[int, list[str]]:
+    engines = {"pd_op.tensorrt_engine", "tensorrt_engine"}
+    frame = {"builtin.parameter", "pd_op.data", "pd_op.fetch", "feed", "fetch"}
+    return sum(name in engines for name in operators), sorted({*operators} - engines - frame)
+
+
 def images_needed() -> list[Case]:
     """Return the cases of 02.4, ``images_needed(rate, confidence)``: how many images a claim of sameness takes."""
     return [
@@ -132,4 +155,13 @@ def images_needed() -> list[Case]:
     ]  # fmt: skip
 
 
-EXERCISES = {"02.1": inflation, "02.2": shape_ranges, "02.3": ran_in_tensorrt, "02.4": images_needed}
+def _images_needed(rate: float, confidence: float) -> int:
+    return math.ceil(math.log(1 - confidence) / math.log(1 - rate))
+
+
+EXERCISES = {
+    "02.1": Exercise(inflation, by(_inflation)),
+    "02.2": Exercise(shape_ranges, by(_shape_ranges)),
+    "02.3": Exercise(ran_in_tensorrt, by(_ran_in_tensorrt)),
+    "02.4": Exercise(images_needed, by(_images_needed)),
+}

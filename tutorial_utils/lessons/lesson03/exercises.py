@@ -1,7 +1,10 @@
 """What the exercises of lesson 03 are checked with: small inputs, right answers, typical wrong answers."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 from tutorial_utils.engine import BuildReport, EngineLayer, EngineTensor
-from tutorial_utils.lessons.checking import Case, Mistake
+from tutorial_utils.lessons.checking import Case, Exercise, Mistake, by
 
 # Build and inference as most code on the web has them, in one listing. `must` raises where TensorRT returns failure.
 LISTING = """\
@@ -105,6 +108,11 @@ def profile_for() -> list[Case]:
     ]  # fmt: skip
 
 
+def _profile_for(shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    sizes = list(zip(*shapes, strict=True))
+    return tuple(map(min, sizes)), Counter(shapes).most_common(1)[0][0], tuple(map(max, sizes))
+
+
 def may_load() -> list[Case]:
     """Return the cases of 03.2, ``may_load(built, wanted)``: is a cached engine the one that is wanted now?"""
     built = {
@@ -195,7 +203,16 @@ def left_in_fp32() -> list[Case]:
     ]  # fmt: skip
 
 
-EXERCISES = {"03.1": profile_for, "03.2": may_load, "03.3": is_faulty, "03.4": left_in_fp32}
+def _left_in_fp32(report: BuildReport) -> list[str]:
+    return [kernel.name for kernel in report.kernels if kernel.dtypes == ("fp32",)]
+
+
+EXERCISES = {
+    "03.1": Exercise(profile_for, by(_profile_for)),
+    "03.2": Exercise(may_load),
+    "03.3": Exercise(is_faulty),
+    "03.4": Exercise(left_in_fp32, by(_left_in_fp32)),
+}
 
 
 def _report(**layers: str) -> BuildReport:
