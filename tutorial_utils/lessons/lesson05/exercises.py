@@ -111,6 +111,10 @@ def kept_apart() -> list[Case]:
             served_model(), {"relu1": "output", "relu2": "Transpose"}, "a model with one of each",
             Mistake({"relu1": "output"}, "You stop at the first one."),
         ),
+        case(
+            _renamed(_model(*plain, outputs=("y", "a"))), {"node1": "output"}, "a model whose names say nothing",
+            Mistake({}, "You tell operators by the names of nodes. A name can be anything: look at op_type."),
+        ),
     ]  # fmt: skip
 
 
@@ -136,6 +140,12 @@ def without_transposes() -> list[Case]:
 
     plain = [_conv("x", "a", 0), _relu("a", "b", 0), _conv("b", "c", 1)]
     different, inner = _model(*_transposed(_TO_NHWC)), _model(*_transposed(_TO_NCHW), outputs=("y", "r"))
+    read, before = (
+        _model(*_transposed(_TO_NCHW), helper.make_node("Neg", [name], ["z"], "other"), outputs=("y", "z"))
+        for name in ("r", "t")
+    )
+    softmax = _model(*_transposed(_TO_NCHW))
+    softmax.graph.node[2].CopyFrom(helper.make_node("Softmax", ["t"], ["r"], "softmax", axis=3))
     return [
         case(
             _model(*_transposed(_TO_NCHW)),
@@ -155,6 +165,21 @@ def without_transposes() -> list[Case]:
             Mistake(_INVALID, "Somebody else reads the tensor between the two: it is an output of the model. Then both "
                               "have to stay."),
             Mistake(_OTHER, "The tensor between the two is an output of the model, and yours has another layout."),
+        ),
+        case(
+            read, read, "a pair whose inner tensor another node reads",
+            Mistake(_INVALID, "Another node reads what the operator between the two writes. Then both have to stay."),
+            Mistake(_OTHER, "Another node reads what the operator between the two writes. It gets another layout now."),
+        ),
+        case(
+            before, before, "a pair of which another node reads the first transpose",
+            Mistake(_INVALID, "Another node reads what the first of the two writes. Then both have to stay."),
+            Mistake(_OTHER, "Another node reads what the first of the two writes. It gets another layout now."),
+        ),
+        case(
+            softmax, softmax, "a pair around a Softmax",
+            Mistake(_OTHER, "Which axis a Softmax normalizes depends on the layout, as with most operators. A pair may "
+                            "go if it is around a Relu."),
         ),
         case(
             _model(*_transposed(_TO_NCHW), _relu("y", "z", 1), *_transposed(_TO_NCHW, "z", "end", 2), outputs=("end",)),
@@ -191,7 +216,10 @@ def _without_transposes(model: onnx.ModelProto) -> Case:
 
 def saved_without_skip() -> list[Case]:
     """Return the cases of 05.4, ``saved_without_skip(flow, tensor)``: what a skip connection costs in memory."""
-    one = _flow({"x": 1, "a": 20, "b": 40, "c": 10, "d": 15, "y": 1}, "x>a a>b b>c ca>d d>y")
+    one = _flow({"x": 1, "a": 60, "b": 20, "c": 10, "d": 15, "y": 1}, "x>a a>b b>c ca>d d>y")
+    twice = _flow(
+        {"x": 1, "a": 60, "b": 20, "c": 10, "d": 15, "e": 20, "f": 5, "y": 1}, "x>a a>b b>c ca>d d>e ae>f f>y"
+    )
     two = _flow(
         {"x": 1, "a": 20, "b": 40, "c": 10, "d": 20, "e": 40, "f": 10, "g": 15, "y": 1},
         "x>a a>b b>c ca>d d>e e>f fd>g g>y",
@@ -202,17 +230,22 @@ def saved_without_skip() -> list[Case]:
             10,
             "a network with one skip connection",
             [
-                Mistake(20, "You return the size of the tensor. Without its wait, another step is the fullest."),
-                Mistake(60, "That is what the fullest step holds afterwards. How much less is that than before?"),
-                Mistake(70, "That is what the fullest step holds before. How much less is it afterwards?"),
-                Mistake(25, "You look at the step that was the fullest only, or at the step of the addition. Take the "
-                            "fullest step of each network."),
+                Mistake(60, "You return the size of the tensor, or what one step holds less. Without its wait, another "
+                            "step is the fullest."),
+                Mistake(30, "You drop all readers. The first step that reads the tensor still does."),
+                Mistake(80, "That is what the fullest step holds afterwards. How much less is that than before?"),
+                Mistake(90, "That is what the fullest step holds before. How much less is it afterwards?"),
+                Mistake(5, "You look at the step of the addition. Take the fullest step of each network."),
                 Mistake(0, "You compare what doesn't depend on lifetimes, or drop another reader than the last ones."),
             ],
         ),
         Case(
             (two, "a"), 0, "a network of two equal blocks, and the skip connection of the first",
             [Mistake(10, "The second block has a fullest step of its own, as full as that of the first.")],
+        ),
+        Case(
+            (twice, "a"), 15, "a tensor that three steps read",
+            [Mistake(5, "You drop the last reader only. All but the first do without the tensor.")],
         ),
         Case((one, "b"), 0, "a tensor with a single reader, which is no skip connection"),
     ]  # fmt: skip
@@ -270,6 +303,12 @@ def _model(*nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("y",)) -> onnx.Mo
     graph = helper.make_graph(list(nodes), "small", values[:1], values[1:], arrays)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
+    for number, node in enumerate(model.graph.node):
+        node.name = f"node{number}"
     return model
 
 
