@@ -1,6 +1,8 @@
 """The exercises: how a check judges, how a lesson's cells are derived, and the exercises of every lesson themselves."""
 
+import copy
 import importlib
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from tutorial_utils.authoring import derive, notebook_form
 from tutorial_utils.base.errors import InputError, LessonError
 from tutorial_utils.base.lesson_names import import_room, part_of
 from tutorial_utils.lessons import check, checking
-from tutorial_utils.lessons.checking import Case, Mistake
+from tutorial_utils.lessons.checking import Case, Exercise, Mistake, by
 from tutorial_utils.lessons.lesson01 import exercises
+from tutorial_utils.lessons.lesson04 import fault_lab
+from tutorial_utils.model import networks, onnx_file
 
 SOLUTIONS = sorted((Path(__file__).parents[2] / derive.SOLUTIONS).glob("*.ipynb"))
 
@@ -24,9 +28,9 @@ SOLUTIONS = sorted((Path(__file__).parents[2] / derive.SOLUTIONS).glob("*.ipynb"
 @pytest.fixture
 def doubling(monkeypatch):
     """An exercise 01.0: double a list's first number."""
-    mistakes = [Mistake(5, "You add two."), Mistake(None, "You return nothing.")]
+    mistakes = [Mistake(5, "You add two."), Mistake(None, "You stop at two numbers.")]
     cases = [Case(([3, 4],), 6, "the list 3, 4", mistakes), Case(([-1],), -2, "the list -1")]
-    monkeypatch.setitem(exercises.EXERCISES, "01.0", lambda: cases)
+    monkeypatch.setitem(exercises.EXERCISES, "01.0", Exercise(lambda: cases, by(lambda x: 2 * x.pop(0))))
     return "01.0"
 
 
@@ -41,9 +45,11 @@ def test_right_answer(doubling, answer):
     ("answer", "message"),
     [
         (lambda x: x[0] + 2, "You add two."),
-        (lambda x: None, "You return nothing."),
-        (lambda x: 7, "For the list 3, 4, your function returned 7, which is not right."),
-        (lambda x: np.float64(1 / 3), "For the list 3, 4, your function returned 0.3333, which is not right."),
+        (lambda x: None if len(x) == 2 else -2, "You stop at two numbers."),
+        (lambda x: print(end=""), "Your function returns None, whatever it is given."),
+        (lambda x: 7, "For the list 3, 4, your function returned 7, which is too large."),
+        (lambda x: np.float64(1 / 3), "For the list 3, 4, your function returned 0.3333, which is too small."),
+        (lambda x: float("nan"), "For the list 3, 4, your function returned nan, which is not right."),
         (lambda x: 6 if len(x) == 2 else None, "For the list -1, your function returned None."),
         (lambda x: "6", "your function returned str, where int is right."),
         (lambda x: [np.arange(3)], "your function returned list, where int is right."),
@@ -68,21 +74,102 @@ def test_error_of_the_learner_is_one_line_that_says_where(doubling):
     )
 
 
-def test_empty_stub_is_open_and_no_fault(doubling):
-    def stub(x):
-        raise NotImplementedError
+def stub(x):
+    """Double it."""
+    raise NotImplementedError
 
-    result = check(doubling, stub)
+
+def stub_with_pass(x):
+    """Double it."""
+    pass
+
+
+def stub_with_dots(x): ...
+
+
+@pytest.mark.parametrize("answer", [stub, stub_with_pass, stub_with_dots, lambda x: None])
+def test_empty_stub_is_open_and_no_fault(doubling, answer):
+    result = check(doubling, answer)
     assert (result.state, result.passed) == ("open", False)
     assert "Exercise 01.0: not answered yet. Write the function's body" in str(result)
 
 
-def test_data_of_the_lesson_is_tried_after_the_cases(doubling):
-    assert "On the data above it returns 14." in check(doubling, lambda x: 2 * x[0], on=([7],)).message
+def returning(answer, monkeypatch, *, right):
+    """Check a function that returns this where that is right, once as a case and once as the lesson's data."""
+    one, two = Case((1,), right, "one"), Case((2,), 0, "two")
+    monkeypatch.setitem(exercises.EXERCISES, "01.0", Exercise(lambda: [two], lambda x: one))
+    on_data = check("01.0", lambda x: answer if x == 1 else 0, on=(1,))
+    monkeypatch.setitem(exercises.EXERCISES, "01.0", Exercise(lambda: [one, two]))
+    assert check("01.0", lambda x: answer if x == 1 else 0).passed == on_data.passed
+    return on_data
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        (np.str_("conv"), "conv"),
+        (np.True_, True),
+        (np.int64(3), 3),
+        (3.0, 3),
+        (("a", "b"), ["a", "b"]),
+        (["a", "b"], ("a", "b")),
+        (np.array(["a", "b"]), ["a", "b"]),
+        ([np.str_("a"), np.float32(2)], ("a", 2)),
+        (([1, 2], {"x": (3, 4)}), ((1, 2), {"x": [3, 4]})),
+        (Counter("aab"), {"a": 2, "b": 1}),
+        (OrderedDict(b=1, a=2), {"a": 2, "b": 1}),
+    ],
+)
+def test_answers_that_are_the_same_to_a_learner(monkeypatch, answer, right):
+    assert returning(answer, monkeypatch, right=right).passed
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "words"),
+    [
+        (1, True, "int, where bool is right"),
+        ({"a", "b"}, ["a", "b"], "set, where list is right"),
+        ("ab", ["a", "b"], "str, where list is right"),
+        (["b", "a"], ["a", "b"], "whose entries are in another order"),
+        (["a", "a", "b"], ["a", "b"], "with 1 entry too many"),
+        (["c", "d"], ["a", "b", "c"], "with 1 entry too many and 2 entries missing"),
+        (("a", 1), ("a", 2), "whose second part is not right"),
+        (("b", 1), ("a", 2), "of whose parts none is right"),
+        (("b", 1, 1), ("a", 1, 2), "whose first and third parts are not right"),
+        (("a",), ("a", 2), "whose number of parts is 1 and should be 2"),
+        ({"a": 1}, {"a": 2}, "in which a value is not right"),
+        ({"a": 1}, {"b": 1, "c": 1}, "with 1 entry too many and 2 entries missing"),
+        ("conv", "relu", "which is not right"),
+    ],
+)
+def test_message_says_what_differs_and_not_what_is_right(monkeypatch, answer, right, words):
+    result = returning(answer, monkeypatch, right=right)
+    assert not result.passed
+    assert result.message.startswith("For one, your function returned ")
+    assert words in result.message
+
+
+def test_data_of_the_lesson_is_judged_after_the_cases(doubling):
+    message = check(doubling, lambda x: 2 * x[0], on=([7],)).message
+    assert message == "Your function gives the right answer in all 2 tests, and for the data above: 14."
     data = [7, 8]
     assert check(doubling, lambda x: 2 * x.pop(0), on=(data,)).passed
     assert data == [7, 8]
     assert "raised ZeroDivisionError" in check(doubling, lambda x: 2 * x[0] + 0 / x[0], on=([0],)).message
+    message = check(doubling, lambda x: min(2 * x[0], 10), on=([7],)).message
+    assert message == "For the data above, your function returned 10, which is too small."
+
+
+def test_data_of_the_lesson_needs_a_judge(doubling, monkeypatch):
+    monkeypatch.setitem(exercises.EXERCISES, doubling, Exercise(exercises.EXERCISES[doubling].cases))
+    with pytest.raises(InputError, match="can't be judged on other data"):
+        check(doubling, lambda x: 2 * x[0], on=([7],))
+
+
+def test_several_answers_can_be_right(monkeypatch):
+    case = Case((1,), 3, "one", also_right=[4])
+    monkeypatch.setitem(exercises.EXERCISES, "01.0", Exercise(lambda: [case]))
+    assert [check("01.0", lambda x, y=y: y).passed for y in (3, 4, 5)] == [True, True, False]
 
 
 def test_result_shows_itself_as_text_and_as_html(doubling):
@@ -91,16 +178,20 @@ def test_result_shows_itself_as_text_and_as_html(doubling):
     assert "background" not in shown["text/html"]  # text and page keep their own colours, light or dark
     wrong = check(doubling, lambda x: 1 / 0 if x else 0, on=([],))
     assert "<p style" in wrong._repr_mimebundle_()["text/html"]
-    assert "&lt;" in checking.Result("01.0", "wrong", "a < b")._repr_mimebundle_()["text/html"]
+    shown = checking.Result("01.0", "wrong", "`a < b` and `c`")._repr_mimebundle_()
+    assert "<code>a &lt; b</code> and <code>c</code>" in shown["text/html"]
+    assert shown["text/plain"].endswith("a < b and c")
 
 
 def test_what_is_judged_can_be_something_about_the_returned_value(monkeypatch):
     case = Case((3,), "an even number", "three", [Mistake("zero", "Zero is too easy.")], judged=even_or_odd)
-    monkeypatch.setitem(exercises.EXERCISES, "01.0", lambda: [case])
+    monkeypatch.setitem(exercises.EXERCISES, "01.0", Exercise(lambda: [case], lambda x: case))
+    message = check("01.0", lambda x: x + 1, on=(3,)).message
+    assert message == "Your function gives the right answer in all 1 tests, and for the data above: an even number."
     assert check("01.0", lambda x: x + 1).passed
     assert check("01.0", lambda x: x).message == "For three, your function returned an odd number, which is not right."
     assert check("01.0", lambda x: 0).message == "Zero is too easy."
-    assert "your function returned None" in check("01.0", lambda x: None).message
+    assert "your function returned None" in check("01.0", lambda x: print(end="")).message
 
 
 def even_or_odd(number):
@@ -254,6 +345,12 @@ def defined(imports: str, source: str):
     return namespace[name]
 
 
+@pytest.fixture(autouse=True)
+def small_classifier(monkeypatch, request):
+    """Where a judge looks at the course's classifier, let it be a small model, which needs no training."""
+    monkeypatch.setattr(networks, "quick", lambda *_: request.getfixturevalue("models"))
+
+
 REAL = [(path, exercise) for path in SOLUTIONS for exercise in solution_cells(path)]
 each_exercise = pytest.mark.parametrize(("path", "exercise"), REAL, ids=[exercise for _, exercise in REAL])
 
@@ -302,5 +399,93 @@ def test_known_wrong_answers_are_rejected_each_with_its_message(path, exercise):
 
 @each_exercise
 def test_every_named_mistake_has_a_wrong_answer_that_makes_it(path, exercise):
-    named = {mistake.message for case in checking.find(exercise)() for mistake in case.mistakes}
+    named = {mistake.message for case in checking.find(exercise).cases() for mistake in case.mistakes}
     assert named == {check(exercise, answer).message for answer, _ in wrong_answers(exercise)}
+
+
+@each_exercise
+def test_data_of_the_lesson_is_judged_where_it_is_given(path, exercise):
+    checks = [cell.source for cell in notebook_form.read(path).cells if f'check("{exercise}"' in cell.source]
+    assert ["on=" in source for source in checks] == [checking.find(exercise).on is not None]
+
+
+@each_exercise
+def test_judge_of_the_lesson_s_data_agrees_with_the_answers_worked_out_by_hand(path, exercise):
+    found = checking.find(exercise)
+    for case in found.cases() if found.on else []:
+        judged = found.on(*copy.deepcopy(case.arguments))
+        assert (judged.answer, judged.also_right or ()) == (case.answer, ()), case.what
+        assert judged.what == checking.DATA
+
+
+@each_exercise
+def test_function_that_is_wrong_only_on_the_data_of_the_lesson_is_refused(path, exercise):
+    found = checking.find(exercise)
+    if found.on is None:
+        pytest.skip("it has no data of its own")
+    solution, cases = defined(*functions(path)[exercise]), found.cases()
+    calls = []
+
+    def forgetful(*arguments):
+        calls.append(arguments)
+        return solution(*arguments) if len(calls) <= len(cases) else "something else"
+
+    result = check(exercise, forgetful, on=cases[0].arguments)
+    assert len(calls) == len(cases) + 1
+    assert result.state == "wrong"
+    assert result.message.startswith(f"For {checking.DATA}, your function returned ")
+    assert check(exercise, solution, on=cases[0].arguments).passed
+
+
+def test_first_overflow_is_judged_by_the_order_of_the_nodes(fp32_model):
+    names = [node.output[0] for node in onnx_file.load(fp32_model).graph.node]
+    activations = {name: np.float32([1, 70_000]) for name in names}
+    solution = defined(*next(functions(path)["01.2"] for path, exercise in REAL if exercise == "01.2"))
+    assert repr(names[0]) in check("01.2", solution, on=(activations,)).message
+    outputs_first = {names[-1]: activations[names[-1]], **activations}
+    message = check("01.2", solution, on=(outputs_first,)).message
+    assert message == "That tensor overflows, too, but another one does so before it, in the order of execution."
+
+
+def level(*rounds):
+    return exercises.Measurement(tuple((ms,) * 10 for ms in rounds), 2.0, 11, True, 64)
+
+
+def test_real_differences_leave_open_what_sound_methods_judge_differently():
+    random = np.random.default_rng(0).normal(0, 0.1, 10)
+    noise = random - np.median(random)
+    rows = {
+        "a": level(*[1.0] * 10),
+        "certain": level(*(2 + noise)),
+        "none": level(*(1.001 + noise)),
+        "unsure": level(*(1.07 + noise)),
+    }
+    judged = exercises.EXERCISES["01.3"].on(rows, "a")
+    assert sorted([judged.answer, *judged.also_right]) == [["certain"], ["certain", "unsure"]]
+
+
+def test_threshold_is_judged_by_its_error():
+    values = np.linspace(-1, 1, 1001, dtype=np.float32)
+    judge = exercises.EXERCISES["01.4"].on
+    judged = judge(values, [1.0001, 1.0, 0.2, 5.0])
+    assert {judged.answer, *judged.also_right} == {1.0, 1.0001}
+    solution = defined(*next(functions(path)["01.4"] for path, exercise in REAL if exercise == "01.4"))
+    assert check("01.4", solution, on=(values, [1.0, 0.2, 5.0])).passed
+    data = (values, [1.01, 0.202, 5.05])
+    for answer, words in ((0.202, "clips too much"), (5.05, "too coarse"), (1, "which is too small")):
+        wrong = check("01.4", lambda v, t, a=answer: a if t == data[1] else solution(v, t), on=data)
+        assert words in wrong.message
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (("Overflow", "before.conv2"), "A cause has one of these names"),
+        (["overflow", "nothing"], "has no tensor of that name"),
+        ("overflow", "str, where tuple is right"),
+        ((["overflow"], None), "of whose parts none is right"),
+    ],
+)
+def test_answer_that_no_case_of_the_laboratory_has_is_told_why(answer, words):
+    assert fault_lab.order()[0] == "overflow"
+    assert words in check("04.1", lambda case: answer).message

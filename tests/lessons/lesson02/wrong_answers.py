@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from statistics import mean, median
+from statistics import mean, median, median_high, median_low, mode
 
 
 def cold(baseline, candidate):
@@ -19,6 +19,10 @@ def medians_of_all(baseline, candidate):
 
 def means(baseline, candidate):
     return cold(baseline, candidate) / (mean(baseline[1:]) / mean(candidate[1:]))
+
+
+def takes_one_in_the_middle(median_of):
+    return lambda baseline, candidate: cold(baseline, candidate) / (median_of(baseline[1:]) / median_of(candidate[1:]))
 
 
 def upside_down(baseline, candidate):
@@ -62,6 +66,14 @@ def compares_whole_requests(spec, requests):
     )
 
 
+def optimizes_each_dimension(choose):
+    def shape_ranges(spec, requests):
+        best = {name: [choose(sizes) for sizes in zip(*(r[name] for r in requests), strict=True)] for name in spec}
+        return *ranges(spec, requests)[:2], best
+
+    return shape_ranges
+
+
 def one_input_only(spec, requests):
     return ranges(spec, requests, inputs=list(spec)[:1])
 
@@ -98,6 +110,16 @@ def forgets_feed_and_fetch(operators):
     return sum(name in ENGINES for name in operators), sorted(set(outside(operators, (*ENGINES, *FRAME[:3]))))
 
 
+def keeps_their_order(operators):
+    engines, found = knows_pir_only(operators)
+    return engines, [name for name in dict.fromkeys(operators) if name in found]
+
+
+def looks_for_the_prefix(operators):
+    engines, found = forgets_feed_and_fetch(operators)
+    return engines, [name for name in found if name.startswith("pd_op.")]
+
+
 def exact(rate, confidence):
     return math.log(1 - confidence) / math.log(1 - rate)
 
@@ -106,6 +128,8 @@ WRONG_ANSWERS = {
     "02.1": [
         (medians_of_all, "include the first calls"),
         (means, "mean of the calls"),
+        (takes_one_in_the_middle(median_high), "midway between the two"),
+        (takes_one_in_the_middle(median_low), "midway between the two"),
         (upside_down, "Upside down"),
         (cold, "cold speed-up itself"),
         (warm, "warm speed-up itself"),
@@ -116,6 +140,9 @@ WRONG_ANSWERS = {
         (optimizes_for_the_smallest, "smallest shape, as the article does"),
         (optimizes_for_the_largest, "optimize for the largest"),
         (compares_whole_requests, "Each dimension has a range of its own"),
+        (optimizes_each_dimension(mode), "nobody asks for the shape"),
+        (optimizes_each_dimension(median), "nobody asks for the shape"),
+        (optimizes_each_dimension(median_high), "nobody asks for the shape"),
         (one_input_only, "One input has no range"),
     ],
     "02.3": [
@@ -123,7 +150,9 @@ WRONG_ANSWERS = {
         (counts_everything, "compute nothing: they could not"),
         (lists_twice, "an operator twice"),
         (lists_engines, "the engines themselves"),
-        (knows_pir_only, "no `pd_op.` in front"),
+        (keeps_their_order, "not sorted"),
+        (looks_for_the_prefix, "you miss what fell back"),
+        (knows_pir_only, "you miss its engine"),
         (forgets_feed_and_fetch, "feed and fetch are what"),
     ],
     "02.4": [

@@ -1,6 +1,7 @@
 """Wrong answers to the exercises of lesson 03, each with words from the message that its check must give."""
 
 from collections import Counter
+from statistics import mode
 
 FAULTS = {8, 13, 15, 16, 20, 25, 26, 28, 31, 34}
 RIGHT = {*range(1, 38)} - FAULTS - {3, 6, 23}  # those three lines are empty
@@ -26,6 +27,15 @@ def middle(shapes, low, high):
 
 def mean(shapes, low, high):
     return tuple(sum(sizes) // len(shapes) for sizes in zip(*shapes, strict=True))
+
+
+def mode_of_each(shapes, low, high):
+    return tuple(mode(sizes) for sizes in zip(*shapes, strict=True))
+
+
+def has_the_order_of_paddle(shapes):
+    low, high = limits(shapes)
+    return low, high, Counter(shapes).most_common(1)[0][0]
 
 
 def compares_tuples(shapes):
@@ -56,6 +66,33 @@ def first_profile_only(built, wanted):
     return all_but("profiles")(built, wanted) and built["profiles"][0] == wanted["profiles"][0]
 
 
+def capability_only(built, wanted):
+    return all_but("gpu")(built, wanted) and built["gpu"].split(", ")[1] == wanted["gpu"].split(", ")[1]
+
+
+def any_later_version(built, wanted):
+    versions = [[int(number) for number in one["tensorrt"].split(".")] for one in (built, wanted)]
+    return all_but("tensorrt")(built, wanted) and versions[0] >= versions[1]
+
+
+def wide_enough(built, wanted):
+    fits = [one[0] <= other[0] and one[1:] >= other[1:] for one, other in zip(built["profiles"], wanted["profiles"])]  # noqa: B905
+    return all_but("profiles")(built, wanted) and len(built["profiles"]) == len(wanted["profiles"]) and all(fits)
+
+
+def profiles_among_them(built, wanted):
+    return all_but("profiles")(built, wanted) and {*wanted["profiles"]} <= {*built["profiles"]}
+
+
+def profiles_in_any_order(built, wanted):
+    return all_but("profiles")(built, wanted) and {*built["profiles"]} == {*wanted["profiles"]}
+
+
+def within_the_limit(built, wanted):
+    limits = [one["workspace_bytes"] or 1 << 60 for one in (built, wanted)]
+    return all_but("workspace_bytes")(built, wanted) and limits[0] <= limits[1]
+
+
 def found(*, without=(), added=()):
     """Return a wrong answer to 03.3: the faults without some, and with some lines that are right."""
     return lambda number: number in FAULTS - {*without} | {*added}
@@ -83,6 +120,8 @@ WRONG_ANSWERS = {
         (optimizing(middle), "middle of the range"),
         (optimizing(mean), "optimize for a mean"),
         (optimizing(lambda shapes, low, high: shapes[0]), "smallest shape, or the first"),
+        (optimizing(mode_of_each), "nobody asks for the shape"),
+        (has_the_order_of_paddle, "in Paddle's order"),
         (compares_tuples, "compares tuples by their first difference"),
     ],
     "03.2": [
@@ -97,6 +136,12 @@ WRONG_ANSWERS = {
         (all_but("profiles"), "larger batches"),
         (first_profile_only, "second profile is missing"),
         (all_but("workspace_bytes"), "more memory than allowed"),
+        (capability_only, "Equal compute capability"),
+        (any_later_version, "an older TensorRT"),
+        (wide_enough, "suit other shapes"),
+        (profiles_among_them, "a profile too many"),
+        (profiles_in_any_order, "Profiles have numbers"),
+        (within_the_limit, "ruled out kernels"),
     ],
     "03.3": [
         (found(without=[8]), "the old engine answers"),
@@ -125,5 +170,6 @@ WRONG_ANSWERS = {
             "no FP16 at all",
         ),
         (kernels(lambda kernel: "fp16" not in kernel.dtypes), "what isn't FP16"),
+        (lambda report: sorted(kernels(only_fp32)(report)), "You sort the names"),
     ],
 }

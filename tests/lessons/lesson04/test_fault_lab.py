@@ -208,6 +208,7 @@ def test_right_cause_with_a_wrong_tensor():
         "before.attended": "because one before it is",
         "scores": "because one before it is",
         "before.mean": "is as it should be",
+        "before.mean_eps": "finite still",
         "after.attention": "is as it should be",
         "attention": "no tensor of that name",
     }

@@ -37,6 +37,11 @@ def sound_input(cause):
     return lambda case: (cause, next(name for name in case.reference_feeds if name != case.answer[1]))
 
 
+def divisor(cause):
+    """Return a wrong answer: what is divided by, in place of what comes out."""
+    return lambda case: (cause, case.answer[1].replace("attention", "mean_eps"))
+
+
 def other_causes(right):
     return [(always(cause), words) for cause, words in AGAINST.items() if cause != right]
 
@@ -54,4 +59,5 @@ def other_tensors(exercise):
 
 
 WRONG_ANSWERS = {exercise: other_causes(right) + other_tensors(exercise) for exercise, right in RIGHT.items()}
+WRONG_ANSWERS["04.5"].append((divisor("division"), "finite still"))
 WRONG_ANSWERS["04.7"].append((always("engine"), "You blame the engine of every FP8 file"))

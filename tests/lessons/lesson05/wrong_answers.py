@@ -47,9 +47,19 @@ def reasons(model, apart):
     }
 
 
-def really_apart(model, report):
-    fused = {name for kernel in report.kernels for name in kernel.onnx_nodes if "conv" in " ".join(kernel.onnx_nodes)}
+def apart_from(model, report, convolutions):
+    """Return the ReLUs that share their kernel with none of these nodes."""
+    fused = {name for kernel in report.kernels for name in kernel.onnx_nodes if convolutions & {*kernel.onnx_nodes}}
     return {node.name for node in relus(model)} - fused
+
+
+def really_apart(model, report):
+    return apart_from(model, report, {node.name for node in model.graph.node if node.op_type == "Conv"})
+
+
+def goes_by_names(model, report):
+    apart = apart_from(model, report, {node.name for node in model.graph.node if "conv" in node.name})
+    return {name: reason for name, reason in reasons(model, apart).items() if "relu" in name}
 
 
 def names_all(model, report):
@@ -142,9 +152,49 @@ def drop_one_pair(model):
     outputs = {value.name for value in model.graph.output}
     readers = Counter(name for node in model.graph.node for name in node.input)
     for first, relu, second in pairs(model)[:1]:
-        if relu.output[0] not in outputs and readers[relu.output[0]] == 1:
+        if relu.output[0] not in outputs and readers[first.output[0]] == readers[relu.output[0]] == 1:
             bypass(model, [first, second])
     return model
+
+
+def drop_unless(kept, operators=("Relu",)):
+    """Return a wrong answer: pairs around these operators go, unless the function says that they are kept."""
+
+    def without_transposes(model):
+        before = writers(model)
+        for second in transposes(model):
+            inner = before[second.input[0]]
+            first = before.get(inner.input[0])
+            if inner.op_type not in operators or first is None or first.op_type != "Transpose":
+                continue
+            there, back = (node.attribute[0].ints for node in (first, second))
+            if [there[axis] for axis in back] == [0, 1, 2, 3] and not kept(model, first, inner):
+                inner.input[0], inner.output[0] = first.input[0], second.output[0]
+                model.graph.node.remove(first)
+                model.graph.node.remove(second)
+        return model
+
+    return without_transposes
+
+
+def is_output(model, *nodes):
+    return any(node.output[0] in [value.name for value in model.graph.output] for node in nodes)
+
+
+def read_twice(model, node):
+    return sum(node.output[0] in reader.input for reader in model.graph.node) > 1
+
+
+def connecting_others(kept):
+    """Return a wrong answer: like `drop_unless`, and other readers of what goes read what lies before it."""
+
+    def without_transposes(model):
+        for first, inner, second in pairs(model):
+            if not kept(model, first, inner):
+                bypass(model, [first, second])
+        return model
+
+    return without_transposes
 
 
 def another_node(model):
@@ -184,6 +234,11 @@ def first_readers_dropped(flow, tensor):
     return flow.largest_live_set - without(flow, tensor, readers=[0]).largest_live_set
 
 
+def drops_the_last_reader(flow, tensor):
+    count = sum(tensor in step.reads for step in flow.steps)
+    return flow.largest_live_set - without(flow, tensor, readers=[count - 1] if count > 1 else []).largest_live_set
+
+
 def of_the_first_block(flow, tensor):
     """Look at the steps up to the tensor's last reader only."""
     last = max(i for i, step in enumerate(flow.steps) if tensor in step.reads)
@@ -206,6 +261,7 @@ WRONG_ANSWERS = {
         (alone_in_its_kernel, "kernels of a single node"),
         (looks_at_the_graph, "judge by the ONNX graph"),
         (only_the_first, "stop at the first"),
+        (goes_by_names, "names of nodes"),
     ],
     "05.3": [
         (lambda model: model, "the pair is still there"),
@@ -214,11 +270,33 @@ WRONG_ANSWERS = {
         (drop_without_connecting, "isn't a valid model"),
         (drop_all, "doesn't undo the first"),
         (drop_inverse_and_rename, "Then both have to stay"),
-        (drop_inverse, "another layout"),
+        (drop_inverse, "yours has another layout"),
+        (drop_unless(is_output), "the operator between the two writes. Then both"),
+        (connecting_others(is_output), "the operator between the two writes. It gets"),
+        (
+            drop_unless(lambda model, first, inner: is_output(model, inner) or read_twice(model, inner)),
+            "the first of the two writes. Then both",
+        ),
+        (
+            connecting_others(lambda model, first, inner: is_output(model, inner) or read_twice(model, inner)),
+            "the first of the two writes. It gets",
+        ),
+        (
+            drop_unless(
+                lambda model, *nodes: is_output(model, *nodes) or any(read_twice(model, node) for node in nodes),
+                ("Relu", "Softmax"),
+            ),
+            "Which axis a Softmax normalizes",
+        ),
         (drop_one_pair, "another is still there"),
     ],
     "05.4": [
         (lambda flow, tensor: flow.sizes[tensor], "the size of the tensor"),
+        (
+            lambda flow, tensor: flow.largest_live_set - without(flow, tensor, readers=range(99)).largest_live_set,
+            "You drop all readers",
+        ),
+        (drops_the_last_reader, "You drop the last reader only"),
         (lambda flow, tensor: after(flow, tensor).largest_live_set, "holds afterwards"),
         (lambda flow, tensor: flow.largest_live_set, "holds before"),
         (same_step_only, "the size of the tensor"),

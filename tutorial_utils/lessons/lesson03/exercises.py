@@ -1,7 +1,10 @@
 """What the exercises of lesson 03 are checked with: small inputs, right answers, typical wrong answers."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 from tutorial_utils.engine import BuildReport, EngineLayer, EngineTensor
-from tutorial_utils.lessons.checking import Case, Mistake
+from tutorial_utils.lessons.checking import Case, Exercise, Mistake, by
 
 # Build and inference as most code on the web has them, in one listing. `must` raises where TensorRT returns failure.
 LISTING = """\
@@ -85,6 +88,8 @@ def profile_for() -> list[Case]:
             (low, often, high),
             "batches of 1 to 16, most of them 4",
             [
+                Mistake((low, high, often), "Those are the right shapes in Paddle's order. Return them in that of "
+                                            "TensorRT's set_shape."),
                 Mistake((low, high, high), "You optimize for the largest shape. Which one has to be fast?"),
                 Mistake((low, (8, 3, 32, 32), high), "You optimize for the middle of the range, which is rarely asked "
                                                      "for here."),
@@ -101,8 +106,21 @@ def profile_for() -> list[Case]:
                                             "has the larger width. A profile limits every dimension by itself."),
             ],
         ),
+        Case(
+            ([(1, 3, 320, 320)] * 2 + [(4, 3, 320, 640), (4, 3, 640, 640), (4, 3, 640, 320)],),
+            ((1, 3, 320, 320), (1, 3, 320, 320), (4, 3, 640, 640)),
+            "batches of 4 most of the time, each of another size",
+            [Mistake(((1, 3, 320, 320), (4, 3, 320, 320), (4, 3, 640, 640)),
+                     "You choose each size of the optimum by itself, and nobody asks for the shape that comes out. "
+                     "Count whole shapes.")],
+        ),
         Case(([low],), (low, low, low), "a single shape"),
     ]  # fmt: skip
+
+
+def _profile_for(shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    sizes = list(zip(*shapes, strict=True))
+    return tuple(map(min, sizes)), Counter(shapes).most_common(1)[0][0], tuple(map(max, sizes))
 
 
 def may_load() -> list[Case]:
@@ -114,6 +132,9 @@ def may_load() -> list[Case]:
 
     def case(what: str, answer: bool, message: str, **changed: object) -> Case:
         return Case((built, {**built, **changed}), answer, what, [Mistake(not answer, message)])
+
+    def other_way_round(what: str, message: str, **changed: object) -> Case:
+        return Case(({**built, **changed}, built), False, what, [Mistake(True, message)])
 
     return [
         case("two equal descriptions", True, "You refuse an engine that was built for exactly this."),
@@ -138,6 +159,24 @@ def may_load() -> list[Case]:
         case("a limit of the workspace", False,
              "It would run, but it is not what a build would make now: it may need more memory than allowed.",
              workspace_bytes=1 << 28),
+        case("another GPU of the same compute capability", False,
+             "Equal compute capability is not enough: kernels were timed on a GPU with another number of cores.",
+             gpu="NVIDIA L40S, 8.9"),
+        other_way_round("an older TensorRT than the one that built", "You accept a plan of a later version: an older "
+                        "TensorRT can't read it.", tensorrt="10.14.1.48"),
+        other_way_round("a profile that is narrower than the one that was built",
+                        "It would run, but it is not what a build would make now: its kernels suit other shapes.",
+                        profiles=((1, 32, 128),)),
+        other_way_round("one profile less than the engine has", "The cached engine has a profile too many. A build "
+                        "would make an engine without it.", profiles=((1, 32, 64), (1, 1, 1))),
+        Case(
+            ({**built, "profiles": ((1, 32, 64), (1, 1, 1))}, {**built, "profiles": ((1, 1, 1), (1, 32, 64))}), False,
+            "the same profiles in another order",
+            [Mistake(True, "Profiles have numbers, by which a program chooses one. Here each number stands for another "
+                           "profile than before.")],
+        ),
+        other_way_round("no limit of the workspace, where the cached engine had one", "The limit ruled out kernels "
+                        "that a build could choose now.", workspace_bytes=1 << 28),
     ]  # fmt: skip
 
 
@@ -181,10 +220,13 @@ def left_in_fp32() -> list[Case]:
         ),
         Case((_report(conv="fp16 fp16", wait=""), ), [], "an engine that is all FP16"),
         Case(
-            (_report(conv="fp32 fp32", relu="fp32 fp32"),),
-            ["conv", "relu"],
+            (_report(relu="fp32 fp32", conv="fp32 fp32"),),
+            ["relu", "conv"],
             "an engine that is all FP32",
-            [Mistake([], "This engine holds no FP16 at all, and you find nothing wrong with it.")],
+            [
+                Mistake([], "This engine holds no FP16 at all, and you find nothing wrong with it."),
+                Mistake(["conv", "relu"], "You sort the names. Keep the order of the engine."),
+            ],
         ),
         Case(
             (_report(conv="fp32 fp32", shape="int64 int64"),),
@@ -195,7 +237,16 @@ def left_in_fp32() -> list[Case]:
     ]  # fmt: skip
 
 
-EXERCISES = {"03.1": profile_for, "03.2": may_load, "03.3": is_faulty, "03.4": left_in_fp32}
+def _left_in_fp32(report: BuildReport) -> list[str]:
+    return [kernel.name for kernel in report.kernels if kernel.dtypes == ("fp32",)]
+
+
+EXERCISES = {
+    "03.1": Exercise(profile_for, by(_profile_for)),
+    "03.2": Exercise(may_load),
+    "03.3": Exercise(is_faulty),
+    "03.4": Exercise(left_in_fp32, by(_left_in_fp32)),
+}
 
 
 def _report(**layers: str) -> BuildReport:

@@ -3,13 +3,15 @@
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import numpy_helper
 
 from tutorial_utils.base import paths
-from tutorial_utils.lessons.checking import Case, Mistake
+from tutorial_utils.lessons.checking import DATA, Case, Exercise, Mistake
 from tutorial_utils.lessons.lesson04 import fault_lab, fault_lab_model
 from tutorial_utils.measure import experiment
 from tutorial_utils.model import onnx_file, quantization
@@ -22,11 +24,13 @@ def examined(number: int) -> list[Case]:
     """Return the cases of 04.1 to 04.6, ``examine(case)``: name the cause and the first wrong tensor."""
     fault = fault_lab.order()[number - 1]
     others = [
-        Case((served,), served.answer, "the same fault in another network", _copied(served))
+        Case(
+            (served,), served.answer, "the same fault in another network", _copied(served), objection=_speaking(served)
+        )
         for served in (fault_lab.serve(fault, seed) for seed in _OTHER_SEEDS)
     ]
     served = fault_lab.case(number)
-    return [Case((served,), served.answer, f"case {number}", _objections(served)), *others]
+    return [Case((served,), served.answer, f"case {number}", _objections(served), objection=_speaking(served)), *others]
 
 
 @functools.cache
@@ -81,7 +85,23 @@ def _copied(served: fault_lab.Case) -> list[Mistake]:
     return [Mistake((cause, tensor), message) for tensor in served.tensors if right and tensor != right]
 
 
+def _speaking(served: fault_lab.Case) -> Callable[[Any], str | None]:
+    """Return what says why an answer can't be right, such as a cause or a tensor that doesn't exist."""
+
+    def objection(returned: Any) -> str | None:
+        if isinstance(returned, (tuple, list)) and len(returned) == 2 and isinstance(returned[0], str):
+            return fault_lab.objection(served, *returned)
+        return None
+
+    return objection
+
+
+def _handed_over(served: fault_lab.Case) -> Case:
+    """Judge by what the laboratory knows of the case."""
+    return Case((served,), served.answer, DATA, objection=_speaking(served))
+
+
 EXERCISES = {
-    **{f"04.{number}": functools.partial(examined, number) for number in range(1, 7)},
-    "04.7": engine_or_file,
+    **{f"04.{number}": Exercise(functools.partial(examined, number), _handed_over) for number in range(1, 7)},
+    "04.7": Exercise(engine_or_file, _handed_over),
 }

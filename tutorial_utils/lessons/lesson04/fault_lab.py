@@ -137,7 +137,15 @@ def objection(served: Case, cause: str, tensor: str | None = None) -> str | None
         return "The cause is right, but the network has no tensor of that name."
     if tensor in _reached_from(right_tensor, onnx_file.load(served.reference_model)):
         return "The cause is right. The tensor is wrong because one before it is."
+    if cause == "division" and tensor == _divisor(right_tensor, onnx_file.load(served.reference_model)):
+        return "The cause is right, and this tensor explains it. It is finite still: which is the first with a NaN?"
     return "The cause is right, but this tensor is as it should be."
+
+
+def _divisor(tensor: str, model: onnx.ModelProto) -> str:
+    """Return the tensor by which the node divides that writes this one."""
+    (written_by,) = [node for node in model.graph.node if tensor in node.output]
+    return written_by.input[1]
 
 
 def _reached_from(tensor: str, model: onnx.ModelProto) -> set[str]:

@@ -1,8 +1,11 @@
 """What the exercises of lesson 05 are checked with: small models that are really built, and typical wrong answers."""
 
+import dataclasses
 import functools
 import math
 import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tutorial_utils import engine
 from tutorial_utils.base import onnx_session
 from tutorial_utils.inspection.dataflow import Dataflow, Step
-from tutorial_utils.lessons.checking import Case, Mistake
+from tutorial_utils.lessons.checking import DATA, Case, Exercise, Mistake, by
 
 _SIZE = 32  # channels, height and width alike, so that a transposed tensor keeps its shape
 _TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
@@ -61,6 +64,11 @@ def time_with() -> list[Case]:
     ]  # fmt: skip
 
 
+def _time_with(layers: Mapping[str, float], network_ms: float, name: str, factor: float) -> float:
+    share = layers[name] / sum(layers.values())
+    return network_ms * (1 - share + share / factor)
+
+
 def kept_apart() -> list[Case]:
     """Return the cases of 05.2, ``kept_apart(model, report)``: which ReLU runs without its convolution, and why."""
     plain = [_conv("x", "a", 0), _relu("a", "b", 0), _conv("b", "y", 1)]
@@ -103,18 +111,41 @@ def kept_apart() -> list[Case]:
             served_model(), {"relu1": "output", "relu2": "Transpose"}, "a model with one of each",
             Mistake({"relu1": "output"}, "You stop at the first one."),
         ),
+        case(
+            _renamed(_model(*plain, outputs=("y", "a"))), {"node1": "output"}, "a model whose names say nothing",
+            Mistake({}, "You tell operators by the names of nodes. A name can be anything: look at op_type."),
+        ),
     ]  # fmt: skip
+
+
+def _kept_apart(model: onnx.ModelProto, report: engine.BuildReport) -> dict[str, str]:
+    operators = {node.name: node.op_type for node in model.graph.node}
+    writers = {name: node.op_type for node in model.graph.node for name in node.output}
+    outputs = {value.name for value in model.graph.output}
+    with_convolution = [
+        kernel.onnx_nodes for kernel in report.kernels if "Conv" in [operators.get(name) for name in kernel.onnx_nodes]
+    ]
+    return {
+        node.name: "output" if node.input[0] in outputs else writers[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "Relu" and not any(node.name in names for names in with_convolution)
+    }
 
 
 def without_transposes() -> list[Case]:
     """Return the cases of 05.3, ``without_transposes(model)``: remove the pairs that only cost a kernel."""
 
     def case(model: onnx.ModelProto, best: onnx.ModelProto, what: str, *mistakes: Mistake) -> Case:
-        judged = functools.partial(_compared, model.SerializeToString(), best.SerializeToString())
-        return Case((model,), _GOOD, what, mistakes, judged=judged)
+        return Case((model,), _GOOD, what, mistakes, judged=_judge(model, best))
 
     plain = [_conv("x", "a", 0), _relu("a", "b", 0), _conv("b", "c", 1)]
     different, inner = _model(*_transposed(_TO_NHWC)), _model(*_transposed(_TO_NCHW), outputs=("y", "r"))
+    read, before = (
+        _model(*_transposed(_TO_NCHW), helper.make_node("Neg", [name], ["z"], "other"), outputs=("y", "z"))
+        for name in ("r", "t")
+    )
+    softmax = _model(*_transposed(_TO_NCHW))
+    softmax.graph.node[2].CopyFrom(helper.make_node("Softmax", ["t"], ["r"], "softmax", axis=3))
     return [
         case(
             _model(*_transposed(_TO_NCHW)),
@@ -136,6 +167,21 @@ def without_transposes() -> list[Case]:
             Mistake(_OTHER, "The tensor between the two is an output of the model, and yours has another layout."),
         ),
         case(
+            read, read, "a pair whose inner tensor another node reads",
+            Mistake(_INVALID, "Another node reads what the operator between the two writes. Then both have to stay."),
+            Mistake(_OTHER, "Another node reads what the operator between the two writes. It gets another layout now."),
+        ),
+        case(
+            before, before, "a pair of which another node reads the first transpose",
+            Mistake(_INVALID, "Another node reads what the first of the two writes. Then both have to stay."),
+            Mistake(_OTHER, "Another node reads what the first of the two writes. It gets another layout now."),
+        ),
+        case(
+            softmax, softmax, "a pair around a Softmax",
+            Mistake(_OTHER, "Which axis a Softmax normalizes depends on the layout, as with most operators. A pair may "
+                            "go if it is around a Relu."),
+        ),
+        case(
             _model(*_transposed(_TO_NCHW), _relu("y", "z", 1), *_transposed(_TO_NCHW, "z", "end", 2), outputs=("end",)),
             _model(*plain, _relu("c", "z", 1), _conv("z", "d", 2), _relu("d", "e", 2), _conv("e", "f", 3),
                    outputs=("f",)),
@@ -145,9 +191,35 @@ def without_transposes() -> list[Case]:
     ]  # fmt: skip
 
 
+def _without_transposes(model: onnx.ModelProto) -> Case:
+    best = onnx.ModelProto.FromString(model.SerializeToString())
+    nodes = best.graph.node
+    writers = {name: node for node in nodes for name in node.output}
+    readers = Counter([name for node in nodes for name in node.input] + [value.name for value in best.graph.output])
+    for second in [node for node in nodes if node.op_type == "Transpose"]:
+        relu = writers.get(second.input[0])
+        first = writers.get(relu.input[0]) if relu is not None and relu.op_type == "Relu" else None
+        if (
+            first is None
+            or first.op_type != "Transpose"
+            or {readers[name] for name in (*first.output, *relu.output)} != {1}
+        ):
+            continue
+        there, back = (helper.get_node_attr_value(node, "perm") for node in (first, second))
+        if [there[axis] for axis in back] == list(range(len(back))):
+            relu.input[0], relu.output[0] = first.input[0], second.output[0]
+            nodes.remove(first)
+            nodes.remove(second)
+    mistakes = [Mistake(_SLOW, "The engine of what you return has more kernels than it takes: a pair is still there.")]
+    return Case((model,), _GOOD, DATA, mistakes, judged=_judge(model, best))
+
+
 def saved_without_skip() -> list[Case]:
     """Return the cases of 05.4, ``saved_without_skip(flow, tensor)``: what a skip connection costs in memory."""
-    one = _flow({"x": 1, "a": 20, "b": 40, "c": 10, "d": 15, "y": 1}, "x>a a>b b>c ca>d d>y")
+    one = _flow({"x": 1, "a": 60, "b": 20, "c": 10, "d": 15, "y": 1}, "x>a a>b b>c ca>d d>y")
+    twice = _flow(
+        {"x": 1, "a": 60, "b": 20, "c": 10, "d": 15, "e": 20, "f": 5, "y": 1}, "x>a a>b b>c ca>d d>e ae>f f>y"
+    )
     two = _flow(
         {"x": 1, "a": 20, "b": 40, "c": 10, "d": 20, "e": 40, "f": 10, "g": 15, "y": 1},
         "x>a a>b b>c ca>d d>e e>f fd>g g>y",
@@ -158,11 +230,12 @@ def saved_without_skip() -> list[Case]:
             10,
             "a network with one skip connection",
             [
-                Mistake(20, "You return the size of the tensor. Without its wait, another step is the fullest."),
-                Mistake(60, "That is what the fullest step holds afterwards. How much less is that than before?"),
-                Mistake(70, "That is what the fullest step holds before. How much less is it afterwards?"),
-                Mistake(25, "You look at the step that was the fullest only, or at the step of the addition. Take the "
-                            "fullest step of each network."),
+                Mistake(60, "You return the size of the tensor, or what one step holds less. Without its wait, another "
+                            "step is the fullest."),
+                Mistake(30, "You drop all readers. The first step that reads the tensor still does."),
+                Mistake(80, "That is what the fullest step holds afterwards. How much less is that than before?"),
+                Mistake(90, "That is what the fullest step holds before. How much less is it afterwards?"),
+                Mistake(5, "You look at the step of the addition. Take the fullest step of each network."),
                 Mistake(0, "You compare what doesn't depend on lifetimes, or drop another reader than the last ones."),
             ],
         ),
@@ -170,13 +243,29 @@ def saved_without_skip() -> list[Case]:
             (two, "a"), 0, "a network of two equal blocks, and the skip connection of the first",
             [Mistake(10, "The second block has a fullest step of its own, as full as that of the first.")],
         ),
+        Case(
+            (twice, "a"), 15, "a tensor that three steps read",
+            [Mistake(5, "You drop the last reader only. All but the first do without the tensor.")],
+        ),
         Case((one, "b"), 0, "a tensor with a single reader, which is no skip connection"),
     ]  # fmt: skip
 
 
+def _saved_without_skip(flow: Dataflow, tensor: str) -> int:
+    first = next((index for index, step in enumerate(flow.steps) if tensor in step.reads), None)
+    steps = [
+        dataclasses.replace(step, reads=tuple(name for name in step.reads if name != tensor or index == first))
+        for index, step in enumerate(flow.steps)
+    ]
+    return flow.largest_live_set - dataclasses.replace(flow, steps=tuple(steps)).largest_live_set
+
+
 EXERCISES = {
-    "05.1": time_with, "05.2": kept_apart, "05.3": without_transposes, "05.4": saved_without_skip,
-}  # fmt: skip
+    "05.1": Exercise(time_with, by(_time_with)),
+    "05.2": Exercise(kept_apart, by(_kept_apart)),
+    "05.3": Exercise(without_transposes, _without_transposes),
+    "05.4": Exercise(saved_without_skip, by(_saved_without_skip)),
+}
 
 
 # --- small models ----------------------------------------------------------------------------------------------------
@@ -217,6 +306,12 @@ def _model(*nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("y",)) -> onnx.Mo
     return model
 
 
+def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
+    for number, node in enumerate(model.graph.node):
+        node.name = f"node{number}"
+    return model
+
+
 def _flow(sizes: dict[str, int], steps: str) -> Dataflow:
     """Return a dataflow whose steps are written as "ab>c": reads a and b, writes c."""
     sides = [step.split(">") for step in steps.split()]
@@ -232,10 +327,14 @@ _OTHER = "a model with other outputs"
 _INVALID = "a model that isn't valid"
 
 
+def _judge(model: onnx.ModelProto, best: onnx.ModelProto) -> Callable[[object], str]:
+    return functools.partial(_compared, model.SerializeToString(), best.SerializeToString())
+
+
 def _compared(original: bytes, best: bytes, returned: object) -> str:
     """Say what a model is like beside the one it was made from, and beside one that has no kernel too many."""
     if not isinstance(returned, onnx.ModelProto):
-        return f"{type(returned).__name__}, where an onnx.ModelProto is right"
+        return f"{type(returned).__name__} and no onnx.ModelProto"
     try:
         onnx.checker.check_model(returned, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
