@@ -58,6 +58,7 @@ class Candidate:
         infer: Takes images, float32 ``[N, 3, H, W]``, and returns logits ``[N, 10]``, both in host memory.
         device_times: Takes a number of calls, and returns the milliseconds of each by CUDA events, without copies.
         graph_times: The same of calls that are replayed as a CUDA graph.
+        infer_graph: As `infer`, replayed as a CUDA graph.
         facts: The fields of a `Row` from ``build_s`` on, of those that this library has.
         reasons: Why others are missing, by field, ``device`` and ``graph`` among them.
     """
@@ -65,6 +66,7 @@ class Candidate:
     infer: Callable[[np.ndarray], np.ndarray]
     device_times: Callable[[int], np.ndarray] | None = None
     graph_times: Callable[[int], np.ndarray] | None = None
+    infer_graph: Callable[[np.ndarray], np.ndarray] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
 
@@ -87,6 +89,7 @@ class Row:
         host: From images in host memory to logits in host memory.
         device: By CUDA events, without copies.
         graph: The same, replayed as a CUDA graph.
+        host_graph: As host, replayed as a CUDA graph. None also in rows that were measured before it was.
         first_call_ms: Of the first call, host to host, after the library was made ready.
         relative_error: Against ONNX Runtime in FP32 on the CPU, of the largest logit.
         agreement: Of the images, the fraction that gets the same class as there.
@@ -114,13 +117,15 @@ class Row:
     plan_bytes: int | None = None
     in_type: tuple[int, int] | None = None
     types: dict[str, int] | None = None
+    host_graph: Interval | None = None
     note: str = ""
     reasons: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Row":
         """Read a row's values back from a recording."""
-        times = {name: values[name] and Interval(*values[name]) for name in ("host", "device", "graph")}
+        names = ("host", "device", "graph", "host_graph")
+        times = {name: Interval(*values[name]) if values.get(name) else None for name in names}
         in_type = values.get("in_type")
         return cls(**{**values, **times, "in_type": in_type and tuple(in_type)})
 

@@ -18,11 +18,12 @@ METHOD = (
     "outputs FP32, so that 16 bits include two casts; each row in a process of its own, each time "
     "after a warm-up until steady. host: host clock around a call from images in host memory to logits in host memory. "
     "device: CUDA events around each call on its stream, without copies; calls are enqueued one after another, so that "
-    "the host may be the limit. graph: the same, replayed as a CUDA graph. Intervals: 95 %, bootstrap over rounds. "
+    "the host may be the limit. graph: the same, replayed as a CUDA graph; host_graph: as host, with it. "
+    "Intervals: 95 %, bootstrap over rounds. "
     "Static shapes; TensorRT's default optimization level; PyTorch: NCHW, inference_mode, cudnn.benchmark off, 16 bits "
     "by model.to(); ONNX Runtime: default convolution search. Error and agreement: against ONNX Runtime FP32 on the CPU"
 )
-SECONDS = 0.5  # of each of the three times, after a warm-up of at most as long
+SECONDS = 0.5  # of each of the times, after a warm-up of at most as long
 _MAX_CALLS = 500
 _ROUNDED = 1e-5  # what FP32 stays below in this network: an error beyond it comes from numbers of fewer bits
 
@@ -45,6 +46,8 @@ def measure_cell(cell: Cell, models: Mapping[str, Path], seconds: float = SECOND
             name: timed and _interval(timing.measure_on_device(timed, **how))
             for name, timed in (("device", candidate.device_times), ("graph", candidate.graph_times))
         }
+        infer_graph = candidate.infer_graph and functools.partial(candidate.infer_graph, images)
+        host_graph = infer_graph and _interval(timing.measure(infer_graph, **how))
         after = gpu_state.read()
         logits = candidate.infer(images)
     error = quality.relative_error(logits, reference)
@@ -57,6 +60,7 @@ def measure_cell(cell: Cell, models: Mapping[str, Path], seconds: float = SECOND
     return {
         "host": _interval(host),
         **on_gpu,
+        "host_graph": host_graph,
         "first_call_ms": round(host.first_call_ms, 3),
         "relative_error": float(f"{error:.3g}"),
         "agreement": quality.agreement(logits, reference),

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tutorial_utils import engine
 from tutorial_utils.base.errors import BackendUnavailableError, CourseError
 from tutorial_utils.base.flavour import installed_flavour
 from tutorial_utils.engine import BuildOptions, Profile, computed_types
 from tutorial_utils.measure.resnet50_matrix.cells import TF32_OVERRIDE, Candidate, Cell, types_of
 from tutorial_utils.measure.resnet50_matrix.files import Files
+from tutorial_utils.runners import Runner
 
 # What the builder may use, for a network that is typed weakly.
 _FLAGS = {
@@ -43,21 +46,27 @@ def opened(cell: Cell, files: Files) -> Iterator[Candidate]:
     built, facts, reasons = _build(cell, files)
     feeds = {"x": files.images(cell.shape)}
     with TensorRTRunner(built) as runner, contextlib.ExitStack() as opened_too:
-        graph_times = None
+        graph_times = infer_graph = None
         try:
             graphed = opened_too.enter_context(TensorRTRunner(runner, cuda_graph=True))
             graphed.infer(feeds)  # captured at the first call
             graph_times = functools.partial(graphed.device_times, feeds)
+            infer_graph = functools.partial(_logits, graphed)
         except CourseError as error:
             reasons["graph"] = error.cause
-        (output,) = runner.outputs
         yield Candidate(
-            infer=lambda images: runner.infer({"x": images})[output],
+            infer=functools.partial(_logits, runner),
             device_times=functools.partial(runner.device_times, feeds),
             graph_times=graph_times,
+            infer_graph=infer_graph,
             facts=facts,
             reasons=reasons,
         )
+
+
+def _logits(runner: Runner, images: np.ndarray) -> np.ndarray:
+    (logits,) = runner.infer({"x": images}).values()
+    return logits
 
 
 def options(cell: Cell) -> BuildOptions:
