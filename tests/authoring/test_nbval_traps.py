@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -60,26 +61,36 @@ NOTEBOOKS = {
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    """Run pytest once over all notebooks, as `make test` does; return their cells' outcomes and messages."""
+    """Run pytest over all notebooks, as `make test` does; return their cells' outcomes and messages.
+
+    Each notebook waits for a kernel of its own: two processes share them.
+    """
     folder = tmp_path_factory.mktemp("notebooks")
     for name, cells in NOTEBOOKS.items():
         nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
-    options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=20", f"--junitxml={folder / 'report.xml'}"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "conftest", "--color=no", "-c", folder / "pytest.ini", *options, folder],
-        cwd=ROOT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # the same on a machine with a GPU
-        capture_output=True,
-        text=True,
-    )
-    print(run.stdout, run.stderr)
-    return _read(folder / "report.xml")
+    options = ["-p", "conftest", "--color=no", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=20"]
+
+    def run_every_second(first):
+        report = folder / f"report{first}.xml"
+        files = [folder / f"{name}.ipynb" for name in list(NOTEBOOKS)[first::2]]
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-c", folder / "pytest.ini", *options, f"--junitxml={report}", *files],
+            cwd=ROOT,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # the same on a machine with a GPU
+            capture_output=True,
+            text=True,
+        )
+        print(run.stdout, run.stderr)
+        return report
+
+    with ThreadPoolExecutor(2) as pool:
+        return _read(pool.map(run_every_second, range(2)))
 
 
-def _read(report):
+def _read(reports):
     outcomes = {name: [] for name in NOTEBOOKS}
-    for case in ElementTree.parse(report).iter("testcase"):
+    for case in (case for report in reports for case in ElementTree.parse(report).iter("testcase")):
         notebook = case.get("classname").removesuffix(".ipynb")
         unusual = case.find("failure") if case.find("failure") is not None else case.find("skipped")
         if unusual is None:

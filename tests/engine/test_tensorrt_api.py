@@ -73,9 +73,8 @@ def version(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def stubs(version, tmp_path_factory):
-    """A folder that holds the type stubs of a version as the module `tensorrt`."""
+def stubs_of(version, tmp_path_factory):
+    """Return a folder that holds the type stubs of a version as the module `tensorrt`, or None without public ones."""
     folder = tmp_path_factory.mktemp("stubs")
     source = PUBLIC_STUBS
     if version == "TensorRT-RTX":
@@ -87,7 +86,7 @@ def stubs(version, tmp_path_factory):
         lines = [f"from tensorrt_rtx_bindings import {name}" for name in names]
         (source / "tensorrt" / "__init__.pyi").write_text("\n".join(lines))
     elif not source.is_dir():
-        pytest.skip(f"TensorRT's public stubs are not in {source}: any make target installs them")
+        return None
     for path in source.rglob("*.pyi"):
         copy = folder / path.relative_to(source)
         copy.parent.mkdir(exist_ok=True)
@@ -95,19 +94,33 @@ def stubs(version, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def findings(version, stubs, tmp_path_factory):
-    """What mypy finds in the sources and, in a file `probe.py`, in the probes."""
-    probe = tmp_path_factory.mktemp("probe") / "probe.py"
-    probe.write_text(PROBE_START + "\n".join(PROBES))
+def check(version, stubs, probe):
+    """Start mypy on the sources and the probes."""
     constant = "--always-true" if version == "TensorRT-RTX" else "--always-false"
     options = [constant, "IS_RTX", "--no-error-summary", "--cache-dir", stubs / "cache"]
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "mypy", *options, *SOURCES, probe],
-        cwd=ROOT, env={"MYPYPATH": f"{stubs}:{ROOT}"}, capture_output=True, text=True, check=False,
+        cwd=ROOT, env={"MYPYPATH": f"{stubs}:{ROOT}"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    rows = re.findall(r"^(.+?):(\d+): error: (.*)$", done.stdout, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def checks(tmp_path_factory):
+    """The processes that check each version, None without its stubs. Both run at once."""
+    probe = tmp_path_factory.mktemp("probe") / "probe.py"
+    probe.write_text(PROBE_START + "\n".join(PROBES))
+    stubs = {version: stubs_of(version, tmp_path_factory) for version in VERSIONS}
+    return {version: folder and check(version, folder, probe) for version, folder in stubs.items()}
+
+
+@pytest.fixture(scope="module")
+def findings(version, checks):
+    """What mypy finds in the sources and, in a file `probe.py`, in the probes."""
+    if checks[version] is None:
+        pytest.skip(f"TensorRT's public stubs are not in {PUBLIC_STUBS}: any make target installs them")
+    printed, _ = checks[version].communicate()
+    assert checks[version].returncode in (0, 1), printed
+    rows = re.findall(r"^(.+?):(\d+): error: (.*)$", printed, re.MULTILINE)
     return [Finding("probe.py" if file.endswith("probe.py") else file, int(line), text) for file, line, text in rows]
 
 

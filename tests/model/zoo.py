@@ -4,14 +4,23 @@ A network is added with one entry of `NETWORKS`. Where it can't be exported, the
 which network follows the advice that the refusal gives.
 """
 
+import importlib
+import os
+import pickle
+import runpy
+import subprocess
+import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 
-from tutorial_utils.base import onnx_session
+from tutorial_utils.base import child_process, onnx_session
 from tutorial_utils.base.errors import CourseError
 from tutorial_utils.model import export
 from tutorial_utils.model.quiet_paddle import paddle
@@ -119,6 +128,19 @@ def run_in_paddle(networks: dict[str, Saved]) -> dict[str, float]:
     return found
 
 
+def export_all(networks: dict[str, Saved], folder: Path) -> dict[str, float | CourseError]:
+    """Export every network; return for each how it differs from Paddle, or why it was refused.
+
+    Each export has a process of its own, and so has its worker, which may die. They are forks of this one, which has
+    loaded what all of them load and run none of it: a second for each network that goes into starting Python otherwise.
+    """
+    importlib.import_module("paddle2onnx")
+    importlib.import_module("polygraphy.backend.onnx.loader")
+    importlib.import_module("onnxruntime")
+    with mock.patch.object(subprocess, "run", worker_in_a_fork):
+        return {name: in_a_fork(export_one, name, saved, folder) for name, saved in networks.items()}
+
+
 def export_one(name: str, saved: Saved, folder: Path) -> float | CourseError:
     """Export a network; return how it differs from Paddle, or why it was refused."""
     try:
@@ -126,6 +148,45 @@ def export_one(name: str, saved: Saved, folder: Path) -> float | CourseError:
     except CourseError as error:
         return error
     return differences(onnx_session.new_session(path).run(None, saved.samples), saved.outputs)
+
+
+def in_a_fork(function: Callable, *args):
+    """Call a function in a fork of this process; return its result."""
+    with tempfile.TemporaryFile() as answer:
+        if not (child := os.fork()):
+            try:
+                pickle.dump(function(*args), answer)
+                answer.flush()
+            except BaseException:
+                traceback.print_exc()
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status == 0, f"{args[0]} ended its process: {child_process.ending(status)}"
+        answer.seek(0)
+        return pickle.load(answer)
+
+
+def worker_in_a_fork(command: list[str], **_) -> subprocess.CompletedProcess[str]:
+    """Stand in for `subprocess.run` where `export` starts its worker: run that module in a fork of this process."""
+    module, *arguments = command[command.index("-m") + 1 :]
+    with tempfile.TemporaryFile() as log:
+        if not (child := os.fork()):
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            sys.argv = [module, *arguments]
+            status = 1
+            try:
+                runpy.run_module(module, run_name="__main__")
+            except SystemExit as ended:
+                status = ended.code
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        log.seek(0)
+        return subprocess.CompletedProcess(command, status, "", log.read().decode(errors="replace"))
 
 
 def differences(actual: list[np.ndarray], expected: list[np.ndarray]) -> float:

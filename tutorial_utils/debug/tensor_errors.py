@@ -6,17 +6,19 @@ FP16 and BF16 are computed on a CPU with each rounding written down: see `roundi
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import onnx
-import pandas as pd
 
 from tutorial_utils.base.errors import InputError, PrecisionError
 from tutorial_utils.debug.rounding import with_rounding
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.number_formats import BY_NAME
 from tutorial_utils.model.onnx_file import captured
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Format = Literal["fp32", "tf32", "fp16", "bf16", "int8"]
 # An 8-bit step is a fraction of a tensor's largest value, some 4 times the usual one; its root mean square error is
@@ -157,7 +159,7 @@ def run(
     return {one: found[one] for one in wanted}
 
 
-def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> "pd.DataFrame":
     """Compare two runs tensor by tensor. Those that only the candidate has, such as those of added casts, are left out.
 
     Returns:
@@ -170,6 +172,8 @@ def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndar
     Raises:
         InputError: The runs have different tensors, or tensors of different shapes.
     """
+    import pandas as pd
+
     if missing := [name for name in reference if name not in candidate]:
         raise InputError(
             f"{len(missing)} of {len(reference)} tensors are missing in the second run: {', '.join(missing[:3])}.",
@@ -219,7 +223,7 @@ def _peak(values: np.ndarray) -> float:
     return float(max(values.max(initial=0), -values.min(initial=0)))
 
 
-def first_bad(table: pd.DataFrame, rel_l2: float | pd.Series = np.inf) -> str | None:
+def first_bad(table: "pd.DataFrame", rel_l2: "float | pd.Series" = np.inf) -> str | None:
     """Return the first tensor of what `compare` returned that holds Inf or NaN, became 0, or errs too much; or None.
 
     The tolerance is one for the relative L2 errors of all tensors, or one for each by name.
@@ -229,7 +233,7 @@ def first_bad(table: pd.DataFrame, rel_l2: float | pd.Series = np.inf) -> str | 
     return bad.idxmax() if bad.any() else None
 
 
-def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.ndarray]) -> "pd.DataFrame":
     """Find where the scale of a tensor comes from: the nearest layers with weights that it is computed from.
 
     An overflow shows where a sum or product passes the limit, which may be a node without weights.
@@ -245,6 +249,8 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
     Raises:
         InputError: The model has no such tensor.
     """
+    import pandas as pd
+
     writers = {name: node for node in model.graph.node for name in node.output}
     if tensor not in writers:
         raise InputError(f"The model computes no tensor {tensor}.", "Give a name from the model's nodes.")

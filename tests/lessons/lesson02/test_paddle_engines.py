@@ -100,9 +100,8 @@ def test_figure_of_no_engines_yet():
         ("The entire graph is offloaded to TensorRT.", np.nan, {"relative_error": None, "zeros": False, "whole": True}),
     ],
 )
-def test_outcome_of_a_trial_whose_outputs_are_wrong(log, outputs, expected, monkeypatch, tmp_path):
+def test_outcome_of_a_trial_whose_outputs_are_wrong(log, outputs, expected, monkeypatch):
     """The process that runs it is a stand-in: it leaves a log, its steps and outputs, as the real one does."""
-    monkeypatch.setenv("TUTORIAL_UTILS_CACHE", str(tmp_path))
     monkeypatch.setattr(trials.paddle_tensorrt, "require_tensorrt", lambda: None)
     monkeypatch.setattr(trials.paddle_kernels, "missing", lambda: None)
     monkeypatch.setattr(trials.paddle_tensorrt, "legacy_config", lambda *_, **__: None)

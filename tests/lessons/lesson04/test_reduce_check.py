@@ -1,3 +1,6 @@
+import functools
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import onnx
 import pytest
@@ -10,7 +13,6 @@ from tutorial_utils.lessons.lesson04 import reduce_check
 SHAPE = [1, 4, 8, 8]
 
 
-@pytest.fixture
 def network():
     """Five convolutions with ReLU between them; the output of the second also goes round the third and fourth."""
     numbers = np.random.default_rng(0)
@@ -30,22 +32,42 @@ def network():
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-@pytest.mark.parametrize("culprit", ["conv0", "conv2"])
-def test_reduce_finds_the_culprit_wherever_it_is_planted(network, culprit, tmp_path):
+CULPRITS = ("conv0", "conv2")
+
+
+REDUCE = (
+    'polygraphy debug reduce model.onnx -o reduced.onnx --load-inputs feeds.json --fail-regex "Inf or NaN" --check '
+    "python -m tutorial_utils.lessons.lesson04.reduce_check polygraphy_debug.onnx tensors.npz"
+)
+
+
+def plant(culprit, folder):
+    """Write the network with a culprit, what it is fed with and all its tensors, and return these."""
     feeds = {"x": np.random.default_rng(1).normal(0, 30, SHAPE).astype(np.float32)}
-    onnx.save(scaling.move_scale(network, culprit, 4096.0), tmp_path / "model.onnx")
-    onnx.save(network, tmp_path / "sound.onnx")
-    tensors = {**feeds, **tensor_errors.all_outputs(tmp_path / "model.onnx", feeds)}
-    np.savez(tmp_path / "tensors.npz", **tensors)
-    save_json([feeds], str(tmp_path / "feeds.json"))
-    assert reduce_check.not_finite(tmp_path / "sound.onnx", tmp_path / "tensors.npz") == []
-    result = polygraphy_cli.run(
-        'polygraphy debug reduce model.onnx -o reduced.onnx --load-inputs feeds.json --fail-regex "Inf or NaN" --check '
-        "python -m tutorial_utils.lessons.lesson04.reduce_check polygraphy_debug.onnx tensors.npz",
-        tmp_path,
-    )
+    onnx.save(scaling.move_scale(network(), culprit, 4096.0), folder / "model.onnx")
+    tensors = {**feeds, **tensor_errors.all_outputs(folder / "model.onnx", feeds)}
+    np.savez(folder / "tensors.npz", **tensors)
+    save_json([feeds], str(folder / "feeds.json"))
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def reductions(tmp_path_factory):
+    """For each culprit the folder, all tensors, and how its reduction ended, which takes seconds: both run at once."""
+    folders = [tmp_path_factory.mktemp(culprit) for culprit in CULPRITS]
+    tensors = list(map(plant, CULPRITS, folders))
+    with ThreadPoolExecutor(2) as pool:
+        results = pool.map(functools.partial(polygraphy_cli.run, REDUCE), folders)
+        return dict(zip(CULPRITS, zip(folders, tensors, results, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("culprit", CULPRITS)
+def test_reduce_finds_the_culprit_wherever_it_is_planted(culprit, reductions):
+    folder, tensors, result = reductions[culprit]
+    onnx.save(network(), folder / "sound.onnx")
+    assert reduce_check.not_finite(folder / "sound.onnx", folder / "tensors.npz") == []
     assert result.returncode == 0, result.text
-    assert len(onnx.load(tmp_path / "reduced.onnx").graph.node) <= 2  # reduce never tries the first node alone
-    assert reduce_check.not_finite(tmp_path / "reduced.onnx", tmp_path / "tensors.npz")[0] == culprit
-    suspects = tensor_errors.layers_behind(onnx.load(tmp_path / "model.onnx"), culprit, tensors)
+    assert len(onnx.load(folder / "reduced.onnx").graph.node) <= 2  # reduce never tries the first node alone
+    assert reduce_check.not_finite(folder / "reduced.onnx", folder / "tensors.npz")[0] == culprit
+    suspects = tensor_errors.layers_behind(onnx.load(folder / "model.onnx"), culprit, tensors)
     assert suspects.index[0] == f"Conv.{culprit[-1]}"
