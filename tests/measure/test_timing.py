@@ -1,8 +1,10 @@
 import json
+import random
 import re
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.measure import timing
@@ -96,18 +98,40 @@ def test_candidates_take_turns(clock):
     calls = {name: taking(clock, 20, order=order, name=name) for name in "ab"}
     results = measure_in_turn(calls, seconds=1.0)
     timed = order[sum(result.warmup_calls for result in results.values()) :]
-    # 50 calls each fit into a second: 10 rounds of 5, each after one that isn't counted.
-    assert "".join(timed) == ("a" * 6 + "b" * 6) * 10
-    assert [len(one) for one in results["a"].rounds_ms] == [5] * 10
+    # 50 calls each fit into a second: 25 rounds of 2, each after one that isn't counted.
+    rounds = ["".join(timed[i : i + 6]) for i in range(0, len(timed), 6)]
+    assert len(rounds) == 25
+    assert set(rounds) == {"aaabbb", "bbbaaa"}, "each of them is first at times"
+    assert [len(one) for one in results["a"].rounds_ms] == [2] * 25
 
 
-@pytest.mark.parametrize(("ms", "expected"), [(0.001, 500), (20, 50), (5000, 10)])
+def test_a_turn_ends_after_its_time_whatever_the_warm_up_took(clock):
+    """Equal candidates, of which one met a slow spell as it warmed up, have as many calls in a turn."""
+    calls = {"lucky": taking(clock, 1), "unlucky": taking(clock, *[4] * 11, 1)}
+    results = measure_in_turn(calls, seconds=0.6, max_calls=6000)
+    assert {len(one) for result in results.values() for one in result.rounds_ms} == {10}
+
+
+def test_order_is_drawn_for_each_round(clock, monkeypatch):
+    def firsts():
+        order = []
+        calls = {name: taking(clock, 20, order=order, name=name) for name in "abc"}
+        results = measure_in_turn(calls, seconds=1.0)
+        return order[sum(result.warmup_calls for result in results.values()) :: 9]
+
+    monkeypatch.setattr(timing, "_CHANCE", random.Random(0))
+    assert set(firsts()) == set("abc")
+    assert firsts() != firsts()
+
+
+@pytest.mark.parametrize(("ms", "expected"), [(0.001, 480), (20, 50), (5000, 10)])
 def test_number_of_calls_fits_the_time(ms, expected, clock):
     assert len(measure(taking(clock, ms), seconds=1.0, max_calls=500).samples_ms) == expected
 
 
 def test_one_slow_call_at_the_end_of_the_warm_up_costs_no_samples(clock):
     assert len(measure(taking(clock, *[10] * 10, 1000, 10), seconds=1.0).samples_ms) == 100
+    assert measure(taking(clock, 10), seconds=1.0).calls == 100
 
 
 def test_measure_on_device(clock):
@@ -121,7 +145,7 @@ def test_measure_on_device(clock):
     result = measure_on_device(device_times, batch=64, seconds=0.2)
     assert (result.clock, result.includes_copies, result.batch) == ("CUDA events", False, 64)
     assert (result.first_call_ms, result.median_ms) == (9.0, 2.0)
-    assert asked[result.warmup_calls :] == [11] * 10
+    assert asked[result.warmup_calls :] == [3] * 50, "100 calls fit into the time"
     assert result.calls == 100
 
 
@@ -132,7 +156,7 @@ def test_first_call_of_a_round_on_the_device_is_not_counted(clock):
         return np.array([50.0, *[2.0] * (calls - 2), 3.0]) if calls > 1 else np.array([2.0])
 
     (result,) = measure_on_device_in_turn({"work": device_times}, seconds=0.2).values()
-    assert result.rounds_ms == ((*[2.0] * 9, 3.0),) * 10
+    assert result.rounds_ms == ((2.0, 3.0),) * 50
 
 
 def test_work_on_the_device_takes_turns(clock):
@@ -147,7 +171,9 @@ def test_work_on_the_device_takes_turns(clock):
 
     results = measure_on_device_in_turn({"a": work("a", 1.0), "b": work("b", 3.0)}, seconds=0.2)
     warm_up = sum(result.warmup_calls for result in results.values())
-    assert order[warm_up:] == ["a", "b"] * 10
+    rounds = list(zip(order[warm_up::2], order[warm_up + 1 :: 2], strict=True))
+    assert len(rounds) == 33, "66 calls of the slower one fit into the time"
+    assert set(rounds) == {("a", "b"), ("b", "a")}
     assert (results["a"].median_ms, results["b"].median_ms) == (1.0, 3.0)
 
 
@@ -235,7 +261,32 @@ def test_verdict():
 def test_interval_of_a_slower_candidate_holds_its_factor():
     result = compare(measurement(noisy(0)), measurement(noisy(1, scale=2)))
     factor, _, low, high = map(float, re.findall(r"\d+(?:\.\d+)?", result.verdict))  # "_" is the 95 of 95 %
-    assert 1.9 < low < factor < high < 2.1
+    assert 1.85 < low < factor < high < 2.15
+
+
+def test_interval_is_that_of_the_sign_test():
+    """Of 10 rounds, 8 lie between the second and the ninth ratio; a round that something disturbed moves nothing."""
+    ratios = [1.3, 1.1, 1.2, 1.6, 1.5, 1.4, 1.9, 1.7, 1.8, 40.0]
+    result = compare(measurement(ratios), measurement([1.0] * 10))
+    assert (result.low, result.speedup, result.high) == pytest.approx((1.2, 1.55, 1.9))
+
+
+@pytest.mark.parametrize("rounds", range(6, 70))
+def test_as_many_ratios_are_left_out_as_chance_allows(rounds):
+    left_out = timing._left_out(rounds)
+    outside = 2 * binom.cdf([left_out, left_out + 1], rounds, 0.5)
+    assert outside[0] <= 0.05 < outside[1]
+
+
+def test_median_of_a_round_counts_once_whatever_its_calls():
+    baseline = Measurement(((2.0,), (2.0, 2.0, 9.0)) * 5, 1.0, 11, True, 1)
+    assert compare(baseline, measurement([1.0] * 10)).speedup == pytest.approx(2.0)
+    assert timing.median_interval(baseline)[0] == 2.0
+
+
+def test_of_more_rounds_the_last_are_left_out():
+    result = compare(measurement([2.0] * 10 + [9.0] * 10, rounds=20), measurement([1.0] * 10))
+    assert (result.low, result.speedup, result.high) == (2.0, 2.0, 2.0)
 
 
 @pytest.mark.parametrize("other", [{"clock": "CUDA events"}, {"includes_copies": False}, {"batch": 2}])

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tutorial_utils.model.classifier import SavedModel
 
 METHOD = (
-    "warm-up until steady, then 10 rounds in which the candidates take turns, the first call of a round not counted; "
+    "warm-up until steady, then rounds in which the candidates take turns, the first call of a round not counted; "
     "host clock around each call, copies of inputs and outputs included; GPU time by CUDA events, copies excluded; "
     "quality on all test images"
 )

@@ -6,6 +6,8 @@ machine's clock and load change in between).
 """
 
 import functools
+import math
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,8 +22,10 @@ STABLE_WITHIN = 0.05
 WINDOW = 5
 # Below this, a difference is of no use even if it is certain.
 SMALLEST_DIFFERENCE = 0.02
-_ROUNDS = 10
+_FEWEST_ROUNDS, _MOST_ROUNDS = 10, 60
+_CALLS_IN_A_ROUND = 2  # at least, where that leaves enough rounds
 _RESAMPLES = 2000
+_CHANCE = random.Random()  # draws the order of turns
 _Timed = Callable[[int], "Sequence[float] | np.ndarray"]  # takes a number of calls, returns the milliseconds of each
 
 
@@ -117,21 +121,31 @@ def measure_in_turn(
 ) -> dict[str, Measurement]:
     """Time several callables with the host's clock, in turn: a few calls of each, round after round.
 
-    The first call of a round is not counted: switching between candidates is no part of what they do in service. Each
-    callable must return only when its result is complete: an asynchronous one must synchronize.
+    In each round the candidates have their turns in an order drawn anew, and a turn ends after a time, not after a
+    number of calls that the warm-up set: what else the machine does then meets each of them with the same chance,
+    which is what `compare` stands on. The first call of a turn is not counted: switching between candidates is no part
+    of what they do in service. Each callable must return only when its result is complete: an asynchronous one must
+    synchronize.
 
     Args:
         calls: What to time, by name.
         batch: Images in one call, for the throughput.
         seconds: About how long to measure each, after a warm-up of at most as long. A slow callable takes longer: the
-            warm-up is at least 11 calls, and at least 10 calls are timed.
+            warm-up is at least 11 calls, and there are at least 10 rounds of one timed call.
         max_calls: The most calls to time for each.
 
     Raises:
         InputError: There is nothing to time, or a limit is not positive.
     """
     timed = {name: functools.partial(_times, call) for name, call in calls.items()}
-    return _in_turn(timed, batch, seconds, max_calls, clock="host", includes_copies=True)
+
+    def turn(name: str, turn_ms: float, least: int, most: int, _: float) -> list[float]:
+        times = _times(calls[name], 1 + least)[1:]
+        while len(times) < most and sum(times) < turn_ms:
+            times += _times(calls[name], 1)
+        return times
+
+    return _in_turn(timed, turn, batch, seconds, max_calls, clock="host", includes_copies=True)
 
 
 def measure_on_device(
@@ -147,30 +161,51 @@ def measure_on_device_in_turn(
 ) -> dict[str, Measurement]:
     """Time several pieces of work on a GPU with CUDA events, copies left out, in turn: round after round.
 
+    As in `measure_in_turn`, but for the end of a turn: the calls of one are enqueued together, so that the warm-up has
+    to tell how many fill it.
+
     Args:
         device_times: By name, what takes a number of calls and returns the milliseconds of each: a `TensorRTRunner`'s
             ``functools.partial(runner.device_times, feeds)``.
         batch, seconds, max_calls: As for `measure_in_turn`, which also says what is raised.
     """
-    return _in_turn(device_times, batch, seconds, max_calls, clock="CUDA events", includes_copies=False)
+
+    def turn(name: str, turn_ms: float, least: int, most: int, call_ms: float) -> list[float]:
+        calls = int(np.clip(turn_ms / call_ms, least, most))
+        return [float(ms) for ms in device_times[name](calls + 1)[1:]]  # the first waits for the copy of the inputs
+
+    return _in_turn(device_times, turn, batch, seconds, max_calls, clock="CUDA events", includes_copies=False)
 
 
 def _in_turn(
-    timed: Mapping[str, _Timed], batch: int, seconds: float, max_calls: int, **how: Any
+    timed: Mapping[str, _Timed],
+    turn: Callable[[str, float, int, int, float], list[float]],
+    batch: int,
+    seconds: float,
+    max_calls: int,
+    **how: Any,
 ) -> dict[str, Measurement]:
-    if not timed or seconds <= 0 or max_calls < _ROUNDS or batch < 1:
+    """Warm up, then have the candidates take turns.
+
+    A turn gets a name, milliseconds to fill, the fewest and the most calls, and what a call took at last.
+    """
+    if not timed or seconds <= 0 or max_calls < _FEWEST_ROUNDS or batch < 1:
         raise InputError(
             f"Can't time {len(timed)} candidates for {seconds} s, {max_calls} calls and batch {batch}.",
-            f"Give at least one callable, a positive time and batch, and max_calls of at least {_ROUNDS}.",
+            f"Give at least one callable, a positive time and batch, and max_calls of at least {_FEWEST_ROUNDS}.",
         )
     warm = {name: _warm_up(times, seconds) for name, times in timed.items()}
-    per_round = {name: _calls_per_round(times, seconds, max_calls) for name, (times, _) in warm.items()}
+    # The median of the last calls: a single one may be an outlier.
+    call_ms = {name: max(float(np.median(times[-WINDOW:])), 1e-3) for name, (times, _) in warm.items()}
+    fitting = min(seconds * 1000 / max(call_ms.values()), max_calls)
+    count = int(np.clip(fitting // _CALLS_IN_A_ROUND, _FEWEST_ROUNDS, _MOST_ROUNDS))
+    limits = (seconds * 1000 / count, int(np.clip(fitting // count, 1, _CALLS_IN_A_ROUND)), max_calls // count)
     rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in timed}
-    for _ in range(_ROUNDS):
-        for name, times in timed.items():
-            # The first call of a round finds the caches as the other candidates left them, or waits for the copy of
-            # the inputs to the GPU.
-            rounds[name].append(tuple(float(ms) for ms in times(per_round[name] + 1)[1:]))
+    order = list(timed)
+    for _ in range(count):
+        _CHANCE.shuffle(order)
+        for name in order:
+            rounds[name].append(tuple(turn(name, *limits, call_ms[name])))
     return {
         name: Measurement(tuple(rounds[name]), times[0], len(times), stable, batch, **how)
         for name, (times, stable) in warm.items()
@@ -200,15 +235,9 @@ def _warm_up(timed: _Timed, limit_seconds: float) -> tuple[list[float], bool]:
                 return times, False
 
 
-def _calls_per_round(warmup_ms: list[float], seconds: float, max_calls: int) -> int:
-    """Return how many calls fill a round. The median of the last calls decides: a single one may be an outlier."""
-    call_ms = max(np.median(warmup_ms[-WINDOW:]), 1e-3)
-    return int(np.clip(seconds * 1000 / call_ms, _ROUNDS, max_calls)) // _ROUNDS
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """A speed-up (2.0 means half of the baseline's median time), and the ends of its 95 % interval."""
+    """A speed-up (2.0 means half of the baseline's time), and the ends of its 95 % interval. See `compare`."""
 
     speedup: float
     low: float
@@ -232,9 +261,18 @@ class Comparison:
 def compare(baseline: Measurement, candidate: Measurement) -> Comparison:
     """Say how much faster a candidate is than a baseline, and whether the difference is more than noise.
 
-    Neighbouring calls share the state of the machine, so single calls are no independent samples. The interval
-    therefore comes from a bootstrap over rounds: whole rounds are drawn, and the ratio of medians is taken each time.
-    The same rounds of both are drawn: candidates that took turns met the same slow spells, which then cancel out.
+    Each round gives one ratio: the median of the baseline's calls over that of the candidate's, neighbours in time,
+    so that slow spells of the machine meet both. The speed-up is the median of these ratios. Its interval is that of
+    the sign test: from the k-th smallest to the k-th largest ratio, with the largest k for which so many tosses of a
+    coin show fewer than k heads, or fewer than k tails, at most 5 times in 100 (W. R. Thompson, 1936; Hollander, Wolfe
+    and Chicken, "Nonparametric Statistical Methods", section 3.6). Of 10 rounds, the outermost ratio at either end is
+    left out, of 60 the outermost 21. How far off these are, and how the ratios are distributed, doesn't matter.
+
+    More than noise means that the interval is on one side of 1, and the speed-up at least 2 % away from it. If the two
+    candidates are equal, which of them has the better turn in a round is such a toss, as their order is drawn anew,
+    however the machine drifts: at most 5 % of the intervals are then on one side of 1. That takes measurements made
+    together, in turn; for others, the interval has only the scatter within each of them. Where one of them has more
+    rounds, its last are left out.
 
     Raises:
         InputError: The measurements differ in clock, copies or batch, so that they can't be compared.
@@ -246,19 +284,25 @@ def compare(baseline: Measurement, candidate: Measurement) -> Comparison:
                 f"The measurements can't be compared: {field} is {one!r} in one and {other!r} in the other.",
                 "Measure both in the same way.",
             )
-    ratios = _resampled_medians(baseline) / _resampled_medians(candidate)
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return Comparison(baseline.median_ms / candidate.median_ms, float(low), float(high))
+    rounds = zip(baseline.rounds_ms, candidate.rounds_ms, strict=False)
+    ratios = np.sort([np.median(one) / np.median(other) for one, other in rounds])
+    beyond = _left_out(len(ratios))
+    return Comparison(float(np.median(ratios)), float(ratios[beyond]), float(ratios[-1 - beyond]))
+
+
+def _left_out(rounds: int) -> int:
+    """Return how many ratios lie beyond each end of the interval. Fewer than 6 rounds are too few for 95 %."""
+    tails = np.cumsum([math.comb(rounds, heads) * 0.5**rounds for heads in range(rounds)])
+    return max(0, int(np.searchsorted(tails, 0.025, side="right")) - 1)
 
 
 def median_interval(measurement: Measurement) -> tuple[float, float]:
-    """Return the ends of the 95 % interval of a median, in milliseconds, by the same bootstrap over rounds."""
-    low, high = np.percentile(_resampled_medians(measurement), [2.5, 97.5])
-    return float(low), float(high)
+    """Return the ends of the 95 % interval of a median, in milliseconds, by a bootstrap over rounds.
 
-
-def _resampled_medians(measurement: Measurement) -> np.ndarray:
-    """Return the medians of resamples of the rounds, shape ``[_RESAMPLES]``; all rounds have the same length."""
-    rounds = np.array(measurement.rounds_ms)
+    Neighbouring calls share the state of the machine, so that single calls are no independent samples.
+    """
+    rounds = [np.asarray(one) for one in measurement.rounds_ms]
     drawn = np.random.default_rng(0).integers(len(rounds), size=(_RESAMPLES, len(rounds)))
-    return np.median(rounds[drawn].reshape(_RESAMPLES, -1), axis=1)
+    medians = [np.median(np.concatenate([rounds[i] for i in one])) for one in drawn]
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return float(low), float(high)

@@ -13,7 +13,7 @@ from small_models import images
 
 from tutorial_utils.authoring import notebook_form
 from tutorial_utils.lessons.lesson02 import cold_calls, configurations, figures
-from tutorial_utils.measure import recordings
+from tutorial_utils.measure import recordings, timing
 from tutorial_utils.model.data import Dataset
 
 LESSON = notebook_form.read(Path(__file__).parents[3] / "notebooks" / "02_paddle_tensorrt.ipynb")
@@ -104,7 +104,7 @@ def test_cold_calls_come_from_a_fresh_process_with_warm_ones(calls):
 def test_speed_ups_and_their_figure(calls):
     (one,) = cold_calls.speed_ups(calls)
     assert one.cold == calls[0].first_ms / calls[1].first_ms
-    assert one.warm.speedup == calls[0].warm.median_ms / calls[1].warm.median_ms
+    assert one.warm == timing.compare(calls[0].warm, calls[1].warm)
     picture = figures.apparent_speed_ups([one], "plain")
     assert picture.text == (
         f"oneDNN: {one.cold:.2f}x by one cold call, {one.warm.speedup:.2f}x by warm calls "

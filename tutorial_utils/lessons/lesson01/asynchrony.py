@@ -20,7 +20,7 @@ BATCHES_PER_RUN = 24
 STREAMS = 3
 METHOD = (
     "ResNet-50 FP16, random weights, FP32 inputs and outputs; images already in pinned memory unless 'pageable'; a run "
-    f"is {BATCHES_PER_RUN} batches, host clock around it, all copies included; warm-up until steady, then 10 rounds in "
+    f"is {BATCHES_PER_RUN} batches, host clock around it, all copies included; warm-up until steady, then rounds in "
     "which the candidates take turns; stages: medians of CUDA events, one batch at a time, and of the host clock "
     "around the enqueue"
 )

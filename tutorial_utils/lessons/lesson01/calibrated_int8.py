@@ -29,7 +29,7 @@ from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 METHOD = (
     "quality on all 600 test images against ONNX Runtime's FP32 on the CPU; types from TensorRT's inspector; ranges of "
     "activations from the calibration table and from FP32 on the test images; engine time by CUDA events for 64 "
-    "images, copies excluded, median of 10 rounds after a warm-up until steady"
+    "images, copies excluded, median over rounds after a warm-up until steady"
 )
 CALIBRATION_IMAGES = 448  # seven batches of 64
 STEPS = 127  # of INT8, to each side of zero

@@ -20,7 +20,7 @@ from tutorial_utils.model import onnx_file
 
 METHOD = (
     "CUDA events around each call of an engine on its own stream, copies left out, input copied to the GPU once; "
-    "warm-up until the time is steady, then 10 rounds in which the fused engine and the one with all tensors marked as "
+    "warm-up until the time is steady, then rounds in which the fused engine and the one with all tensors marked as "
     "outputs take turns"
 )
 # ONNX file, shape of one image and batch.

@@ -23,7 +23,7 @@ from tutorial_utils.model.quantization import to_fp8
 from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
 
 METHOD = (
-    "engine time by CUDA events, copies excluded, median of 10 rounds after a warm-up until steady; "
+    "engine time by CUDA events, copies excluded, median over rounds after a warm-up until steady; "
     "errors against float64 or ONNX Runtime's FP32 on the CPU; quality on all test images"
 )
 RESNET_BATCHES = (1, 8, 64)

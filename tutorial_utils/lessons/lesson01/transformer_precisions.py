@@ -28,7 +28,7 @@ from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 METHOD = (
     "the transformer encoder (width 64, 4 heads, 2 layers), one engine of each precision for batches of 1 to 64 and "
     "lengths of 1 to 128, tuned for 8 sentences of 128; engine time by CUDA events on random ids, copies excluded, "
-    "median of 10 rounds after a warm-up until steady, launched by the CPU and replayed as a CUDA graph; accuracy and "
+    "median over rounds after a warm-up until steady, launched by the CPU and replayed as a CUDA graph; accuracy and "
     "agreement with ONNX Runtime's FP32 on the CPU on all 600 test sentences, error on 64 random sentences of 128 "
     "tokens; attention from the layers of the engine's report"
 )

@@ -45,7 +45,7 @@ METHOD = (
     "are compared with Paddle's on the CPU, not with labels: read the error, since all images get one or two classes. "
     "One process makes and calls the predictors one after the other, as the article's does, and a new one goes on "
     "after a predictor that ends it. First: the first call of a fresh predictor, which is all that the article timed. "
-    "Warm: afterwards, warm-up until steady, then 10 rounds in which the predictors of a process take turns. Host "
+    "Warm: afterwards, warm-up until steady, then rounds in which the predictors of a process take turns. Host "
     "clock, copies included"
 )
 

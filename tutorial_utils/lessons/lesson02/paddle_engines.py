@@ -26,7 +26,7 @@ PADDLE, SAME_COPIES, PINNED = "Paddle-TRT", "TensorRT, same copies", "TensorRT, 
 METHOD = (
     f"ResNet-50 with 10 classes, random weights, at {'x'.join(map(str, SHAPE))}, a static profile; Paddle's legacy "
     "way, the predictor made in a process of its own with an empty cache folder, then opened from it. Times: host "
-    "clock from images in host memory to logits in host memory, warm-up until steady, then 10 rounds in turn with "
+    "clock from images in host memory to logits in host memory, warm-up until steady, then rounds in turn with "
     "TensorRT's own calls on the engine that Paddle kept, copied from and to ordinary memory as Paddle does, and "
     "through pinned memory. Error: of the largest logit, against Paddle on the CPU. INT8: quantized offline on the CPU "
     f"with {CALIBRATION_IMAGES} other images. Trials: the quick classifier with random weights, each in a process of "

@@ -41,7 +41,7 @@ METHOD = (
     "64 of the course's digits instead of CIFAR-10's images. Outputs are compared with ONNX Runtime's on the CPU: read "
     "the error, since all images get one or two classes. Each build and each way to call in a process of its own. "
     "First: the first call after loading the engine, which is what the article timed; where context and buffers are "
-    "made once, without making them. Warm: warm-up until steady, then 10 rounds; host clock, copies included. Engine: "
+    "made once, without making them. Warm: warm-up until steady, then rounds; host clock, copies included. Engine: "
     "CUDA events, without copies"
 )
 

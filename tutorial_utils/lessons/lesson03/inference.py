@@ -29,7 +29,7 @@ LANES = 3
 MODELS = ("quick-fp32", "quick-fp16", "resnet50-fp16")
 METHOD = (
     "the functions of tutorial_utils/lessons/lesson03/by_hand.py; quick classifier on 64 test images, ResNet-50 "
-    "FP16 with random weights at 224x224 for clocks and capture; warm-up until steady, then 10 rounds in which the "
+    "FP16 with random weights at 224x224 for clocks and capture; warm-up until steady, then rounds in which the "
     "candidates take turns; host clock, copies included, unless named otherwise"
 )
 _CLOCK_CALLS = 50

@@ -22,7 +22,7 @@ BATCHES = (1, 64)
 METHOD = (
     "ResNet-50 with 10 classes at 3x224x224, random weights (PyTorch's are torchvision's own); inputs and outputs stay "
     "on the GPU and are FP32, so that FP16 includes two casts; all candidates on one stream. Call: host clock until "
-    "the stream is idle, warm-up until steady, then 10 rounds in which the candidates take turns. GPU: CUDA events "
+    "the stream is idle, warm-up until steady, then rounds in which the candidates take turns. GPU: CUDA events "
     "around the call on the stream. TensorRT: a static profile for each batch. ONNX Runtime: I/O binding, default "
     "convolution search. PyTorch: eager, NCHW, cudnn.benchmark off, inference_mode, FP16 by model.half()"
 )
