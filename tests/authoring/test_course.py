@@ -72,6 +72,17 @@ def test_solutions_have_a_page_that_the_lesson_links_to(tmp_path):
     assert 'href="../index.html"' in page
 
 
+def test_images_of_the_text_lie_beside_the_pages_and_details_stay_folded(tmp_path):
+    text = "![A road](images/road.svg)\n\n<details><summary>Question</summary>\n\nThe answer.\n\n</details>"
+    lesson = notebook_file(tmp_path, "01_lesson", text=text)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "road.svg").write_text("<svg/>")
+    course.write_course([lesson], tmp_path / "out")
+    page = BeautifulSoup((tmp_path / "out" / "01_lesson.html").read_text(encoding="utf-8"), "html.parser")
+    assert (tmp_path / "out" / page.find(alt="A road")["src"]).read_text() == "<svg/>"
+    assert "The answer." in page.find("details").get_text()
+
+
 def links(page):
     return [link["href"] for link in BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("a[href]")]
 

@@ -7,6 +7,7 @@ build/course/. With ``--in-place`` the outputs go back into the notebooks instea
 import argparse
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -28,7 +29,7 @@ from tutorial_utils.base.progress import PROGRESS_VARIABLE
 from tutorial_utils.machine.capabilities import probe
 from tutorial_utils.measure.recordings import ORIGIN_MIME_TYPE, Origin
 
-SOLUTIONS = "solutions"  # folder beside the lessons
+SOLUTIONS, IMAGES = "solutions", "images"  # folders beside the lessons
 GLOSSARY = "GLOSSARY.md"  # beside the lessons
 OUTPUT = Path("build/course")
 
@@ -51,6 +52,8 @@ def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
         lesson = Lesson(title(notebook, path), f"{path.stem}.html", minutes, seconds, origins(notebook))
         (folder / lesson.page).write_text(_html(notebook, path, lesson.title), encoding="utf-8")
         _write_solution(path, folder)
+        if (path.parent / IMAGES).exists():  # embedding them would close <details> in the text at a blank line
+            shutil.copytree(path.parent / IMAGES, folder / IMAGES, dirs_exist_ok=True)
         lessons.append(lesson)
     glossary = _write_glossary({path.parent / GLOSSARY for path in paths}, folder)
     index = folder / "index.html"
@@ -147,9 +150,8 @@ def _skipped_tag(notebook: NotebookNode) -> str:
 
 def _html(notebook: NotebookNode, path: Path, title: str, to_front: str = "") -> str:
     """Return the page of a file that lies at a path; `to_front` is the way from the page to the front page's folder."""
-    exporter = HTMLExporter(template_name="lab", raw_template=LESSON_TEMPLATE, embed_images=True)
-    metadata = {"name": title, "path": str(path.parent.resolve())}  # the path is that of images in the text
-    resources = {"metadata": metadata, "to_front": to_front, "glossary": None}
+    exporter = HTMLExporter(template_name="lab", raw_template=LESSON_TEMPLATE)
+    resources = {"metadata": {"name": title}, "to_front": to_front, "glossary": None}
     if path.name != GLOSSARY and (path.parent / to_front / GLOSSARY).exists():
         resources["glossary"] = f"{to_front}{Path(GLOSSARY).stem}.html"
     body, _ = exporter.from_notebook_node(notebook, resources=resources)
