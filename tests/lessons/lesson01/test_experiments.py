@@ -7,22 +7,10 @@ from small_models import options
 
 from tutorial_utils import engine
 from tutorial_utils.inspection import dataflow
-from tutorial_utils.lessons.lesson01 import fusion, plans, targets
+from tutorial_utils.lessons.lesson01 import fusion, plans
 from tutorial_utils.lessons.lesson01 import memory as memory_figures
-from tutorial_utils.lessons.lesson01.targets import Attempt
 
 PROFILE = options().profiles[0]
-
-
-def test_targets_that_build_and_targets_that_do_not(models):
-    pytest.importorskip("tensorrt_rtx")
-    bf16, fp8 = models["bf16"], models["fp8"]
-    built, old, refused = targets.attempts([(bf16, ("8.6",)), (bf16, ("7.5",)), (fp8, ("8.6",))], PROFILE)
-    assert built.built
-    assert built.kernels > 0
-    assert "b16" in old.reason
-    assert "fp8_e4m3" in refused.reason
-    assert "/_src/" not in refused.reason
 
 
 def test_damaged_plans_differ_from_the_plan():
@@ -53,19 +41,20 @@ def test_memory_by_batch():
         assert pictures.marks(axes) == [(1, 0.5), (8, 4.0), (1, 1.0), (8, 8.0)]
 
 
-def test_build_matrix():
-    builds = [Attempt("a", ("7.5",), reason="no"), Attempt("a", ("8.6",), 5000, 3)]
-    picture = targets.draw_build_matrix(builds)
-    assert picture.text == "a for 7.5: refused\na for 8.6: 3 kernels, 5 KB"
+def test_times_to_a_context():
+    load = {"read_ms": 2.0, "deserialize_ms": 3.0, "context_ms": 400.0, "reported_bytes": 0, "asked_bytes": 0}
+    picture = plans.draw(plans.read({"loads": {"small": {"parse_ms": 1.0, "build_ms": 100.0, **load}}, "refusals": {}}))
+    assert picture.text.splitlines()[0].startswith("small, from ONNX: 504 ms (parse 1.0, build 100.0, deserialize 3.0")
+    assert picture.text.splitlines()[1].startswith("small, from the plan: 405 ms (read the plan 2.0, deserialize 3.0")
     (axes,) = pictures.drawn(picture)
-    assert [(round(left + 0.48), round(bottom + 0.46)) for left, bottom, *_ in pictures.bars(axes)] == [(0, 0), (1, 0)]
-    assert [text.get_text() for text in axes.texts] == ["refused", "3 kernels\n5 KB"]
-
-
-def test_plan_times():
-    picture = plans.draw_times({"small": {"build": 100.0, "read": 1.0}, "large": {"build": 2000.0, "read": 3.0}})
-    (axes,) = pictures.drawn(picture)
-    assert pictures.widths(axes) == pictures.numbers(picture.text, r": ([\d.,]+) ms$") == [100, 1, 2000, 3]
+    assert axes.get_xscale() == "linear"
+    assert axes.get_xlim()[0] == 0
+    ends = {}  # of each row, where its last step ends
+    for left, bottom, width, height in pictures.bars(axes):
+        row = round(bottom + height / 2)
+        assert left == pytest.approx(ends.get(row, 0))  # a step begins where the one before it ends
+        ends[row] = left + width
+    assert ends == {0: pytest.approx(504), 1: pytest.approx(405)}
 
 
 def test_marking_all_outputs_breaks_fusion(fp32_model, tmp_path):

@@ -21,6 +21,13 @@ METHOD = (
 # ONNX file, shape of one image and largest batch.
 CASES = (("quick-fp32", (3, 32, 32), 64), ("resnet50-fp16", (3, 224, 224), 64))
 _REPEATS = 3
+_COLOURS = {  # of the steps, in the order in which a program takes them
+    "parse": plotting.RED,
+    "build": plotting.BLUE,
+    "read the plan": plotting.GREY,
+    "deserialize": plotting.GREEN,
+    "create context": plotting.ORANGE,
+}
 
 
 @dataclass(frozen=True)
@@ -141,33 +148,35 @@ def read(data: Mapping[str, Any]) -> Plans:
     return Plans({name: Start(**values) for name, values in data["loads"].items()}, data["refusals"])
 
 
-def draw_times(networks: Mapping[str, Mapping[str, float]]) -> plotting.Picture:
-    """Draw on a logarithmic axis the milliseconds of each step to an engine: the same steps for each network."""
-    steps = list(next(iter(networks.values())))
-    figure, axes = plotting.new_figure(1.1 + 0.3 * len(steps) * len(networks))
-    height = 0.8 / len(networks)
-    lines = []
-    for index, (network, values) in enumerate(networks.items()):
-        positions = [row + (index - (len(networks) - 1) / 2) * height for row in range(len(steps))]
-        colour = (plotting.BLUE, plotting.ORANGE, plotting.GREEN, plotting.RED)[index]
-        axes.barh(positions, [values[step] for step in steps], height=0.9 * height, color=colour, label=network)
-        for position, step in zip(positions, steps, strict=True):
-            axes.text(values[step], position, f" {_milliseconds(values[step])}", va="center", fontsize=9)
-            lines.append(f"{network}, {step}: {_milliseconds(values[step])}")
-    plotting.name_rows(axes, steps)
-    plotting.plain_numbers(axes.xaxis)
-    axes.set_xlim(right=axes.get_xlim()[1] * 3)
-    axes.set_xlabel("milliseconds")
-    figure.legend(loc="outside upper left", ncols=len(networks), frameon=False)
-    slowest = " ".join(
-        f"For {network}, {max(values, key=values.get)} takes longest: {_milliseconds(max(values.values()))}."
-        for network, values in networks.items()
-    )
-    return plotting.Picture(figure, f"Milliseconds of {', '.join(steps)}. {slowest}", "\n".join(lines))
+def starts(load: Start) -> dict[str, dict[str, float]]:
+    """Return the milliseconds of each step to a context that can run: from the ONNX file, and from the plan."""
+    both = {"deserialize": load.deserialize_ms, "create context": load.context_ms}
+    return {
+        "from ONNX": {"parse": load.parse_ms, "build": load.build_ms, **both},
+        "from the plan": {"read the plan": load.read_ms, **both},
+    }
 
 
-def _milliseconds(value: float) -> str:
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+def draw(found: Plans) -> plotting.Picture:
+    """Draw the two ways of each model to a context as bars of their steps, on an axis that begins at 0."""
+    rows = {(name, way): steps for name, one in found.loads.items() for way, steps in starts(one).items()}
+    figure, axes = plotting.new_figure(1.0 + 0.5 * len(rows))
+    begins = [0.0] * len(rows)
+    for step, colour in _COLOURS.items():
+        widths = [row.get(step, 0.0) for row in rows.values()]
+        axes.barh(range(len(rows)), widths, left=begins, height=0.7, color=colour, label=step)
+        begins = [begin + width for begin, width in zip(begins, widths, strict=True)]
+    for position, end in enumerate(begins):
+        axes.text(end, position, f" {end:,.0f} ms", va="center", fontsize=9)
+    plotting.name_rows(axes, [f"{name}, {way}" for name, way in rows])
+    axes.set_xlim(0, 1.12 * max(begins))
+    axes.set_xlabel("milliseconds until the context is there")
+    figure.legend(loc="outside upper left", ncols=5, frameon=False)
+    lines = [
+        f"{name}, {way}: {sum(row.values()):,.0f} ms ({', '.join(f'{step} {ms:,.1f}' for step, ms in row.items())})"
+        for (name, way), row in rows.items()
+    ]
+    return plotting.Picture(figure, f"Time until a context is there. {'. '.join(lines)}.", "\n".join(lines))
 
 
 EXPERIMENT = Experiment(
@@ -176,5 +185,6 @@ EXPERIMENT = Experiment(
     method=METHOD,
     measure=measure,
     read=read,
+    draw=lambda measured: draw(measured.result),
     models=tuple(f"{name}.onnx" for name, _, _ in CASES),
 )
