@@ -302,6 +302,18 @@ def test_every_form_is_built_by_tensorrt(assorted):
     assert report.kernel_dtypes["int8"] >= 5
 
 
+def test_fp8_has_one_scale_for_a_weight_or_one_for_each_channel(assorted, tmp_path):
+    sizes = {}
+    for per_channel in (False, True):
+        path = quantization.to_fp8(*assorted, tmp_path / "fp8.onnx", per_channel=per_channel)
+        constants = {one.name: numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
+        sizes[per_channel] = {
+            constants[f"{name[:-10]}_scale"].size for name in constants if name.endswith("_quantized")
+        }
+    assert sizes[False] == {1}
+    assert max(sizes[True]) > 1
+
+
 def test_fp8_of_every_form(assorted, tmp_path):
     fp8 = quantization.to_fp8(*assorted, tmp_path / "fp8.onnx")
     assert str(quantization.coverage(fp8)) == "quantized: 2 Conv, 1 ConvTranspose, 2 Gemm, 2 MatMul"

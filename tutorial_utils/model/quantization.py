@@ -122,15 +122,16 @@ def coverage(onnx_path: str | Path) -> qdq.Coverage:
     return found
 
 
-def to_fp8(fp32_path: str | Path, int8_path: str | Path, target_path: str | Path) -> Path:
+def to_fp8(fp32_path: str | Path, int8_path: str | Path, target_path: str | Path, *, per_channel: bool = False) -> Path:
     """Write the FP8 (E4M3) variant of a model: what is quantized in its INT8 variant, with the other 8-bit type.
 
-    The calibrated range of each activation stays; one scale for each weight, as TensorRT wants it for FP8.
+    The calibrated range of each activation stays.
 
     Args:
         fp32_path: The FP32 model, for the weights.
         int8_path: What `to_int8` made of it, for the activations' ranges.
         target_path: Where to write the FP8 model. It is returned.
+        per_channel: One scale for each output channel of a weight, instead of one for the whole weight.
 
     Raises:
         PrecisionError: The second model is not the INT8 variant of the first.
@@ -152,7 +153,7 @@ def to_fp8(fp32_path: str | Path, int8_path: str | Path, target_path: str | Path
                 f"{Path(int8_path).name} is not the INT8 variant of {name}.",
                 "Pass the model and what to_int8 made of it.",
             )
-        qdq.quantize(model.graph, nodes, largest, FP8, per_channel=False, exact=exact)
+        qdq.quantize(model.graph, nodes, largest, FP8, per_channel=per_channel, exact=exact)
     found.write(model)
     return onnx_file.save(model, target_path)
 
