@@ -30,6 +30,11 @@ def test_ranges_hold_a_table_against_activations():
     assert Range(threshold=254.0, largest=2.0, clipped=0.0).steps == 1
 
 
+def test_what_rounds_to_the_last_step_is_not_cut_off():
+    assert Range(threshold=1.27, largest=1.274, clipped=0.3).cut_off == 0
+    assert Range(threshold=1.27, largest=1.276, clipped=0.3).cut_off == 0.3
+
+
 def test_activations_are_what_convolutions_and_products_read(fp32_model):
     found = calibrated_int8.activations(fp32_model, IMAGES)
     assert found.keys() == {"x", "relu0", "flat"}
@@ -103,10 +108,13 @@ def test_drawings():
         "minmax/black: no scale",
     ]
     assert pictures.widths(pictures.drawn(picture)[0]) == [60.0, 60.0, 60.0, 3.0]
-    types = calibrated_int8_figures.draw_types(results)
-    (axes,) = pictures.drawn(types)
-    assert [(left, width) for left, _, width, _ in pictures.bars(axes)] == [(0, 9), (0, 7), (7, 2)]
-    assert types.text.splitlines()[-1] == "asked for fp8              The process ended with SIGABRT."
+    picture = calibrated_int8_figures.draw_thresholds(np.array([0.0, 0.5, -1.0, 3.0, 4.0]), {"low": 2.0, "high": 8.0})
+    assert picture.text.splitlines() == [
+        "high: last step at 8, 0.00 % of the values other than 0 beyond it",
+        "low: last step at 2, 50.00 % of the values other than 0 beyond it",
+    ]
+    (axes,) = pictures.drawn(picture)
+    assert [line.get_xdata()[0] for line in axes.lines] == [8.0, 2.0]
 
 
 def test_shipped_recording_shows_what_a_flag_gave():

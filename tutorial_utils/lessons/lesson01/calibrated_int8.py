@@ -98,7 +98,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Range:
-    """A quantized activation: the magnitude at which it is cut off, its largest one, and the share that is cut off."""
+    """A quantized activation: the magnitude of INT8's last step, its largest one, and the share of it beyond that."""
 
     threshold: float
     largest: float
@@ -108,6 +108,11 @@ class Range:
     def steps(self) -> float:
         """How many of the 127 steps the activation fills."""
         return STEPS * min(1.0, self.largest / self.threshold)
+
+    @property
+    def cut_off(self) -> float:
+        """The share that INT8 loses to the range: none where all values round to its last step."""
+        return self.clipped if self.largest > self.threshold * (1 + 0.5 / STEPS) else 0.0
 
 
 @dataclass(frozen=True)
@@ -136,13 +141,21 @@ class Result:
         """What the calibration does to activations, in numbers: where it cuts off most, and where it is coarsest."""
         if not self.ranges:
             return "no calibration"
-        cut, share = max(((name, one.clipped) for name, one in self.ranges.items()), key=lambda pair: pair[1])
+        cut, share = max(((name, one.cut_off) for name, one in self.ranges.items()), key=lambda pair: pair[1])
         coarse, steps = min(((name, one.steps) for name, one in self.ranges.items()), key=lambda pair: pair[1])
-        median = float(np.median([one.steps for one in self.ranges.values()]))
-        return (
-            f"fills {median:.0f} of {STEPS} steps in the median activation, {steps:.1f} in {coarse}; "
-            f"cuts off at most {100 * share:.2g} % of the values, in {cut}"
+        return f"fills {self.median_steps:.0f} of {STEPS} steps in the median activation, {steps:.1f} in {coarse}; " + (
+            f"cuts off at most {100 * share:.2g} % of the values, in {cut}" if share else "cuts off nothing"
         )
+
+    @property
+    def median_steps(self) -> float:
+        """How many steps the median activation fills."""
+        return float(np.median([one.steps for one in self.ranges.values()]))
+
+    @property
+    def most_cut_off(self) -> float:
+        """The share of the values that is cut off in the activation that loses most."""
+        return max(one.cut_off for one in self.ranges.values())
 
 
 class _Judge:

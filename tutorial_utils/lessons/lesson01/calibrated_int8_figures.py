@@ -1,19 +1,19 @@
-"""Figures of lesson 01: what calibrations leave of the answers, and what engines compute in, beside what was asked."""
+"""Figures of lesson 01: what calibrations leave of the answers, and where they cut activations off."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tutorial_utils import plotting
 from tutorial_utils.debug.calibration import Calibrated
 from tutorial_utils.lessons.lesson01 import calibration
 from tutorial_utils.measure import quality
 from tutorial_utils.model import data
-from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
+from tutorial_utils.plotting import GREY, RED, Picture
 
 if TYPE_CHECKING:
     from tutorial_utils.lessons.lesson01.calibrated_int8 import Result
-
-_SHADES = {"fp32": GREY, "tf32": BLUE, "fp16": ORANGE, "bf16": GREEN, "int8": RED, "fp8": "#CC79A7"}
 
 
 def draw_quality(results: "Mapping[str, Result | str]") -> Picture:
@@ -33,26 +33,24 @@ def draw_quality(results: "Mapping[str, Result | str]") -> Picture:
     return Picture(picture.figure, picture.alt, "\n".join(lines))
 
 
-def draw_types(results: "Mapping[str, Result | str]") -> Picture:
-    """Draw what the convolutions and products of the engine of each precision compute in, beside what was asked for."""
-    asked = {name.removeprefix("precision/"): one for name, one in results.items() if name.startswith("precision/")}
-    shown = {name: one for name, one in asked.items() if not isinstance(one, str)}
-    figure, axes = plotting.new_figure(1.0 + 0.32 * len(shown))
-    for position, one in enumerate(shown.values()):
-        left = 0
-        for dtype, count in one.types.items():
-            axes.barh(position, count, left=left, color=_SHADES.get(dtype, "black"), height=0.7)
-            left += count
-    plotting.name_rows(axes, list(shown))
-    axes.set_xlabel("convolutions and matrix products, by the type that they compute in")
-    present = dict.fromkeys(dtype for one in shown.values() for dtype in one.types)
-    for dtype in present:
-        axes.plot([], [], "s", color=_SHADES.get(dtype, "black"), label=dtype.upper())
-    figure.legend(loc="outside upper left", ncols=len(present), frameon=False)
-    width = max(map(len, asked))
-    lines = [
-        f"asked for {name:{width}}  "
-        + (one if isinstance(one, str) else f"accuracy {one.accuracy:.1%}, agreement {one.agreement:.1%}; {one.line}")
-        for name, one in asked.items()
-    ]
-    return Picture(figure, f"Types that engines compute in. {'; '.join(lines)}.", "\n".join(lines))
+def draw_thresholds(values: np.ndarray, chosen: Mapping[str, float]) -> Picture:
+    """Draw an activation's magnitudes, and the one at which each calibration, by its name, puts INT8's last step."""
+    figure, axes = plotting.new_figure(3.4)
+    magnitudes = np.abs(values[values != 0])
+    edges = np.geomspace(0.01, 1.3 * max(*chosen.values(), magnitudes.max()), 120)
+    axes.hist(magnitudes, edges, weights=np.full(magnitudes.size, 100 / magnitudes.size), color=GREY, alpha=0.55)
+    top = 1.9 * axes.get_ylim()[1]
+    lines = []
+    for position, (name, threshold) in enumerate(sorted(chosen.items(), key=lambda pair: -pair[1])):
+        height = top * (0.97 - 0.42 * position / len(chosen))
+        axes.plot([threshold] * 2, [0, height], color=RED, linewidth=1.5)
+        plotting.note(axes, name, (threshold, height), (-5, -4), ha="right")
+        cut = float(np.mean(magnitudes > threshold))
+        lines.append(f"{name}: last step at {threshold:.4g}, {100 * cut:.2f} % of the values other than 0 beyond it")
+    plotting.plain_numbers(axes.xaxis)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0, top)
+    axes.set_xlabel("magnitude (lines: where a calibration puts the last of INT8's 127 steps)")
+    axes.set_ylabel("% of the values\nother than 0")
+    listed = "; ".join(lines)
+    return Picture(figure, f"An activation, and where calibrations cut it off. {listed}.", "\n".join(lines))
