@@ -1,6 +1,7 @@
 """Lesson 01, asynchrony: the figures and bounds, and what the experiment says where it can't run."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import onnxruntime
@@ -10,7 +11,7 @@ from small_models import images, options
 
 from tutorial_utils.base import flavour
 from tutorial_utils.engine import build
-from tutorial_utils.lessons.lesson01.asynchrony import Overlap, Span, bound, draw_streams, draw_timeline
+from tutorial_utils.lessons.lesson01.asynchrony import Overlap, Span, bound, draw_streams, draw_timeline, watch
 from tutorial_utils.measure import quality
 from tutorial_utils.measure.timing import Measurement
 
@@ -100,3 +101,23 @@ def test_lanes_compute_what_onnx_runtime_computes(fp32_model, cuda_graph):
             for logits in lanes.logits():
                 assert quality.relative_error(logits, expected) < 2e-3
         assert all(np.isfinite(ms) and ms >= 0 for ms in lanes.stage_times(3).values())
+
+
+def test_watch_times_the_stages_of_each_order():
+    def in_pairs(double, write):
+        return [write(double(number)) for number in (1, 2)]
+
+    def all_first(double, write):
+        return [write(number) for number in [double(1), double(2)]]
+
+    written = []
+    seen = watch({"in pairs": in_pairs, "all first": all_first}, double=lambda one: 2 * one, write=written.append)
+    assert written == [2, 4, 2, 4]
+    assert [(span.stage, span.batch) for span in seen["in pairs"]] == [
+        ("double", 1), ("write", 1), ("double", 2), ("write", 2),
+    ]  # fmt: skip
+    assert [(span.stage, span.batch) for span in seen["all first"]] == [
+        ("double", 1), ("double", 2), ("write", 1), ("write", 2),
+    ]  # fmt: skip
+    spans = [span for order in seen.values() for span in order]
+    assert all(one.begin <= one.end <= other.begin for one, other in itertools.pairwise(spans))

@@ -3,9 +3,9 @@
 from tutorial_utils.machine.needs import Needs
 
 NEEDS = {
-    "01": Needs(live=("onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run", "onnxruntime_cuda")),
-    "01b": Needs(live=("onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
     "01a": Needs(live=("onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
+    "01b": Needs(live=("onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
+    "01c": Needs(live=("paddle", "onnx_export", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
     "01d": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
 }
 # Experiments by name, each with the module that holds it.

@@ -1,7 +1,8 @@
 """Lesson 01, asynchrony: copies and an engine overlapped on several streams, and what a CUDA graph saves."""
 
 import functools
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,28 @@ class Span:
     batch: int
     begin: float
     end: float
+
+
+def watch(orders: Mapping[str, Callable[..., Any]], **stages: Callable[[Any], Any]) -> dict[str, list[Span]]:
+    """Run each order of work once, with its stages timed; return the spans by order, as `draw_timeline` takes them.
+
+    An order is called with the stages as keyword arguments.
+    """
+
+    def timed(name: str, stage: Callable[[Any], Any], spans: list[Span]) -> Callable[[Any], Any]:
+        def work(argument: Any) -> Any:
+            begin = time.perf_counter()
+            result = stage(argument)
+            end = time.perf_counter()
+            spans.append(Span(name, 1 + sum(span.stage == name for span in spans), begin, end))
+            return result
+
+        return work
+
+    seen: dict[str, list[Span]] = {name: [] for name in orders}
+    for name, order in orders.items():
+        order(**{stage: timed(stage, function, seen[name]) for stage, function in stages.items()})
+    return seen
 
 
 def draw_timeline(orders: Mapping[str, Sequence[Span]]) -> Picture:
