@@ -95,17 +95,6 @@ def test_trial_passes_method_and_granularity_on(trial):
     assert trial.run(images(32), per_channel=False).sqnr_db != trial.run(images(32)).sqnr_db
 
 
-def test_threshold_figure_says_how_much_is_cut_off():
-    picture = figures.draw_thresholds(
-        {"t": np.array([1.0, -3.0, 2.0, 0.0])}, {"minmax": {"t": 3.0}, "entropy": {"t": 1.5}}
-    )
-    assert picture.text.splitlines()[0].endswith("minmax      cuts off at   3.00: 0.000 % of the values")
-    assert picture.text.splitlines()[1].endswith("entropy     cuts off at   1.50: 50.000 % of the values")
-    (axes,) = pictures.drawn(picture)
-    assert [x for x, _ in pictures.lines(axes)] == [[3.0, 3.0], [1.5, 1.5]]
-    assert sum(pictures.heights(axes)) == 4  # the values
-
-
 def test_quality_figure_has_a_line_for_each_model():
     one = Calibrated(0.5, 12.3, {})
     picture = figures.draw_quality([("methods", {"a": one}), ("images", {"b": one})], (0.4, 0.6))

@@ -123,7 +123,7 @@ def test_several_are_measured_each_in_a_process_of_its_own():
     """One that fails, or dies, costs its own recording only. Here both are refused, each with its reason."""
     if capabilities.probe().tensorrt_run.available:
         pytest.skip("engines run here, and would be measured")
-    command = [sys.executable, "-m", "tutorial_utils", "record", "lesson01_plans", "lesson01_fusion", "--replace"]
+    command = [sys.executable, "-m", "tutorial_utils", "record", "lesson01_plans", "lesson01_async", "--replace"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.count(capabilities.probe().tensorrt_run.reason) == 2
@@ -151,7 +151,7 @@ def test_command_asks_which(arguments, capsys):
 
 
 def test_unknown_experiment(capsys):
-    with pytest.raises(InputError, match=r"no experiment 'nothing'.*deployment, .*lesson01_fusion"):
+    with pytest.raises(InputError, match=r"no experiment 'nothing'.*deployment, .*lesson01_async"):
         experiment.find("nothing")
     assert main(["record", "nothing"]) == 1
     assert "There is no experiment 'nothing'." in capsys.readouterr().err

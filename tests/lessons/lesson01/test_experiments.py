@@ -8,7 +8,6 @@ from small_models import options
 from tutorial_utils import engine
 from tutorial_utils.inspection import dataflow
 from tutorial_utils.lessons.lesson01 import fusion, plans
-from tutorial_utils.lessons.lesson01 import memory as memory_figures
 
 PROFILE = options().profiles[0]
 
@@ -18,27 +17,6 @@ def test_damaged_plans_differ_from_the_plan():
     copies = plans.damaged(plan)
     assert copies.pop("untouched") == plan
     assert all(copy != plan for copy in copies.values())
-
-
-def test_bytes_moved(fp32_model):
-    pytest.importorskip("tensorrt_rtx")
-    report = engine.build(fp32_model, options()).report
-    flows = {"nodes": dataflow.from_onnx(fp32_model, 8), "engine": dataflow.from_report(report, 8)}
-    picture = fusion.draw_bytes_moved({"small": flows})
-    assert f"{flows['nodes'].read_bytes / 1e6:.1f} MB read" in picture.text
-    (axes,) = pictures.drawn(picture)
-    lengths = pictures.widths(axes)
-    assert lengths[::2] == pictures.near(pictures.numbers(picture.text, r"([\d.]+) MB read"), 0.05)
-    assert lengths[1::2] == pictures.near(pictures.numbers(picture.text, r"([\d.]+) MB written"), 0.05)
-    assert [left for left, *_ in pictures.bars(axes)][1::2] == lengths[::2]  # what is written begins where reads end
-
-
-def test_memory_by_batch():
-    curves = {"bound": {1: 2**19, 8: 2**22}, "engine": {1: 2**20, 8: 2**23}}
-    picture = memory_figures.memory_by_batch({"small": curves, "large": curves})
-    assert picture.text.splitlines()[1] == "small, engine: batch 1 1.0 MiB, batch 8 8.0 MiB"
-    for axes in pictures.drawn(picture):
-        assert pictures.marks(axes) == [(1, 0.5), (8, 4.0), (1, 1.0), (8, 8.0)]
 
 
 def test_times_to_a_context():

@@ -10,8 +10,6 @@ NEEDS = {
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {
-    "lesson01_fusion": "fusion",
-    "lesson01_autotuning": "autotuning",
     "lesson01_precision": "precision",
     "lesson01_plans": "plans",
     "lesson01_async": "asynchrony",

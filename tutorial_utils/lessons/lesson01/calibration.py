@@ -2,37 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from tutorial_utils import plotting
 from tutorial_utils.debug.calibration import Calibrated
 from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
 
 _COLOURS = (BLUE, RED, GREEN, ORANGE)
-
-
-def draw_thresholds(tensors: Mapping[str, np.ndarray], chosen: Mapping[str, Mapping[str, float]]) -> Picture:
-    """Draw a histogram of each tensor, with the magnitude at which each method cuts off: its threshold, by name."""
-    figure, _ = plotting.new_figure(1.0 + 1.25 * len(tensors), nrows=len(tensors))
-    lines = []
-    for one, (name, values) in zip(figure.axes, tensors.items(), strict=True):
-        largest = max([float(np.abs(values).max()), *(by_name[name] for by_name in chosen.values())])
-        one.hist(np.abs(values).ravel(), np.linspace(0, largest, 120), color=GREY, alpha=0.55)
-        for (method, by_name), colour in zip(chosen.items(), _COLOURS, strict=False):
-            one.axvline(by_name[name], color=colour, linewidth=2, label=method)
-            cut = float(np.mean(np.abs(values) > by_name[name]))
-            lines.append(f"{name:24}  {method:10}  cuts off at {by_name[name]:6.2f}: {100 * cut:.3f} % of the values")
-        one.set_yscale("log")
-        one.set_ylabel("values")
-        one.set_title(name, fontsize=10, loc="left")
-    figure.axes[-1].set_xlabel("magnitude")
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=len(chosen), frameon=False)
-    alt = (
-        f"Histograms of the magnitudes of {len(tensors)} activations, counts on a logarithmic axis, with the threshold "
-        f"that each of {', '.join(chosen)} chose."
-    )
-    return Picture(figure, alt, "\n".join(lines))
 
 
 def draw_quality(groups: Sequence[tuple[str, Mapping[str, Calibrated]]], interval: tuple[float, float]) -> Picture:

@@ -214,7 +214,7 @@ def _memory(random: np.random.Generator, folder: Path) -> Case:
 
 
 def _engine(random: np.random.Generator, folder: Path) -> Case:
-    """The one that is real: see lesson 01, where the FP8 file is made and measured."""
+    """The one that is real: see lesson 01b, where such a file is made."""
     models, feeds = networks.quick(), {"x": data.load("digits", "test").images}
     measured = experiment.find("lesson01_precision").recorded("it needs a GPU with FP8 on which such engines run")
     return fp8_case(models["fp32"], models["int8"], feeds, measured, folder)
