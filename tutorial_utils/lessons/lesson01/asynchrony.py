@@ -187,6 +187,9 @@ def draw_timeline(orders: Mapping[str, Sequence[Span]]) -> Picture:
 
 def draw_streams(overlap: Sequence[Overlap]) -> Picture:
     """Draw the time of a batch in every order of work on the GPU, each with its bound where that is known."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     names = list(overlap[0].runs)
     figure, axes = plotting.new_figure(0.9 + 0.27 * len(names), ncols=len(overlap), sharey=True, squeeze=False)
     lines, best = [], []
@@ -207,9 +210,10 @@ def draw_streams(overlap: Sequence[Overlap]) -> Picture:
         best.append(f"batch {entry.batch}: {winner}, {times[winner]:.2f} ms, one by one {times['one by one']:.2f} ms")
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
-    figure.suptitle(
-        "black: the bound, the sum of the stages one by one and on 1 stream, else the longest one", fontsize=9
-    )
+    bound_label = "bound: sum of the stages (one by one, 1 stream), else the longest"
+    marks = [Patch(color=colour, label=meaning) for colour, meaning in _COLOURS.items()]
+    marks.append(Line2D([], [], color="black", linewidth=2, label=bound_label))
+    figure.legend(handles=marks, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     alt = f"Time of a batch in {len(names)} orders of work on the GPU. Fastest at {'; '.join(best)}."
     return Picture(figure, alt, "\n".join(lines))
 
@@ -235,6 +239,13 @@ def _colour(name: str) -> str:
         return plotting.GREY
     return plotting.GREEN if name.endswith("CUDA graph") else plotting.BLUE
 
+
+_COLOURS = {
+    plotting.GREY: "waits after each stage",
+    plotting.BLUE: "waits for a free lane",
+    plotting.GREEN: "the same, as CUDA graphs",
+    plotting.RED: "from pageable memory",
+}
 
 EXPERIMENT = Experiment(
     name="lesson01_async",
