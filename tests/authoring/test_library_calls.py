@@ -28,6 +28,8 @@ def checked(value, what):
             [BUILDER, "from tutorial_utils import builder\nbuilder.build()"],
             [2, 0],
         ),  # the name is another's from here on
+        (["import tensorrt as trt\ndef f(net: trt.INetworkDefinition):\n    net.get_layer(0)"], [1]),
+        (["class Log(trt.ILogger):\n    def __init__(self):\n        trt.ILogger.__init__(self)"], [1]),
         # through what hands on its argument, loops and with
         ([BUILDER, CHECKED, "net = checked(builder.create_network(0), 'net')", "net.get_layer(0)"], [2, 0, 1, 1]),
         ([SESSION, "for one in [session]:\n    one.get_inputs()"], [1, 0]),

@@ -440,10 +440,10 @@ def test_function_that_is_wrong_only_on_the_data_of_the_lesson_is_refused(path, 
 def test_first_overflow_is_judged_by_the_order_of_the_nodes(fp32_model):
     names = [node.output[0] for node in onnx_file.load(fp32_model).graph.node]
     activations = {name: np.float32([1, 70_000]) for name in names}
-    solution = defined(*next(functions(path)["01b.1"] for path, exercise in REAL if exercise == "01b.1"))
-    assert repr(names[0]) in check("01b.1", solution, on=(activations,)).message
+    solution = defined(*next(functions(path)["01e.2"] for path, exercise in REAL if exercise == "01e.2"))
+    assert repr(names[0]) in check("01e.2", solution, on=(activations,)).message
     outputs_first = {names[-1]: activations[names[-1]], **activations}
-    message = check("01b.1", solution, on=(outputs_first,)).message
+    message = check("01e.2", solution, on=(outputs_first,)).message
     assert message == "That tensor overflows, too, but another one does so before it, in the order of execution."
 
 
@@ -460,20 +460,20 @@ def test_real_differences_leave_open_what_sound_methods_judge_differently():
         "none": level(*(1.001 + noise)),
         "unsure": level(*(1.07 + noise)),
     }
-    judged = exercises.EXERCISES["01a.2"].on(rows, "a")
+    judged = exercises.EXERCISES["01e.3"].on(rows, "a")
     assert sorted([judged.answer, *judged.also_right]) == [["certain"], ["certain", "unsure"]]
 
 
 def test_threshold_is_judged_by_its_error():
     values = np.linspace(-1, 1, 1001, dtype=np.float32)
-    judge = exercises.EXERCISES["01b.2"].on
+    judge = exercises.EXERCISES["01e.4"].on
     judged = judge(values, [1.0001, 1.0, 0.2, 5.0])
     assert {judged.answer, *judged.also_right} == {1.0, 1.0001}
-    solution = defined(*next(functions(path)["01b.2"] for path, exercise in REAL if exercise == "01b.2"))
-    assert check("01b.2", solution, on=(values, [1.0, 0.2, 5.0])).passed
+    solution = defined(*next(functions(path)["01e.4"] for path, exercise in REAL if exercise == "01e.4"))
+    assert check("01e.4", solution, on=(values, [1.0, 0.2, 5.0])).passed
     data = (values, [1.01, 0.202, 5.05])
     for answer, words in ((0.202, "clips too much"), (5.05, "too coarse"), (1, "which is too small")):
-        wrong = check("01b.2", lambda v, t, a=answer: a if t == data[1] else solution(v, t), on=data)
+        wrong = check("01e.4", lambda v, t, a=answer: a if t == data[1] else solution(v, t), on=data)
         assert words in wrong.message
 
 

@@ -45,7 +45,7 @@ def ignores_which_kernel(plain, marked):
 
 
 def compares_only(*places):
-    """Return a wrong answer to 01a.1: of each fusion, only the nodes at these places count."""
+    """Return a wrong answer to 01e.1: of each fusion, only the nodes at these places count."""
 
     def lost_fusions(plain, marked):
         left = [set(kernel.onnx_nodes) for kernel in marked.kernels]
@@ -191,7 +191,7 @@ def first_calls_too(measurements, baseline):
 
 
 def choose(error, key=lambda threshold: threshold):
-    """Return an answer to 01b.2 that uses this error of values and scale."""
+    """Return an answer to 01e.4 that uses this error of values and scale."""
 
     def best_threshold(values, thresholds):
         return key(min(thresholds, key=lambda threshold: error(values, threshold / 127)))
@@ -229,7 +229,7 @@ def returns_position(values, thresholds):
 
 
 WRONG_ANSWERS = {
-    "01a.1": [
+    "01e.1": [
         (counts_added_kernels, "how many kernels were added"),
         (counts_added_layers, "how many layers were added"),
         (compares_numbers_of_fusions, "which nodes are together"),
@@ -244,7 +244,7 @@ WRONG_ANSWERS = {
         (compares_only(0), "only some nodes of a fusion"),
         (wants_any_two, "only some nodes of a fusion"),
     ],
-    "01b.1": [
+    "01e.2": [
         (finds_largest, "the tensor with the largest value"),
         (sorts_names, "You sort the names"),
         (names_the_last, "the last tensor that overflows"),
@@ -255,7 +255,7 @@ WRONG_ANSWERS = {
         (limit_too_low, "FP16 can hold it"),
         (compares_with_largest_number, "is rounded down to it"),
     ],
-    "01a.2": [
+    "01e.3": [
         (by_value(lambda measured: measured.median_ms), "by more than that among themselves"),
         (beyond(0.05), "No limit for medians"),
         (beyond(0.1), "No limit for medians"),
@@ -272,7 +272,7 @@ WRONG_ANSWERS = {
         (leaves_small_ones_out, "SMALLEST_DIFFERENCE"),
         (looks_whether_intervals_overlap, "compare round by round"),
     ],
-    "01b.2": [
+    "01e.4": [
         (choose(lambda values, scale: np.mean((quantized(values, scale) - values) ** 2)), "multiply the integers by"),
         (lambda values, thresholds: max(thresholds), "a quarter of the 255 integers"),
         (choose(with_scale(127 / 255)), "end at half of the threshold"),

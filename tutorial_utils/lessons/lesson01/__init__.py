@@ -7,6 +7,7 @@ NEEDS = {
     "01b": Needs(live=("onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
     "01c": Needs(live=("paddle", "onnx_export", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
     "01d": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
+    "01e": Needs(live=("onnxruntime_cpu", "tensorrt_build")),
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {

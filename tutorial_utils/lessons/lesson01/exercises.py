@@ -14,7 +14,7 @@ from tutorial_utils.model import networks, onnx_file
 
 
 def lost_fusions() -> list[Case]:
-    """Return the cases of 01a.1, ``lost_fusions(plain, marked)``: count the fusions that marked outputs destroy."""
+    """Return the cases of 01e.1, ``lost_fusions(plain, marked)``: count the fusions that marked outputs destroy."""
     added_kernels = "That is how many kernels were added. A lost fusion can add several: count fusions."
     added_layers = "That is how many layers were added, those that only order streams included."
     numbers = (
@@ -89,7 +89,7 @@ def _lost_fusions(plain: BuildReport, marked: BuildReport) -> int:
 
 
 def first_overflow() -> list[Case]:
-    """Return the cases of 01b.1, ``first_overflow(activations)``: name the first tensor that overflows in FP16."""
+    """Return the cases of 01e.2, ``first_overflow(activations)``: name the first tensor that overflows in FP16."""
     return [
         Case(
             (
@@ -158,7 +158,7 @@ def _first_overflow(activations: Mapping[str, np.ndarray]) -> Case:
 
 
 def real_differences() -> list[Case]:
-    """Return the cases of 01a.2, ``real_differences(measurements, baseline)``: tell differences from noise."""
+    """Return the cases of 01e.3, ``real_differences(measurements, baseline)``: tell differences from noise."""
     drifting = [1.0, 1.6, 0.8, 1.5, 1.1, 0.7, 1.7, 0.9, 1.4, 0.75]  # ms: the level of each round
     lucky = [0.88 * ms for ms in drifting[1:] + drifting[:1]]
     steady = [1.0, 1.001, 0.999, 1.0, 1.002, 0.998, 1.001, 1.0, 0.999, 1.0]
@@ -233,7 +233,7 @@ def _real_differences(measurements: Mapping[str, Measurement], baseline: str) ->
 
 
 def best_threshold() -> list[Case]:
-    """Return the cases of 01b.2, ``best_threshold(values, thresholds)``: choose where INT8 clips."""
+    """Return the cases of 01e.4, ``best_threshold(values, thresholds)``: choose where INT8 clips."""
     even = _even(200_000)
     just_below = (np.arange(126, dtype=np.float32) + np.float32(0.9)) / 127  # the next integer is near, above
     integers = np.arange(-127, 128, dtype=np.float32) / 127
@@ -321,10 +321,10 @@ def _best_threshold(values: np.ndarray, thresholds: Sequence[float]) -> Case:
 
 
 EXERCISES = {
-    "01a.1": Exercise(lost_fusions, by(_lost_fusions)),
-    "01b.1": Exercise(first_overflow, _first_overflow),
-    "01a.2": Exercise(real_differences, _real_differences),
-    "01b.2": Exercise(best_threshold, _best_threshold),
+    "01e.1": Exercise(lost_fusions, by(_lost_fusions)),
+    "01e.2": Exercise(first_overflow, _first_overflow),
+    "01e.3": Exercise(real_differences, _real_differences),
+    "01e.4": Exercise(best_threshold, _best_threshold),
 }
 
 
