@@ -110,11 +110,13 @@ def test_drawings():
     assert pictures.widths(pictures.drawn(picture)[0]) == [60.0, 60.0, 60.0, 3.0]
     picture = calibrated_int8_figures.draw_thresholds(np.array([0.0, 0.5, -1.0, 3.0, 4.0]), {"low": 2.0, "high": 8.0})
     assert picture.text.splitlines() == [
-        "high: last step at 8, 0.00 % of the values other than 0 beyond it",
-        "low: last step at 2, 50.00 % of the values other than 0 beyond it",
+        "high: last step at 8, 0.00 % of all values beyond it",
+        "low: last step at 2, 40.00 % of all values beyond it",
     ]
     (axes,) = pictures.drawn(picture)
     assert [line.get_xdata()[0] for line in axes.lines] == [8.0, 2.0]
+    assert [line.get_ydata() for line in axes.lines] == [[0, 1], [0, 1]]  # none is taken for a bar: all are full height
+    assert [text.get_text() for text in picture.figure.legends[0].get_texts()] == ["values", "range: INT8's last step"]
 
 
 def test_shipped_recording_shows_what_a_flag_gave():
