@@ -11,7 +11,7 @@ from small_models import images, options
 
 from tutorial_utils.base import flavour
 from tutorial_utils.engine import build
-from tutorial_utils.lessons.lesson01.asynchrony import Overlap, Span, bound, draw_streams, draw_timeline, watch
+from tutorial_utils.lessons.lesson01.asynchrony import Overlap, Span, draw_streams, draw_timeline, estimate, watch
 from tutorial_utils.measure import quality
 from tutorial_utils.measure.timing import Measurement
 
@@ -47,22 +47,22 @@ def entry():
         ("2 streams, pageable", None),
     ],
 )
-def test_bound(entry, name, expected):
-    assert bound(entry, name) == expected
+def test_estimate(entry, name, expected):
+    assert estimate(entry, name) == expected
 
 
-def test_streams_figure_tells_time_of_a_batch_and_bound(entry):
+def test_streams_figure_tells_time_of_a_batch_and_estimate(entry):
     picture = draw_streams([entry, dataclasses.replace(entry, batch=32)])
     lines = [line.split() for line in picture.text.splitlines()]
     assert len(lines) == 8
-    assert lines[0] == ["batch", "8", "one", "by", "one", "6.000", "ms", "bound", "5.500", "ms"]
+    assert lines[0] == ["batch", "8", "one", "by", "one", "6.000", "ms", "estimate", "5.500", "ms"]
     assert lines[3] == ["batch", "8", "2", "streams,", "pageable", "5.000", "ms"]
     assert "Fastest at batch 8: 2 streams, CUDA graph, 3.00 ms, one by one 6.00 ms; batch 32" in picture.alt
     for axes, part in zip(pictures.drawn(picture), (slice(4), slice(4, 8)), strict=True):
         lines = picture.text.splitlines()[part]
         assert pictures.widths(axes) == pictures.near(pictures.numbers("\n".join(lines), r"([\d.]+) ms"))
-        bounds = [float(line.split()[-2]) for line in lines if "bound" in line]
-        assert [x for x, _ in pictures.lines(axes)] == [[ms, ms] for ms in bounds]
+        estimates = [float(line.split()[-2]) for line in lines if "estimate" in line]
+        assert [x for x, _ in pictures.lines(axes)] == [[ms, ms] for ms in estimates]
         assert [sum(y) / 2 for _, y in pictures.lines(axes)] == pytest.approx([0, 1, 2])
 
 

@@ -186,7 +186,7 @@ def draw_timeline(orders: Mapping[str, Sequence[Span]]) -> Picture:
 
 
 def draw_streams(overlap: Sequence[Overlap]) -> Picture:
-    """Draw the time of a batch in every order of work on the GPU, each with its bound where that is known."""
+    """Draw the time of a batch in every order of work on the GPU, each with its estimate where there is one."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -198,31 +198,34 @@ def draw_streams(overlap: Sequence[Overlap]) -> Picture:
         for position, name in enumerate(names):
             one.barh(position, times[name], color=_colour(name), height=0.7)
             lines.append(f"batch {entry.batch:2}  {name:24} {times[name]:7.3f} ms")
-            limit = bound(entry, name)
+            limit = estimate(entry, name)
             if limit is not None:
                 one.plot([limit] * 2, [position - 0.42, position + 0.42], color="black", linewidth=2)
-                lines[-1] += f"  bound {limit:7.3f} ms"
-            plotting.note(one, f"{times[name]:.2f}", (max(times[name], limit or 0), position), (8, 0))
-        one.set_xlim(right=1.2 * max(times.values()))
+                lines[-1] += f"  estimate {limit:7.3f} ms"
+            end = min(times[name], limit or times[name])  # the text stays in the bar, left of the mark
+            ink = "white" if _colour(name) in (plotting.GREY, plotting.BLUE) else "black"
+            plotting.note(one, f"{times[name]:.2f}", (end, position), (-5, 0), ha="right", color=ink)
+        one.set_xlim(right=1.05 * max(times.values()))
         one.set_title(f"batch of {entry.batch}", fontsize=10)
         one.set_xlabel("milliseconds for a batch")
         winner = min(times, key=times.get)
         best.append(f"batch {entry.batch}: {winner}, {times[winner]:.2f} ms, one by one {times['one by one']:.2f} ms")
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
-    bound_label = "bound: sum of the stages (one by one, 1 stream), else the longest"
+    label = "estimate: one batch at a time in each stage"
     marks = [Patch(color=colour, label=meaning) for colour, meaning in _COLOURS.items()]
-    marks.append(Line2D([], [], color="black", linewidth=2, label=bound_label))
-    figure.legend(handles=marks, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    marks.append(Line2D([], [], color="black", linewidth=2, label=label))
+    figure.legend(handles=marks, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     alt = f"Time of a batch in {len(names)} orders of work on the GPU. Fastest at {'; '.join(best)}."
     return Picture(figure, alt, "\n".join(lines))
 
 
-def bound(entry: Overlap, name: str) -> float | None:
-    """Return the least time for a batch in one order of work, in milliseconds; None where a stage wasn't timed.
+def estimate(entry: Overlap, name: str) -> float | None:
+    """Return the time for a batch in one order of work if each stage works on one batch at a time, in milliseconds.
 
     One by one and on a single stream, it is the sum of the GPU's stages. On several streams, it is the longest stage,
-    the host's work of handing the engine to the GPU among them. Stages with pageable memory were not timed.
+    the host's work of handing the engine to the GPU among them. Stages with pageable memory
+    were not timed: None. Batches whose engines share the GPU can take less.
     """
     if name.endswith("pageable"):
         return None
@@ -241,9 +244,9 @@ def _colour(name: str) -> str:
 
 
 _COLOURS = {
-    plotting.GREY: "waits after each stage",
+    plotting.GREY: "waits after each stage, also as a CUDA graph",
     plotting.BLUE: "waits for a free lane",
-    plotting.GREEN: "the same, as CUDA graphs",
+    plotting.GREEN: "waits for a free lane, as CUDA graphs",
     plotting.RED: "from pageable memory",
 }
 
