@@ -18,8 +18,8 @@ from small_models import residual_model
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError, PrecisionError
 from tutorial_utils.base.flavour import installed_flavour
-from tutorial_utils.measure import rows, timing
-from tutorial_utils.measure.resnet50_matrix import cells, figure, gpu_state, matrix, measuring, onnxruntime, tensorrt
+from tutorial_utils.measure import gpu_state, rows, timing
+from tutorial_utils.measure.resnet50_matrix import cells, figure, matrix, measuring, onnxruntime, tensorrt
 from tutorial_utils.measure.resnet50_matrix.cells import Candidate, Cell, Interval, Matrix, Row
 from tutorial_utils.measure.resnet50_matrix.files import Files
 from tutorial_utils.model import onnx_file
