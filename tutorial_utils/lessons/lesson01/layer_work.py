@@ -12,7 +12,8 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from tutorial_utils.base.errors import ModelFileError
+from tutorial_utils.base import shapes
+from tutorial_utils.base.errors import InputError, ModelFileError
 from tutorial_utils.engine import EngineLayer, computed_types
 from tutorial_utils.model import number_formats, onnx_file
 
@@ -30,11 +31,15 @@ def at_shape(onnx_path: str | Path, shape: Sequence[int], target_path: str | Pat
 
     Raises:
         ModelFileError: The model has several inputs, or `onnx.shape_inference` can't find the shape of a tensor.
+        InputError: The shape isn't one that the input has.
     """
     model = onnx_file.load(onnx_path)
     if len(model.graph.input) != 1:
         raise ModelFileError(f"{Path(onnx_path).name} has {len(model.graph.input)} inputs.", "Take one with one.")
     tensor = model.graph.input[0].type.tensor_type
+    declared = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
+    if not shapes.fits(tuple(shape), tuple(declared)):
+        raise InputError(f"The input is {declared}, and the shape {list(shape)} isn't.", "Change only sizes of -1.")
     del tensor.shape.dim[:]
     tensor.shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_value=size) for size in shape)
     del model.graph.value_info[:]  # shapes with dimensions that are unknown
@@ -125,7 +130,7 @@ def _bytes_of_nodes(
 def _share_read(node: onnx.NodeProto, name: str) -> float:
     """Return which share of a tensor a node reads: a convolution whose stride is beyond its kernel skips pixels."""
     attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-    if node.op_type != "Conv" or name != node.input[0] or "strides" not in attributes:
+    if node.op_type != "Conv" or name != node.input[0] or not {"strides", "kernel_shape"} <= attributes.keys():
         return 1.0
     pairs = zip(attributes["kernel_shape"], attributes["strides"], strict=True)
     return math.prod(min(1.0, kernel / stride) for kernel, stride in pairs)
