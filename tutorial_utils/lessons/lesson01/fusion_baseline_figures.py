@@ -38,7 +38,7 @@ def _bars(panels: Mapping[str, Sequence[Way]], reasons: Mapping[str, str], what:
     lines, found = [], []
     for panel in list(axes.flat)[len(panels) :]:
         panel.set_axis_off()
-    for panel, (title, ways) in zip(axes.flat, panels.items(), strict=False):
+    for number, (panel, (title, ways)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
         longest = max(max(one[0] for one in (way.plain, way.graph) if one) for way in ways)
         for position, way in enumerate(ways):
             fused = way.kernels == min(one.kernels for one in ways)
@@ -52,7 +52,10 @@ def _bars(panels: Mapping[str, Sequence[Way]], reasons: Mapping[str, str], what:
             kernels = f"{way.kernels} kernel{'s' * (way.kernels != 1)}"
             plotting.note(panel, f"{kernels}{rate}", (end, position), (7, 0), fontsize=8)
             lines.append(f"{title}, {way.name}: {_described(way)}")
-        plotting.name_rows(panel, [way.name for way in ways])
+        plotting.name_rows(panel, names := [way.name for way in ways])
+        if position_in_row := number % columns:  # the names that stand at the panel to the left aren't repeated
+            left = list(panels.values())[number - position_in_row]
+            panel.tick_params(labelleft=names != [way.name for way in left])
         panel.set_title(title, fontsize=10)
         panel.set_xlim(0, 1.75 * longest)
         panel.set_xlabel("milliseconds a call", fontsize=9)
@@ -68,7 +71,7 @@ def _bars(panels: Mapping[str, Sequence[Way]], reasons: Mapping[str, str], what:
 
 def _described(way: Way) -> str:
     graph = f"as a CUDA graph {way.graph[0]:.4f} ms" if way.graph else f"no CUDA graph: {way.no_graph}"
-    moved = ""
+    moved, kernels = "", f"{way.kernels} kernel{'s' * (way.kernels != 1)}"
     if way.moved:
         moved = f", {way.moved / 1e6:.3g} MB moved, {way.bandwidth / 1e9:.0f} GB/s"
-    return f"{way.plain[0]:.4f} ms, {graph}, {way.kernels} kernels of together {way.kernels_ms:.4f} ms{moved}"
+    return f"{way.plain[0]:.4f} ms, {graph}, {kernels} of together {way.kernels_ms:.4f} ms{moved}"

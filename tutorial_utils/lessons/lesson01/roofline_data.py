@@ -91,8 +91,8 @@ def split(call: Call, limits: Chip) -> dict[str, float]:
     """Split the time of a call, in milliseconds, into what its layers can't avoid and the rest.
 
     Of each layer, the larger of arithmetic and bytes counts, since a kernel does both at the same time. Layers whose
-    tensors stay in the L2 cache move their bytes faster than device memory can: then there is nothing left for
-    "small kernels". "launches" is what a CUDA graph saves.
+    tensors stay in the L2 cache move their bytes faster than device memory can: then nothing is left for
+    "rest". "launches" is what a CUDA graph saves.
     """
     arithmetic = moving = 0.0
     for layer in call.layers:
@@ -106,5 +106,5 @@ def split(call: Call, limits: Chip) -> dict[str, float]:
             moving += moved
     plain = call.plain[0]
     graph = min(plain, (call.graph or call.plain)[0])
-    small = max(graph - arithmetic - moving, 0.0)
-    return {"arithmetic": arithmetic, "bytes": moving, "small kernels": small, "launches": plain - graph}
+    rest = max(graph - arithmetic - moving, 0.0)
+    return {"arithmetic": arithmetic, "bytes": moving, "rest": rest, "launches": plain - graph}

@@ -9,13 +9,13 @@ from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
 _PARTS = {  # colour and hatch, so that colour alone tells nothing
     "arithmetic": (GREEN, ""),
     "bytes": (BLUE, "//"),
-    "small kernels": (ORANGE, ""),
+    "rest": (ORANGE, ""),
     "launches": (RED, ".."),
 }
 _LABELS = {
     "arithmetic": "arithmetic, at the rate of a large product",
     "bytes": "bytes, at the bandwidth of a large copy",
-    "small kernels": "the rest: kernels too small to fill the GPU",
+    "rest": "the rest: kernels that reach neither rate, as small ones",
     "launches": "waiting for launches: what a CUDA graph saves",
 }
 _MARKERS = "os^Dv"
@@ -23,7 +23,7 @@ _COLOURS = (BLUE, ORANGE, GREEN, RED, GREY)
 
 
 def draw_split(measured: Roofline) -> Picture:
-    """Draw a bar for each call: which share of its time arithmetic, bytes, small kernels and launches take."""
+    """Draw a bar for each call: which share of its time arithmetic, bytes, launches and the rest take."""
     if not (measured.chip.flops and measured.chip.bytes_per_s):
         measured = Roofline(measured.chip, (), measured.reasons)  # without roofs, nothing to split by
     calls = sorted(measured.calls, key=lambda call: (PRECISIONS.index(call.precision), call.shape[::-1]))
@@ -59,12 +59,12 @@ def draw_roofline(measured: Roofline, precision: str) -> Picture:
     calls = [call for call in measured.calls if call.precision == precision]
     figure, axes = plotting.new_figure(4.8)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    rates = [precision] if precision == "fp32" else [precision, "fp32"]
     intensities = np.logspace(-0.5, 3.7, 50)
     cached = max(limits.bytes_per_s.values())
-    for name, style in zip(rates, ("-", ":"), strict=False):
+    memory = f"memory {limits.bandwidth / 1e12:.2f} TB/s"
+    for name, style, what in ((precision, "-", memory), ("fp32", ":", "no Tensor Cores")):
         roof = np.minimum(limits.bandwidth * intensities, limits.flops[name]) / 1e12
-        label = f"{name.upper()}: {limits.flops[name] / 1e12:.0f} TFLOP/s, memory {limits.bandwidth / 1e12:.2f} TB/s"
+        label = f"{name.upper()}: {limits.flops[name] / 1e12:.0f} TFLOP/s, {what}"
         axes.plot(intensities, roof, style, color="black", linewidth=1.5, label=label)
     if cached > 1.05 * limits.bandwidth:
         below = intensities[cached * intensities < limits.flops[precision]]
