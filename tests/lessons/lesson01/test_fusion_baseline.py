@@ -7,7 +7,9 @@ import numpy as np
 import onnxruntime
 import pictures
 import pytest
+from matplotlib.colors import to_hex
 
+from tutorial_utils import plotting
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, PrecisionError
 from tutorial_utils.lessons.lesson01 import fusion_baseline_figures, gpu_kernels, ways
@@ -188,6 +190,7 @@ def test_picture_of_the_chain():
     picture = fusion_baseline_figures.draw_chains(MEASURED)
     large, tiny = pictures.drawn(picture)
     assert pictures.widths(large)[:2] == pictures.near([0.4, 0.125])
+    assert [to_hex(bar.get_facecolor()).upper() for bar in large.patches[:2]] == [plotting.ORANGE, plotting.BLUE]
     assert [text.get_text() for text in large.texts] == ["4 kernels, 2.13 TB/s", "1 kernel, 2.40 TB/s"]
     assert [text.get_text() for text in tiny.texts] == ["4 kernels", "1 kernel"]
     assert "large tensor: PyTorch eager takes 3.2 times as long as torch.compile" in picture.alt

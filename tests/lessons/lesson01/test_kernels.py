@@ -249,6 +249,7 @@ def test_rows_are_read(kernels):
     found = kernels.EXPERIMENT.read(data)
     built = found["tactics"]["3x3"]["fp16"]
     assert built.is_chosen(built.fastest)
+    assert not built.is_chosen(Tactic(SLOW, "0x2", "r", "f", 0.2))
     assert built.convolution is kernels.CONVOLUTIONS[0]
     assert built.flops == pytest.approx(2000 * built.convolution.multiply_adds / 0.1)
     assert found["tensor pipe"] == {"3x3": {"fp16": []}, "1x1": "No permission."}
