@@ -8,6 +8,8 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
+from tutorial_utils.base.flavour import installed_flavour
+
 
 class Runner:
     """A `TensorRTRunner` that runs nothing: a call takes 2 ms, as a CUDA graph 1 ms, and each layer 0.25 ms."""
@@ -71,3 +73,17 @@ def runner(monkeypatch):
 def torch():
     """A PyTorch that takes every call."""
     return MagicMock()
+
+
+@pytest.fixture
+def any_tensorrt():
+    """Skip the test where there is no TensorRT to import."""
+    if installed_flavour() is None:
+        pytest.skip("no TensorRT is installed")
+
+
+@pytest.fixture
+def rtx():
+    """Skip the test where another TensorRT than that which builds without a GPU is installed."""
+    if installed_flavour() != "tensorrt_rtx":
+        pytest.skip("TensorRT-RTX builds this, and it isn't the TensorRT of these tests")

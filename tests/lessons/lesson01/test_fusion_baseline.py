@@ -21,8 +21,7 @@ BIAS = np.array([1, -1, 0.5], np.float16).reshape(1, 3, 1, 1)
 
 
 @pytest.fixture
-def fused_chain():
-    pytest.importorskip("tensorrt_rtx")
+def fused_chain(any_tensorrt):
     from tutorial_utils.lessons.lesson01 import fused_chain
 
     return fused_chain
@@ -54,7 +53,7 @@ def test_the_chain_in_onnx_is_that_of_its_operators_one_by_one(fused_chain):
     np.testing.assert_allclose(feeds["t4"], expected, atol=2e-3)
 
 
-def test_tensorrt_makes_one_kernel_of_the_chain(fused_chain, tmp_path):
+def test_tensorrt_makes_one_kernel_of_the_chain(fused_chain, rtx, tmp_path):
     """TensorRT-RTX here; it shows that the file builds, and what fusion does to it."""
     import onnx
 

@@ -38,8 +38,7 @@ LOG = [  # in the form of TensorRT 10
 
 
 @pytest.fixture
-def kernels():
-    pytest.importorskip("tensorrt_rtx")
+def kernels(any_tensorrt):
     from tutorial_utils.lessons.lesson01 import kernels
 
     return kernels
@@ -101,7 +100,7 @@ def built(kernels, monkeypatch, messages):
     return asked
 
 
-def test_a_convolution_is_measured(kernels, runner, monkeypatch):
+def test_a_convolution_is_measured(kernels, rtx, runner, monkeypatch):
     asked = built(kernels, monkeypatch, LOG)
     monkeypatch.setattr(runner.TensorRTRunner, "layers", ("convolution", "another"))
     values = json.loads(json.dumps(kernels.measure(SMALL, {})))
@@ -115,7 +114,7 @@ def test_a_convolution_is_measured(kernels, runner, monkeypatch):
     assert [(name, ms) for name, _, ms in one.layers] == [("convolution", 0.25), ("another", 0.25)]
 
 
-def test_a_log_in_another_form_is_no_result(kernels, runner, monkeypatch):
+def test_a_log_in_another_form_is_no_result(kernels, rtx, runner, monkeypatch):
     built(kernels, monkeypatch, ["Tactic conv: 5 ms"])
     with pytest.raises(BuildError, match="tells of no tactic"):
         kernels.measure(SMALL, {})

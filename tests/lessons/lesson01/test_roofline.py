@@ -151,7 +151,7 @@ def test_rates_count_what_is_read_and_written_and_two_operations_for_a_pair(torc
     assert torch.matmul.call_count == 3 * 5  # under load: 10 ms of 2 ms each
 
 
-def test_launches(runner, monkeypatch):
+def test_launches(runner, any_tensorrt, monkeypatch):
     graphs = []
 
     class Graph:
@@ -165,7 +165,6 @@ def test_launches(runner, monkeypatch):
         def close(self):
             graphs.remove(self)
 
-    pytest.importorskip("tensorrt_rtx")
     from tutorial_utils.runners import cuda_graph
 
     monkeypatch.setattr(cuda_graph, "CudaGraph", Graph)
@@ -179,8 +178,7 @@ def test_launches(runner, monkeypatch):
 
 
 @pytest.fixture
-def roofline():
-    pytest.importorskip("tensorrt_rtx")
+def roofline(any_tensorrt):
     from tutorial_utils.lessons.lesson01 import roofline
 
     return roofline
@@ -188,7 +186,7 @@ def roofline():
 
 @pytest.mark.parametrize("precision", ["fp16", "tf32"])
 @pytest.mark.parametrize("refused", [False, True])
-def test_a_call_is_measured(roofline, runner, torch, monkeypatch, tmp_path, precision, refused):
+def test_a_call_is_measured(roofline, rtx, runner, torch, monkeypatch, tmp_path, precision, refused):
     """On a real engine of a small network; the runner is a stand-in."""
     from tutorial_utils import engine
 
@@ -219,8 +217,7 @@ def test_a_call_is_measured(roofline, runner, torch, monkeypatch, tmp_path, prec
 
 
 @pytest.mark.parametrize("name", ["roofline", "fusion_baseline", "kernels", "copies"])
-def test_without_a_gpu_it_is_refused_in_a_sentence(name, tmp_path, capsys):
-    pytest.importorskip("tensorrt_rtx")
+def test_without_a_gpu_it_is_refused_in_a_sentence(name, any_tensorrt, tmp_path, capsys):
     gpu, found = find_gpu()
     if gpu:
         pytest.skip("there is a GPU")
