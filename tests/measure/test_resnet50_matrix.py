@@ -18,8 +18,8 @@ from small_models import residual_model
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError, PrecisionError
 from tutorial_utils.base.flavour import installed_flavour
-from tutorial_utils.measure import rows, timing
-from tutorial_utils.measure.resnet50_matrix import cells, figure, gpu_state, matrix, measuring, onnxruntime, tensorrt
+from tutorial_utils.measure import gpu_state, rows, timing
+from tutorial_utils.measure.resnet50_matrix import cells, figure, matrix, measuring, onnxruntime, tensorrt
 from tutorial_utils.measure.resnet50_matrix.cells import Candidate, Cell, Interval, Matrix, Row
 from tutorial_utils.measure.resnet50_matrix.files import Files
 from tutorial_utils.model import onnx_file
@@ -191,6 +191,16 @@ def test_gpu_state():
     assert state == {"sm_mhz": 1980, "memory_mhz": 2619, "watts": 120.52, "celsius": 34}
     assert gpu_state.parse("1980, [N/A], 120.52, 34") == {"sm_mhz": 1980, "watts": 120.52, "celsius": 34}
     assert gpu_state.parse("") == {}
+
+
+@pytest.mark.parametrize(("visible", "asked"), [("", "0"), ("1", "1"), ("GPU-5e1a,0", "GPU-5e1a")])
+def test_gpu_state_of_the_gpu_in_use(visible, asked, tmp_path, monkeypatch):
+    fake = tmp_path / "nvidia-smi"  # which stands before NVIDIA's in PATH and tells what it was asked for
+    fake.write_text(f'#!/bin/sh\n[ "$2" = {asked} ] && echo "1980, 2619, 120.52, 34"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_state.read()["sm_mhz"] == 1980
 
 
 def test_interval_of_a_median():

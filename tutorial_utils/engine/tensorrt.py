@@ -1,6 +1,7 @@
 """TensorRT reports trouble by logging it and returning None, False or -1: keep the log, and check what is returned."""
 
 import re
+from collections import defaultdict
 from typing import TYPE_CHECKING, TypeVar
 
 from tutorial_utils.base import flavour
@@ -49,6 +50,18 @@ class MessageLog(trt.ILogger):
         told = [text for text in errors if _NO_DRIVER not in text] or errors or self.warnings()
         texts = list(dict.fromkeys(told))[-count:]
         return "; ".join(" ".join(text.split()) for text in texts) or "TensorRT gave no message"
+
+
+class LayerTimes(trt.IProfiler):
+    """Collects what TensorRT reports after each call: a name and milliseconds for every layer."""
+
+    def __init__(self):
+        trt.IProfiler.__init__(self)
+        self.milliseconds: dict[str, list[float]] = defaultdict(list)
+
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        """Take the time of one layer in one call (called by TensorRT)."""
+        self.milliseconds[layer_name].append(ms)
 
 
 def reason_of(text: str) -> str:

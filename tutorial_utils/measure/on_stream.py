@@ -4,6 +4,7 @@ So their work can be timed on the GPU beside that of TensorRT, without copies. N
 """
 
 from collections.abc import Callable
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from tutorial_utils.base import onnx_session  # noqa: F401 - it keeps ONNX Runtime from sending usage data
 from tutorial_utils.base.errors import BackendUnavailableError
+
+_LIBRARIES = {"PyTorch": "torch", "torchvision": "torchvision", "cuda-python": "cuda-bindings", "onnx": "onnx"}
 
 
 def require_torch() -> ModuleType:
@@ -75,3 +78,14 @@ def event_times(
             stream.synchronize()
     stream.synchronize()
     return np.array([begin.elapsed_time(end) for begin, end in events])
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions of those that the stamp of a machine doesn't have, as far as they are installed."""
+    found = {}
+    for name, package in _LIBRARIES.items():
+        try:
+            found[name] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

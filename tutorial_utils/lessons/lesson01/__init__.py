@@ -16,4 +16,8 @@ EXPERIMENTS = {
     "lesson01_async": "asynchrony",
     "lesson01_calibration": "calibrated_int8",
     "transformer_precisions": "transformer_precisions",
+    "lesson01_roofline": "roofline",
+    "lesson01_fusion_baseline": "fusion_baseline",
+    "lesson01_kernels": "kernels",
+    "lesson01_copies": "copies",
 }

@@ -6,7 +6,6 @@ machine without a GPU.
 
 import json
 import statistics
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils import engine
-from tutorial_utils.engine.tensorrt import checked, trt
+from tutorial_utils.engine.tensorrt import LayerTimes, checked, trt
 from tutorial_utils.measure.experiment import Experiment
 
 METHOD = (
@@ -36,18 +35,6 @@ INSPECTED = "ResNet-50 FP16, batch 1"
 def options(sample: tuple[int, ...], batch: int) -> engine.BuildOptions:
     """Return how the engines of this experiment are built: for one batch, for the targets that TensorRT chooses."""
     return engine.BuildOptions(profiles=(engine.Profile.batch("x", sample, opt=batch, max=batch),))
-
-
-class LayerTimes(trt.IProfiler):
-    """Collects what TensorRT reports after each call: a name and milliseconds for every layer."""
-
-    def __init__(self):
-        trt.IProfiler.__init__(self)
-        self.milliseconds: dict[str, list[float]] = defaultdict(list)
-
-    def report_layer_time(self, layer_name: str, ms: float) -> None:
-        """Take the time of one layer in one call (called by TensorRT)."""
-        self.milliseconds[layer_name].append(ms)
 
 
 @dataclass(frozen=True)

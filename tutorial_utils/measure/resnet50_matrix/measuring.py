@@ -8,8 +8,7 @@ from typing import Any
 
 from tutorial_utils.base.errors import BackendUnavailableError, PrecisionError
 from tutorial_utils.base.flavour import installed_flavour
-from tutorial_utils.measure import quality, timing
-from tutorial_utils.measure.resnet50_matrix import gpu_state
+from tutorial_utils.measure import gpu_state, quality, timing
 from tutorial_utils.measure.resnet50_matrix.cells import LIBRARIES, SHAPES, Cell
 from tutorial_utils.measure.resnet50_matrix.files import Files
 

@@ -1,5 +1,6 @@
-"""Clocks, power and temperature of the first GPU, which decide how fast it is: from NVIDIA's own command."""
+"""Clocks, power and temperature of the GPU in use, which decide how fast it is: from NVIDIA's own command."""
 
+import os
 import subprocess
 from typing import Any
 
@@ -13,7 +14,8 @@ _QUERIES = {
 
 def read() -> dict[str, Any]:
     """Return clocks in MHz, power in watts and temperature in degrees Celsius; empty where nvidia-smi can't tell."""
-    command = ["nvidia-smi", "-i", "0", f"--query-gpu={','.join(_QUERIES.values())}", "--format=csv,noheader,nounits"]
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip() or "0"  # a number or a UUID
+    command = ["nvidia-smi", "-i", first, f"--query-gpu={','.join(_QUERIES.values())}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

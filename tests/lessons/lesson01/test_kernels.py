@@ -1,0 +1,277 @@
+"""Tactics from a log, what ncu counts, and the pictures. Logs and counts have the real forms, and made-up numbers."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pictures
+import pytest
+
+from tutorial_utils.base.errors import BackendUnavailableError, BuildError, PlanError
+from tutorial_utils.base.flavour import installed_flavour
+from tutorial_utils.lessons.lesson01 import kernels_figures, tensor_pipe
+from tutorial_utils.lessons.lesson01.kernels_data import Built, Convolution, Tactic
+
+FAST = "sm90_xmma_fprop_implicit_gemm_f16f16_f16f32_f16_nhwckrsc_nhwc_tilesize64x32x32_g1"
+SLOW = "sm80_xmma_fprop_implicit_gemm_indexed_f32f32_f32f32_f32_nchwkcrs_nchw_tilesize32x32x8_stage3_g1_ffma"
+LOG = [  # in the form of TensorRT 10
+    "=============== Computing reformatting costs for available format set",
+    "--------------- Timing Runner: Optimizer Reformat(x -> <out>) (Reformat[0x80000006])",
+    "Tactic: 0x00000000000003e8 Time: 0.001",
+    "=============== Computing costs for convolution",
+    "*************** Autotuning format combination: Float(1,2,3) -> Float(4,5,6) ***************",
+    "--------------- Timing Runner: convolution (CaskConvolution[0x80000009])",
+    f"Tactic Name: {SLOW} Tactic: 0x5deb29b7a8e275f7 Time: 0.5",
+    f"Tactic Name: {FAST} Tactic: 0xd828f024626fa982 Time: 1.25e-1",
+    "Tactic Name: a_kernel_that_fails Tactic: 0x1 Time: inf",
+    "convolution (CaskConvolution[0x80000009]) profiling completed in 0.08 seconds. Fastest Tactic: 0xd8 Time: 0.125",
+    ">>>>>>>>>>>>>>> Chose Runner Type: CaskConvolution Tactic: 0xd828f024626fa982",
+    "*************** Autotuning format combination: Half(1:4,2) -> Half(1:4,2) ***************",
+    "--------------- Timing Runner: convolution (CudaDepthwiseConvolution[0x80000007])",
+    "Tactic: 0xffffffffffffffff Time: 0.25",
+    "--------------- Timing Runner: Reformatting CopyNode for Output Tensor 0 to convolution (Reformat[0x80000006])",
+    "Tactic: 0x0 Time: 0.002",
+]
+
+
+@pytest.fixture
+def kernels(any_tensorrt):
+    from tutorial_utils.lessons.lesson01 import kernels
+
+    return kernels
+
+
+def test_tactics_of_a_log(kernels):
+    slow, fast, unnamed = kernels.tactics_in(LOG)
+    assert (slow.name, slow.ms, slow.computes_in) == (SLOW, 0.5, "fp32")
+    assert (fast.id, fast.ms, fast.computes_in) == ("0xd828f024626fa982", 0.125, "fp16")
+    assert slow.formats == "Float(1,2,3) -> Float(4,5,6)"
+    assert unnamed == Tactic("CudaDepthwiseConvolution 0xffffffffffffffff", "0xffffffffffffffff",
+                             "CudaDepthwiseConvolution", "Half(1:4,2) -> Half(1:4,2)", 0.25)  # fmt: skip
+    assert unnamed.computes_in == ""
+    assert kernels.tactics_in(LOG, "another layer") == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16"])
+def test_convolutions_have_the_shapes_that_they_say(kernels, precision):
+    for one in kernels.CONVOLUTIONS:
+        model = kernels.model(one, precision)
+        onnx.checker.check_model(model, full_check=True)
+        del model.graph.output[0].type.tensor_type.shape.dim[:]
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+        (output,) = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.output
+        assert tuple(dim.dim_value for dim in output.type.tensor_type.shape.dim) == one.output
+        assert (output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16) == (precision == "fp16")
+        assert onnx.numpy_helper.to_array(model.graph.initializer[0]).shape == one.weights
+
+
+def test_multiply_adds():
+    assert Convolution("", 2, 8, 16, 10, 3, stride=2).multiply_adds == 2 * 16 * 25 * 8 * 9
+    assert Convolution("", 2, 8, 8, 10, 3, groups=8).multiply_adds == 2 * 8 * 100 * 9
+
+
+def test_another_tensorrt_has_no_tactics_in_its_log(kernels):
+    if installed_flavour() == "tensorrt":
+        pytest.skip("data-centre TensorRT is installed")
+    with pytest.raises(BackendUnavailableError, match="data-centre"):
+        kernels.build(kernels.CONVOLUTIONS[0], "fp16")
+
+
+SMALL = Convolution("small", 1, 8, 8, 16, 3)
+
+
+def built(kernels, monkeypatch, messages):
+    """Let a build be TensorRT-RTX's of a small convolution, with another log."""
+    from dataclasses import replace
+
+    monkeypatch.setattr(kernels, "require_tensorrt", lambda: None)
+    monkeypatch.setattr(kernels, "LEVEL", None)
+    real, asked = kernels.engine.build, []
+
+    def build(path, options, **named):
+        asked.append((options, named))
+        options = replace(options, without_flags=())  # TensorRT-RTX refuses to clear TF32
+        return replace(real(path, options, **named), messages=tuple(messages))
+
+    monkeypatch.setattr(kernels.engine, "build", build)
+    return asked
+
+
+def test_a_convolution_is_measured(kernels, rtx, runner, monkeypatch):
+    asked = built(kernels, monkeypatch, LOG)
+    monkeypatch.setattr(runner.TensorRTRunner, "layers", ("convolution", "another"))
+    values = json.loads(json.dumps(kernels.measure(SMALL, {})))
+    assert [options.without_flags for options, _ in asked] == [("tf32",), (), ()]
+    assert all(not named["timing_cache"] and not named["use_cache"] for _, named in asked)
+    found = {precision: Built.of(SMALL, one) for precision, one in values.items()}
+    assert list(found) == ["fp32", "tf32", "fp16"]
+    one = found["fp16"]
+    assert (one.fastest.name, one.spread, one.engine_ms) == (FAST, 4, 2)
+    assert one.computed == ("fp16",)
+    assert [(name, ms) for name, _, ms in one.layers] == [("convolution", 0.25), ("another", 0.25)]
+
+
+def test_a_log_in_another_form_is_no_result(kernels, rtx, runner, monkeypatch):
+    built(kernels, monkeypatch, ["Tactic conv: 5 ms"])
+    with pytest.raises(BuildError, match="tells of no tactic"):
+        kernels.measure(SMALL, {})
+
+
+# --- ncu --------------------------------------------------------------------------------------------------------------
+
+METRICS = """
+Device NVIDIA H100 (GH100)
+-------------------------------------------------------
+Metric Name                                 Metric Type  Metric Unit  Metric Description
+-------------------------------------------------------
+sm__inst_executed                           Counter      inst         # of warp instructions executed
+sm__inst_executed_pipe_fma                  Counter      inst         # of instructions of the FMA pipe
+sm__inst_executed_pipe_tensor_op_gmma       Counter      inst         # of instructions
+sm__pipe_tensor_op_gmma_cycles_active       Counter      cycle        # of cycles
+"""
+COUNTED = """==PROF== Connected to process 17
+==PROF== Profiling "a_kernel": 0%....100% - 3 passes
+what the program itself prints
+"ID","Process ID","Process Name","Host Name","Kernel Name","Metric Name","Metric Unit","Metric Value"
+"0","17","python","127.0.0.1","reformat(int, float)","sm__inst_executed_pipe_tensor_op_gmma.sum","inst","0"
+"0","17","python","127.0.0.1","reformat(int, float)","gpu__time_duration.sum","ns","2,500.00"
+"1","17","python","127.0.0.1","a_kernel","sm__inst_executed_pipe_tensor_op_gmma.sum","inst","1,234,567"
+"1","17","python","127.0.0.1","a_kernel","sm__pipe_tensor_op_gmma_cycles_active.avg.pct_of_peak_sustained_active","%","61.5"
+"1","17","python","127.0.0.1","a_kernel","sm__no_such_counter.sum","","n/a"
+==PROF== Disconnected from process 17
+"""
+
+
+@pytest.fixture
+def ncu(tmp_path, monkeypatch):
+    """Put a program of that name on the PATH: it lists metrics, or prints what is given and notes its arguments."""
+
+    def make(counted=COUNTED, metrics=METRICS, status=0):
+        program = tmp_path / "ncu"
+        program.write_text(
+            f"#!{sys.executable}\nimport json, sys\nfrom pathlib import Path\n"
+            f"if '--query-metrics' in sys.argv:\n    print({metrics!r})\n    sys.exit()\n"
+            f"asked = [sys.argv[1:], Path(sys.argv[-1]).read_text()]\n"
+            f"Path({str(tmp_path / 'asked')!r}).write_text(json.dumps(asked))\n"
+            f"print({counted!r})\nsys.exit({status})\n"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        return tmp_path / "asked"
+
+    return make
+
+
+def test_ncu_is_asked_for_the_counters_of_this_gpu_and_watches_the_very_plan(ncu):
+    asked = ncu()
+    reformat, kernel = tensor_pipe.counted(b"a plan")
+    arguments, plan = json.loads(asked.read_text())
+    assert plan == "a plan"
+    assert arguments[arguments.index("-m") + 1] == "tutorial_utils.lessons.lesson01.tensor_pipe"
+    assert arguments[arguments.index("--metrics") + 1].split(",") == [
+        "sm__inst_executed_pipe_tensor_op_gmma.sum",
+        "sm__pipe_tensor_op_gmma_cycles_active.avg.pct_of_peak_sustained_active",
+        "gpu__time_duration.sum",
+        "sm__inst_executed.sum",
+    ]
+    assert (reformat["kernel"], reformat["counts"]["gpu__time_duration.sum"]) == ("reformat(int, float)", 2500)
+    assert kernel["counts"] == {
+        "sm__inst_executed_pipe_tensor_op_gmma.sum": 1234567,
+        "sm__pipe_tensor_op_gmma_cycles_active.avg.pct_of_peak_sustained_active": 61.5,
+    }
+    assert reformat["units"]["gpu__time_duration.sum"] == "ns"
+
+
+def test_why_ncu_counts_nothing(ncu, monkeypatch):
+    ncu(
+        "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission to access NVIDIA GPU Performance Counters",
+        status=1,
+    )
+    with pytest.raises(PlanError, match="ncu counted nothing: ==ERROR== ERR_NVGPUCTRPERM"):
+        tensor_pipe.counted(b"a plan")
+    ncu(metrics="sm__inst_executed  Counter")
+    with pytest.raises(PlanError, match="no counter of Tensor Cores"):
+        tensor_pipe.counted(b"a plan")
+    monkeypatch.setattr(tensor_pipe.shutil, "which", lambda name: None)
+    with pytest.raises(BackendUnavailableError, match="no ncu on the PATH"):
+        tensor_pipe.counted(b"a plan")
+
+
+# --- reading and drawing, of numbers that nobody measured -----------------------------------------------------------
+
+
+def one(*tactics, chosen=FAST, computed="fp16"):
+    timed = tuple(Tactic(name, "0x1", "CaskConvolution", "Half -> Half", ms) for name, ms in tactics)
+    return Built(SMALL, timed, (chosen,), (computed,), 0.5, (("convolution", "CaskConvolution", 0.2),), 3.0)
+
+
+def test_picture_of_tactics():
+    found = {"small": {"fp32": one((SLOW, 0.5), chosen=SLOW, computed="fp32"), "fp16": one((FAST, 0.125), ("?", 0.5))},
+             "large": "It failed."}  # fmt: skip
+    picture = kernels_figures.draw_tactics(found)
+    (axes,) = pictures.drawn(picture)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["small, FP32", "small, FP16"]
+    assert [text.get_text() for text in axes.texts] == ["one timed, 1.0 x", "2 timed, 4.0 x"]
+    places = pictures.marks(axes)
+    assert places.count((0.125, 1)) == 2  # the tactic, and that the engine has it
+    assert places.count((0.5, 1)) == 1
+    assert (
+        f"small, 8 to 8 channels, 1 x 16x16, FP16: 2 tactics from 0.1250 to 0.5000 ms; the fastest, {FAST}"
+        in picture.text
+    )
+    assert picture.text.endswith("large: not measured. It failed.")
+
+
+def test_table_of_the_tensor_pipe():
+    counts = [{"kernel": "a", "counts": {"sm__x_tensor.sum": 5.0, "sm__inst_executed.sum": 9.0}, "units": {}},
+              {"kernel": "b", "counts": {"sm__x_tensor.sum": 0.0}, "units": {}}]  # fmt: skip
+    text = kernels_figures.tensor_pipe_table({"small": {"fp16": counts}, "large": "No permission."})
+    assert text.splitlines() == [
+        "small, FP16: a: sm__x_tensor.sum 5",
+        "small, FP16: b: no Tensor Core works",
+        "large: not measured. No permission.",
+    ]
+
+
+def test_rows_are_read(kernels):
+    row = {"stack": 0, "date": "2026"}
+    values = {"tactics": [[FAST, "0x1", "r", "f", 0.1]], "chosen": [FAST], "computed": ["fp16"], "engine_ms": 0.2,
+              "layers": [["convolution", "t", 0.1]], "build_s": 3}  # fmt: skip
+    data = {"stacks": [{}], "rows": {
+        "tactics/3x3": {**row, "values": {"fp16": values}},
+        "tensor_pipe/3x3": {**row, "values": {"fp16": []}},
+        "tensor_pipe/1x1": {**row, "reason": "No permission."},
+    }}  # fmt: skip
+    found = kernels.EXPERIMENT.read(data)
+    built = found["tactics"]["3x3"]["fp16"]
+    assert built.is_chosen(built.fastest)
+    assert not built.is_chosen(Tactic(SLOW, "0x2", "r", "f", 0.2))
+    assert built.convolution is kernels.CONVOLUTIONS[0]
+    assert built.flops == pytest.approx(2000 * built.convolution.multiply_adds / 0.1)
+    assert found["tensor pipe"] == {"3x3": {"fp16": []}, "1x1": "No permission."}
+
+
+@pytest.mark.gpu
+def test_a_small_convolution_on_a_gpu(kernels):
+    if installed_flavour() != "tensorrt":
+        pytest.skip("of data-centre TensorRT")
+    found = {precision: Built.of(SMALL, values) for precision, values in kernels.measure(SMALL, {}).items()}
+    assert found["fp32"].computed == ("fp32",)
+    assert found["fp16"].computed == ("fp16",)
+    for built in found.values():
+        assert any(map(built.is_chosen, built.tactics))
+
+
+def test_the_watched_program_runs_a_plan_once(runner, monkeypatch, tmp_path):
+    inferred = []
+    spec = type("Spec", (), {"shape": (2, 3), "dtype": np.dtype(np.float16)})
+    monkeypatch.setattr(runner.TensorRTRunner, "inputs", {"x": spec}, raising=False)
+    monkeypatch.setattr(runner.TensorRTRunner, "infer", lambda self, feeds: inferred.append(feeds), raising=False)
+    plan = Path(tmp_path / "plan")
+    plan.write_bytes(b"a plan")
+    tensor_pipe.run_once(plan)
+    (feeds,) = inferred
+    assert (feeds["x"].shape, feeds["x"].dtype) == ((2, 3), np.float16)
