@@ -19,23 +19,28 @@ _COLOURS = {
 }
 
 
+def _measured(matrix: Matrix) -> list[tuple[str, str, Row]]:
+    """Return library, name and row of what is shown and was measured."""
+    found = ((library, precision, matrix.cells.get(Cell(library, precision, SHAPE))) for library, precision in _SHOWN)
+    return [
+        (library, f"{_NAMES[library]} {PRECISIONS[precision]}", row)
+        for library, precision, row in found
+        if isinstance(row, Row)
+    ]
+
+
 def rows(matrix: Matrix) -> dict[str, Row]:
     """Return the rows of the picture that were measured, by name: "TensorRT FP16"."""
-    found = {
-        f"{_NAMES[library]} {PRECISIONS[name]}": matrix.cells.get(Cell(library, name, SHAPE))
-        for library, name in _SHOWN
-    }
-    return {name: row for name, row in found.items() if isinstance(row, Row)}
+    return {name: row for _, name, row in _measured(matrix)}
 
 
 def draw(measured: Measured[Matrix]) -> plotting.Picture:
     """Draw the time of a call from array to array, and the part of it that the GPU computes."""
-    shown = rows(measured.result)
+    shown = _measured(measured.result)
     baseline = measured.result.cells[BASELINE]
     figure, axes = plotting.new_figure(1.3 + 0.36 * len(shown))
     lines = []
-    for position, (name, row) in enumerate(shown.items()):
-        library = next(key for key, text in _NAMES.items() if name.startswith(text))
+    for position, (library, name, row) in enumerate(shown):
         host, on_gpu = row.host, row.device
         colour = _COLOURS[library]
         axes.barh(position, host.median, 0.68, color=colour, alpha=0.35, linewidth=0)
@@ -51,16 +56,16 @@ def draw(measured: Measured[Matrix]) -> plotting.Picture:
             + (f"as a CUDA graph {row.graph.median:.3f} ms, " if row.graph else "")
             + f"error {row.relative_error:.0e}"
         )
-    plotting.name_rows(axes, list(shown))
-    axes.set_xlim(0, 1.3 * max(row.host.high for row in shown.values()))
+    plotting.name_rows(axes, [name for _, name, _ in shown])
+    axes.set_xlim(0, 1.3 * max(row.host.high for _, _, row in shown))
     images, *image = SHAPE
     axes.set_xlabel(
         f"milliseconds for {images} images of {'x'.join(map(str, image))}, from array to array, with 95 % interval;\n"
         "dark: on the GPU, without copies; diamond: there, replayed as a CUDA graph"
     )
-    fastest = min(shown, key=lambda name: shown[name].host.median)
+    _, fastest, best = min(shown, key=lambda one: one[2].host.median)
     alt = (
         f"ResNet-50 on {measured.gpu} in {len(shown)} ways. ONNX Runtime CUDA FP32 takes {baseline.host.median:.2f} "
-        f"ms; the fastest is {fastest} with {shown[fastest].host.median:.2f} ms."
+        f"ms; the fastest is {fastest} with {best.host.median:.2f} ms."
     )
     return plotting.Picture(figure, alt, "\n".join(lines))
