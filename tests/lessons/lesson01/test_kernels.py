@@ -13,7 +13,7 @@ import pytest
 from tutorial_utils.base.errors import BackendUnavailableError, BuildError, PlanError
 from tutorial_utils.base.flavour import installed_flavour
 from tutorial_utils.lessons.lesson01 import kernels_figures, tensor_pipe
-from tutorial_utils.lessons.lesson01.kernels_data import Built, Convolution, Tactic
+from tutorial_utils.lessons.lesson01.kernels_data import Built, Convolution, Tactic, summary
 
 FAST = "sm90_xmma_fprop_implicit_gemm_f16f16_f16f32_f16_nhwckrsc_nhwc_tilesize64x32x32_g1"
 SLOW = "sm80_xmma_fprop_implicit_gemm_indexed_f32f32_f32f32_f32_nchwkcrs_nchw_tilesize32x32x8_stage3_g1_ffma"
@@ -47,10 +47,9 @@ def kernels(any_tensorrt):
 def test_tactics_of_a_log(kernels):
     slow, fast, unnamed = kernels.tactics_in(LOG)
     assert (slow.name, slow.ms, slow.computes_in) == (SLOW, 0.5, "fp32")
-    assert (fast.id, fast.ms, fast.computes_in) == ("0xd828f024626fa982", 0.125, "fp16")
+    assert (fast.name, fast.ms, fast.computes_in) == (FAST, 0.125, "fp16")
     assert slow.formats == "Float(1,2,3) -> Float(4,5,6)"
-    assert unnamed == Tactic("CudaDepthwiseConvolution 0xffffffffffffffff", "0xffffffffffffffff",
-                             "CudaDepthwiseConvolution", "Half(1:4,2) -> Half(1:4,2)", 0.25)  # fmt: skip
+    assert unnamed == Tactic("CudaDepthwiseConvolution 0xffffffffffffffff", "Half(1:4,2) -> Half(1:4,2)", 0.25)
     assert unnamed.computes_in == ""
     assert kernels.tactics_in(LOG, "another layer") == []
 
@@ -204,8 +203,19 @@ def test_why_ncu_counts_nothing(ncu, monkeypatch):
 
 
 def one(*tactics, chosen=FAST, computed="fp16"):
-    timed = tuple(Tactic(name, "0x1", "CaskConvolution", "Half -> Half", ms) for name, ms in tactics)
-    return Built(SMALL, timed, (chosen,), (computed,), 0.5, (("convolution", "CaskConvolution", 0.2),), 3.0)
+    timed = [Tactic(name, "Half -> Half", ms) for name, ms in tactics]
+    values = {"chosen": [chosen], "computed": [computed], "engine_ms": 0.5, "build_s": 3.0,
+              "layers": [["convolution", "CaskConvolution", 0.2]]}  # fmt: skip
+    return Built.of(SMALL, {**summary(timed, [chosen]), **values})
+
+
+def test_of_many_tactics_the_times_and_three_names_are_kept():
+    timed = [Tactic(name, "f", ms) for name, ms in (("?", 0.5), (SLOW, 0.75), (FAST, 0.125), ("??", 0.25), ("???", 2))]
+    found = summary(timed, [SLOW])
+    assert found["times"] == {"": [0.5, 0.25, 2], "fp32": [0.75], "fp16": [0.125]}
+    assert found["named"] == [[FAST, "f", 0.125], [SLOW, "f", 0.75], ["???", "f", 2]]
+    built = one(("?", 0.5), (SLOW, 0.75), (FAST, 0.125), chosen=SLOW)
+    assert (built.count, built.fastest.name, built.spread) == (3, FAST, 6)
 
 
 def test_picture_of_tactics():
@@ -238,8 +248,8 @@ def test_table_of_the_tensor_pipe():
 
 def test_rows_are_read(kernels):
     row = {"stack": 0, "date": "2026"}
-    values = {"tactics": [[FAST, "0x1", "r", "f", 0.1]], "chosen": [FAST], "computed": ["fp16"], "engine_ms": 0.2,
-              "layers": [["convolution", "t", 0.1]], "build_s": 3}  # fmt: skip
+    values = {"times": {"fp16": [0.1]}, "named": [[FAST, "f", 0.1]], "chosen": [FAST], "computed": ["fp16"],
+              "engine_ms": 0.2, "layers": [["convolution", "t", 0.1]], "build_s": 3}  # fmt: skip
     data = {"stacks": [{}], "rows": {
         "tactics/3x3": {**row, "values": {"fp16": values}},
         "tensor_pipe/3x3": {**row, "values": {"fp16": []}},
@@ -248,7 +258,7 @@ def test_rows_are_read(kernels):
     found = kernels.EXPERIMENT.read(data)
     built = found["tactics"]["3x3"]["fp16"]
     assert built.is_chosen(built.fastest)
-    assert not built.is_chosen(Tactic(SLOW, "0x2", "r", "f", 0.2))
+    assert not built.is_chosen(Tactic(SLOW, "f", 0.2))
     assert built.convolution is kernels.CONVOLUTIONS[0]
     assert built.flops == pytest.approx(2000 * built.convolution.multiply_adds / 0.1)
     assert found["tensor pipe"] == {"3x3": {"fp16": []}, "1x1": "No permission."}
@@ -262,7 +272,7 @@ def test_a_small_convolution_on_a_gpu(kernels):
     assert found["fp32"].computed == ("fp32",)
     assert found["fp16"].computed == ("fp16",)
     for built in found.values():
-        assert any(map(built.is_chosen, built.tactics))
+        assert any(map(built.is_chosen, built.named))
 
 
 def test_the_watched_program_runs_a_plan_once(runner, monkeypatch, tmp_path):

@@ -21,7 +21,7 @@ from tutorial_utils.base.flavour import installed_flavour
 from tutorial_utils.engine import computed_types
 from tutorial_utils.engine.tensorrt import LayerTimes, require_gpu
 from tutorial_utils.lessons.lesson01 import kernels_figures, tensor_pipe
-from tutorial_utils.lessons.lesson01.kernels_data import Built, Convolution, Tactic
+from tutorial_utils.lessons.lesson01.kernels_data import Built, Convolution, Tactic, summary
 from tutorial_utils.measure import rows, timing
 from tutorial_utils.measure.experiment import Experiment
 
@@ -65,7 +65,7 @@ def tactics_in(messages: Sequence[str], node: str = NODE) -> list[Tactic]:
         elif timed := _TACTIC.match(message):
             ms = float(timed["ms"])
             if node in layer and "Reformat" not in f"{runner} {layer}" and np.isfinite(ms):
-                found.append(Tactic(timed["name"] or f"{runner} {timed['id']}", timed["id"], runner, formats, ms))
+                found.append(Tactic(timed["name"] or f"{runner} {timed['id']}", formats, ms))
     return found
 
 
@@ -122,9 +122,10 @@ def _measured(convolution: Convolution, precision: str) -> dict[str, Any]:
             runner.event_times(1)
     layers = {layer.name: layer for layer in built.report.layers}
     chosen = [layer for layer in built.report.layers if computed_types.operation(layer)]
+    names = [layer.tactic for layer in chosen]
     return {
-        "tactics": [[one.name, one.id, one.runner, one.formats, one.ms] for one in tactics],
-        "chosen": [layer.tactic for layer in chosen],
+        **summary(tactics, names),
+        "chosen": names,
         "computed": [computed_types.of_layer(layer).dtype for layer in chosen],
         "engine_ms": round(whole.median_ms, 5),
         "layers": [[name, layers[name].type if name in layers else "", round(float(np.median(ms[5:])), 5)]

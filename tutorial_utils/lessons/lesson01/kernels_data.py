@@ -1,7 +1,7 @@
 """A convolution, and what TensorRT's builder found out about it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +49,9 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Tactic:
-    """A kernel that the builder timed: name and id, the kind of runner, the memory formats, and milliseconds."""
+    """A kernel that the builder timed: its name, the memory formats of what it reads and writes, and milliseconds."""
 
     name: str
-    id: str
-    runner: str
     formats: str
     ms: float
 
@@ -69,7 +67,8 @@ class Built:
 
     Attributes:
         convolution: The convolution.
-        tactics: All that were timed.
+        times: Milliseconds of all tactics that were timed, by the type that they multiply in ("" where none is known).
+        named: The fastest tactic, the slowest, and the one that the engine has, if it was timed.
         chosen: Names of the kernels that the engine computes it with, by TensorRT's inspector.
         computed: The data types that these compute in.
         engine_ms: A call of the engine, with the layers that change formats.
@@ -78,7 +77,8 @@ class Built:
     """
 
     convolution: Convolution
-    tactics: tuple[Tactic, ...]
+    times: dict[str, tuple[float, ...]]
+    named: tuple[Tactic, ...]
     chosen: tuple[str, ...]
     computed: tuple[str, ...]
     engine_ms: float
@@ -89,20 +89,24 @@ class Built:
     def of(cls, convolution: Convolution, values: Mapping[str, Any]) -> "Built":
         """Read the values of a recording."""
         lists = {name: tuple(values[name]) for name in ("chosen", "computed")}
-        tactics = tuple(Tactic(*one) for one in values["tactics"])
-        return cls(
-            convolution, **{**values, **lists, "tactics": tactics, "layers": tuple(map(tuple, values["layers"]))}
-        )
+        lists["times"] = {name: tuple(ms) for name, ms in values["times"].items()}
+        lists["named"] = tuple(Tactic(*one) for one in values["named"])
+        return cls(convolution, **{**values, **lists, "layers": tuple(map(tuple, values["layers"]))})
+
+    @property
+    def count(self) -> int:
+        """How many tactics were timed."""
+        return sum(map(len, self.times.values()))
 
     @property
     def fastest(self) -> Tactic:
         """The fastest tactic of any format."""
-        return min(self.tactics, key=lambda one: one.ms)
+        return min(self.named, key=lambda one: one.ms)
 
     @property
     def spread(self) -> float:
         """How many times as long the slowest tactic takes as the fastest."""
-        return max(one.ms for one in self.tactics) / self.fastest.ms
+        return max(one.ms for one in self.named) / self.fastest.ms
 
     @property
     def flops(self) -> float:
@@ -112,3 +116,13 @@ class Built:
     def is_chosen(self, tactic: Tactic) -> bool:
         """Whether the engine has this kernel."""
         return tactic.name in self.chosen
+
+
+def summary(tactics: Sequence[Tactic], chosen: Sequence[str]) -> dict[str, Any]:
+    """Return the fields ``times`` and ``named`` of a `Built` as plain values, without hundreds of names."""
+    times: dict[str, list[float]] = {}
+    for one in tactics:
+        times.setdefault(one.computes_in, []).append(float(f"{one.ms:.4g}"))
+    by_time = sorted(tactics, key=lambda one: one.ms)
+    shown = {one.name: one for one in (*by_time[:1], *(one for one in by_time if one.name in chosen), *by_time[-1:])}
+    return {"times": times, "named": [[one.name, one.formats, one.ms] for one in shown.values()]}

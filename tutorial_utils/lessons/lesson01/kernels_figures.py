@@ -18,19 +18,19 @@ def draw_tactics(measured: Mapping[str, Mapping[str, Built] | str]) -> Picture:
     figure, axes = plotting.new_figure(1.5 + 0.32 * len(shown))
     lines, used = [], set()
     for position, (precision, built) in enumerate(shown):
-        times = [tactic.ms for tactic in built.tactics]
-        axes.plot([min(times), max(times)], [position] * 2, color="#bbbbbb", linewidth=1, zorder=1)
-        for tactic in built.tactics:
-            computed = tactic.computes_in if tactic.computes_in in _STYLES else ""
+        fastest, slowest = built.fastest.ms, built.fastest.ms * built.spread
+        axes.plot([fastest, slowest], [position] * 2, color="#bbbbbb", linewidth=1, zorder=1)
+        for computed, times in built.times.items():
+            computed = computed if computed in _STYLES else ""
             used.add(computed)
             colour, marker = _STYLES[computed]
-            axes.plot(tactic.ms, position, marker, color=colour, markersize=5, alpha=0.6, zorder=2)
-        chosen = [tactic for tactic in built.tactics if built.is_chosen(tactic)]
+            axes.plot(times, [position] * len(times), marker, color=colour, markersize=5, alpha=0.6, zorder=2)
+        chosen = [tactic for tactic in built.named if built.is_chosen(tactic)]
         if chosen:
             ms = min(one.ms for one in chosen)
             axes.plot(ms, position, "D", markersize=10, markerfacecolor="none", markeredgecolor=RED, zorder=3)
-        count = f"{len(times)} timed, " if len(times) > 1 else "one timed, "
-        label = plotting.note(axes, f"{count}{built.spread:.1f} x", (max(times), position), (8, 0), fontsize=8)
+        count = f"{built.count} timed, " if built.count > 1 else "one timed, "
+        label = plotting.note(axes, f"{count}{built.spread:.1f} x", (slowest, position), (8, 0), fontsize=8)
         label.set_in_layout(False)  # there is room for it, see the limit of the axis
         lines.append(_described(precision, built))
     plotting.name_rows(axes, [f"{built.convolution.name}, {precision.upper()}" for precision, built in shown])
@@ -53,7 +53,7 @@ def draw_tactics(measured: Mapping[str, Mapping[str, Built] | str]) -> Picture:
 
 def _described(precision: str, built: Built) -> str:
     return (
-        f"{built.convolution}, {precision.upper()}: {len(built.tactics)} tactics from {built.fastest.ms:.4f} to "
+        f"{built.convolution}, {precision.upper()}: {built.count} tactics from {built.fastest.ms:.4f} to "
         f"{built.fastest.ms * built.spread:.4f} ms; the fastest, {built.fastest.name}, does {built.flops / 1e12:.1f} "
         f"TFLOP/s; the engine computes in {', '.join(map(str.upper, built.computed)) or 'an unknown type'} and takes "
         f"{built.engine_ms:.4f} ms"
