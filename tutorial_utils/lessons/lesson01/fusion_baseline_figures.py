@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from tutorial_utils import plotting
+from tutorial_utils.lessons.lesson01.fused_chain import OPERATORS
 from tutorial_utils.lessons.lesson01.ways import Way
 from tutorial_utils.plotting import BLUE, GREEN, ORANGE, Picture
 
+# Of the chain: with one kernel or one for each operator, the bytes are known; with others in between, only the least.
+_COUNTED = (1, len(OPERATORS))
 Measured = Mapping[str, tuple[Way, ...] | str]  # ways by row, or why there are none
 
 
@@ -47,7 +50,8 @@ def _bars(panels: Mapping[str, Sequence[Way]], reasons: Mapping[str, str], what:
             panel.barh(position, way.plain[0], color=colour, hatch=hatch, edgecolor="#fafafa", height=0.6)
             if way.graph:
                 panel.plot(way.graph[0], position, "D", color=GREEN, markersize=7, markeredgecolor="black")
-            rate = f", {way.bandwidth / 1e12:.2f} TB/s" if way.moved > 1e8 else ""
+            known = way.moved > 1e8 and way.kernels in _COUNTED
+            rate = f", {way.bandwidth / 1e12:.2f} TB/s" if known else ""
             end = max(one[0] for one in (way.plain, way.graph) if one)
             kernels = f"{way.kernels} kernel{'s' * (way.kernels != 1)}"
             plotting.note(panel, f"{kernels}{rate}", (end, position), (7, 0), fontsize=8)
@@ -73,5 +77,7 @@ def _described(way: Way) -> str:
     graph = f"as a CUDA graph {way.graph[0]:.4f} ms" if way.graph else f"no CUDA graph: {way.no_graph}"
     moved, kernels = "", f"{way.kernels} kernel{'s' * (way.kernels != 1)}"
     if way.moved:
-        moved = f", {way.moved / 1e6:.3g} MB moved, {way.bandwidth / 1e9:.0f} GB/s"
+        exact = way.kernels in _COUNTED
+        moved = f", {'' if exact else 'at least '}{way.moved / 1e6:.3g} MB moved"
+        moved += f", {way.bandwidth / 1e9:.0f} GB/s" if exact else ""
     return f"{way.plain[0]:.4f} ms, {graph}, {kernels} of together {way.kernels_ms:.4f} ms{moved}"
