@@ -155,7 +155,6 @@ FILES = [
     (quantizing(quant_format=quantization.QuantFormat.QOperator), "has integer operators"),
     (quantizes_dynamically, "has integer operators"),
     (only_folds, "has no `QuantizeLinear`"),
-    (quantizing(fold=False), "has batch norms"),
     (quantizing(form=without("ActivationSymmetric")), "zero points that aren't 0"),
     (quantizing(activation_type=quantization.QuantType.QUInt8), "signed ones of 8 bits"),
     (quantizing(form=without("QuantizeBias")), "biases of INT32"),
@@ -176,6 +175,7 @@ FILES = [
 ]
 RIGHT_FILES = [
     quantizing(),
+    quantizing(fold=False),
     by_the_package,
     quantizing(calibrate_method=quantization.CalibrationMethod.Percentile),
     quantizing(form={**FORM, "AddQDQPairToWeight": True}),

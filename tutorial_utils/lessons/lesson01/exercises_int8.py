@@ -19,7 +19,6 @@ _GOOD = "an INT8 file in TensorRT's form, with logits as good as calibration can
 _LOSS_DB = 3  # below the reference: another method of calibration costs less, one scale per weight or noise more
 _INTEGER_OPERATORS = "a file with ONNX Runtime's own integer operators"
 _NOT_QUANTIZED = "a file in which nothing is quantized"
-_BATCH_NORMS = "a file with batch norms"
 _ZERO_POINTS = "a file with zero points"
 _BIASES = "a file with quantized biases"
 _LAST_LAYER = "a file with another layer in INT8"
@@ -32,32 +31,22 @@ _NO_FILE = "a path, and no ONNX file there"
 _MISTAKES = {
     _NO_FILE: "There is no ONNX file at the path that you return: let the quantizer write to `target_path`.",
     _INTEGER_OPERATORS: (
-        "Your file has integer operators, such as QLinearConv or ConvInteger. TensorRT takes pairs of `QuantizeLinear` "
-        "and `DequantizeLinear`: the static quantizer writes them in its format QDQ."
+        "Your file has integer operators, such as QLinearConv or ConvInteger, which TensorRT refuses. It takes pairs "
+        "of `QuantizeLinear` and `DequantizeLinear`: the static quantizer writes them in its format QDQ."
     ),
     _NOT_QUANTIZED: "Your file has no `QuantizeLinear`. Which file did the quantizer write?",
-    _BATCH_NORMS: (
-        "Your file has batch norms. In front of them the weights are quantized already, and can't take them in any "
-        "more. Fold first: the quantizer's preprocessing does."
-    ),
     _ZERO_POINTS: (
-        "Your file has other integers than signed ones of 8 bits, or zero points that aren't 0. TensorRT takes INT8 "
-        "with symmetric ranges, of activations and of weights."
+        "Your file has other integers than signed ones of 8 bits, or zero points that aren't 0. TensorRT refuses them: "
+        "it takes INT8 with symmetric ranges, of activations and of weights."
     ),
-    _BIASES: "Your file has biases of INT32. TensorRT adds them in a wider type: leave them.",
-    _LAST_LAYER: (
-        "You quantize the matrix product at the end, too. The task is to leave it in FP32."
-    ),
+    _BIASES: "Your file has biases of INT32. TensorRT refuses to dequantize these: leave biases as they are.",
+    _LAST_LAYER: "You quantize the matrix product at the end, too. The task is to leave it in FP32.",
     _OUTPUTS: (
-        "You quantize tensors that no convolution reads, such as what goes from a convolution to its ReLU. A fused "
-        "kernel keeps them in registers: quantize the inputs of convolutions only."
+        "You quantize tensors that no convolution reads, such as what goes from a convolution to its ReLU. That rounds "
+        "once more than it takes. The task is to quantize what convolutions read."
     ),
-    _FP32: (
-        "At least one convolution reads FP32, from before or from its weights. All of them can take INT8."
-    ),
-    _PER_TENSOR: (
-        "You give each weight a single scale. The channels of a weight differ: give each channel its own."
-    ),
+    _FP32: "At least one convolution reads FP32, from before or from its weights. All of them can take INT8.",
+    _PER_TENSOR: "You give each weight a single scale. The channels of a weight differ: give each its own.",
     _TOO_WIDE: (
         "Your ranges are far wider than the activations, so most levels aren't used. What pixel values was the network "
         "trained with, and what do you feed while calibrating?"
@@ -66,7 +55,7 @@ _MISTAKES = {
         "The logits lose too much: your ranges cut off a part of the activations. Did the calibration see all photos, "
         "as the network takes them?"
     ),
-}  # fmt: skip
+}
 
 
 def to_int8() -> list[Case]:
@@ -126,8 +115,6 @@ def _faults_of_form(graph: onnx.GraphProto) -> Iterator[str]:
         yield _INTEGER_OPERATORS
     if not quantizers:
         yield _NOT_QUANTIZED
-    if "BatchNormalization" in operators:
-        yield _BATCH_NORMS
     zeros = [constants[node.input[2]] for node in (*quantizers, *dequantizers.values()) if len(node.input) > 2]
     unsigned = any(len(node.input) < 3 for node in quantizers)  # ONNX's default
     if unsigned or any(np.any(zero) or zero.dtype not in (np.int8, np.int32) for zero in zeros):
