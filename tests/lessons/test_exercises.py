@@ -4,6 +4,7 @@ import copy
 import importlib
 from collections import Counter, OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tutorial_utils.base.errors import InputError, LessonError
 from tutorial_utils.base.lesson_names import import_room, part_of
 from tutorial_utils.lessons import check, checking
 from tutorial_utils.lessons.checking import Case, Exercise, Mistake, by
-from tutorial_utils.lessons.lesson01 import exercises
+from tutorial_utils.lessons.lesson01 import exercises, exercises_engine, exercises_model
 from tutorial_utils.lessons.lesson04 import fault_lab
 from tutorial_utils.model import networks, onnx_file
 
@@ -451,6 +452,32 @@ def test_what_a_library_refuses_is_told(exercise, answer, words):
     result = check(exercise, answer)
     assert result.state == "wrong"
     assert words in result.message
+
+
+@pytest.mark.parametrize(
+    ("outputs", "verdict"),
+    [
+        ("y norm0", "right"),
+        ("y", "what it gave before"),
+        ("y conv0", "another tensor"),
+        ("norm0", "lacks an output"),
+        ("y norm0 conv0", "others that nobody asked for"),
+    ],
+)
+def test_data_centre_tensorrt_is_asked_for_the_outputs_of_the_loaded_engine(monkeypatch, tmp_path, outputs, verdict):
+    from tutorial_utils.engine import tensorrt
+
+    path = str(onnx_file.save(exercises_model.small_classifier(), tmp_path / "model.onnx"))
+    modes = {"x": tensorrt.trt.TensorIOMode.INPUT, **dict.fromkeys(outputs.split(), tensorrt.trt.TensorIOMode.OUTPUT)}
+    loaded = SimpleNamespace(
+        num_io_tensors=len(modes), get_tensor_name=list(modes).__getitem__, get_tensor_mode=modes.__getitem__
+    )
+    monkeypatch.setattr(tensorrt, "IS_RTX", False)
+    monkeypatch.setattr(tensorrt, "load_plan", lambda plan, log: loaded)
+    judged = exercises_engine.on_data(path, "norm0")
+    found = judged.judged((b"plan", tensorrt.MessageLog()))
+    messages = {judged.answer: "right", **{mistake.answer: mistake.message for mistake in judged.mistakes}}
+    assert verdict in messages[found]
 
 
 def test_first_overflow_is_judged_by_the_order_of_the_nodes(fp32_model):
