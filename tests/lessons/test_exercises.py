@@ -4,9 +4,11 @@ import copy
 import importlib
 from collections import Counter, OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from lessons.lesson01 import library_answers
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -15,7 +17,7 @@ from tutorial_utils.base.errors import InputError, LessonError
 from tutorial_utils.base.lesson_names import import_room, part_of
 from tutorial_utils.lessons import check, checking
 from tutorial_utils.lessons.checking import Case, Exercise, Mistake, by
-from tutorial_utils.lessons.lesson01 import exercises
+from tutorial_utils.lessons.lesson01 import exercises, exercises_engine, exercises_model
 from tutorial_utils.lessons.lesson04 import fault_lab
 from tutorial_utils.model import networks, onnx_file
 
@@ -437,14 +439,55 @@ def test_function_that_is_wrong_only_on_the_data_of_the_lesson_is_refused(path, 
     assert check(exercise, solution, on=cases[0].arguments).passed
 
 
+@each_exercise
+def test_other_right_answers_are_accepted(path, exercise):
+    module = importlib.import_module(f"lessons.lesson{exercise[:2]}.wrong_answers")
+    for answer in getattr(module, "RIGHT_ANSWERS", {}).get(exercise, []):
+        result = check(exercise, answer)
+        assert result.passed, result
+
+
+@pytest.mark.parametrize(("exercise", "answer", "words"), library_answers.UNNAMED)
+def test_what_a_library_refuses_is_told(exercise, answer, words):
+    result = check(exercise, answer)
+    assert result.state == "wrong"
+    assert words in result.message
+
+
+@pytest.mark.parametrize(
+    ("outputs", "verdict"),
+    [
+        ("y norm0", "right"),
+        ("y", "what it gave before"),
+        ("y conv0", "another tensor"),
+        ("norm0", "lacks an output"),
+        ("y norm0 conv0", "others that nobody asked for"),
+    ],
+)
+def test_data_centre_tensorrt_is_asked_for_the_outputs_of_the_loaded_engine(monkeypatch, tmp_path, outputs, verdict):
+    from tutorial_utils.engine import tensorrt
+
+    path = str(onnx_file.save(exercises_model.small_classifier(), tmp_path / "model.onnx"))
+    modes = {"x": tensorrt.trt.TensorIOMode.INPUT, **dict.fromkeys(outputs.split(), tensorrt.trt.TensorIOMode.OUTPUT)}
+    loaded = SimpleNamespace(
+        num_io_tensors=len(modes), get_tensor_name=list(modes).__getitem__, get_tensor_mode=modes.__getitem__
+    )
+    monkeypatch.setattr(tensorrt, "IS_RTX", False)
+    monkeypatch.setattr(tensorrt, "load_plan", lambda plan, log: loaded)
+    judged = exercises_engine.on_data(path, "norm0")
+    found = judged.judged((b"plan", tensorrt.MessageLog()))
+    messages = {judged.answer: "right", **{mistake.answer: mistake.message for mistake in judged.mistakes}}
+    assert verdict in messages[found]
+
+
 def test_first_overflow_is_judged_by_the_order_of_the_nodes(fp32_model):
-    names = [node.output[0] for node in onnx_file.load(fp32_model).graph.node]
-    activations = {name: np.float32([1, 70_000]) for name in names}
+    model = onnx_file.load(fp32_model)
+    names = [node.output[0] for node in model.graph.node]
+    data = (model, np.full((1, 3, 32, 32), 1e6, np.float32))
     solution = defined(*next(functions(path)["01e.2"] for path, exercise in REAL if exercise == "01e.2"))
-    assert repr(names[0]) in check("01e.2", solution, on=(activations,)).message
-    outputs_first = {names[-1]: activations[names[-1]], **activations}
-    message = check("01e.2", solution, on=(outputs_first,)).message
-    assert message == "That tensor overflows, too, but another one does so before it, in the order of execution."
+    assert repr(names[0]) in check("01e.2", solution, on=data).message
+    message = check("01e.2", lambda model, x: names[1] if len(x[0]) == 3 else solution(model, x), on=data).message
+    assert message == "That tensor overflows, too, but another one does so before it, in the order of the nodes."
 
 
 def level(*rounds):
@@ -464,17 +507,13 @@ def test_real_differences_leave_open_what_sound_methods_judge_differently():
     assert sorted([judged.answer, *judged.also_right]) == [["certain"], ["certain", "unsure"]]
 
 
-def test_threshold_is_judged_by_its_error():
-    values = np.linspace(-1, 1, 1001, dtype=np.float32)
-    judge = exercises.EXERCISES["01e.4"].on
-    judged = judge(values, [1.0001, 1.0, 0.2, 5.0])
-    assert {judged.answer, *judged.also_right} == {1.0, 1.0001}
+def test_file_that_an_earlier_answer_wrote_is_no_answer(fp32_model, tmp_path):
     solution = defined(*next(functions(path)["01e.4"] for path, exercise in REAL if exercise == "01e.4"))
-    assert check("01e.4", solution, on=(values, [1.0, 0.2, 5.0])).passed
-    data = (values, [1.01, 0.202, 5.05])
-    for answer, words in ((0.202, "clips too much"), (5.05, "too coarse"), (1, "which is too small")):
-        wrong = check("01e.4", lambda v, t, a=answer: a if t == data[1] else solution(v, t), on=data)
-        assert words in wrong.message
+    target = str(tmp_path / "int8.onnx")
+    data = (str(fp32_model), np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32), np.uint8), target)
+    assert check("01e.4", solution, on=data).passed
+    lazy = check("01e.4", lambda *given: target if given[2] == target else solution(*given), on=data)
+    assert "There is no ONNX file at the path" in lazy.message
 
 
 @pytest.mark.parametrize(

@@ -1,62 +1,11 @@
 """Wrong answers to the exercises of lesson 01, each with words from the message that its check must give."""
 
 import numpy as np
+import onnx
+from lessons.lesson01 import library_answers
 
+from tutorial_utils.base import onnx_session
 from tutorial_utils.measure import timing
-
-
-def fusions(report):
-    return [set(kernel.onnx_nodes) for kernel in report.kernels if len(kernel.onnx_nodes) > 1]
-
-
-def counts_added_kernels(plain, marked):
-    return len(marked.kernels) - len(plain.kernels)
-
-
-def counts_added_layers(plain, marked):
-    return len(marked.layers) - len(plain.layers)
-
-
-def compares_numbers_of_fusions(plain, marked):
-    return len(fusions(plain)) - len(fusions(marked))
-
-
-def counts_all_fusions(plain, marked):
-    return len(fusions(plain))
-
-
-def counts_single_nodes(plain, marked):
-    left = [set(kernel.onnx_nodes) for kernel in marked.kernels]
-    return sum(not any(set(kernel.onnx_nodes) <= nodes for nodes in left) for kernel in plain.kernels)
-
-
-def compares_ordered_nodes(plain, marked):
-    left = [kernel.onnx_nodes for kernel in marked.kernels]
-    return sum(kernel.onnx_nodes not in left for kernel in plain.kernels if len(kernel.onnx_nodes) > 1)
-
-
-def wants_the_same_kernel(plain, marked):
-    return sum(fusion not in fusions(marked) for fusion in fusions(plain))
-
-
-def ignores_which_kernel(plain, marked):
-    still_fused = set().union(*fusions(marked))
-    return sum(not fusion <= still_fused for fusion in fusions(plain))
-
-
-def compares_only(*places):
-    """Return a wrong answer to 01e.1: of each fusion, only the nodes at these places count."""
-
-    def lost_fusions(plain, marked):
-        left = [set(kernel.onnx_nodes) for kernel in marked.kernels]
-        kept = [kernel.onnx_nodes for kernel in plain.kernels if len(kernel.onnx_nodes) > 1]
-        return sum(not any({nodes[place] for place in places} <= one for one in left) for nodes in kept)
-
-    return lost_fusions
-
-
-def wants_any_two(plain, marked):
-    return sum(not any(len(fusion & other) > 1 for other in fusions(marked)) for fusion in fusions(plain))
 
 
 def in_fp16(array):
@@ -64,47 +13,68 @@ def in_fp16(array):
         return array.astype(np.float16)
 
 
-def first(activations, fault):
-    return next((name for name, array in activations.items() if fault(array)), None)
+def tensors(model, images):
+    """Return what each node writes, node after node."""
+    names = [name for node in model.graph.node for name in node.output]
+    own = {value.name for value in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in own)
+    session = onnx_session.new_session(model.SerializeToString())
+    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: images}), strict=True))
 
 
-def finds_largest(activations):
-    return max(activations, key=lambda name: np.abs(activations[name]).max())
+def floats(arrays):
+    return {name: array for name, array in arrays.items() if array.dtype == np.float32}
 
 
-def looks_in_fp32(activations):
-    return first(activations, lambda array: np.isinf(array).any())
+def overflows(array):
+    return np.isinf(in_fp16(array)).any()
 
 
-def misses_negative(activations):
-    return first(activations, lambda array: in_fp16(array).max() == np.inf)
+def first_with(fault, *, order=dict, kinds=floats):
+    """Return an answer to 01e.2: the first of these tensors, in this order, with this fault."""
+
+    def first_overflow(model, images):
+        arrays = kinds(order(tensors(model, images)))
+        return next((name for name, array in arrays.items() if fault(array)), None)
+
+    return first_overflow
 
 
-def takes_underflow_for_overflow(activations):
-    def fault(array):
-        return (np.isinf(in_fp16(array)) | (in_fp16(array) == 0) & (array != 0)).any()
-
-    return first(activations, fault)
-
-
-def limit_too_low(activations):
-    return first(activations, lambda array: np.abs(array).max() > 50_000)
-
-
-def compares_with_largest_number(activations):
-    return first(activations, lambda array: np.abs(array).max() > np.finfo(np.float16).max)
+def by_casts_in_the_model(model, images):
+    """Return a right answer to 01e.2: what ONNX Runtime gives with a cast to FP16 and back behind every tensor."""
+    names = [name for node in model.graph.node for name in node.output]
+    types = onnx.shape_inference.infer_shapes(model).graph
+    whole = {value.name for value in (*types.value_info, *types.output) if value.type.tensor_type.elem_type == 7}
+    wanted = {name: f"{name}.half" for name in names if name not in whole}
+    model.graph.node.extend(onnx.helper.make_node("Cast", [name], [half], to=10) for name, half in wanted.items())
+    model.graph.output.extend(onnx.ValueInfoProto(name=half) for half in wanted.values())
+    session = onnx_session.new_session(model.SerializeToString(), optimize=False)
+    halves = session.run(list(wanted.values()), {session.get_inputs()[0].name: images})
+    return next((name for name, array in zip(wanted, halves, strict=True) if np.isinf(array).any()), None)
 
 
-def sorts_names(activations):
-    return first(dict(sorted(activations.items())), lambda array: np.isinf(in_fp16(array)).any())
+def sorted_by_name(arrays):
+    return dict(sorted(arrays.items()))
 
 
-def names_the_last(activations):
-    return first(dict(reversed(activations.items())), lambda array: np.isinf(in_fp16(array)).any())
+def output_first(arrays):
+    """Return the tensors as ``session.run(None, feeds)`` does: the model's own output, then those that were added."""
+    last = list(arrays)[-1]
+    return {last: arrays[last], **arrays}
 
 
-def wants_all_values(activations):
-    return first(activations, lambda array: np.isinf(in_fp16(array)).all())
+def finds_largest(model, images):
+    arrays = floats(tensors(model, images))
+    return max(arrays, key=lambda name: np.abs(arrays[name]).max())
+
+
+def looks_at_outputs_only(model, images):
+    arrays = tensors(onnx.ModelProto.FromString(model.SerializeToString()), images)
+    return next((value.name for value in model.graph.output if np.isinf(arrays[value.name]).any()), None)
+
+
+def underflows_or_overflows(array):
+    return (np.isinf(in_fp16(array)) | (in_fp16(array) == 0) & (array != 0)).any()
 
 
 def by_value(value):
@@ -190,70 +160,20 @@ def first_calls_too(measurements, baseline):
     return sorted({*far, *only_interval(measurements, baseline)})
 
 
-def choose(error, key=lambda threshold: threshold):
-    """Return an answer to 01e.4 that uses this error of values and scale."""
-
-    def best_threshold(values, thresholds):
-        return key(min(thresholds, key=lambda threshold: error(values, threshold / 127)))
-
-    return best_threshold
-
-
-def quantized(values, scale, low=-127):
-    return np.clip(np.round(values / scale), low, 127)
-
-
-def squared(values, scale):
-    return np.mean((quantized(values, scale) * scale - values) ** 2)
-
-
-def wraps(values, scale):
-    """An error: nothing is clipped before the conversion."""
-    return np.mean((np.round(values / scale).astype(np.int64).astype(np.int8) * scale - values) ** 2)
-
-
-def with_scale(factor):
-    """Return an error: the scale is larger by a factor than it should be."""
-    return lambda values, scale: squared(values, factor * scale)
-
-
-def at_percentile(percent):
-    def best_threshold(values, thresholds):
-        return min(thresholds, key=lambda threshold: abs(threshold - np.percentile(np.abs(values), percent)))
-
-    return best_threshold
-
-
-def returns_position(values, thresholds):
-    return thresholds.index(choose(squared)(values, thresholds))
-
-
 WRONG_ANSWERS = {
-    "01e.1": [
-        (counts_added_kernels, "how many kernels were added"),
-        (counts_added_layers, "how many layers were added"),
-        (compares_numbers_of_fusions, "which nodes are together"),
-        (counts_all_fusions, "all fusions of the first engine"),
-        (counts_single_nodes, "Nothing was fused in it"),
-        (compares_ordered_nodes, "only the order differs"),
-        (wants_the_same_kernel, "in a kernel that does more"),
-        (ignores_which_kernel, "whether one kernel does the work of all nodes"),
-        (compares_only(0, 1), "only some nodes of a fusion"),
-        (compares_only(-2, -1), "only some nodes of a fusion"),
-        (compares_only(0, -1), "only some nodes of a fusion"),
-        (compares_only(0), "only some nodes of a fusion"),
-        (wants_any_two, "only some nodes of a fusion"),
-    ],
+    "01e.1": library_answers.ENGINES,
     "01e.2": [
         (finds_largest, "the tensor with the largest value"),
-        (sorts_names, "You sort the names"),
-        (names_the_last, "the last tensor that overflows"),
-        (wants_all_values, "only if all of its values overflow"),
-        (looks_in_fp32, "are FP32 and hold no infinity"),
-        (misses_negative, "miss a negative value"),
-        (takes_underflow_for_overflow, "That is underflow"),
-        (limit_too_low, "FP16 can hold it"),
-        (compares_with_largest_number, "is rounded down to it"),
+        (first_with(overflows, order=sorted_by_name), "You sort the names"),
+        (first_with(overflows, order=output_first), "go by the order of the nodes"),
+        (first_with(lambda array: np.isinf(in_fp16(array)).all()), "only if all of its values overflow"),
+        (first_with(lambda array: np.isinf(array).any()), "Convert to FP16 before you look"),
+        (looks_at_outputs_only, "look at what is between the nodes"),
+        (first_with(lambda array: in_fp16(array).max() == np.inf), "miss a negative value"),
+        (first_with(underflows_or_overflows), "That is underflow"),
+        (first_with(lambda array: np.abs(array).max() > 50_000), "FP16 can hold it"),
+        (first_with(lambda array: np.abs(array).max() > np.finfo(np.float16).max), "is rounded down to it"),
+        (first_with(overflows, kinds=dict), "stay integers in an FP16 model"),
     ],
     "01e.3": [
         (by_value(lambda measured: measured.median_ms), "by more than that among themselves"),
@@ -272,27 +192,11 @@ WRONG_ANSWERS = {
         (leaves_small_ones_out, "SMALLEST_DIFFERENCE"),
         (looks_whether_intervals_overlap, "compare round by round"),
     ],
-    "01e.4": [
-        (choose(lambda values, scale: np.mean((quantized(values, scale) - values) ** 2)), "multiply the integers by"),
-        (lambda values, thresholds: max(thresholds), "a quarter of the 255 integers"),
-        (choose(with_scale(127 / 255)), "end at half of the threshold"),
-        (returns_position, "position of the threshold"),
-        (choose(squared, key=lambda threshold: threshold / 127), "That is the scale"),
-        (lambda values, thresholds: min(thresholds, key=lambda t: abs(t - np.abs(values).max())), "as MinMax does"),
-        (
-            choose(lambda values, scale: np.mean((np.round(values / scale) * scale - values) ** 2)),
-            "nothing were clipped",
-        ),
-        (choose(lambda values, scale: np.mean((quantized(values, scale, 0) * scale - values) ** 2)), "negative values"),
-        (choose(lambda values, scale: np.mean(np.abs(quantized(values, scale) * scale - values))), "absolute error"),
-        (
-            choose(lambda values, scale: np.mean((np.clip(np.trunc(values / scale), -127, 127) * scale - values) ** 2)),
-            "Round to the nearest integer",
-        ),
-        (choose(with_scale(127 / 128)), "127 times the scale isn't the threshold"),
-        (choose(with_scale(254 / 255)), "255 integers and 254 steps"),
-        (choose(wraps), "Clip before you convert"),
-        (at_percentile(99.99), "clip a fixed share"),
-        (at_percentile(99.999), "You leave out a fixed share"),
-    ],
+    "01e.4": library_answers.FILES,
+}
+RIGHT_ANSWERS = {
+    "01e.1": library_answers.RIGHT_ENGINES,
+    "01e.2": [first_with(overflows), by_casts_in_the_model],
+    "01e.3": [only_interval],
+    "01e.4": library_answers.RIGHT_FILES,
 }

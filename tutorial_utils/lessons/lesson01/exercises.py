@@ -1,160 +1,94 @@
-"""What the exercises of lesson 01 are checked with: small inputs, right answers, typical wrong answers."""
+"""What the exercises of lesson 01 are checked with; two of them have a module of their own.
+
+`exercises_engine` judges the engine of 01e.1, `exercises_int8` the file of 01e.4.
+"""
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
-from tutorial_utils.engine import BuildReport, EngineLayer
-from tutorial_utils.lessons.checking import DATA, Case, Exercise, Mistake, by
+from tutorial_utils.base import onnx_session
+from tutorial_utils.lessons.checking import DATA, Case, Exercise, Mistake
+from tutorial_utils.lessons.lesson01 import exercises_engine, exercises_int8
 from tutorial_utils.measure import timing
 from tutorial_utils.measure.timing import Measurement
-from tutorial_utils.model import networks, onnx_file
-
-
-def lost_fusions() -> list[Case]:
-    """Return the cases of 01e.1, ``lost_fusions(plain, marked)``: count the fusions that marked outputs destroy."""
-    added_kernels = "That is how many kernels were added. A lost fusion can add several: count fusions."
-    added_layers = "That is how many layers were added, those that only order streams included."
-    numbers = (
-        "You compare how many fusions there are. The marked engine also has a fusion that the first doesn't have: look "
-        "at which nodes are together."
-    )
-    some = (
-        "You compare only some nodes of a fusion. It is lost as soon as one of them has left the kernel of the others."
-    )
-    return [
-        Case(
-            (
-                _report(*(f"Conv.{i} Norm.{i} Relu.{i}" for i in (1, 2, 3)), "Pool.1", "Gemm.1"),
-                _report("Conv.1 Norm.1", "", "Relu.1", "Conv.2", "", "Norm.2 Relu.2", "Conv.3 Relu.3", "Norm.3",
-                        "Pool.1 Gemm.1", control=2),
-            ),
-            3,
-            "an engine that keeps two nodes of each fusion together",
-            [
-                Mistake(4, added_kernels),
-                Mistake(6, added_layers),
-                Mistake(-1, numbers),
-                *(Mistake(lost, some) for lost in (0, 1, 2)),
-            ],
-        ),
-        Case(
-            (
-                _report("Conv.1 Norm.1 Relu.1", "Conv.2 Norm.2", "Pool.1", "Gemm.1 Add.1"),
-                _report("Conv.1", "", "Norm.1 Relu.1", "Conv.2", "", "Norm.2", "", "Pool.1", "Gemm.1 Add.1", control=3),
-            ),
-            2,
-            "an engine with two of three fusions lost",
-            [
-                Mistake(5, added_kernels),
-                Mistake(8, added_layers),
-                Mistake(1, numbers),
-                Mistake(3, "These are all fusions of the first engine. One of them is still there in the second."),
-            ],
-        ),
-        Case(
-            (_report("Conv.1", "Reshape.1", "Norm.1 Relu.1"), _report("Conv.1", "Norm.1 Relu.1")),
-            0,
-            "an engine in which one kernel of a single node disappeared",
-            [Mistake(1, "You count a kernel that does the work of one ONNX node. Nothing was fused in it.")],
-        ),
-        Case(
-            (_report("Norm.1 Add.1"), _report("Add.1 Norm.1")),
-            0,
-            "a fusion whose nodes are listed in another order",
-            [Mistake(1, "A fusion counts as lost although only the order differs in which its nodes are listed.")],
-        ),
-        Case(
-            (_report("Norm.1 Add.1", "Conv.2 Norm.2"), _report("Add.1 Norm.1 Pool.1", "Conv.2", "Norm.2")),
-            1,
-            "an engine with one fusion lost and one grown",
-            [Mistake(2, "A fusion counts as lost although its nodes are still together, in a kernel that does more.")],
-        ),
-        Case(
-            (_report("Conv.1 Norm.1", "Conv.2 Norm.2", "Gemm.1"), _report("Conv.1 Conv.2", "Norm.1 Norm.2", "Gemm.1")),
-            2,
-            "an engine whose fusions have the same nodes in other kernels",
-            [Mistake(0, "You look whether each node is still fused with something. What counts is whether one kernel "
-                        "does the work of all nodes of the fusion.")],
-        ),
-    ]  # fmt: skip
-
-
-def _lost_fusions(plain: BuildReport, marked: BuildReport) -> int:
-    left = [set(kernel.onnx_nodes) for kernel in marked.kernels]
-    fusions = [set(kernel.onnx_nodes) for kernel in plain.kernels if len(kernel.onnx_nodes) > 1]
-    return sum(not any(fusion <= nodes for nodes in left) for fusion in fusions)
 
 
 def first_overflow() -> list[Case]:
-    """Return the cases of 01e.2, ``first_overflow(activations)``: name the first tensor that overflows in FP16."""
+    """Return the cases of 01e.2, ``first_overflow(model, images)``: name the first tensor that overflows in FP16."""
+    zeros = np.zeros((1, 2), np.float32)
+
+    def case(model: onnx.ModelProto, answer: str | None, what: str, *mistakes: Mistake) -> Case:
+        return Case((model, zeros), answer, what, mistakes)
+
     return [
-        Case(
-            (
-                _tensors(
-                    conv=[1, 2], relu=[70_000, 80_000], gemm=[90_000, 100_000], add=[66_000, 67_000],
-                    norm=[66_000, 67_000],
-                ),
-            ),
+        case(
+            _model(conv=[1, 2], relu=[70_000, 80_000], gemm=[90_000, 100_000], add=[66_000, 67_000],
+                   norm=[66_000, 67_000]),
             "relu",
-            "activations that overflow in four tensors",
-            [
-                Mistake("gemm", "That is the tensor with the largest value. Look for the first that overflows: what "
-                                "comes after it is only a consequence."),
-                Mistake("add", "You sort the names. Look for the first in the order of execution, in which they are."),
-                Mistake("norm", "You name the last tensor that overflows. Look for the first: what comes after it is "
-                                "only a consequence."),
-                Mistake(None, "The activations are FP32 and hold no infinity. Convert them to FP16 before you look."),
-            ],
+            "a model with four tensors that overflow",
+            Mistake("gemm", "That is the tensor with the largest value. Look for the first that overflows: what comes "
+                            "after it is only a consequence."),
+            Mistake("add", "You sort the names. Look for the first in the order of the file's nodes."),
+            Mistake("norm", "You name the model's own output, what its last node writes. It is declared as the first "
+                            "output, and computed last: go by the order of the nodes."),
+            Mistake(None, "FP32 holds these values, and no infinity comes out. Convert to FP16 before you look, and "
+                          "look at what is between the nodes, too."),
         ),
-        Case(
-            (_tensors(conv=[1, 2], add=[10, 70_000], relu=[0, 60_000]),),
+        case(
+            _model(conv=[1, 2], add=[10, 70_000], relu=[0, 60_000]),
             "add",
-            "activations of which a single value overflows",
-            [Mistake(None, "You find a tensor only if all of its values overflow. One is enough.")],
+            "a model in which a single value overflows",
+            Mistake(None, "You find a tensor only if all of its values overflow. One is enough."),
         ),
-        Case(
-            (_tensors(conv=[1, -80_000], relu=[0, 90_000]),),
+        case(
+            _model(conv=[1, -80_000], relu=[0, 90_000]),
             "conv",
-            "activations with a large negative value",
-            [Mistake("relu", "You miss a negative value: in FP16, -80,000 is minus infinity.")],
+            "a model with a large negative value",
+            Mistake("relu", "You miss a negative value: in FP16, -80,000 is minus infinity."),
         ),
-        Case(
-            (_tensors(conv=[60_000, 1], norm=[1e-8, 1]),),
+        case(
+            _model(conv=[60_000, 1], norm=[1e-8, 1]),
             None,
-            "activations that all fit",
-            [
-                Mistake("norm", "1e-8 becomes 0 in FP16. That is underflow, another fault: nothing is infinite."),
-                Mistake("conv", "60,000 is a large value, but FP16 can hold it."),
-            ],
+            "a model whose tensors all fit",
+            Mistake("norm", "1e-8 becomes 0 in FP16. That is underflow, another fault: nothing is infinite."),
+            Mistake("conv", "60,000 is a large value, but FP16 can hold it."),
         ),
-        Case(
-            (_tensors(conv=[65_510], add=[65_530]),),
+        case(
+            _model(conv=[65_510, 1], add=[65_530, 1]),
             "add",
             "values just above 65,504, the largest number of FP16",
-            [Mistake("conv", "65,510 is more than FP16's largest number, but is rounded down to it. Don't compare with "
-                             "a limit: convert, and look at what comes out.")],
+            Mistake("conv", "65,510 is more than FP16's largest number, but is rounded down to it. Don't compare with "
+                            "a limit: convert, and look at what comes out."),
         ),
-        Case(
-            (_tensors(conv=[1, 2], divide=[1, np.inf]),),
-            "divide",
-            "activations with a value that is infinite in FP32 already",
+        case(
+            _model(count=[100_000, 1], conv=[70_000, 1]),
+            "conv",
+            "a model that also computes with integers",
+            Mistake("count", "That tensor holds integers, which stay integers in an FP16 model."),
         ),
+        case(_model(conv=[1, 2], divide=[1, np.inf]), "divide", "a model with an infinite value in FP32 already"),
     ]  # fmt: skip
 
 
-def _first_overflow(activations: Mapping[str, np.ndarray]) -> Case:
-    """Judge by the order of the classifier's nodes, in whatever order its activations are given."""
-    nodes = onnx_file.load(networks.quick()["fp32"]).graph.node
-    place = {name: place for place, node in enumerate(nodes) for name in node.output}
+def _first_overflow(model: onnx.ModelProto, images: np.ndarray) -> Case:
+    """Judge by what each node writes, node after node."""
+    names = [name for node in model.graph.node for name in node.output]
+    marked = onnx.ModelProto.FromString(model.SerializeToString())
+    del marked.graph.output[:]
+    marked.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = onnx_session.new_session(marked.SerializeToString(), optimize=False)
+    arrays = dict(zip(names, session.run(names, {session.get_inputs()[0].name: images}), strict=True))
     with np.errstate(over="ignore"):
-        found = [name for name, array in activations.items() if np.isinf(array.astype(np.float16)).any()]
-    found.sort(key=lambda name: place.get(name, -1))  # tensors of another model stay in their order
-    consequence = "That tensor overflows, too, but another one does so before it, in the order of execution."
+        halves = {name: array.astype(np.float16) for name, array in arrays.items() if array.dtype == np.float32}
+    found = [name for name, array in halves.items() if np.isinf(array).any()]
+    consequence = "That tensor overflows, too, but another one does so before it, in the order of the nodes."
     later = [Mistake(name, consequence) for name in found[1:]]
-    return Case((dict(activations),), found[0] if found else None, DATA, later)
+    return Case((model, images), found[0] if found else None, DATA, later)
 
 
 def real_differences() -> list[Case]:
@@ -232,115 +166,28 @@ def _real_differences(measurements: Mapping[str, Measurement], baseline: str) ->
     return Case((measurements, baseline), answers[0], DATA, also_right=answers[1:])
 
 
-def best_threshold() -> list[Case]:
-    """Return the cases of 01e.4, ``best_threshold(values, thresholds)``: choose where INT8 clips."""
-    even = _even(200_000)
-    just_below = (np.arange(126, dtype=np.float32) + np.float32(0.9)) / 127  # the next integer is near, above
-    integers = np.arange(-127, 128, dtype=np.float32) / 127
-    return [
-        Case(
-            (even, [1.0, 2.0, 0.5, 4.0]),
-            1.0,
-            "values from -1 to 1",
-            [
-                Mistake(4.0, "With 4.0 these values use only a quarter of the 255 integers, and 1.0 clips none of them "
-                             "either. If you compare errors: did you multiply the integers by the scale again before?"),
-                Mistake(2.0, "With 2.0 these values use only half of the 255 integers. Or do yours end at half of the "
-                             "threshold? Of the 255, 127 are on each side of 0."),
-                Mistake(0.5, "You choose the finest steps, as if nothing were clipped. Integers end at -127 and 127."),
-                Mistake(0, "That is the position of the threshold in the list. Return the threshold."),
-                Mistake(1 / 127, "That is the scale. Return the threshold that it comes from."),
-            ],
-        ),
-        Case(
-            (np.linspace(-1, 0.5, 3_000, dtype=np.float32), [0.5, 1.0]),
-            1.0,
-            "values from -1 to 0.5",
-            [Mistake(0.5, "You clip negative values away, or a part of them. INT8 reaches from -127 to 127.")],
-        ),
-        Case(
-            (just_below, [1.0, 1.3]),
-            1.0,
-            "values that lie a little below what the integers stand for",
-            [Mistake(1.3, "You cut off what is behind the decimal point. Round to the nearest integer.")],
-        ),
-        Case(
-            (integers, [1.0, 255 / 254, 128 / 127]),
-            1.0,
-            "values that are 127 equal steps on each side of 0",
-            [
-                Mistake(128 / 127, "Your steps are too fine: 127 times the scale isn't the threshold. Is it divided by "
-                                   "128?"),
-                Mistake(255 / 254, "Your steps are too fine: from -127 to 127 there are 255 integers and 254 steps."),
-            ],
-        ),
-        Case(
-            (np.append(_even(800_000), np.float32(6)), [0.5, 1.0, 6.0]),
-            1.0,
-            "800,000 values from -1 to 1 and a single 6",
-            [Mistake(6.0, "You choose the largest value, as MinMax does. A single outlier then makes the steps coarse "
-                          "for all others.")],
-        ),
-        Case(
-            (np.append(_even(170_000), np.float32(6)), [0.5, 1.0, 6.0]),
-            1.0,
-            "170,000 values from -1 to 1 and a single 6",
-            [Mistake(6.0, "Clipping the 6 costs less than you count. A conversion to int8 doesn't clip: what is beyond "
-                          "127 starts again at -128. Clip before you convert.")],
-        ),
-        Case(
-            (np.append(_even(20_000), np.float32(6)), [0.5, 1.0, 6.0]),
-            6.0,
-            "20,000 values from -1 to 1 and a single 6",
-            [Mistake(1.0, "The outlier is one of far fewer values here, and the squared error of clipping it outweighs "
-                          "the rest. Did you take the absolute error, or clip a fixed share?")],
-        ),
-        Case(
-            (np.append(_even(150_000), np.float32(100)), [0.5, 1.0, 100.0]),
-            100.0,
-            "150,000 values from -1 to 1 and a single 100",
-            [Mistake(1.0, "You leave out a fixed share of the values, however far away they are. This one is so far "
-                          "away that clipping it costs more than coarse steps for all others.")],
-        ),
-    ]  # fmt: skip
-
-
-def _best_threshold(values: np.ndarray, thresholds: Sequence[float]) -> Case:
-    """Accept each threshold whose error is the smallest to within the precision in which one may compute it."""
-    errors = []
-    for threshold in thresholds:
-        quantized = np.clip(np.round(values.astype(np.float64) / threshold * 127), -127, 127)
-        errors.append(float(np.mean((quantized * threshold / 127 - values) ** 2)))
-    best, *equal = [
-        threshold for threshold, error in zip(thresholds, errors, strict=True) if error <= 1.001 * min(errors)
-    ]
-    too_low = "That threshold clips too much: its squared error isn't the smallest."
-    too_high = "That threshold makes the steps too coarse: its squared error isn't the smallest."
-    mistakes = [Mistake(one, too_low if one < best else too_high) for one in thresholds]
-    return Case((values, thresholds), best, DATA, mistakes, also_right=equal)
-
-
 EXERCISES = {
-    "01e.1": Exercise(lost_fusions, by(_lost_fusions)),
+    "01e.1": Exercise(exercises_engine.engine_with_output, exercises_engine.on_data),
     "01e.2": Exercise(first_overflow, _first_overflow),
     "01e.3": Exercise(real_differences, _real_differences),
-    "01e.4": Exercise(best_threshold, _best_threshold),
+    "01e.4": Exercise(exercises_int8.to_int8, exercises_int8.on_data),
 }
 
 
-def _report(*kernels: str, control: int = 0) -> BuildReport:
-    """Return a report with these kernels, each the names of its ONNX nodes, and layers that only order streams."""
-    layers = [EngineLayer(f"kernel {i}", "kgen", (), (), tuple(nodes.split())) for i, nodes in enumerate(kernels)]
-    layers += [EngineLayer(f"signal {i}", "signal", (), (), ()) for i in range(control)]
-    return BuildReport("TensorRT-RTX", "1.7.1.116", layers=tuple(layers))
+def _model(**values: list[float]) -> onnx.ModelProto:
+    """Return a model of these tensors, one node each, that adds their values to its input of zeros.
 
-
-def _tensors(**values: list[float]) -> dict[str, np.ndarray]:
-    return {name: np.array(numbers, np.float32) for name, numbers in values.items()}
-
-
-def _even(count: int) -> np.ndarray:
-    return np.linspace(-1, 1, count, dtype=np.float32)
+    The last is its output. The tensor ``count`` is one of integers.
+    """
+    nodes, weights = [], []
+    for name, numbers in values.items():
+        integers = name == "count"
+        array = np.array([numbers], np.int64 if integers else np.float32)
+        weights.append(numpy_helper.from_array(array, f"{name}.w"))
+        nodes.append(helper.make_node("Add", [f"{name}.w"] * 2 if integers else ["x", f"{name}.w"], [name], name))
+    given, *_, wanted = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", *values))
+    graph = helper.make_graph(nodes, "small", [given], [wanted], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def _timed(rounds: list[float], first_call: float = 2.0, hiccup: float | None = None) -> Measurement:
