@@ -9,6 +9,7 @@ import types
 import pytest
 
 from tutorial_utils.base.errors import BackendUnavailableError
+from tutorial_utils.base.flavour import Choice
 from tutorial_utils.base.gpu import Capability, Gpu, find_gpu
 from tutorial_utils.machine import capabilities, child, facts
 from tutorial_utils.machine.capabilities import Capabilities, assess
@@ -515,3 +516,19 @@ def test_a_gpu_measurement_starts_with_the_reason_why_it_cannot_run(monkeypatch)
     able = dataclasses.replace(machine, tensorrt_run=dataclasses.replace(no, available=True))
     monkeypatch.setattr(capabilities, "probe", lambda: able)
     assert capabilities.require_tensorrt_run() is able
+
+
+def test_of_two_flavours_the_one_that_fits_the_gpu_runs(monkeypatch):
+    both = {"tensorrt_rtx": Library("1.7.1.116"), "tensorrt": Library("10.6.0")}
+    monkeypatch.setattr(capabilities, "choice", lambda: Choice("tensorrt", "NVIDIA doesn't list the other one."))
+    machine = on_gpu("9.0", "tensorrt", **both)
+    assert machine.runs("tensorrt") == machine.tensorrt_run
+    assert machine.runs("tensorrt").available
+    other = machine.runs("tensorrt_rtx")
+    assert not other.available
+    assert (
+        other.reason == "This is TensorRT-RTX, and TensorRT is the one to run here. NVIDIA doesn't list the other one."
+    )
+    assert other.remedy == "Import tensorrt."
+    without = on_cpu("tensorrt_rtx", **both)
+    assert without.runs("tensorrt").reason == without.tensorrt_run.reason, "there is no GPU: that comes first"

@@ -3,6 +3,7 @@
 `probe()` collects the facts (`facts`, and the GPU through its driver) and applies the rules (`rules`).
 """
 
+import dataclasses
 import functools
 import html
 import os
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutorial_utils.base.errors import BackendUnavailableError
-from tutorial_utils.base.flavour import installed_flavour
+from tutorial_utils.base.flavour import FLAVOURS, choice, installed_flavour
 from tutorial_utils.base.gpu import Capability, Gpu, find_gpu
 from tutorial_utils.machine.facts import Library, cpu_model, find_libraries, operating_system
 from tutorial_utils.machine.rules import judge
@@ -57,6 +58,15 @@ class Capabilities:
     def needed_for_default(self) -> list[Capability]:
         """Return what the course can't do without on any machine."""
         return [self.paddle, self.onnx_export, self.onnxruntime_cpu, self.tensorrt_build]
+
+    def runs(self, module: str) -> Capability:
+        """Return whether engines of `tensorrt` or `tensorrt_rtx` run here: of two that are installed, one does."""
+        chosen = choice()
+        if not self.tensorrt_run.available or module == chosen.name:
+            return self.tensorrt_run
+        this, other = (FLAVOURS.get(name or "", str(name)) for name in (module, chosen.name))
+        reason = f"This is {this}, and {other} is the one to run here. {chosen.reason}"
+        return dataclasses.replace(self.tensorrt_run, available=False, reason=reason, remedy=f"Import {chosen.name}.")
 
     def rows(self) -> list[Row]:
         """Return the table, one row for each capability."""
