@@ -32,8 +32,10 @@ lab: .venv/installed ## open the lessons in JupyterLab
 budget: .venv/installed ## count what each lesson asks of its reader, against the limits
 	@$(RUN) tutorial_utils.authoring.budget
 
-test: lint ## lint, then the tests of the package and of every notebook
-	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests $(wildcard notebooks)
+# Each process takes whole files, since the cells of a notebook share a kernel. Those with the most tests come first.
+test: lint ## lint, then the tests of the package and of every notebook, in two processes
+	@$(RUN) pytest -n 2 --dist loadfile \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests $(wildcard notebooks)
 
 test-hopper: .venv/installed build/rtx-1.6.1/tensorrt_rtx ## test the engine with TensorRT-RTX 1.6.1, which runs on Hopper
 	@PYTHONPATH=build/rtx-1.6.1 $(RUN) pytest tests/engine

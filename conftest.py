@@ -4,8 +4,11 @@ Two parts of nbval are replaced, which is why pyproject.toml pins it. tests/auth
 notebook for each thing that is mended here.
 """
 
+import os
+import tempfile
 import time
 from collections.abc import Generator
+from pathlib import Path
 from queue import Empty
 
 import nbval.plugin
@@ -16,6 +19,7 @@ from nbval.plugin import IPyNbCell
 from tutorial_utils.authoring.course import kernel_environment
 from tutorial_utils.authoring.notebook_form import tags
 from tutorial_utils.base import flavour, requirements
+from tutorial_utils.base.paths import CACHE_VARIABLE
 from tutorial_utils.machine.capabilities import probe
 from tutorial_utils.measure.recordings import ORIGIN_MIME_TYPE
 
@@ -23,6 +27,25 @@ from tutorial_utils.measure.recordings import ORIGIN_MIME_TYPE
 NOT_COMPARED = ("stderr", "text/html")
 
 FAILED_CELL = pytest.StashKey[str]()
+
+NOTEBOOKS_CACHE = "TUTORIAL_UTILS_NOTEBOOKS_CACHE"  # the variable that tells the processes of a run their common folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the notebooks of a run a new cache, common to its processes: a network is trained once for all of them.
+
+    It isn't that of the tests in tests/, which put other networks in the course's place.
+    """
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist has it from the process that started it
+        folder = tempfile.TemporaryDirectory(prefix="notebooks-cache-", ignore_cleanup_errors=True)
+        os.environ[NOTEBOOKS_CACHE] = folder.name
+        config.add_cleanup(folder.cleanup)
+
+
+@pytest.fixture(scope="session")
+def notebooks_cache() -> Path:
+    """The cache that the notebooks of this run share."""
+    return Path(os.environ[NOTEBOOKS_CACHE])
 
 
 class KernelDiedError(RuntimeError):
@@ -36,6 +59,7 @@ class CourseKernel(nbval.plugin.RunningKernel):
         with pytest.MonkeyPatch.context() as patch:
             for name, value in kernel_environment().items():
                 patch.setenv(name, value)
+            patch.setenv(CACHE_VARIABLE, os.environ[NOTEBOOKS_CACHE])
             # ipykernel leaves native output (TensorRT, Paddle) uncaptured where it finds this variable.
             patch.delenv("PYTEST_CURRENT_TEST", raising=False)
             super().__init__(*args, **kwargs)

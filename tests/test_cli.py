@@ -88,7 +88,7 @@ def test_doctor_mends_and_looks_again(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("TUTORIAL_UTILS_CACHE", str(tmp_path / "new"))
     mended = cli("doctor", "--fix", "--yes")
     assert f"Cache: done (create {tmp_path / 'new'})." in mended.stdout
-    assert f"{tmp_path / 'new'} can be written to." in " ".join(mended.stdout.split())
+    assert f"{tmp_path / 'new'}canbewrittento." in "".join(mended.stdout.split())  # the table breaks a long path
     assert mended.returncode == 0
 
 

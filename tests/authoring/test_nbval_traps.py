@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -23,6 +22,12 @@ display({"text/plain": "7", "text/html": "<b>new</b>"}, raw=True)
 SHOW_ORIGIN = """
 from tutorial_utils.measure import recordings
 recordings.live("latency")
+"""
+# The kernel starts in the notebook's folder. Two notebooks leave there which process ran them, and with which cache.
+LEAVE_CACHE = """
+import os
+from pathlib import Path
+Path(os.environ["PYTEST_XDIST_WORKER"] + ".cache").write_text(os.environ["TUTORIAL_UTILS_CACHE"])
 """
 
 
@@ -49,49 +54,42 @@ NOTEBOOKS = {
         cell("import tutorial_utils"),
         cell("import os\nassert os.environ['TUTORIAL_UTILS_PROGRESS'] == '0'"),
         cell("1 / 0", tags=["raises-exception"]),
+        cell(LEAVE_CACHE),
     ],
     "stale_output": [cell(CHECK + "print(1)", printed("2\n"))],
     "unrecorded_output": [cell(CHECK + "print(1)", count=None)],
     "nothing_raised": [cell("pass", tags=["raises-exception"])],
     "dead_kernel": [cell("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")],
     "first_cell_fails": [cell("1 / 0"), cell("pass")],
-    "needs_gpu": [cell("raise RuntimeError", tags=["gpu"]), cell("pass")],
+    "needs_gpu": [cell("raise RuntimeError", tags=["gpu"]), cell("pass"), cell(LEAVE_CACHE)],
 }
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
-    """Run pytest over all notebooks, as `make test` does; return their cells' outcomes and messages.
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("notebooks")
 
-    Each notebook waits for a kernel of its own: two processes share them.
-    """
-    folder = tmp_path_factory.mktemp("notebooks")
+
+@pytest.fixture(scope="module")
+def outcomes(folder):
+    """Run pytest over all notebooks, in two processes as `make test` does; return the outcome of each cell."""
     for name, cells in NOTEBOOKS.items():
         nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
+    report = folder / "report.xml"
     options = ["-p", "conftest", "--color=no", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=20"]
-
-    def run_every_second(first):
-        report = folder / f"report{first}.xml"
-        files = [folder / f"{name}.ipynb" for name in list(NOTEBOOKS)[first::2]]
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-c", folder / "pytest.ini", *options, f"--junitxml={report}", *files],
-            cwd=ROOT,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # the same on a machine with a GPU
-            capture_output=True,
-            text=True,
-        )
-        print(run.stdout, run.stderr)
-        return report
-
-    with ThreadPoolExecutor(2) as pool:
-        return _read(pool.map(run_every_second, range(2)))
-
-
-def _read(reports):
+    options += ["-n", "2", "--dist", "loadfile", f"--junitxml={report}"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-c", folder / "pytest.ini", *options, folder],
+        cwd=ROOT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # the same on a machine with a GPU
+        capture_output=True,
+        text=True,
+    )
+    print(run.stdout, run.stderr)
     outcomes = {name: [] for name in NOTEBOOKS}
-    for case in (case for report in reports for case in ElementTree.parse(report).iter("testcase")):
-        notebook = case.get("classname").removesuffix(".ipynb")
+    for case in ElementTree.parse(report).iter("testcase"):
+        notebook = case.get("classname").rpartition("/")[2].removesuffix(".ipynb")
         unusual = case.find("failure") if case.find("failure") is not None else case.find("skipped")
         if unusual is None:
             outcomes[notebook].append("passed")
@@ -134,6 +132,12 @@ def test_cell_fails(outcomes, notebook, message):
 
 def test_cells_after_a_failed_one_are_skipped(outcomes):
     assert outcomes["first_cell_fails"][1].startswith("skipped: Cell 0 of this notebook failed")
+
+
+def test_all_kernels_have_one_cache_which_is_not_the_users(outcomes, folder):
+    left = {path.stem: path.read_text() for path in folder.glob("*.cache")}
+    assert sorted(left) == ["gw0", "gw1"]
+    assert left["gw0"] == left["gw1"] != os.environ["TUTORIAL_UTILS_CACHE"]
 
 
 def test_gpu_cell_is_skipped_without_a_gpu_and_the_rest_runs(outcomes):

@@ -15,7 +15,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from tutorial_utils.authoring.notebook_form import cell_name, tags
-from tutorial_utils.base.paths import ROOT
+from tutorial_utils.base.paths import CACHE_VARIABLE, ROOT
 
 TAG, FILES_TAG = "library", "library-files"
 
@@ -60,14 +60,25 @@ def tagged(notebook: NotebookNode, tag: str = TAG) -> dict[str, NotebookNode]:
     return found
 
 
-def run(notebook: NotebookNode, folder: Path, gpu: bool = False, seconds: float = 600) -> None:
+def run(
+    notebook: NotebookNode, folder: Path, gpu: bool = False, seconds: float = 600, networks_cache: Path | None = None
+) -> None:
     """Run a notebook's library cells in an empty folder; those with the tag `gpu`, too, only if `gpu` is true.
+
+    Networks come from `networks_cache`, and are trained into it. Lessons write to folders of the cache, at times from
+    another process at the same time: these cells have such folders to themselves.
 
     Raises:
         LibraryCellsError: A cell failed, or took longer than `seconds` together with the others.
     """
     start = folder / "files"
     start.mkdir()
+    cache = folder / "cache"
+    cache.mkdir()
+    if networks_cache:
+        for name in ("models", "onnx"):
+            (networks_cache / name).mkdir(exist_ok=True)
+            (cache / name).symlink_to(networks_cache / name)
     start = _process(tagged(notebook, FILES_TAG), folder, start, False, seconds)
     cells = {name: cell for name, cell in tagged(notebook).items() if gpu or "gpu" not in tags(cell)}
     _process(cells, folder, start, True, seconds)
@@ -89,7 +100,7 @@ def _process(cells: dict[str, NotebookNode], folder: Path, start: Path, is_block
         path = folder / "blocked"
         (path / "tutorial_utils").mkdir(parents=True)
         (path / "tutorial_utils" / "__init__.py").write_text(_BLOCKED, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(path), "MPLBACKEND": "agg"}
+    environment = {**os.environ, "PYTHONPATH": str(path), "MPLBACKEND": "agg", CACHE_VARIABLE: str(folder / "cache")}
     command = [sys.executable, str(program), str(content)]
     try:
         ran = subprocess.run(

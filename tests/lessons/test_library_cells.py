@@ -14,8 +14,9 @@ TAGGED = [path for path in sorted(NOTEBOOKS.rglob("[0-9]*.ipynb")) if tagged(not
 
 
 @pytest.mark.parametrize("path", TAGGED, ids=lambda path: path.stem)
-def test_library_cells_of_a_notebook_stand_alone(path, tmp_path):
-    run(notebook_form.read(path), tmp_path, gpu=probe().tensorrt_run.available)
+def test_library_cells_of_a_notebook_stand_alone(path, tmp_path, notebooks_cache):
+    gpu = probe().tensorrt_run.available
+    run(notebook_form.read(path), tmp_path, gpu, networks_cache=notebooks_cache)
 
 
 # --- the runner itself -----------------------------------------------------------------------------------------------
