@@ -59,6 +59,9 @@ class Config:
     def exp_disable_mixed_precision_ops(self, arg0):
         self.calls["exp_disable_mixed_precision_ops"] = {"arg0": arg0}
 
+    def enable_memory_optim(self, x=True):
+        self.calls["enable_memory_optim"] = {"x": x}
+
     def enable_tensorrt_explicit_quantization(self):
         self.calls["enable_tensorrt_explicit_quantization"] = {}
 
