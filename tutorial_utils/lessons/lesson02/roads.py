@@ -153,13 +153,14 @@ def table(found: list[Road]) -> "pandas.DataFrame":
 
     lines = {
         (one.library, one.precision): {
-            "ms (95 % interval)": f"{one.host.median:.2f} ({one.host.low:.2f} to {one.host.high:.2f})",
+            "ms": f"{one.host.median:.2f}",
+            "95 % interval": f"{one.host.low:.2f} to {one.host.high:.2f}",
             "speed-up": _or_na(one.speedup, ".1f"),
             "GPU ms": _or_na(one.device_ms, ".2f"),
             "as graph": _or_na(one.graph_ms, ".2f"),
             "first call ms": _or_na(one.first_ms, ".0f" if (one.first_ms or 0) > 10 else ".1f"),
             "build s": _or_na(one.build_s, ".0f" if (one.build_s or 0) > 10 else ".1f"),
-            "error": _or_na(one.error, ".0e"),
+            "error %": _or_na(one.error and 100 * one.error, ".1g"),
             "same class %": _or_na(one.agreement and 100 * one.agreement, ".0f"),
         }
         for one in found
