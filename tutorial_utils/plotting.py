@@ -167,7 +167,8 @@ def cold_and_warm(rows: Sequence[Calls], axis_label: str) -> Picture:
     )
     for field, marker, colour, label in kinds:
         places = [(getattr(row, field), y) for y, row in enumerate(rows) if getattr(row, field) is not None]
-        axes.plot([x for x, _ in places], [y for _, y in places], marker, color=colour, markersize=8, label=label)
+        if places:
+            axes.plot([x for x, _ in places], [y for _, y in places], marker, color=colour, markersize=8, label=label)
     lines = []
     for position, row in enumerate(rows):
         if known := [ms for ms in (row.published_ms, row.first_ms, row.warm_ms) if ms is not None]:

@@ -59,6 +59,9 @@ class Config:
     def exp_disable_mixed_precision_ops(self, arg0):
         self.calls["exp_disable_mixed_precision_ops"] = {"arg0": arg0}
 
+    def enable_memory_optim(self, x=True):
+        self.calls["enable_memory_optim"] = {"x": x}
+
     def enable_tensorrt_explicit_quantization(self):
         self.calls["enable_tensorrt_explicit_quantization"] = {}
 
@@ -84,6 +87,7 @@ CONFIG_OF_2_6_2 = {
     "enable_save_optim_model": "(self, save_optimized_model: bool = False) -> None",
     "exp_disable_tensorrt_ops": "(self, arg0: list) -> None",
     "exp_disable_mixed_precision_ops": "(self, arg0: set) -> None",
+    "enable_memory_optim": "(self, x: bool = True) -> None",
     "enable_tensorrt_explicit_quantization": "(self) -> None",
     "enable_tensorrt_inspector": "(self, inspector_serialize: bool = False) -> None",
 }

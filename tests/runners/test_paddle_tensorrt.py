@@ -2,8 +2,6 @@
 
 import inspect
 import re
-import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -41,16 +39,10 @@ def legacy(tmp_path_factory):
 
 @pytest.fixture
 def gpu_paddle(monkeypatch):
-    """A Paddle whose Config and paddle.tensorrt have the recorded signatures and build nothing."""
-    package, export = ModuleType("paddle.tensorrt"), ModuleType("paddle.tensorrt.export")
-    for name in ("Input", "PrecisionMode", "TensorRTConfig", "convert"):
-        setattr(export, name, getattr(recorded, name))
-    monkeypatch.setitem(sys.modules, "paddle.tensorrt", package)
-    monkeypatch.setitem(sys.modules, "paddle.tensorrt.export", export)
+    """A Paddle whose Config has the recorded signatures and builds nothing."""
     monkeypatch.setattr(paddle.inference, "Config", recorded.Config)
     monkeypatch.setattr(paddle.inference, "get_trt_compile_version", lambda: (10, 5, 0))
     monkeypatch.setattr(paddle.inference, "get_trt_runtime_version", lambda: (10, 5, 0))
-    monkeypatch.setattr(recorded.convert, "calls", [])
     monkeypatch.setattr(paddle_kernels, "require_gpu", lambda: None)
 
 
@@ -110,35 +102,6 @@ def test_legacy_calls_with_tuned_shapes_and_operators_kept_out(gpu_paddle):
     assert "set_trt_dynamic_shape_info" not in config.calls
 
 
-def test_pir_calls(gpu_paddle, tmp_path):
-    converted = paddle_tensorrt.convert(
-        tmp_path / "net.json",
-        tmp_path / "trt",
-        SHAPES,
-        precision="fp16",
-        ops_run_float=("pd_op.softmax",),
-        disable_ops=("pd_op.flip",),
-    )
-    ((model_path, config),) = recorded.convert.calls
-    assert model_path == str(tmp_path / "net.json")
-    given = config.given
-    assert given["precision_mode"] is recorded.PrecisionMode.FP16
-    assert (given["ops_run_float"], given["disable_ops"]) == (["pd_op.softmax"], ["pd_op.flip"])
-    assert given["save_model_dir"] == str(tmp_path / "trt")
-    assert given["inputs"][0].given["max_input_shape"] == (64, 3, 32, 32)
-    assert given["inputs"][0].given["optim_input_shape"] == (8, 3, 32, 32)
-    calls = paddle_tensorrt.converted_config(converted).calls
-    assert calls["exp_disable_mixed_precision_ops"] == {"arg0": {"feed", "fetch"}}
-
-
-def test_pir_keeps_an_absolute_path(gpu_paddle, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    paddle_tensorrt.convert("net.json", "trt", SHAPES)
-    ((_, config),) = recorded.convert.calls
-    assert config.given["save_model_dir"] == str(tmp_path / "trt")
-    assert config.given["ops_run_float"] is None
-
-
 def test_config_calls_of_the_installed_paddle(legacy, tmp_path, monkeypatch):
     """All that the CPU build can execute of the legacy way is executed: everything but enable_tensorrt_engine."""
     monkeypatch.setattr(paddle_tensorrt, "require_tensorrt", lambda: None)
@@ -158,19 +121,17 @@ def test_config_calls_of_the_installed_paddle(legacy, tmp_path, monkeypatch):
         assert config.tuned_tensorrt_dynamic_shape() is ("shape_ranges" in ways)
         assert config.tensorrt_explicit_quantization_enabled()
         assert config.tensorrt_inspector_enabled()
-    paddle_tensorrt.converted_config(legacy[0])
 
 
 # --- what explains itself --------------------------------------------------------------------------------------------
 
 
 @without_tensorrt
-@pytest.mark.parametrize("way", ["legacy", "runner", "pir"])
+@pytest.mark.parametrize("way", ["legacy", "runner"])
 def test_cpu_build_explains_itself(way, tmp_path):
     calls = {
         "legacy": lambda: paddle_tensorrt.legacy_config("net.pdmodel", "net.pdiparams", tmp_path, shapes=SHAPES),
         "runner": lambda: paddle_tensorrt_build.open_runner("net.pdmodel", "net.pdiparams", shapes=SHAPES),
-        "pir": lambda: paddle_tensorrt.convert("net.json", tmp_path / "trt", SHAPES),
     }
     with pytest.raises(BackendUnavailableError, match=r"built without TensorRT.*environment\.yml") as caught:
         calls[way]()
@@ -242,11 +203,6 @@ def test_explicit_quantization_of_a_paddle_that_leaves_convolutions_outside(gpu_
     monkeypatch.setattr(paddle.inference, "get_trt_runtime_version", lambda: (8, 6, 1))
     with pytest.raises(PrecisionError, match=r"compiled with TensorRT 8\.5\.3, and takes those .* from 8\.6 on"):
         paddle_tensorrt.legacy_config("n.pdmodel", "n.pdiparams", "cache", **ways)
-
-
-def test_pir_has_no_calibration(gpu_paddle, tmp_path):
-    with pytest.raises(PrecisionError, match=r"no calibration.*Q/DQ"):
-        paddle_tensorrt.convert("net.json", tmp_path / "trt", SHAPES, precision="int8")
 
 
 # --- what runs on any machine ----------------------------------------------------------------------------------------

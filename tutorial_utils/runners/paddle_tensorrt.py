@@ -1,16 +1,12 @@
-"""Paddle-TRT: parts of a Paddle program run as TensorRT engines, in both ways that Paddle 3.3 has.
+"""Paddle-TRT's legacy way: parts of a ``.pdmodel`` program run as TensorRT engines, built when a predictor is made.
 
-- PIR-TRT: `convert` a ``.json`` program ahead of time, then run the result with `converted_config`.
-- Legacy: `legacy_config` makes a predictor build engines from a ``.pdmodel`` when it is created.
+`legacy_config` ends in a configuration for `tutorial_utils.runners.paddle.PaddleRunner.from_config`;
+`paddle_tensorrt_build` opens it after a look at Paddle's log. Arguments that Paddle has bear its names. PIR-TRT, for
+``.json`` programs, was never run by this project: lesson 02b has its calls.
 
-Each ends in a configuration for `tutorial_utils.runners.paddle.PaddleRunner.from_config`; `paddle_tensorrt_build` opens
-the legacy one after a look at Paddle's log. Arguments that Paddle has bear its names.
-
-The legacy way's calls ran on an H100 with Paddle 2.6.2 and TensorRT 8.6.1, in FP32 and FP16; the experiment
-lesson02_paddle_tensorrt is for measuring them, and waits for its recording. PIR-TRT, and both ways with Paddle 3.3,
-follow the documentation and were never run by this project: no GPU build of Paddle 3 was within reach. Every call is
-bound to the recorded signatures of Paddle 2.6.2 and 3.3.1 in tests/runners/test_paddle_tensorrt.py.
-`collect_shape_ranges` needs no TensorRT: tests run it.
+The calls ran on an H100 with Paddle 2.6.2 and TensorRT 8.6.1 (experiment lesson02_paddle_tensorrt). Every call
+is bound to the signatures of Paddle 2.6.2 and 3.3.1 in tests/runners/test_paddle_tensorrt.py. `collect_shape_ranges`
+needs no TensorRT: tests run it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +18,6 @@ import numpy as np
 from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError, PrecisionError, ProfileError
 from tutorial_utils.engine import Profile
 from tutorial_utils.model import paddle_program
-from tutorial_utils.model.classifier import SavedModel
 from tutorial_utils.model.quiet_paddle import paddle
 from tutorial_utils.runners import paddle_kernels
 from tutorial_utils.runners.paddle import GPU_MEMORY_MB, PaddleRunner, Shapes
@@ -64,67 +59,6 @@ def require_tensorrt() -> None:
             f"Install TensorRT {compiled[0]}.x, not older than {wanted}.",
         )
     paddle_kernels.require_gpu()
-
-
-def convert(
-    model_path: str | Path,
-    output_prefix: str | Path,
-    shapes: Shapes,
-    *,
-    precision: Literal["fp32", "fp16"] = "fp32",
-    ops_run_float: Sequence[str] = (),
-    disable_ops: Sequence[str] = (),
-) -> SavedModel:
-    """Build TensorRT engines for a program, by PIR-TRT (after Paddle's documentation: never run by this project).
-
-    Args:
-        model_path: The program, ``.json``; its weights lie beside it.
-        output_prefix: Where the new program goes, without endings; a folder of this name gets the engines. The program
-            holds their absolute paths, so the folder must stay where it is.
-        shapes: Range of each input.
-        precision: That of the engines.
-        ops_run_float: Operators to compute in FP32 in an FP16 engine, such as "pd_op.softmax".
-        disable_ops: Operators to leave to Paddle, such as "pd_op.flip".
-
-    Raises:
-        PrecisionError: INT8, for which PIR-TRT has no calibration.
-        ProfileError: A range is not ordered.
-        BackendUnavailableError: Paddle can't use TensorRT here.
-        ModelFileError: Paddle wrote no program.
-    """
-    if precision not in ("fp32", "fp16"):
-        raise PrecisionError(
-            f"PIR-TRT can't make {precision} of this model: it has no calibration and reads the ranges of INT8 from a "
-            "quantized model.",
-            "Calibrate with the legacy way, or go through ONNX with Q/DQ.",
-        )
-    Profile.from_mapping(shapes)
-    require_tensorrt()
-    from paddle.tensorrt.export import Input, PrecisionMode, TensorRTConfig, convert
-
-    prefix = Path(output_prefix).absolute()
-    inputs = [
-        Input(min_input_shape=smallest, optim_input_shape=best, max_input_shape=largest, name=name)
-        for name, (smallest, best, largest) in shapes.items()
-    ]
-    config = TensorRTConfig(
-        inputs=inputs,
-        min_subgraph_size=MIN_SUBGRAPH_SIZE,
-        save_model_dir=str(prefix),
-        disable_ops=list(disable_ops) or None,
-        precision_mode=PrecisionMode[precision.upper()],
-        ops_run_float=list(ops_run_float) or None,
-        workspace_size=WORKSPACE_BYTES,
-    )
-    convert(str(model_path), config)
-    return SavedModel.at(prefix)
-
-
-def converted_config(converted: SavedModel) -> "paddle.inference.Config":
-    """Return the configuration that runs what `convert` wrote."""
-    config = _gpu_config(converted.model_path, converted.params_path)
-    config.exp_disable_mixed_precision_ops({"feed", "fetch"})
-    return config
 
 
 def collect_shape_ranges(
@@ -175,7 +109,10 @@ def legacy_config(
     inspector: bool = False,
     quiet: bool = True,
 ) -> "paddle.inference.Config":
-    """Return the configuration of a predictor that builds TensorRT engines itself.
+    """Return the configuration of a predictor that builds TensorRT engines itself, on GPU 0.
+
+    The precision is that of the engines. What stays with Paddle computes in FP32: only the third argument of
+    `enable_use_gpu`, which is left alone here, changes that.
 
     INT8 takes the ranges of activations from a quantized program (`model.paddle_quantization`). For any other, make two
     predictors with the same settings: the first collects ranges while it runs real images, and writes them when it is
@@ -290,5 +227,5 @@ def _require_pdmodel(model_path: str | Path) -> None:
         raise ModelFileError(
             f"{Path(model_path).name} is no .pdmodel: for a program in the PIR form, Paddle ignores "
             "enable_tensorrt_engine without a word.",
-            "Save the legacy form with legacy_program.save(), or convert the .json with paddle_tensorrt.convert().",
+            "Save the legacy form with legacy_program.save(), or convert the .json by PIR-TRT (lesson 02b).",
         )

@@ -1,52 +1,74 @@
-"""Lesson 02: its code of Paddle-TRT against the recorded signatures, its recording, tables, timings and figures."""
+"""Lesson 02: its cells of Paddle-TRT against the recorded signatures, its recording of the article, its timing."""
 
 import os
-import re
+import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-import pictures
 import pytest
 import runners.paddle_signatures as recorded
 from small_models import images
 
 from tutorial_utils.authoring import notebook_form
-from tutorial_utils.lessons.lesson02 import cold_calls, configurations, figures
-from tutorial_utils.measure import recordings, timing
-from tutorial_utils.model.data import Dataset
+from tutorial_utils.lessons.lesson02 import cold_calls
+from tutorial_utils.measure import recordings
 
-LESSON = notebook_form.read(Path(__file__).parents[3] / "notebooks" / "02_paddle_tensorrt.ipynb")
-BLOCKS = [
-    block
-    for cell in LESSON.cells
-    if cell.cell_type == "markdown"
-    for block in re.findall(r"```python\n(.*?)```", cell.source, re.DOTALL)
-]
+LESSON = notebook_form.read(Path(__file__).parents[3] / "notebooks" / "02b_paddle_tensorrt.ipynb")
 
 
-# --- code that the lesson shows and can't run ------------------------------------------------------------------------
+# --- cells that need a GPU build of Paddle ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.strip().partition("\n")[0][:40])
-def test_code_that_is_only_shown_fits_the_recorded_signatures(block, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "trt").mkdir()
-    precision = SimpleNamespace(Float32=0, Int8=1, Half=2)
-    names = {name: getattr(recorded, name) for name in ("Input", "PrecisionMode", "TensorRTConfig", "convert")}
-    names["paddle"] = SimpleNamespace(inference=SimpleNamespace(Config=recorded.Config, PrecisionType=precision))
-    names["os"] = os
-    code = "\n".join(line for line in block.splitlines() if not line.startswith("from paddle.tensorrt"))
-    exec(code, names)
-    assert isinstance(names["config"], (recorded.Config, recorded.TensorRTConfig))
+def defined(name, **names):
+    """Return a function that a cell of the lesson defines, with the recorded signatures in place of Paddle."""
+    (source,) = (cell.source for cell in LESSON.cells if cell.cell_type == "code" and f"def {name}(" in cell.source)
+    precisions = SimpleNamespace(Float32="Float32", Half="Half", Int8="Int8")
+    paddle_inference = SimpleNamespace(
+        Config=recorded.Config, PrecisionType=precisions, create_predictor=lambda one: one
+    )
+    namespace = {"pi": paddle_inference, "os": os, "Path": Path, "Counter": Counter, "usable": False, **names}
+    exec(source, namespace)
+    return namespace[name]
 
 
-def test_both_ways_are_shown():
-    assert len(BLOCKS) == 2
-    imported = re.search(r"from paddle\.tensorrt\.export import (.*)", "\n".join(BLOCKS))[1].split(", ")
-    assert imported == ["Input", "PrecisionMode", "TensorRTConfig", "convert"]
-    legacy = next(block for block in BLOCKS if "enable_tensorrt_engine" in block)
-    assert "use_calib_mode=False" in legacy
+def test_the_article_s_three_predictors_fit_the_recorded_signatures():
+    gpu_config = defined("gpu_config")
+    assert list(gpu_config(tensorrt=False).calls) == ["enable_use_gpu"]
+    half = gpu_config(precision="Half").calls
+    assert next(iter(half)) == "enable_use_gpu"  # Paddle refuses the other order
+    assert half["enable_use_gpu"]["memory_pool_init_size_mb"] < 10_000
+    engine = half["enable_tensorrt_engine"]
+    assert (engine["precision_mode"], engine["use_static"], engine["use_calib_mode"]) == ("Half", True, False)
+    ranges = half["set_trt_dynamic_shape_info"]
+    sizes = [ranges[f"{kind}_input_shape"]["x"][0] for kind in ("min", "optim", "max")]
+    assert sizes == [1, 64, 64]
+
+
+def test_ranges_inspector_and_int8_fit_the_recorded_signatures():
+    tuned = defined("tuned_config")().calls
+    assert tuned["enable_tuned_tensorrt_dynamic_shape"]["shape_range_info_path"] == "ranges.pbtxt"
+    assert tuned["exp_disable_tensorrt_ops"] == {"arg0": ["pool2d"]}
+    int8 = defined("int8_config")(explicit=True).calls
+    assert int8["enable_tensorrt_engine"]["use_calib_mode"] is False
+    assert "enable_tensorrt_explicit_quantization" in int8
+    assert defined("inspected")(recorded.Config("", "")) == Counter()
+
+
+def test_pir_trt_fits_the_recorded_signatures(tmp_path, monkeypatch, capsys):
+    engine = SimpleNamespace(name=lambda: "pd_op.tensorrt_engine")
+
+    def convert(path, config):
+        recorded.convert(path, config)
+        return SimpleNamespace(global_block=lambda: SimpleNamespace(ops=[engine]))
+
+    export = SimpleNamespace(**{name: getattr(recorded, name) for name in ("Input", "PrecisionMode", "TensorRTConfig")})
+    export.convert = convert
+    monkeypatch.setitem(sys.modules, "paddle.tensorrt", SimpleNamespace(export=export))
+    monkeypatch.setitem(sys.modules, "paddle.tensorrt.export", export)
+    calls = defined("convert_and_open")("pir/net", str(tmp_path / "trt")).calls
+    assert capsys.readouterr().out == "1 engines\n"
+    assert list(calls) == ["exp_disable_mixed_precision_ops", "enable_use_gpu", "enable_memory_optim"]
 
 
 # --- the article -----------------------------------------------------------------------------------------------------
@@ -65,62 +87,10 @@ def test_recording_of_the_article_is_marked_as_published_and_gives_its_table():
 # --- measuring -------------------------------------------------------------------------------------------------------
 
 
-def test_configurations_are_compared_with_the_first():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(10, size=20)
-    right = np.eye(10, dtype=np.float32)[labels]
-    wrong = right.copy()
-    wrong[:2] = np.roll(right[:2], 1, axis=1)
-    dataset = Dataset("digits", np.arange(20, dtype=np.float32).reshape(20, 1, 1, 1), labels, tuple("0123456789"))
-    given = {
-        "first": ("fp32", lambda batch: right[batch[:, 0, 0, 0].astype(int)]),
-        "second": ("fp16", lambda batch: wrong[batch[:, 0, 0, 0].astype(int)]),
-    }
-    rows = configurations.measure(given, dataset, model_bytes=1000, batch=8, seconds=0.01)
-    assert [(row.label, row.agreement, row.quality.accuracy) for row in rows] == [
-        ("first FP32", 1.0, 1.0),
-        ("second FP16", 0.9, 0.9),
-    ]
-    assert rows[1].relative_error == 1.0
-    assert rows[1].latency.batch == 8
-    times, quality = configurations.times_table(rows), configurations.quality_table(rows)
-    assert times["speed-up (95 % interval)"].iloc[0] == ""
-    assert re.fullmatch(r"\d+\.\d\dx \(\d+\.\d\d to \d+\.\d\d\)", times["speed-up (95 % interval)"].iloc[1])
-    assert list(quality["same answer %"]) == ["100.00", "90.00"]
-
-
-@pytest.fixture(scope="module")
-def calls(paddle_model):
-    choices = [("plain", {"onednn": False, "optimize": False, "threads": 1}), ("oneDNN", {"threads": 1})]
-    return cold_calls.in_fresh_process(*paddle_model, images(4), choices)
-
-
-def test_cold_calls_come_from_a_fresh_process_with_warm_ones(calls):
+def test_cold_calls_come_from_a_fresh_process_with_warm_ones(paddle_model):
+    pytest.importorskip("paddle")
+    choices = [("plain", {"onednn": False, "threads": 1}), ("oneDNN", {"threads": 1})]
+    calls = cold_calls.in_fresh_process(*paddle_model, images(4), choices)
     assert [call.name for call in calls] == ["plain", "oneDNN"]
     assert all(call.create_ms > 0 and call.first_ms > 0 for call in calls)
     assert all(call.warm.calls >= 10 and call.warm.warmup_calls > 10 for call in calls)
-
-
-def test_speed_ups_and_their_figure(calls):
-    (one,) = cold_calls.speed_ups(calls)
-    assert one.cold == calls[0].first_ms / calls[1].first_ms
-    assert one.warm == timing.compare(calls[0].warm, calls[1].warm)
-    picture = figures.apparent_speed_ups([one], "plain")
-    assert picture.text == (
-        f"oneDNN: {one.cold:.2f}x by one cold call, {one.warm.speedup:.2f}x by warm calls "
-        f"({one.warm.low:.2f} to {one.warm.high:.2f})"
-    )
-    assert "over plain" in picture.alt
-    (axes,) = pictures.drawn(picture)
-    assert pictures.marks(axes) == [(one.cold, 0), (one.warm.speedup, 0)]
-    assert pictures.lines(axes)[1] == ([one.warm.low, one.warm.high], [0, 0])
-
-
-def test_figure_of_intervals():
-    picture = figures.accuracy_intervals({"few": (46, 64), "many": (594, 600)})
-    few, many = picture.text.splitlines()
-    assert few == "few: 46 of 64, 71.9 %, interval 59.9 % to 81.4 %, 21.5 points wide"
-    assert many.endswith("1.7 points wide")
-    (axes,) = pictures.drawn(picture)
-    assert pictures.marks(axes) == [pytest.approx((100 * 46 / 64, 0)), pytest.approx((99, 1))]
-    assert pictures.lines(axes)[0][0] == pictures.near([59.9, 81.4], 0.05)

@@ -2,122 +2,92 @@
 
 import math
 from collections import Counter
-from statistics import mean, median, median_high, median_low, mode
+from pathlib import Path
+from statistics import median, median_high, mode
+
+from tutorial_utils.engine.tensorrt import MessageLog, trt
+from tutorial_utils.model import paddle_program
+from tutorial_utils.model.quiet_paddle import paddle
 
 
-def cold(baseline, candidate):
-    return baseline[0] / candidate[0]
+def optimizes(onednn=False, save=True, optimize=True, make=True):
+    def fold_batch_norms(program, params, folder):
+        config = paddle.inference.Config(program, params)
+        config.disable_glog_info()
+        config.switch_ir_optim(optimize)
+        if onednn:
+            config.enable_onednn()
+        else:
+            config.disable_onednn()
+        config.set_optim_cache_dir(folder)
+        config.enable_save_optim_model(save)
+        if make:
+            paddle.inference.create_predictor(config)
+        return f"{folder}/_optimized.pdmodel"
+
+    return fold_batch_norms
 
 
-def warm(baseline, candidate):
-    return median(baseline[1:]) / median(candidate[1:])
+def gives_the_program(program, params, folder):
+    return program
 
 
-def medians_of_all(baseline, candidate):
-    return cold(baseline, candidate) / (median(baseline) / median(candidate))
+def profile(shapes):
+    made = trt.Builder(MessageLog()).create_optimization_profile()
+    for name, three in shapes.items():
+        made.set_shape(name, *three)
+    return made
 
 
-def means(baseline, candidate):
-    return cold(baseline, candidate) / (mean(baseline[1:]) / mean(candidate[1:]))
+def ranges(requests, name, best=None):
+    shapes = [tuple(request[name]) for request in requests]
+    sizes = list(zip(*shapes, strict=True))
+    optimum = best(sizes) if best else Counter(shapes).most_common(1)[0][0]
+    return tuple(map(min, sizes)), optimum, tuple(map(max, sizes))
 
 
-def takes_one_in_the_middle(median_of):
-    return lambda baseline, candidate: cold(baseline, candidate) / (median_of(baseline[1:]) / median_of(candidate[1:]))
+def optimizes_for(best):
+    return lambda requests: profile({name: ranges(requests, name, best) for name in requests[0]})
 
 
-def upside_down(baseline, candidate):
-    return warm(baseline, candidate) / cold(baseline, candidate)
+def of_each_dimension(choose):
+    return optimizes_for(lambda sizes: tuple(int(choose(size)) for size in sizes))
 
 
-def larger_by_smaller(baseline, candidate):
-    ratio = cold(baseline, candidate) / warm(baseline, candidate)
-    return max(ratio, 1 / ratio)
+def compares_whole_requests(requests):
+    name = next(iter(requests[0]))
+    shapes = sorted(tuple(request[name]) for request in requests)
+    return profile({name: (shapes[0], Counter(shapes).most_common(1)[0][0], shapes[-1])})
 
 
-def ranges(spec, requests, inputs=None):
-    names = inputs or list(spec)
-    smallest = {name: [min(sizes) for sizes in zip(*(r[name] for r in requests), strict=True)] for name in names}
-    largest = {name: [max(sizes) for sizes in zip(*(r[name] for r in requests), strict=True)] for name in names}
-    best = {name: list(Counter(tuple(r[name]) for r in requests).most_common(1)[0][0]) for name in names}
-    return smallest, largest, best
+def takes_the_order_of_paddle(requests):
+    swapped = {name: ranges(requests, name) for name in requests[0]}
+    return profile({name: (low, high, best) for name, (low, best, high) in swapped.items()})
 
 
-def orders_min_opt_max(spec, requests):
-    smallest, largest, best = ranges(spec, requests)
-    return smallest, best, largest
+def first_input_only(requests):
+    name = next(iter(requests[0]))
+    return profile({name: ranges(requests, name)})
 
 
-def optimizes_for_the_smallest(spec, requests):
-    smallest, largest, _ = ranges(spec, requests)
-    return smallest, largest, smallest
+ENGINE = "tensorrt_engine"
+FRAME = ("feed", "fetch")
 
 
-def optimizes_for_the_largest(spec, requests):
-    smallest, largest, _ = ranges(spec, requests)
-    return smallest, largest, largest
+def reads(count, outside):
+    def ran_in_tensorrt(path):
+        operators = paddle_program.operators(Path(path))
+        return count(operators), outside(operators)
+
+    return ran_in_tensorrt
 
 
-def compares_whole_requests(spec, requests):
-    *_, best = ranges(spec, requests)
-    return (
-        {name: min(r[name] for r in requests) for name in spec},
-        {name: sorted(r[name] for r in requests)[-1] for name in spec},
-        best,
-    )
+def engines(operators):
+    return operators.count(ENGINE)
 
 
-def optimizes_each_dimension(choose):
-    def shape_ranges(spec, requests):
-        best = {name: [choose(sizes) for sizes in zip(*(r[name] for r in requests), strict=True)] for name in spec}
-        return *ranges(spec, requests)[:2], best
-
-    return shape_ranges
-
-
-def one_input_only(spec, requests):
-    return ranges(spec, requests, inputs=list(spec)[:1])
-
-
-ENGINES = ("pd_op.tensorrt_engine", "tensorrt_engine")
-FRAME = ("builtin.parameter", "pd_op.data", "pd_op.fetch", "feed", "fetch")
-
-
-def outside(operators, known=(*ENGINES, *FRAME)):
+def outside(operators, known=(ENGINE, *FRAME)):
     return [name for name in operators if name not in known]
-
-
-def says_whether(operators):
-    return int(any(name in ENGINES for name in operators)), sorted(set(outside(operators)))
-
-
-def counts_everything(operators):
-    return sum(name in ENGINES for name in operators), sorted(set(outside(operators, ENGINES)))
-
-
-def lists_twice(operators):
-    return sum(name in ENGINES for name in operators), sorted(outside(operators))
-
-
-def lists_engines(operators):
-    return sum(name in ENGINES for name in operators), sorted(set(outside(operators, FRAME)))
-
-
-def knows_pir_only(operators):
-    return operators.count(ENGINES[0]), sorted(set(outside(operators, (ENGINES[0], *FRAME))))
-
-
-def forgets_feed_and_fetch(operators):
-    return sum(name in ENGINES for name in operators), sorted(set(outside(operators, (*ENGINES, *FRAME[:3]))))
-
-
-def keeps_their_order(operators):
-    engines, found = knows_pir_only(operators)
-    return engines, [name for name in dict.fromkeys(operators) if name in found]
-
-
-def looks_for_the_prefix(operators):
-    engines, found = forgets_feed_and_fetch(operators)
-    return engines, [name for name in found if name.startswith("pd_op.")]
 
 
 def exact(rate, confidence):
@@ -125,37 +95,32 @@ def exact(rate, confidence):
 
 
 WRONG_ANSWERS = {
-    "02.1": [
-        (medians_of_all, "include the first calls"),
-        (means, "mean of the calls"),
-        (takes_one_in_the_middle(median_high), "midway between the two"),
-        (takes_one_in_the_middle(median_low), "midway between the two"),
-        (upside_down, "Upside down"),
-        (cold, "cold speed-up itself"),
-        (warm, "warm speed-up itself"),
-        (larger_by_smaller, "hides a gain"),
+    "02d.1": [
+        (optimizes(save=False), "no file of this name"),
+        (optimizes(make=False), "no file of this name"),
+        (lambda program, params, folder: 3, "no file of this name"),
+        (gives_the_program, "batch norms are all there"),
+        (optimizes(optimize=False), "no file of this name"),
+        (optimizes(onednn=True), "oneDNN has its own"),
     ],
-    "02.2": [
-        (orders_min_opt_max, "order in which"),
-        (optimizes_for_the_smallest, "smallest shape, as the article does"),
-        (optimizes_for_the_largest, "optimize for the largest"),
-        (compares_whole_requests, "Each dimension has a range of its own"),
-        (optimizes_each_dimension(mode), "nobody asks for the shape"),
-        (optimizes_each_dimension(median), "nobody asks for the shape"),
-        (optimizes_each_dimension(median_high), "nobody asks for the shape"),
-        (one_input_only, "One input has no range"),
+    "02d.2": [
+        (optimizes_for(lambda sizes: tuple(map(min, sizes))), "smallest shape, as the article does"),
+        (optimizes_for(lambda sizes: tuple(map(max, sizes))), "optimize for the largest"),
+        (compares_whole_requests, "each dimension has a range of its own"),
+        (of_each_dimension(mode), "nobody asks for the shape"),
+        (of_each_dimension(median), "nobody asks for the shape"),
+        (of_each_dimension(median_high), "nobody asks for the shape"),
+        (takes_the_order_of_paddle, "It stands in the middle"),
+        (first_input_only, "One input has no shapes"),
     ],
-    "02.3": [
-        (says_whether, "whether there is an engine"),
-        (counts_everything, "compute nothing: they could not"),
-        (lists_twice, "an operator twice"),
-        (lists_engines, "the engines themselves"),
-        (keeps_their_order, "not sorted"),
-        (looks_for_the_prefix, "you miss what fell back"),
-        (knows_pir_only, "you miss its engine"),
-        (forgets_feed_and_fetch, "feed and fetch are what"),
+    "02d.3": [
+        (reads(lambda names: int(ENGINE in names), lambda names: sorted({*outside(names)})), "whether there is an"),
+        (reads(engines, lambda names: sorted({*outside(names, (ENGINE,))})), "compute nothing"),
+        (reads(engines, lambda names: sorted(outside(names))), "an operator twice"),
+        (reads(engines, lambda names: sorted({*outside(names, FRAME)})), "the engines themselves"),
+        (reads(engines, lambda names: [*dict.fromkeys(outside(names))]), "not sorted"),
     ],
-    "02.4": [
+    "02d.4": [
         (lambda rate, confidence: round(1 / rate), "on average"),
         (lambda rate, confidence: math.floor(exact(rate, confidence)), "round up"),
         (lambda rate, confidence: math.ceil(math.log(confidence) / math.log(1 - rate)), "1 minus it"),

@@ -3,7 +3,13 @@
 from tutorial_utils.machine.needs import Needs
 
 NEEDS = {
-    "02": Needs(live=("paddle",), recorded=("paddle_gpu", "paddle_tensorrt")),
+    "02a": Needs(live=("paddle",)),
+    "02b": Needs(live=("paddle",), recorded=("paddle_tensorrt",)),
+    "02c": Needs(
+        live=("paddle", "onnx_export", "onnxruntime_cpu", "tensorrt_build"),
+        recorded=("paddle_tensorrt", "tensorrt_run"),
+    ),
+    "02d": Needs(live=("paddle", "tensorrt_build")),
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {

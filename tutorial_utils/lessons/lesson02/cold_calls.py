@@ -11,7 +11,7 @@ import numpy as np
 
 from tutorial_utils.base import child_process
 from tutorial_utils.measure import timing
-from tutorial_utils.measure.timing import Comparison, Measurement
+from tutorial_utils.measure.timing import Measurement
 
 Choices = Sequence[tuple[str, Mapping[str, Any]]]  # name and keyword arguments of `PaddleRunner`, in order
 
@@ -24,15 +24,6 @@ class ColdCall:
     create_ms: float  # making the predictor: Paddle loads and optimizes the program
     first_ms: float  # the first call: all that the article timed
     warm: Measurement  # calls in turn with the other predictors, after all of them were made and called once
-
-
-@dataclass(frozen=True)
-class SpeedUp:
-    """What one configuration gains over another: by the ratio of first calls, and by comparing warm ones."""
-
-    name: str
-    cold: float
-    warm: Comparison
 
 
 def in_fresh_process(model_path: Path, params_path: Path, images: np.ndarray, choices: Choices) -> list[ColdCall]:
@@ -56,12 +47,3 @@ def _cold_then_warm(model_path: Path, params_path: Path, images: np.ndarray, cho
         calls[name] = call
     warm = timing.measure_in_turn(calls, batch=len(images), seconds=1.0)
     return [ColdCall(name, *cold[name], warm[name]) for name in calls]
-
-
-def speed_ups(calls: Sequence[ColdCall]) -> list[SpeedUp]:
-    """Return what each configuration gains over the first one."""
-    baseline, *others = calls
-    return [
-        SpeedUp(call.name, baseline.first_ms / call.first_ms, timing.compare(baseline.warm, call.warm))
-        for call in others
-    ]

@@ -1,174 +1,190 @@
-"""What the exercises of lesson 02 are checked with: small inputs, right answers, typical wrong answers."""
+"""What the exercises of lesson 02 are checked with: what answers leave behind, right answers, typical wrong answers."""
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from statistics import median
+from pathlib import Path
+from typing import Any
 
-from tutorial_utils.lessons.checking import Case, Exercise, Mistake, by
+from tutorial_utils.base import paths
+from tutorial_utils.base.errors import CourseError
+from tutorial_utils.engine.tensorrt import trt
+from tutorial_utils.lessons.checking import DATA, Case, Exercise, Mistake, by
+from tutorial_utils.model import paddle_program
+from tutorial_utils.model.quiet_paddle import paddle
+from tutorial_utils.runners import legacy_program
+
+Request = dict[str, list[int]]  # the shape of each input
 
 
-def inflation() -> list[Case]:
-    """Return the cases of 02.1, ``inflation(baseline, candidate)``: how much of a speed-up is the first call."""
-    between = (
-        "The median of an even number of calls lies midway between the two in the middle: see `statistics.median`."
-    )
+def fold_batch_norms() -> list[Case]:
+    """Return the case of 02d.1, ``fold_batch_norms(program, params, folder)``: Paddle writes a program."""
+    saved = legacy_program.untrained("quick")
+    folder = paths.cache_dir("exercises", "lesson02")
+    for left in folder.glob("_optimized*"):
+        left.unlink()
     return [
         Case(
-            ([400.0, 8.0, 10.0, 9.0, 50.0], [20.0, 5.0, 4.0, 3.0]),
-            (400 / 20) / (9.5 / 4),
-            "a baseline that pays for starting up within its first call",
+            (str(saved.model_path), str(saved.params_path), str(folder)),
+            "a program with 9 conv2d and 0 batch_norm",
+            "a network with 9 convolutions and 9 batch norms",
             [
-                Mistake((400 / 20) / (10 / 4.5), "Your warm medians include the first calls. Leave those out."),
-                Mistake((400 / 20) / (10 / 4), between),
-                Mistake((400 / 20) / (9 / 4), between),
-                Mistake((400 / 20) / (19.25 / 4), "You take the mean of the calls after the first. A single slow call "
-                                                  "moves it: take the median."),
-                Mistake((9.5 / 4) / (400 / 20), "Upside down: the question is how much too large the cold speed-up "
-                                                   "is."),
-                Mistake(400 / 20, "That is the cold speed-up itself. Relate it to the warm one."),
-                Mistake(9.5 / 4, "That is the warm speed-up itself. Relate the cold one to it."),
+                Mistake("no file", "There is no file of this name. Paddle writes one when the predictor is made, if "
+                                   "the configuration asks for it and names a folder."),
+                Mistake("a program with 9 conv2d and 9 batch_norm",
+                        "Its batch norms are all there. Is that the program that Paddle optimized?"),
+                Mistake("a program with 0 conv2d and 0 batch_norm",
+                        "Its convolutions are gone, too: oneDNN has its own. Switch it off, since Paddle-TRT takes "
+                        "Paddle's operators."),
             ],
-        ),
-        Case(
-            ([30.0, 10.0, 10.0], [90.0, 5.0, 5.0]),
-            1 / 6,
-            "a candidate that looks slower by its first call, and is faster",
-            [Mistake(6.0, "You divide the larger number by the smaller. Below 1, the article's way hides a gain.")],
-        ),
-        Case(([9.0, 9.0], [9.0, 9.0]), 1.0, "two equal candidates"),
+            judged=_convolutions_and_batch_norms,
+        )
     ]  # fmt: skip
 
 
-def _inflation(baseline: Sequence[float], candidate: Sequence[float]) -> float:
-    return baseline[0] / candidate[0] / (median(baseline[1:]) / median(candidate[1:]))
+def _folded(program: str, params: str, folder: str) -> Case:
+    """Judge another program by its convolutions, all of which must be left."""
+    convolutions = paddle_program.operators(Path(program)).count("conv2d")
+    answer = f"a program with {convolutions} conv2d and 0 batch_norm"
+    return Case((program, params, folder), answer, DATA, judged=_convolutions_and_batch_norms)
 
 
-def shape_ranges() -> list[Case]:
-    """Return the cases of 02.2, ``shape_ranges(spec, requests)``: minimum, maximum and optimum for Paddle-TRT."""
-    spec = {"image": [-1, 3, -1, -1]}
-    requests = [{"image": shape} for shape in ([1, 3, 224, 320], [4, 3, 224, 224], [4, 3, 224, 224], [2, 3, 640, 224])]
-    smallest, largest = {"image": [1, 3, 224, 224]}, {"image": [4, 3, 640, 320]}
-    best = {"image": [4, 3, 224, 224]}
-    mixed = [
-        {"image": shape}
-        for shape in ([1, 3, 320, 320], [1, 3, 320, 320], [4, 3, 320, 640], [4, 3, 640, 640], [4, 3, 640, 320])
-    ]
+def _convolutions_and_batch_norms(answer: Any) -> str:
+    if not isinstance(answer, (str, Path)) or not Path(answer).is_file():
+        return "no file"
+    try:
+        found = Counter(paddle_program.operators(Path(answer)))
+    except CourseError as error:
+        return f"a file of which Paddle says: {error.cause}"
+    return f"a program with {found['conv2d']} conv2d and {found['batch_norm']} batch_norm"
+
+
+def profile_for() -> list[Case]:
+    """Return the cases of 02d.2, ``profile_for(requests)``: a TensorRT profile from the shapes of a log."""
     by_dimension = (
         "You choose each size of the optimum by itself, and nobody asks for the shape that comes out. Count "
         "whole shapes."
     )
+    varied = ([1, 3, 224, 320], [4, 3, 224, 224], [4, 3, 224, 224], [2, 3, 640, 224])
+    smallest, best, largest = [1, 3, 224, 224], [4, 3, 224, 224], [4, 3, 640, 320]
+    mixed = ([1, 3, 320, 320], [1, 3, 320, 320], [4, 3, 320, 640], [4, 3, 640, 640], [4, 3, 640, 320])
     return [
-        Case(
-            (spec, requests),
-            (smallest, largest, best),
+        _profiled(
+            [{"image": shape} for shape in varied],
+            {"image": (smallest, best, largest)},
             "a model with a varying batch, height and width",
-            [
-                Mistake((smallest, best, largest),
-                        "Look at the order in which set_trt_dynamic_shape_info takes the three."),
-                Mistake((smallest, largest, smallest),
-                        "You optimize for the smallest shape, as the article does. Which shape does the service "
-                        "meet most often?"),
-                Mistake((smallest, largest, largest),
-                        "You optimize for the largest shape. Which shape does the service meet most often?"),
-                Mistake(({"image": [1, 3, 224, 320]}, {"image": [4, 3, 224, 224]}, best),
-                        "You take the smallest and the largest request as a whole. Each dimension has a range of its "
-                        "own: a request may be small in one and large in another."),
-                Mistake((smallest, largest, {"image": [3, 3, 224, 224]}), by_dimension),
-            ],
+            {
+                "You optimize for the smallest shape, as the article does. Which shape does the service meet most "
+                "often?": {"image": (smallest, smallest, largest)},
+                "You optimize for the largest shape. Which shape does the service meet most often?": {
+                    "image": (smallest, largest, largest)
+                },
+                by_dimension: {"image": (smallest, [3, 3, 224, 224], largest)},
+                "TensorRT calls it invalid: in each dimension the optimum must lie between the two others. It stands "
+                "in the middle, in Paddle at the end. And each dimension has a range of its own: a request may be "
+                "small in one and large in another.": None,
+            },
         ),
-        Case(
-            (spec, mixed),
-            ({"image": [1, 3, 320, 320]}, {"image": [4, 3, 640, 640]}, {"image": [1, 3, 320, 320]}),
+        _profiled(
+            [{"image": shape} for shape in mixed],
+            {"image": ([1, 3, 320, 320], [1, 3, 320, 320], [4, 3, 640, 640])},
             "a model that is mostly asked for batches of 4, each of another size",
-            [Mistake(({"image": [1, 3, 320, 320]}, {"image": [4, 3, 640, 640]}, {"image": [4, 3, 320, 320]}),
-                     by_dimension)],
+            {by_dimension: {"image": ([1, 3, 320, 320], [4, 3, 320, 320], [4, 3, 640, 640])}},
         ),
-        Case(
-            (
-                {"ids": [-1, -1], "mask": [-1, -1]},
-                [{"ids": shape, "mask": shape} for shape in ([8, 16], [2, 64], [8, 16])],
-            ),
-            (
-                {"ids": [2, 16], "mask": [2, 16]},
-                {"ids": [8, 64], "mask": [8, 64]},
-                {"ids": [8, 16], "mask": [8, 16]},
-            ),
+        _profiled(
+            [{"ids": shape, "mask": shape} for shape in ([8, 16], [2, 64], [8, 16])],
+            {"ids": ([2, 16], [8, 16], [8, 64]), "mask": ([2, 16], [8, 16], [8, 64])},
             "a model with two inputs",
-            [Mistake(({"ids": [2, 16]}, {"ids": [8, 64]}, {"ids": [8, 16]}),
-                     "One input has no range. Each input of the model needs one.")],
+            {
+                "One input has no shapes. Each input of the model needs them.": {
+                    "ids": ([2, 16], [8, 16], [8, 64]), "mask": ()
+                }
+            },
         ),
     ]  # fmt: skip
 
 
-def _shape_ranges(spec: dict[str, list[int]], requests: list[dict[str, list[int]]]) -> tuple[dict, dict, dict]:
-    shapes = {name: [tuple(request[name]) for request in requests] for name in spec}
-    smallest, largest = (
-        {name: [extreme(sizes) for sizes in zip(*shapes[name], strict=True)] for name in spec} for extreme in (min, max)
+def _profiled(
+    requests: list[Request], answer: dict[str, Sequence], what: str, mistakes: dict[str, dict[str, Sequence] | None]
+) -> Case:
+    return Case(
+        (requests,),
+        _shown(answer),
+        what,
+        [Mistake(_shown(wrong), message) for message, wrong in mistakes.items()],
+        judged=functools.partial(_shapes_of, list(answer)),
     )
-    return smallest, largest, {name: list(Counter(shapes[name]).most_common(1)[0][0]) for name in spec}
+
+
+def _profile_for(requests: list[Request]) -> Case:
+    """Judge by a reference solution."""
+    answer = {}
+    for name in requests[0]:
+        shapes = [tuple(request[name]) for request in requests]
+        sizes = list(zip(*shapes, strict=True))
+        answer[name] = [*map(min, sizes)], Counter(shapes).most_common(1)[0][0], [*map(max, sizes)]
+    return _profiled(requests, answer, DATA, {})
+
+
+def _shapes_of(names: list[str], answer: Any) -> str:
+    if not isinstance(answer, trt.IOptimizationProfile):
+        return "no profile of TensorRT"
+    return _shown({name: [list(shape) for shape in answer.get_shape(name)] for name in names} if answer else None)
+
+
+def _shown(shapes: dict[str, Sequence] | None) -> str:
+    if shapes is None:
+        return "an invalid profile"
+    parts = (
+        f"{name} {', '.join('x'.join(map(str, shape)) for shape in three) or 'without shapes'}"
+        for name, three in shapes.items()
+    )
+    return f"a profile of {'; '.join(parts)}"
 
 
 def ran_in_tensorrt() -> list[Case]:
-    """Return the cases of 02.3, ``ran_in_tensorrt(operators)``: read a program listing."""
-    engine, legacy = "pd_op.tensorrt_engine", "tensorrt_engine"
-    frame = ["builtin.parameter", "pd_op.data"]
-    mixed = [*frame, engine, "pd_op.flip", "pd_op.softmax", engine, "pd_op.flip", "pd_op.fetch"]
+    """Return the cases of 02d.3, ``ran_in_tensorrt(path)``: read the program that Paddle wrote."""
     return [
         Case(
-            (mixed,),
-            (2, ["pd_op.flip", "pd_op.softmax"]),
-            "a PIR program with two engines, between which two kinds of operators fell back",
+            (_program("feed", "tensorrt_engine", "softmax", "flip", "tensorrt_engine", "flip", "fetch"),),
+            (2, ["flip", "softmax"]),
+            "a program with two engines, between which two kinds of operators stayed outside",
             [
-                Mistake((1, ["pd_op.flip", "pd_op.softmax"]),
+                Mistake((1, ["flip", "softmax"]),
                         "You say whether there is an engine. There are more of them: each break costs a way out of "
                         "TensorRT and back."),
-                Mistake((2, sorted(set(mixed) - {engine})),
-                        "Parameters, data and fetch compute nothing: they could not have run in TensorRT."),
-                Mistake((2, ["pd_op.flip", "pd_op.flip", "pd_op.softmax"]),
-                        "You list an operator twice. Name each kind once."),
-                Mistake((2, ["pd_op.flip", "pd_op.softmax", engine]),
-                        "You list the engines themselves among what fell back."),
+                Mistake((2, ["feed", "fetch", "flip", "softmax"]),
+                        "Feed and fetch compute nothing: they could not have run in TensorRT."),
+                Mistake((2, ["flip", "flip", "softmax"]), "You list an operator twice. Name each kind once."),
+                Mistake((2, ["flip", "softmax", "tensorrt_engine"]),
+                        "You list the engines themselves among what stayed outside."),
+                Mistake((2, ["softmax", "flip"]), "The names are right and not sorted."),
             ],
         ),
-        Case(
-            ([*frame, "pd_op.relu", engine, "pd_op.conv2d", "pd_op.fetch"],),
-            (1, ["pd_op.conv2d", "pd_op.relu"]),
-            "a PIR program whose operators don't come in the order of the alphabet",
-            [Mistake((1, ["pd_op.relu", "pd_op.conv2d"]), "The names are right and not sorted.")],
-        ),
-        Case(
-            (["feed", legacy, "fetch"],),
-            (1, []),
-            "a .pdmodel of which everything runs in TensorRT",
-            [
-                Mistake((0, [legacy]), "In a .pdmodel, names have no `pd_op.` in front: you miss its engine."),
-                Mistake((1, ["feed", "fetch"]), "In a .pdmodel, feed and fetch are what data and fetch are in PIR: "
-                                                "they compute nothing."),
-            ],
-        ),
-        Case(
-            (["feed", "conv2d", legacy, "relu", "fetch"],),
-            (1, ["conv2d", "relu"]),
-            "a .pdmodel of which a part fell back",
-            [Mistake((1, []), "In a .pdmodel, names have no `pd_op.` in front: you miss what fell back.")],
-        ),
-        Case(
-            ([*frame, "pd_op.conv2d", "pd_op.relu", "pd_op.fetch"],),
-            (0, ["pd_op.conv2d", "pd_op.relu"]),
-            "a program in which TensorRT was asked for and took nothing",
-        ),
+        Case((_program("feed", "tensorrt_engine", "fetch"),), (1, []), "a program that ran in TensorRT as a whole"),
+        Case((_program("feed", "relu", "conv2d", "fetch"),), (0, ["conv2d", "relu"]),
+             "a program of which TensorRT took nothing"),
     ]  # fmt: skip
 
 
-def _ran_in_tensorrt(operators: Sequence[str]) -> tuple[int, list[str]]:
-    engines = {"pd_op.tensorrt_engine", "tensorrt_engine"}
-    frame = {"builtin.parameter", "pd_op.data", "pd_op.fetch", "feed", "fetch"}
-    return sum(name in engines for name in operators), sorted({*operators} - engines - frame)
+def _program(*operators: str) -> str:
+    """Write a program of these operators, without inputs and outputs: Paddle reads it, and can't run it."""
+    description = paddle.base.core.ProgramDesc()
+    for name in operators:
+        description.block(0).append_op().set_type(name)
+    path = paths.cache_dir("exercises", "lesson02") / f"{'-'.join(operators)}.pdmodel"
+    path.write_bytes(description.serialize_to_string())
+    return str(path)
+
+
+def _ran_in_tensorrt(path: str) -> tuple[int, list[str]]:
+    operators = paddle_program.operators(Path(path))
+    return operators.count("tensorrt_engine"), sorted({*operators} - {"tensorrt_engine", "feed", "fetch"})
 
 
 def images_needed() -> list[Case]:
-    """Return the cases of 02.4, ``images_needed(rate, confidence)``: how many images a claim of sameness takes."""
+    """Return the cases of 02d.4, ``images_needed(rate, confidence)``: how many images a claim of sameness takes."""
     return [
         Case(
             (0.01, 0.95),
@@ -193,8 +209,8 @@ def _images_needed(rate: float, confidence: float) -> int:
 
 
 EXERCISES = {
-    "02.1": Exercise(inflation, by(_inflation)),
-    "02.2": Exercise(shape_ranges, by(_shape_ranges)),
-    "02.3": Exercise(ran_in_tensorrt, by(_ran_in_tensorrt)),
-    "02.4": Exercise(images_needed, by(_images_needed)),
+    "02d.1": Exercise(fold_batch_norms, _folded),
+    "02d.2": Exercise(profile_for, _profile_for),
+    "02d.3": Exercise(ran_in_tensorrt, by(_ran_in_tensorrt)),
+    "02d.4": Exercise(images_needed, by(_images_needed)),
 }

@@ -5,7 +5,7 @@ The calls are Paddle's, without the refusals of `paddle_tensorrt_build`: those a
 
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,31 @@ TRIALS = {
     "cache folder of other weights": Trial(other_weights_first=True),
     "Paddle on the GPU without TensorRT": Trial(tensorrt=False),
 }
+
+
+def told(outcomes: Mapping[str, Outcome], names: Iterable[str]) -> str:
+    """Return what became of some of `TRIALS` as text; of those that have no outcome, that they weren't tried."""
+    lines = []
+    for name in names:
+        if (one := outcomes.get(name)) is None:
+            lines += [name, "    n/a: it was not measured"]
+            continue
+        sizes = ", ".join(map(str, one.subgraphs)) or "none"
+        lines += [
+            name,
+            f"    operators in subgraphs for TensorRT: {sizes}; the entire graph: {'yes' if one.whole else 'no'}",
+        ]
+        if one.left:
+            lines.append(f"    {one.left}")
+        lines += [f"    outside because: {reason}" for reason in one.reasons]
+        if one.reached == RAN:
+            error = (
+                "n/a, some outputs are NaN or infinite" if one.relative_error is None else f"{one.relative_error:.1e}"
+            )
+            lines.append(f"    it ran; relative error {error}{', all outputs are 0' if one.zeros else ''}")
+        else:
+            lines.append(f"    {one.reached if one.reached == MADE else 'no predictor'}, then {one.ended}: {one.said}")
+    return "\n".join(lines)
 
 
 def measure(name: str, _: Mapping[str, Path]) -> dict[str, Any]:

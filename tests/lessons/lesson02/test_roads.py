@@ -1,0 +1,91 @@
+"""Lesson 02's answer: where each road comes from, what it is compared with, what is said of missing ones."""
+
+import pictures
+import pytest
+
+from tutorial_utils.lessons.lesson02 import paddle_engines, roads
+from tutorial_utils.lessons.lesson02.article import Article, Predictor
+from tutorial_utils.measure import recordings, rows
+from tutorial_utils.measure.resnet50_matrix import cells
+from tutorial_utils.measure.timing import Measurement
+
+SHAPE = "64x3x32x32"
+
+
+def row(ms, first=30.0, error=1e-3):
+    return {
+        "host": [ms, 0.9 * ms, 1.1 * ms, 2 * ms], "device": [0.8 * ms] * 4, "graph": None, "first_call_ms": first,
+        "relative_error": error, "agreement": 1.0, "gpu_before": {}, "gpu_after": {},
+    }  # fmt: skip
+
+
+def matrix(**others):
+    found = {
+        "reference/tensorrt": row(3.0), "reference/article": row(2.0), f"tensorrt_flags/fp16/{SHAPE}": row(0.5),
+        f"paddle_tensorrt/fp16/{SHAPE}": row(0.4), "onnxruntime_cuda/fp32/1x3x224x224": row(1.0),
+        "tensorrt_flags/fp16/1x3x224x224": row(0.25), **others,
+    }  # fmt: skip
+    data = {name: {"stack": 0, "date": "", **({"reason": one} if isinstance(one, str) else {"values": one})}
+            for name, one in found.items()}  # fmt: skip
+    return cells.matrix(rows.read({"stacks": [{}], "rows": data}))
+
+
+def named(found):
+    return {one.name: one for one in found}
+
+
+def test_speed_up_is_over_the_reference_row_of_the_same_stack():
+    found = named(roads.roads(matrix()))
+    assert found["TensorRT 10.6 FP16"].speedup == pytest.approx(6.0)
+    assert found["Paddle-TRT 2.6 FP16"].speedup == pytest.approx(5.0)
+    assert list(roads.table(list(found.values())).index) == [("Paddle-TRT 2.6", "FP16"), ("TensorRT 10.6", "FP16")]
+
+
+def test_other_shapes_are_compared_with_their_own_baseline():
+    found = named(roads.roads(matrix(), shape=(1, 3, 224, 224)))
+    assert found["TensorRT 10.6 FP16"].speedup == pytest.approx(4.0)
+    assert "Paddle 2.6, CPU FP32" not in found
+
+
+def test_reasons_are_told_once_with_those_that_they_are_of():
+    found = roads.roads(
+        matrix(**{f"tensorrt_rtx/int8_qdq/{SHAPE}": "It builds none.", f"tensorrt_rtx/tf32/{SHAPE}": row(1, error=1.0)})
+    )
+    told = roads.missing(found)
+    assert "n/a: TensorRT-RTX 1.6 INT8\n    It builds none." in told
+    assert "n/a: TensorRT-RTX 1.6 TF32\n    Its outputs are wrong, so its time says nothing." in told
+    assert told.count("It was not measured.") == 1
+
+
+def test_what_the_other_two_recordings_add():
+    warm = Measurement(((40.0, 40.0),) * 10, 60.0, 11, True, 64)
+    article = Article(
+        [Predictor("gpu", ending="SIGABRT", reason="CUDA error(209)"),
+         Predictor("cpu", 1.0, 60.0, warm, 1.0, 0.0)], None, {},
+    )  # fmt: skip
+    engines = paddle_engines.read(recordings.load("lesson02_paddle_tensorrt").data).engines
+    found = named(roads.roads(matrix(), article, engines))
+    assert found["Paddle 2.6, CPU FP32"].speedup == pytest.approx(0.05)
+    assert "the process ends with SIGABRT: CUDA error(209)" in found["Paddle 2.6, GPU FP32"].reason
+    raw = engines["FP32"].times[paddle_engines.SAME_COPIES].median_ms
+    assert found["TensorRT 8.6 TF32"].host.median == raw  # what it is called FP32, its engine computes in TF32
+    assert "TF32" in engines["FP32"].computes_in
+
+
+def test_figure_has_the_article_s_first_calls_also_where_there_is_nothing_of_ours():
+    picture = roads.draw(roads.roads(matrix()))
+    assert "Paddle 2.6, GPU FP32: published first call 401.216 ms; n/a" in picture.text
+    assert "Paddle-TRT 2.6 FP16: published first call 4.283 ms; first call 30.000 ms" in picture.text
+    (axes,) = pictures.drawn(picture)
+    assert (pytest.approx(401.21603), 0) in pictures.marks(axes)
+
+
+def test_names_and_published_times_are_those_of_the_recordings():
+    matrix_machine = recordings.load("resnet50_matrix").machine["libraries"]
+    assert all(version in matrix_machine["tensorrt"] for version in ("10.6", "8.6"))
+    assert matrix_machine["tensorrt_rtx"].startswith("1.6")
+    assert matrix_machine["paddle"].startswith("2.6")
+    published = recordings.load("article_paddle_trt").data["rows"]
+    assert sorted(roads.PUBLISHED.values()) == sorted(
+        [1000 * recordings.load("article_tensorrt").data["call_s"], *(1000 * one["call_s"] for one in published)]
+    )

@@ -1,0 +1,195 @@
+"""Lesson 02: the article's question answered, from three recordings of one GPU: which way to run ResNet-50 is how fast.
+
+`resnet50_matrix` has most of it. What `lesson02_article` and `lesson02_paddle_tensorrt` add: Paddle on the CPU and on
+the GPU, and the engine of Paddle-TRT run by TensorRT 8.6 itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tutorial_utils import plotting
+from tutorial_utils.lessons.lesson02.article import Article, Predictor
+from tutorial_utils.lessons.lesson02.paddle_engines import SAME_COPIES, PaddleEngine
+from tutorial_utils.measure import timing
+from tutorial_utils.measure.resnet50_matrix.cells import SHAPES, Cell, Interval, Matrix, Row
+
+if TYPE_CHECKING:
+    import pandas
+
+NOT_MEASURED = "It was not measured."
+# Libraries of the matrix: what the table calls them, the stack whose reference row they are compared with, and the cell
+# that is meant by INT8.
+_LIBRARIES = {
+    "onnxruntime_cuda": ("ONNX Runtime CUDA", "tensorrt", "int8_qdq"),
+    "onnxruntime_tensorrt": ("ONNX Runtime TensorRT", "tensorrt", "int8_qdq"),
+    "paddle_tensorrt": ("Paddle-TRT 2.6", "article", "int8_calibrated"),
+    "tensorrt_flags": ("TensorRT 10.6", "tensorrt", "int8_calibrated"),
+    "tensorrt_rtx": ("TensorRT-RTX 1.6", "tensorrt_rtx", "int8_qdq"),
+}
+_PRECISIONS = {"FP32": "fp32", "TF32": "tf32", "FP16": "fp16"}
+_PADDLE_CPU, _PADDLE_GPU, _ENGINE = "Paddle 2.6, CPU", "Paddle 2.6, GPU", "TensorRT 8.6"
+_ORDER = (
+    *(_PADDLE_CPU, _PADDLE_GPU, "ONNX Runtime CUDA", "ONNX Runtime TensorRT", "Paddle-TRT 2.6", _ENGINE),
+    *("TensorRT 10.6", "TensorRT-RTX 1.6"),
+)
+# First calls in milliseconds that the article published: its Paddle-TRT in FP32 was free to use TF32.
+PUBLISHED = {
+    (_PADDLE_GPU, "FP32"): 401.21603,
+    ("Paddle-TRT 2.6", "TF32"): 16.99209,
+    ("Paddle-TRT 2.6", "FP16"): 4.28343,
+    (_ENGINE, "FP16"): 5.6,
+}
+
+
+@dataclass(frozen=True)
+class Road:
+    """One library in one precision. Times are of a call from array to array unless said otherwise, in milliseconds.
+
+    Attributes:
+        host: Warm calls; None where there are none, for a `reason`.
+        speedup: Over the reference row of its stack, ONNX Runtime CUDA in FP32.
+        device_ms, graph_ms: On the GPU alone, launched one by one and as a CUDA graph.
+        first_ms: The first call of a fresh process. None also where other candidates ran in the process before.
+        build_s: Seconds to make the engine.
+        error, agreement: Against the CPU.
+    """
+
+    library: str
+    precision: str
+    host: Interval | None = None
+    speedup: float | None = None
+    device_ms: float | None = None
+    graph_ms: float | None = None
+    first_ms: float | None = None
+    build_s: float | None = None
+    error: float | None = None
+    agreement: float | None = None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """What figures call it."""
+        return f"{self.library} {self.precision}"
+
+
+def roads(
+    matrix: Matrix,
+    article: Article | None = None,
+    engines: Mapping[str, PaddleEngine] | None = None,
+    shape: tuple[int, ...] = SHAPES[0],
+) -> list[Road]:
+    """Return all roads at a shape, with a reason where there is nothing to show.
+
+    Args:
+        matrix: Of `resnet50_matrix`.
+        article, engines: What was measured at the first shape only; left out for others.
+        shape: One of the matrix.
+    """
+    found = []
+    for library, (name, stack, int8) in _LIBRARIES.items():
+        for precision, cell in {**_PRECISIONS, "INT8": int8}.items():
+            row = matrix.cells.get(Cell(library, cell, shape), NOT_MEASURED)
+            reference = _reference(matrix, stack, shape)
+            found.append(
+                Road(name, precision, reason=row) if isinstance(row, str) else _road(name, precision, row, reference)
+            )
+    if shape == SHAPES[0]:
+        reference = _reference(matrix, "article", shape)
+        predictors = {one.name: one for one in article.predictors} if article else {}
+        found += [
+            _predictor(name, predictors.get(key), reference)
+            for name, key in ((_PADDLE_CPU, "cpu"), (_PADDLE_GPU, "gpu"))
+        ]
+        found += [_engine(name, (engines or {}).get(name), reference) for name in ("FP32", "FP16", "INT8")]
+    return sorted(found, key=lambda road: _ORDER.index(road.library))
+
+
+def _reference(matrix: Matrix, stack: str, shape: tuple[int, ...]) -> Row | None:
+    """Return what a stack is compared with: its own reference row; at other shapes the one row that there is."""
+    if shape == SHAPES[0]:
+        return matrix.references.get(stack)
+    row = matrix.cells.get(Cell("onnxruntime_cuda", "fp32", shape))
+    return row if isinstance(row, Row) else None
+
+
+def _road(name: str, precision: str, row: Row, reference: Row | None) -> Road:
+    if row.is_wrong:
+        return Road(
+            name, precision, error=row.relative_error, reason="Its outputs are wrong, so its time says nothing."
+        )
+    return Road(
+        name, precision, row.host, reference and reference.host.median / row.host.median,
+        row.device and row.device.median, row.graph and row.graph.median, row.first_call_ms, row.build_s,
+        row.relative_error, row.agreement,
+    )  # fmt: skip
+
+
+def _predictor(name: str, one: Predictor | None, reference: Row | None) -> Road:
+    if one is None or one.trouble or one.warm is None:
+        return Road(name, "FP32", reason=f"The article's program: {one.trouble}." if one else NOT_MEASURED)
+    low, high = timing.median_interval(one.warm)
+    ms = one.warm.median_ms
+    host = Interval(ms, low, high, one.warm.p99_ms)
+    # The CPU's predictor is what the others are compared with, so it has no error of its own.
+    return Road(name, "FP32", host, reference and reference.host.median / ms, first_ms=one.first_ms)
+
+
+def _engine(name: str, one: PaddleEngine | None, reference: Row | None) -> Road:
+    precision = "TF32" if name == "FP32" else name  # which its engine is, by the inspector
+    if one is None:
+        return Road(_ENGINE, precision, reason=NOT_MEASURED)
+    times = one.times[SAME_COPIES]
+    host = Interval(times.median_ms, *timing.median_interval(times), times.p99_ms)
+    return Road(
+        _ENGINE, precision, host, reference and reference.host.median / times.median_ms, error=one.relative_error,
+        agreement=one.agreement,
+    )  # fmt: skip
+
+
+def table(found: list[Road]) -> "pandas.DataFrame":
+    """Return all roads that have times, with their speed-up."""
+    import pandas
+
+    lines = {
+        (one.library, one.precision): {
+            "ms": f"{one.host.median:.2f}",
+            "95 % interval": f"{one.host.low:.2f} to {one.host.high:.2f}",
+            "speed-up": _or_na(one.speedup, ".1f"),
+            "GPU ms": _or_na(one.device_ms, ".2f"),
+            "as graph": _or_na(one.graph_ms, ".2f"),
+            "first call ms": _or_na(one.first_ms, ".0f" if (one.first_ms or 0) > 10 else ".1f"),
+            "build s": _or_na(one.build_s, ".0f" if (one.build_s or 0) > 10 else ".1f"),
+            "error %": _or_na(one.error and 100 * one.error, ".1g"),
+            "same class %": _or_na(one.agreement and 100 * one.agreement, ".0f"),
+        }
+        for one in found
+        if one.host
+    }
+    return pandas.DataFrame(lines).T
+
+
+def missing(found: list[Road]) -> str:
+    """Return the roads without times, each reason once with those that it is of."""
+    reasons: dict[str, list[str]] = {}
+    for one in found:
+        if one.host is None:
+            reasons.setdefault(one.reason, []).append(one.name)
+    return "\n".join(f"n/a: {', '.join(names)}\n    {reason}" for reason, names in reasons.items())
+
+
+def draw(found: list[Road]) -> plotting.Picture:
+    """Draw first and warm calls of all roads that have any, beside the article's figures."""
+    lines = [
+        plotting.Calls(
+            one.name, PUBLISHED.get((one.library, one.precision)), one.first_ms, one.host and one.host.median,
+            "" if one.host else "n/a",
+        )
+        for one in found
+        if one.host or (one.library, one.precision) in PUBLISHED
+    ]  # fmt: skip
+    return plotting.cold_and_warm(lines, "milliseconds for 64 images of 3x32x32, copies included")
+
+
+def _or_na(value: float | None, form: str) -> str:
+    return "n/a" if value is None else format(value, form)
