@@ -8,6 +8,7 @@ NEEDS = {
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {
     "lesson03_article": "article",
+    "lesson03_builder": "builder",
     "lesson03_clock": "clock",
     "lesson03_inference": "inference",
     "lesson03_resnet50": "resnet50",
