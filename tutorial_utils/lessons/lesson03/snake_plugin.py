@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx.parser
 
-from tutorial_utils.engine.tensorrt import trt
+from tutorial_utils.engine.tensorrt import MessageLog, trt
 
 KERNEL = r"""
 extern "C" __global__ void snake(const float *x, float *y, float alpha, int count) {
@@ -109,6 +109,15 @@ def register() -> None:
     """Let this process' parsers and runtimes find the plugin."""
     if not trt.get_plugin_registry().register_creator(SnakeCreator(), ""):
         raise RuntimeError("TensorRT refused the plugin.")
+
+
+def parsed(path: Path) -> bool:
+    """Whether the parser of the TensorRT at hand reads a file with the plugin. TensorRT-RTX ends the process."""
+    register()
+    builder = trt.Builder(log := MessageLog())
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    return parser.parse_from_file(str(path))
 
 
 def save_models(folder: Path) -> tuple[Path, Path]:
