@@ -53,7 +53,7 @@ def test_card_is_the_table_of_the_lesson():
     lines = migration.markdown().splitlines()
     assert len(lines) == 2 + len(migration.CARD)
     assert {line.count(" | ") for line in [lines[0], *lines[2:]]} == {3}
-    lesson = notebook_form.read(Path("notebooks/03c_ship_an_engine.ipynb"))
+    lesson = notebook_form.read(Path("notebooks/03d_ship_an_engine.ipynb"))
     assert any(migration.markdown() in cell.source for cell in lesson.cells)
 
 

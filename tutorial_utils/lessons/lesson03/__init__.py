@@ -3,7 +3,9 @@
 from tutorial_utils.machine.needs import Needs
 
 NEEDS = {
-    "03": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
+    "03a": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
+    "03d": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
+    "03e": Needs(live=("tensorrt_build",)),
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {

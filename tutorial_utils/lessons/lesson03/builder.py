@@ -1,4 +1,4 @@
-"""Lesson 03a and 03c: what TensorRT's builder makes of one small network, option by option.
+"""Lesson 03a and 03d: what TensorRT's builder makes of one small network, option by option.
 
 Its rows need data-centre TensorRT: levels, flags of weak typing, plugins, refitting and compatibility are what
 TensorRT-RTX lacks, or has on a GPU only. The network is the quick classifier, for up to 64 images of 3x32x32.

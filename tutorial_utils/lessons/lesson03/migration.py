@@ -166,7 +166,7 @@ def execute(change: Change, variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def markdown() -> str:
-    """Return the card as the table that lesson 03c has in its text."""
+    """Return the card as the table that lesson 03d has in its text."""
     lines = ["| for | written for 8.6 | write instead | still in 10 |", "|:--|:--|:--|:--|"]
     for change in CARD:
         lines.append(

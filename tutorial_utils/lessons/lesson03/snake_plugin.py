@@ -72,14 +72,16 @@ class SnakeForBuild(trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild):
 class Snake(SnakeForBuild, trt.IPluginV3OneRuntime):
     """What the runtime asks: to be copied for each context, and to run."""
 
-    configure_plugin = on_shape_change = lambda self, inputs, outputs: None
+    configure_plugin = on_shape_change = set_tactic = lambda self, *_: None
 
     def __init__(self, alpha):
         SnakeForBuild.__init__(self, alpha)
         trt.IPluginV3OneRuntime.__init__(self)
+        field = trt.PluginField("alpha", self.alpha, trt.PluginFieldType.FLOAT32)
+        self.fields = trt.PluginFieldCollection([field])  # kept: TensorRT reads it later
 
     def get_fields_to_serialize(self):
-        return trt.PluginFieldCollection([trt.PluginField("alpha", self.alpha, trt.PluginFieldType.FLOAT32)])
+        return self.fields
 
     def clone(self):
         return Snake(self.alpha[0])
