@@ -167,11 +167,10 @@ def execute(change: Change, variables: Mapping[str, Any]) -> dict[str, Any]:
 
 def markdown() -> str:
     """Return the card as the table that lesson 03d has in its text."""
-    lines = ["| for | written for 8.6 | write instead | still in 10 |", "|:--|:--|:--|:--|"]
+    lines = ["| for | written for 8.6, and below what to write instead | still in 10 |", "|:--|:--|:--|"]
     for change in CARD:
-        lines.append(
-            f"| {change.topic} | {_code(change.old)} | {_code(change.new)} | {'yes' if change.old_in_10 else 'no'} |"
-        )
+        code = f"{_code(change.old)}<br>{_code(change.new)}"
+        lines.append(f"| {change.topic} | {code} | {'yes' if change.old_in_10 else 'no'} |")
     return "\n".join(lines)
 
 
