@@ -7,6 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import filelock
 import onnx
 import pytest
 from small_models import options, residual_model
@@ -358,6 +359,20 @@ def test_folder_that_cannot_be_made(place, model, tmp_path, builds):
     with pytest.raises(CacheError, match=r"can't be written.*use_cache=False"):
         build(model, options(), cache_folder=folder)
     assert builds == [], "it should be said before minutes are spent on a build"
+
+
+def test_engine_in_a_folder_that_cannot_be_written_is_used(model, folder, builds, monkeypatch):
+    """As in a container whose models are mounted read-only: not even a lock can be made there."""
+    build(model, options(), cache_folder=folder)
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    assert build(model, options(), cache_folder=folder).from_cache
+    assert len(builds) == 1
+    with pytest.raises(CacheError, match="Read-only file system"):
+        build(model, options(), cache_folder=folder, rebuild=True)
 
 
 @pytest.mark.parametrize("method", ["write_bytes", "write_text"])

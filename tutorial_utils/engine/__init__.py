@@ -95,7 +95,7 @@ def build(
         PrecisionError, TargetError: The options ask for what this TensorRT doesn't have.
         CalibrationError: INT8 was asked for, and there are no scales.
         BuildError: TensorRT refused the build or the hook's call; its last messages are in the text.
-        CacheError: The cache folder can't be written to.
+        CacheError: The engine has to be built, and the cache folder can't be written to.
         BackendUnavailableError: No TensorRT is installed, or it can't be used: data-centre TensorRT without a GPU.
     """
     onnx_path = Path(onnx_path)
@@ -110,6 +110,9 @@ def build(
     cache_folder = Path(cache_folder or paths.cache_dir("engines"))
     key = cache_key(onnx_path, options, _tensorrt_identity())
     entry = CacheEntry(cache_folder, onnx_path.stem, key)
+    cached = None if rebuild else entry.read_unlocked()  # also from a folder that can't be written
+    if cached is not None:
+        return Engine(*cached, onnx_path, options, cache_folder, from_cache=True)
     with entry.locked():
         cached = None if rebuild else entry.read()
         if cached is not None:

@@ -24,6 +24,7 @@ from tutorial_utils.engine.options import BuildOptions
 from tutorial_utils.engine.report import BuildReport
 
 _NAME_BYTES = 128  # of the model's name in that of a file, which may have 255 bytes; the key tells engines apart
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what reading an entry can raise
 _FORMAT = 3  # of the side-car; a new number makes old entries unknown
 
 
@@ -106,16 +107,26 @@ class CacheEntry:
         if not self.sidecar_path.exists():
             return None  # no build has finished here
         try:
-            sidecar = json.loads(self.sidecar_path.read_text())
-            plan = self.plan_path.read_bytes()
-            if _checksum(plan, sidecar["report"]) != sidecar["blake3"]:
-                raise ValueError("its checksum is wrong")
-            return plan, BuildReport.from_dict(sidecar["report"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return self._read()
+        except _DAMAGE as error:
             warnings.warn(
                 f"The cached engine {self.plan_path.name} is damaged ({error}): building it again.", stacklevel=2
             )
             return None
+
+    def read_unlocked(self) -> tuple[bytes, BuildReport] | None:
+        """Return plan and report, or None: damaged, absent, or replaced by another process just now."""
+        try:
+            return self._read()
+        except _DAMAGE:
+            return None
+
+    def _read(self) -> tuple[bytes, BuildReport]:
+        sidecar = json.loads(self.sidecar_path.read_text())
+        plan = self.plan_path.read_bytes()
+        if _checksum(plan, sidecar["report"]) != sidecar["blake3"]:
+            raise ValueError("its checksum is wrong")
+        return plan, BuildReport.from_dict(sidecar["report"])
 
     def write(self, plan: bytes, report: BuildReport) -> None:
         """Store an engine; where the folder is read-only or the disk full, nothing half-written stays behind."""

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from tutorial_utils.base import shapes
 from tutorial_utils.base.errors import InputError
 
 Arrays = dict[str, np.ndarray]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Runner(ABC):
     def close(self) -> None:  # noqa: B027 - most backends free their memory with the object
         """Free what the runner holds. It can't be used afterwards."""
 
-    def __enter__(self) -> "Runner":
+    def __enter__(self: T) -> T:
         return self
 
     def __exit__(self, *_: object) -> None:

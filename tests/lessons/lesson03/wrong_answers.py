@@ -1,101 +1,84 @@
 """Wrong answers to the exercises of lesson 03, each with words from the message that its check must give."""
 
-from collections import Counter
-from statistics import mode
+import hashlib
+import json
+from pathlib import Path
 
-FAULTS = {8, 13, 15, 16, 20, 25, 26, 28, 31, 34}
-RIGHT = {*range(1, 38)} - FAULTS - {3, 6, 23}  # those three lines are empty
+import onnx
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
-
-def limits(shapes):
-    return tuple(map(min, zip(*shapes, strict=True))), tuple(map(max, zip(*shapes, strict=True)))
-
-
-def optimizing(choose):
-    """Return a wrong answer to 03.1: right limits, and this choice of the shape to optimize for."""
-
-    def profile_for(shapes):
-        low, high = limits(shapes)
-        return low, choose(shapes, low, high), high
-
-    return profile_for
+from tutorial_utils.engine.tensorrt import trt
 
 
-def middle(shapes, low, high):
-    return tuple((a + b) // 2 for a, b in zip(low, high, strict=True))
+def built(file, log, *batches, detailed=True, half=False, builder=None, name=""):
+    """Build an engine as a right answer does, but for what is asked otherwise."""
+    builder = builder or trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    if name:
+        network.name = name
+    parser = trt.OnnxParser(network, log)
+    model = onnx.load(file)
+    parser.parse((convert_float_to_float16(model, keep_io_types=True) if half else model).SerializeToString())
+    config = builder.create_builder_config()
+    if detailed:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    for sizes in batches:
+        profile = builder.create_optimization_profile()
+        profile.set_shape("x", *[(size, 3, 32, 32) for size in sizes])
+        config.add_optimization_profile(profile)
+    return builder.build_serialized_network(network, config)
 
 
-def mean(shapes, low, high):
-    return tuple(sum(sizes) // len(shapes) for sizes in zip(*shapes, strict=True))
+def profiles(*batches, **kwargs):
+    """Return a wrong answer to 03e.1: an engine with other profiles."""
+    return lambda file, log: built(file, log, *batches, **kwargs)
 
 
-def mode_of_each(shapes, low, high):
-    return tuple(mode(sizes) for sizes in zip(*shapes, strict=True))
+ONE, MANY, RANGE = (1, 1, 1), (8, 32, 64), (1, 32, 64)
 
 
-def has_the_order_of_paddle(shapes):
-    low, high = limits(shapes)
-    return low, high, Counter(shapes).most_common(1)[0][0]
+def unnamed(file, log):
+    builder = trt.Builder(log)
+    return tuple(built(file, log, RANGE, builder=builder) for _ in range(2))
 
 
-def compares_tuples(shapes):
-    return min(shapes), Counter(shapes).most_common(1)[0][0], max(shapes)
+def two_builders(file, log):
+    return tuple(built(file, log, RANGE) for _ in range(2))
 
 
-def comparing(*fields):
-    """Return a wrong answer to 03.2: only these fields count."""
-    return lambda built, wanted: all(built[field] == wanted[field] for field in fields)
+def other_profile(file, log):
+    return tuple(built(file, log, sizes, name="classifier") for sizes in (RANGE, MANY))
 
 
-def newer_date_or_other_model(built, wanted):
-    return built["model_hash"] == wanted["model_hash"] or wanted["modified"] < built["modified"]
+def without_profile(file, log):
+    return built(file, log) and None
 
 
-def release_only(built, wanted):
-    same = all(built[field] == wanted[field] for field in ("model_hash", "gpu", "profiles", "workspace_bytes"))
-    return same and built["tensorrt"].split(".")[:3] == wanted["tensorrt"].split(".")[:3]
+def one_plan(file, log):
+    return built(file, log, RANGE, name="classifier")
 
 
-def all_but(*left_out):
-    """Return a wrong answer to 03.2: of what decides, these fields are forgotten."""
-    deciding = ("model_hash", "tensorrt", "gpu", "profiles", "workspace_bytes")
-    return comparing(*(field for field in deciding if field not in left_out))
+def key_of(*parts):
+    """Return a wrong answer to 03e.3: only this counts, each a function of what is given."""
+
+    def cache_key(file, tensorrt, gpu, profiles, workspace):
+        given = {"file": file, "tensorrt": tensorrt, "gpu": gpu, "profiles": profiles, "workspace": workspace}
+        return hashlib.sha256(json.dumps([part(given) for part in parts]).encode()).hexdigest()
+
+    return cache_key
 
 
-def first_profile_only(built, wanted):
-    return all_but("profiles")(built, wanted) and built["profiles"][0] == wanted["profiles"][0]
+def content(given):
+    return Path(given["file"]).read_bytes().hex()
 
 
-def capability_only(built, wanted):
-    return all_but("gpu")(built, wanted) and built["gpu"].split(", ")[1] == wanted["gpu"].split(", ")[1]
+def given(name):
+    return lambda values: values[name]
 
 
-def any_later_version(built, wanted):
-    versions = [[int(number) for number in one["tensorrt"].split(".")] for one in (built, wanted)]
-    return all_but("tensorrt")(built, wanted) and versions[0] >= versions[1]
-
-
-def wide_enough(built, wanted):
-    fits = [one[0] <= other[0] and one[1:] >= other[1:] for one, other in zip(built["profiles"], wanted["profiles"])]  # noqa: B905
-    return all_but("profiles")(built, wanted) and len(built["profiles"]) == len(wanted["profiles"]) and all(fits)
-
-
-def profiles_among_them(built, wanted):
-    return all_but("profiles")(built, wanted) and {*wanted["profiles"]} <= {*built["profiles"]}
-
-
-def profiles_in_any_order(built, wanted):
-    return all_but("profiles")(built, wanted) and {*built["profiles"]} == {*wanted["profiles"]}
-
-
-def within_the_limit(built, wanted):
-    limits = [one["workspace_bytes"] or 1 << 60 for one in (built, wanted)]
-    return all_but("workspace_bytes")(built, wanted) and limits[0] <= limits[1]
-
-
-def found(*, without=(), added=()):
-    """Return a wrong answer to 03.3: the faults without some, and with some lines that are right."""
-    return lambda number: number in FAULTS - {*without} | {*added}
+TENSORRT, GPU, PROFILES, WORKSPACE = map(given, ("tensorrt", "gpu", "profiles", "workspace"))
+OPTIONS = (PROFILES, WORKSPACE)
+_counter = iter(range(10**6))
 
 
 def kernels(condition):
@@ -114,62 +97,67 @@ def only_fp32(layer):
     return reads(layer) | writes(layer) == {"fp32"}
 
 
+def mended(best=32, detailed=True, half=True, batches=True, unknown=()):
+    """Return a wrong answer to 03e.5: right but for this."""
+
+    def build_engine(file, log, half_wanted):
+        if "lookup" in file:
+            return unknown
+        sizes = [(1, best, 64)] if batches else []
+        return built(file, log, *sizes, detailed=detailed, half=half_wanted and half)
+
+    return build_engine
+
+
 WRONG_ANSWERS = {
-    "03.1": [
-        (optimizing(lambda shapes, low, high: high), "optimize for the largest"),
-        (optimizing(middle), "middle of the range"),
-        (optimizing(mean), "optimize for a mean"),
-        (optimizing(lambda shapes, low, high: shapes[0]), "smallest shape, or the first"),
-        (optimizing(mode_of_each), "nobody asks for the shape"),
-        (has_the_order_of_paddle, "in Paddle's order"),
-        (compares_tuples, "compares tuples by their first difference"),
+    "03e.1": [
+        (profiles(ONE, MANY, detailed=False), "profiling_verbosity"),
+        (profiles(MANY, ONE), "in the wrong order"),
+        (profiles(RANGE), "one profile for all"),
+        (profiles(ONE, (8, 64, 32)), "second profile is missing"),
+        (profiles(ONE, (8, 64, 64)), "for its largest batch"),
+        (profiles(), "There is no plan"),
     ],
-    "03.2": [
-        (lambda built, wanted: False, "built for exactly this"),
-        (comparing("file"), "how a stale engine gets served"),
-        (newer_date_or_other_model, "trust the date"),
-        (comparing("file", "model_hash", "tensorrt", "gpu", "profiles"), "copied or renamed"),
-        (lambda built, wanted: built == wanted, "copied or renamed"),
-        (all_but("tensorrt"), "the version that wrote it"),
-        (release_only, "only a part of the version"),
-        (all_but("gpu"), "timed on the other GPU"),
-        (all_but("profiles"), "larger batches"),
-        (first_profile_only, "second profile is missing"),
-        (all_but("workspace_bytes"), "more memory than allowed"),
-        (capability_only, "Equal compute capability"),
-        (any_later_version, "an older TensorRT"),
-        (wide_enough, "suit other shapes"),
-        (profiles_among_them, "a profile too many"),
-        (profiles_in_any_order, "Profiles have numbers"),
-        (within_the_limit, "ruled out kernels"),
+    "03e.2": [
+        (unnamed, "gives each network"),
+        (two_builders, "isn't called"),
+        (other_profile, "something else differs"),
+        (one_plan, "as a tuple"),
+        (without_profile, "There is no plan"),
     ],
-    "03.3": [
-        (found(without=[8]), "the old engine answers"),
-        (found(without=[13]), "half a network"),
-        (found(without=[15]), "this setting is gone"),
-        (found(without=[16]), "gets FP32 without a word"),
-        (found(without=[20]), "no such call any more"),
-        (found(without=[25]), "every batch pays"),
-        (found(without=[26]), "the output is fed"),
-        (found(without=[28]), "17 images"),
-        (found(without=[31]), "the host waits in it"),
-        (found(without=[34]), "is microseconds"),
-        *((found(added=[number]), f"Line {number} is right") for number in RIGHT),
-    ],
-    "03.4": [
-        (kernels(lambda kernel: "fp32" in writes(kernel)), "list what writes FP32"),
-        (kernels(lambda kernel: "fp32" in reads(kernel)), "list what reads FP32"),
-        (kernels(lambda kernel: "fp32" in kernel.dtypes), "every kernel that touches FP32"),
+    "03e.3": [
+        (key_of(content, TENSORRT, GPU, *OPTIONS, lambda _: next(_counter)), "would ever be found"),
+        (key_of(lambda values: Path(values["file"]).name, TENSORRT, GPU, *OPTIONS), "stale engine"),
+        (key_of(content, given("file"), TENSORRT, GPU, *OPTIONS), "under another name"),
+        (key_of(content, lambda values: values["tensorrt"].rsplit(".", 1)[0], GPU, *OPTIONS), "all numbers"),
+        (key_of(content, TENSORRT, lambda values: values["gpu"].split()[-1], *OPTIONS), "capability is not enough"),
+        (key_of(content, TENSORRT, GPU, lambda values: values["profiles"][0][:2], WORKSPACE), "larger batches"),
         (
-            lambda report: [layer.name for layer in report.layers if not layer.dtypes or only_fp32(layer)],
-            "only orders streams",
+            key_of(
+                content, TENSORRT, GPU, lambda values: [(low, high) for low, _, high in values["profiles"]], WORKSPACE
+            ),
+            "another batch",
         ),
-        (lambda report: len(kernels(only_fp32)(report)), "how many there are"),
-        (
-            lambda report: kernels(only_fp32)(report) if "fp16" in report.kernel_dtypes else [],
-            "no FP16 at all",
-        ),
-        (kernels(lambda kernel: "fp16" not in kernel.dtypes), "what isn't FP16"),
-        (lambda report: sorted(kernels(only_fp32)(report)), "You sort the names"),
+        (key_of(content, TENSORRT, GPU, lambda values: values["profiles"][0], WORKSPACE), "isn't in the engine"),
+        (key_of(content, TENSORRT, GPU, PROFILES), "limit may rule"),
+        (key_of(content, TENSORRT, GPU, lambda values: sorted(values["profiles"]), WORKSPACE), "have numbers"),
+    ],
+    "03e.4": [
+        (kernels(lambda kernel: writes(kernel) == {"fp32"}), "what writes FP32"),
+        (kernels(lambda kernel: reads(kernel) == {"fp32"}), "what reads FP32"),
+        (kernels(lambda kernel: "fp32" in reads(kernel) | writes(kernel)), "touches FP32"),
+        (lambda report: [layer.name for layer in report.layers if reads(layer) | writes(layer) <= {"fp32"}], "orders"),
+        (lambda report: sum(map(only_fp32, report.kernels)), "how many there are"),
+        (lambda report: kernels(only_fp32)(report) if len(report.kernels) > 2 else [], "holds no FP16 at all"),
+        (lambda report: sorted(kernels(only_fp32)(report)), "Keep the order"),
+        (kernels(lambda kernel: kernel.dtypes in (("fp32",), ("int64",))), "Integers stay"),
+    ],
+    "03e.5": [
+        (mended(detailed=False), "profiling_verbosity"),
+        (mended(batches=False), "There is no plan"),
+        (mended(best=64), "optimizes for 32"),
+        (mended(half=False), "FP16 was asked for"),
+        (mended(unknown=None), "read to its end"),
+        (mended(unknown=[]), "num_errors"),
     ],
 }

@@ -3,11 +3,14 @@
 from tutorial_utils.machine.needs import Needs
 
 NEEDS = {
-    "03": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
+    "03a": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
+    "03d": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
+    "03e": Needs(live=("tensorrt_build",)),
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {
     "lesson03_article": "article",
+    "lesson03_builder": "builder",
     "lesson03_clock": "clock",
     "lesson03_inference": "inference",
     "lesson03_resnet50": "resnet50",

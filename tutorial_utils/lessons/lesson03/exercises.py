@@ -1,206 +1,209 @@
-"""What the exercises of lesson 03 are checked with: small inputs, right answers, typical wrong answers."""
+"""What the exercises of lesson 03 are checked with. Most of them build engines, which are judged by what they are."""
 
-from collections import Counter
-from collections.abc import Sequence
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tutorial_utils.engine import BuildReport, EngineLayer, EngineTensor
+import numpy as np
+import onnx
+import onnx.parser
+
+from tutorial_utils.engine import BuildReport, EngineLayer, EngineTensor, computed_types, report
 from tutorial_utils.lessons.checking import Case, Exercise, Mistake, by
 
-# Build and inference as most code on the web has them, in one listing. `must` raises where TensorRT returns failure.
-LISTING = """\
- 1  import pycuda.driver as cuda
- 2  import tensorrt as trt
- 3
- 4  logger = trt.Logger(trt.Logger.WARNING)
- 5  runtime = trt.Runtime(logger)
- 6
- 7  def engine_for(onnx_file, plan_file, half=False):
- 8      if os.path.exists(plan_file):
- 9          return must(runtime.deserialize_cuda_engine(Path(plan_file).read_bytes()))
-10      builder = trt.Builder(logger)
-11      network = must(builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)))
-12      parser = trt.OnnxParser(network, logger)
-13      parser.parse_from_file(onnx_file)
-14      config = builder.create_builder_config()
-15      config.max_workspace_size = 1 << 30
-16      if half and hasattr(trt.BuilderFlag, "FP16"): config.set_flag(trt.BuilderFlag.FP16)
-17      profile = builder.create_optimization_profile()
-18      profile.set_shape("x", (1, 3, 32, 32), (32, 3, 32, 32), (64, 3, 32, 32))
-19      must(config.add_optimization_profile(profile))
-20      plan = builder.build_engine(network, config).serialize()
-21      with replacing(plan_file) as temporary: temporary.write_bytes(plan)  # written aside, then renamed
-22      return must(runtime.deserialize_cuda_engine(plan))
-23
-24  def classify(engine, stream, device_in, device_out, images):  # for every batch; the caller owns the arguments
-25      context = must(engine.create_execution_context())
-26      source, target = engine.get_tensor_name(0), engine.get_tensor_name(1)
-27      must(context.set_input_shape(source, images.shape))
-28      logits = cuda.pagelocked_empty((64, 10), np.float32)
-29      must(context.set_tensor_address(source, int(device_in)))
-30      must(context.set_tensor_address(target, int(device_out)))
-31      cuda.memcpy_htod_async(device_in, images, stream)  # images: an array that numpy allocated
-32      begin = time.perf_counter()
-33      must(context.execute_async_v3(stream.handle))
-34      print("inference took", time.perf_counter() - begin, "s")
-35      cuda.memcpy_dtoh_async(logits, device_out, stream)
-36      stream.synchronize()
-37      return logits
-"""
+if TYPE_CHECKING:
+    from tutorial_utils.engine.tensorrt import MessageLog
 
-# Of each faulty line, what goes wrong with it; the check says that where the line is missed.
-_FAULTS = {
-    8: "the model is trained again, exported under its old name, and the old engine answers.",
-    13: "the file is damaged, and the build goes on with half a network or an empty one.",
-    15: "TensorRT 10 refuses to go on: this setting is gone.",
-    16: "on TensorRT 11 and RTX, the caller asks for FP16 and gets FP32 without a word.",
-    20: "TensorRT 10 has no such call any more, and where it exists nobody looks whether it failed.",
-    25: "every batch pays for activation memory and, with TensorRT-RTX, for loading kernels.",
-    26: "another export has its tensors in another order, and the output is fed.",
-    28: "the last batch has 17 images, or the model has 1000 classes.",
-    31: "a call is named asynchronous, and the host waits in it.",
-    34: "the number that is printed is microseconds, whatever the network.",
-}
-# Why lines are right that look suspicious.
-_RIGHT = {
-    4: "warnings and errors are what one wants to see.",
-    5: "one runtime can load many engines.",
-    9: "what it reads is another question, but the result is checked.",
-    11: "TensorRT 10 needs this flag, later ones ignore it.",
-    18: "a range for the batch, and the other dimensions fixed.",
-    19: "the return value is checked: it is -1 for a profile that contradicts itself.",
-    21: "a build that dies leaves no half-written plan.",
-    27: "the shape comes first, and False is noticed.",
-    32: "a monotonic clock, read before the work begins. What happens between this and its second reading?",
-    33: "on a stream of its own, and False is noticed.",
-    36: "this is where the outputs become complete.",
-}
+_FOLDER = tempfile.TemporaryDirectory(prefix="lesson03-")  # of the models that answers are tried with
+_NETWORK = """<ir_version: 8, opset_import: ["": 17]>
+    classifier (float[N, 3, 32, 32] x) => (float[N, 4, 32, 32] y) { y = Conv<pads = [1, 1, 1, 1]>(x, w) }"""
+_UNKNOWN = """<ir_version: 8, opset_import: ["": 17]>
+    lookup (float[N, 3, 32, 32] x) => (float[M] y) { y = Unique(x) }"""
 
 
-def profile_for() -> list[Case]:
-    """Return the cases of 03.1, ``profile_for(shapes)``: a profile for the shapes that were seen."""
-    batches = [1, 4, 4, 16, 4, 8, 1, 4]
-    images = [(batch, 3, 32, 32) for batch in batches]
-    low, often, high = (1, 3, 32, 32), (4, 3, 32, 32), (16, 3, 32, 32)
-    wide, tall = (1, 3, 480, 640), (1, 3, 640, 480)
-    return [
-        Case(
-            (images,),
-            (low, often, high),
-            "batches of 1 to 16, most of them 4",
-            [
-                Mistake((low, high, often), "Those are the right shapes in Paddle's order. Return them in that of "
-                                            "TensorRT's set_shape."),
-                Mistake((low, high, high), "You optimize for the largest shape. Which one has to be fast?"),
-                Mistake((low, (8, 3, 32, 32), high), "You optimize for the middle of the range, which is rarely asked "
-                                                     "for here."),
-                Mistake((low, (5, 3, 32, 32), high), "You optimize for a mean, a shape that nobody asks for."),
-                Mistake((low, low, high), "You optimize for the smallest shape, or the first. Count them."),
-            ],
-        ),
-        Case(
-            ([wide, tall, wide],),
-            ((1, 3, 480, 480), wide, (1, 3, 640, 640)),
-            "images of 480x640 and 640x480",
-            [
-                Mistake((wide, wide, tall), "Python compares tuples by their first difference, so your smallest shape "
-                                            "has the larger width. A profile limits every dimension by itself."),
-            ],
-        ),
-        Case(
-            ([(1, 3, 320, 320)] * 2 + [(4, 3, 320, 640), (4, 3, 640, 640), (4, 3, 640, 320)],),
-            ((1, 3, 320, 320), (1, 3, 320, 320), (4, 3, 640, 640)),
-            "batches of 4 most of the time, each of another size",
-            [Mistake(((1, 3, 320, 320), (4, 3, 320, 320), (4, 3, 640, 640)),
-                     "You choose each size of the optimum by itself, and nobody asks for the shape that comes out. "
-                     "Count whole shapes.")],
-        ),
-        Case(([low],), (low, low, low), "a single shape"),
-    ]  # fmt: skip
+def _saved(name: str, text: str = _NETWORK, seed: int = 0) -> str:
+    path = Path(_FOLDER.name) / name
+    path.parent.mkdir(exist_ok=True)
+    model = onnx.parser.parse_model(text)
+    if text == _NETWORK:
+        weights = np.random.default_rng(seed).standard_normal((4, 3, 3, 3), np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    onnx.save(model, path)
+    return str(path)
 
 
-def _profile_for(shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    sizes = list(zip(*shapes, strict=True))
-    return tuple(map(min, sizes)), Counter(shapes).most_common(1)[0][0], tuple(map(max, sizes))
+def _log() -> "MessageLog":
+    """Return a logger that stays the same one when a case's arguments are copied, and is empty then."""
+    from tutorial_utils.engine.tensorrt import MessageLog
+
+    class Log(MessageLog):
+        def __deepcopy__(self, memo: Any) -> "Log":
+            self.messages.clear()
+            return self
+
+    return Log()
 
 
-def may_load() -> list[Case]:
-    """Return the cases of 03.2, ``may_load(built, wanted)``: is a cached engine the one that is wanted now?"""
-    built = {
-        "file": "classifier.onnx", "modified": "2026-11-01", "model_hash": "9f2c", "tensorrt": "10.13.3.9",
-        "gpu": "NVIDIA L4, 8.9", "profiles": ((1, 32, 64),), "workspace_bytes": None,
-    }  # fmt: skip
+_FP32 = computed_types.FP32_OR_TF32.upper()
 
-    def case(what: str, answer: bool, message: str, **changed: object) -> Case:
-        return Case((built, {**built, **changed}), answer, what, [Mistake(not answer, message)])
 
-    def other_way_round(what: str, message: str, **changed: object) -> Case:
-        return Case(({**built, **changed}, built), False, what, [Mistake(True, message)])
+def profiles(plan: bytes, log: "MessageLog", name: str = "x") -> list[tuple[int, ...]] | None:
+    """Return the batches of an engine's profiles, smallest, best and largest; None where the log doesn't tell.
+
+    TensorRT-RTX's builder lists them in its log, at detailed verbosity; TensorRT's engine is asked, which takes a GPU.
+    """
+    from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, load_plan
+
+    if not IS_RTX:
+        engine = load_plan(plan, MessageLog())
+        shapes = [engine.get_tensor_profile_shape(name, i) for i in range(engine.num_optimization_profiles)]
+        return [tuple(int(shape[0]) for shape in one) for one in shapes]
+    dumps = [text for text in log.texts() if text.startswith("Layers:\n")]
+    line = re.search(rf"^ Name: {name}, IOMode: Input.*$", dumps[-1], re.MULTILINE) if dumps else None
+    sizes = re.findall(r"MinShape: \[(\d+).*?OptShape: \[(\d+).*?MaxShape: \[(\d+)", line[0]) if line else []
+    return [tuple(map(int, one)) for one in sizes] or None
+
+
+def described(plan: Any, log: "MessageLog") -> str:
+    """Say what a plan is: the batches of its profiles, and the types of its convolutions."""
+    from tutorial_utils.engine.builder import inspect_plan
+    from tutorial_utils.engine.tensorrt import IS_RTX
+
+    try:
+        content = bytes(plan)
+    except TypeError:
+        return f"{type(plan).__name__}, and no plan"
+    batches = profiles(content, log)
+    if not batches:
+        return "a plan without details"
+    layers = report.layers_from_log(log.texts()) if IS_RTX else inspect_plan(content)
+    types = computed_types.counted(layers).get(computed_types.CONVOLUTION, {})
+    named = {_FP32 if one in ("fp32", "tf32", computed_types.FP32_OR_TF32) else one.upper() for one in types}
+    ranges = " and ".join("-".join(map(str, one)) for one in batches)
+    return f"an engine for batches of {ranges} in {' and '.join(sorted(named)) or 'no convolution'}"
+
+
+_NO_DETAILS = Mistake(
+    "a plan without details",
+    "It builds, but nothing tells what it is. Set the configuration's profiling_verbosity to DETAILED, and give the "
+    "log that you got to the builder.",
+)
+
+
+def two_profiles() -> list[Case]:
+    """Return the case of 03e.1, ``two_profiles(file, log)``: single images, and batches of 8 to 64, mostly 32."""
+    log = _log()
+
+    def engine(batches: str) -> str:
+        return f"an engine for batches of {batches} in {_FP32}"
 
     return [
-        case("two equal descriptions", True, "You refuse an engine that was built for exactly this."),
-        case("another model under the same name", False,
-             "The weights changed and the file's name didn't. This is how a stale engine gets served.",
-             model_hash="77b0"),
-        case("another model under the same name, with an old date", False,
-             "You trust the date. A model that was restored from a backup has another content and an older date.",
-             model_hash="77b0", modified="2026-10-01"),
-        case("the same model, copied", True,
-             "You refuse an engine because the model was copied or renamed. What counts is what is in the file.",
-             file="copy.onnx", modified="2026-11-20"),
-        case("a newer TensorRT", False, "A plan is read by the version that wrote it.", tensorrt="10.14.1.48"),
-        case("a newer build of the same release", False,
-             "You compare only a part of the version. Without version compatibility, all of it counts.",
-             tensorrt="10.13.3.10"),
-        case("another GPU", False, "Kernels were chosen and timed on the other GPU.", gpu="NVIDIA A10, 8.6"),
-        case("a wider profile", False, "The engine refuses the larger batches that are wanted now.",
-             profiles=((1, 32, 128),)),
-        case("one profile more", False, "The second profile is missing in the cached engine.",
-             profiles=((1, 32, 64), (1, 1, 1))),
-        case("a limit of the workspace", False,
-             "It would run, but it is not what a build would make now: it may need more memory than allowed.",
-             workspace_bytes=1 << 28),
-        case("another GPU of the same compute capability", False,
-             "Equal compute capability is not enough: kernels were timed on a GPU with another number of cores.",
-             gpu="NVIDIA L40S, 8.9"),
-        other_way_round("an older TensorRT than the one that built", "You accept a plan of a later version: an older "
-                        "TensorRT can't read it.", tensorrt="10.14.1.48"),
-        other_way_round("a profile that is narrower than the one that was built",
-                        "It would run, but it is not what a build would make now: its kernels suit other shapes.",
-                        profiles=((1, 32, 128),)),
-        other_way_round("one profile less than the engine has", "The cached engine has a profile too many. A build "
-                        "would make an engine without it.", profiles=((1, 32, 64), (1, 1, 1))),
         Case(
-            ({**built, "profiles": ((1, 32, 64), (1, 1, 1))}, {**built, "profiles": ((1, 1, 1), (1, 32, 64))}), False,
-            "the same profiles in another order",
-            [Mistake(True, "Profiles have numbers, by which a program chooses one. Here each number stands for another "
-                           "profile than before.")],
-        ),
-        other_way_round("no limit of the workspace, where the cached engine had one", "The limit ruled out kernels "
-                        "that a build could choose now.", workspace_bytes=1 << 28),
-    ]  # fmt: skip
-
-
-def is_faulty() -> list[Case]:
-    """Return the cases of 03.3, ``is_faulty(number)``: find the faulty lines of `LISTING`."""
-    numbers = [int(line.split()[0]) for line in LISTING.splitlines() if len(line.split()) > 1]
-    missed = "You don't have them all yet. One that is missing: "
-    return [
-        Case(
-            (number,),
-            number in _FAULTS,
-            f"line {number}",
+            (_saved("classifier.onnx"), log),
+            engine("1-1-1 and 8-32-64"),
+            "a convolution",
             [
-                Mistake(False, missed + _FAULTS[number])
-                if number in _FAULTS
-                else Mistake(True, f"Line {number} is right: {_RIGHT.get(number, 'nothing goes wrong in it.')}")
+                _NO_DETAILS,
+                Mistake(engine("8-32-64 and 1-1-1"), "Those are the right profiles in the wrong order: a program "
+                                                     "chooses them by their numbers."),
+                Mistake(engine("1-32-64"), "You made one profile for all batches. Single images then run with "
+                                           "kernels that were chosen for 32."),
+                Mistake(engine("1-1-1"), "The second profile is missing. What did add_optimization_profile return? "
+                                         "The order of set_shape is smallest, best, largest."),
+                Mistake(engine("1-1-1 and 8-64-64"), "You optimize the second profile for its largest batch. Most "
+                                                     "requests have 32."),
+                Mistake(None, "There is no plan. What does the log say?"),
             ],
+            judged=lambda plan: described(plan, log),
         )
-        for number in numbers
-    ]
+    ]  # fmt: skip
+
+
+def same_bytes() -> list[Case]:
+    """Return the case of 03e.2, ``same_bytes(file, log)``: two plans by one builder, which are equal."""
+    log = _log()
+
+    def judged(plans: Any) -> str:
+        try:
+            one, other = map(bytes, plans)
+        except (TypeError, ValueError):
+            return "something else than two plans"
+        name = "the name in both" if b"classifier" in one and b"classifier" in other else "the name not in both"
+        from tutorial_utils.engine.tensorrt import IS_RTX
+
+        same = one == other or not IS_RTX  # TensorRT times its kernels, and may choose others the second time
+        return f"{'the same bytes' if same else 'different bytes'}, {name}"
+
+    return [
+        Case(
+            (_saved("classifier.onnx"), log),
+            "the same bytes, the name in both",
+            "one network, built twice",
+            [
+                Mistake("different bytes, the name not in both", "The plans differ in one place: the number "
+                        "that the builder gives each network which has no name."),
+                Mistake("the same bytes, the name not in both", "The plans are equal, but the network isn't called "
+                        "classifier. Do both come from one builder?"),
+                Mistake("different bytes, the name in both", "Both networks have the name; something else differs."),
+                Mistake("something else than two plans", "Return the two plans as a tuple."),
+                Mistake(None, "There is no plan. What does the log say?"),
+            ],
+            judged=judged,
+        )
+    ]  # fmt: skip
+
+
+def cache_key() -> list[Case]:
+    """Return the cases of 03e.3, ``cache_key(file, tensorrt, gpu, profiles, workspace)``.
+
+    Each key is compared with the first one that the same answer gave.
+    """
+    first: dict[str, str] = {}
+    profile = (1, 32, 64)
+    wanted = (_saved("one/net.onnx"), "10.13.3.9", "NVIDIA L4, 8.9", [profile], None)
+    retrained, copy = _saved("two/net.onnx", seed=1), _saved("three/copy.onnx")
+
+    def remembered(key: Any) -> str:
+        first["key"] = key
+        return "a text" if isinstance(key, str) else f"{type(key).__name__}, and no text"
+
+    def compared(key: Any) -> str:
+        return "the same key" if key == first["key"] else "another key"
+
+    def case(what: str, same: bool, message: str, **changed: Any) -> Case:
+        names = ("file", "tensorrt", "gpu", "profiles", "workspace")
+        arguments = tuple(changed.get(name, value) for name, value in zip(names, wanted, strict=True))
+        answers = ("the same key", "another key") if same else ("another key", "the same key")
+        return Case(arguments, answers[0], what, [Mistake(answers[1], message)], judged=compared)
+
+    return [
+        Case(wanted, "a text", "an engine", judged=remembered),
+        case("the same engine again", True, "Two calls for one engine give two keys: nothing would ever be found."),
+        case("a model that was trained again", False, "The weights changed and the file's name didn't. That is how a "
+             "stale engine gets served.", file=retrained),
+        case("a copy of the model", True, "A copy under another name gets another key. What counts is what is in the "
+             "file.", file=copy),
+        case("a newer build of the same release", False, "By default, all numbers of the version count.",
+             tensorrt="10.13.3.10"),
+        case("another GPU of the same compute capability", False, "Equal compute capability is not enough: kernels "
+             "were timed on a GPU with another number of cores.", gpu="NVIDIA L40S, 8.9"),
+        case("a wider profile", False, "The engine refuses the larger batches that are wanted.",
+             profiles=[(1, 32, 128)]),
+        case("another best batch", False, "Kernels were chosen for another batch.", profiles=[(1, 64, 64)]),
+        case("one profile more", False, "The second profile isn't in the engine.", profiles=[profile, (1, 1, 1)]),
+        case("a limit of the workspace", False, "The limit may rule kernels out that the engine uses.",
+             workspace=1 << 28),
+        Case(
+            (*wanted[:3], [(1, 1, 1), profile], None), "a text", "two profiles", judged=remembered,
+        ),
+        case("two profiles in another order", False, "Profiles have numbers, by which a program chooses one.",
+             profiles=[profile, (1, 1, 1)]),
+    ]  # fmt: skip
 
 
 def left_in_fp32() -> list[Case]:
-    """Return the cases of 03.4, ``left_in_fp32(report)``: name the kernels that a conversion to FP16 left out."""
+    """Return the cases of 03e.4, ``left_in_fp32(report)``: name the kernels that a conversion to FP16 left out."""
     mixed = _report(cast_in="fp32 fp16", conv="fp16 fp16", exp="fp32 fp32", wait="", gemm="fp16 fp32")
     return [
         Case(
@@ -241,11 +244,48 @@ def _left_in_fp32(report: BuildReport) -> list[str]:
     return [kernel.name for kernel in report.kernels if kernel.dtypes == ("fp32",)]
 
 
+def mended() -> list[Case]:
+    """Return the cases of 03e.5, ``build_engine(file, log, half)``: the listing for TensorRT 8.6, mended."""
+    log = _log()
+    file, unknown = _saved("classifier.onnx"), _saved("lookup.onnx", _UNKNOWN)
+
+    def judged(plan: Any) -> str:
+        return described(plan, log)
+
+    def engine(dtype: str, batches: str = "1-32-64") -> str:
+        return f"an engine for batches of {batches} in {dtype}"
+
+    nothing = Mistake(None, "There is no plan. What does the log say?")
+    return [
+        Case(
+            (file, log, False),
+            engine(_FP32),
+            "a convolution in FP32",
+            [_NO_DETAILS, nothing, Mistake(engine(_FP32, "1-64-64"), "The listing optimizes for 32, and you for 64.")],
+            judged=judged,
+        ),
+        Case(
+            (file, log, True),
+            engine("FP16"),
+            "a convolution in FP16",
+            [_NO_DETAILS, nothing, Mistake(engine(_FP32), "FP16 was asked for, and the engine is FP32. A flag that is "
+                                                          "gone can't help: change the types of the model.")],
+            judged=judged,
+        ),
+        Case(
+            (unknown, log, False), ["Unique"], "a model that TensorRT can't read",
+            [Mistake(None, "The build went on with a network that wasn't read to its end. What did the parser return?"),
+             Mistake([], "The list is empty. The parser counts its errors: num_errors.")],
+        ),
+    ]  # fmt: skip
+
+
 EXERCISES = {
-    "03.1": Exercise(profile_for, by(_profile_for)),
-    "03.2": Exercise(may_load),
-    "03.3": Exercise(is_faulty),
-    "03.4": Exercise(left_in_fp32, by(_left_in_fp32)),
+    "03e.1": Exercise(two_profiles),
+    "03e.2": Exercise(same_bytes),
+    "03e.3": Exercise(cache_key),
+    "03e.4": Exercise(left_in_fp32, by(_left_in_fp32)),
+    "03e.5": Exercise(mended),
 }
 
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tutorial_utils.base.flavour import FLAVOURS
 from tutorial_utils.engine.tensorrt import MessageLog, require_gpu, trt
 from tutorial_utils.lessons.lesson03 import api_names
 from tutorial_utils.model import half_precision, quantization
@@ -54,6 +53,13 @@ CARD = (
         "config.int8_calibrator = calibrator",
         "onnx_path = to_int8(onnx_path, int8_path, images)",
         old_in_10=True,
+    ),
+    Change(
+        "what the GPU is fast at",
+        "fast = builder.platform_has_fast_fp16, builder.platform_has_fast_int8, builder.platform_has_tf32",
+        "layers = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)",
+        old_in_10=True,
+        needs="engine",
     ),
     Change(
         "precision of a layer",
@@ -160,16 +166,11 @@ def execute(change: Change, variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def markdown() -> str:
-    """Return the card as a table. Whether the installed TensorRT has the old names is looked up, not typed."""
-    lines = [
-        f"| for | written for 8.6 → write instead | old in 10 | in 11 | in this {FLAVOURS[trt.__name__]} |",
-        "|:--|:--|:--|:--|:--|",
-    ]
+    """Return the card as the table that lesson 03d has in its text."""
+    lines = ["| for | written for 8.6, and below what to write instead | still in 10 |", "|:--|:--|:--|"]
     for change in CARD:
-        in_10, here = (
-            "yes" if old_is_there else "no" for old_is_there in (change.old_in_10, not missing_names(change.old))
-        )
-        lines.append(f"| {change.topic} | {_code(change.old)}<br>→ {_code(change.new)} | {in_10} | no | {here} |")
+        code = f"{_code(change.old)}<br>{_code(change.new)}"
+        lines.append(f"| {change.topic} | {code} | {'yes' if change.old_in_10 else 'no'} |")
     return "\n".join(lines)
 
 
