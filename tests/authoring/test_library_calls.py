@@ -30,6 +30,14 @@ def checked(value, what):
         ),  # the name is another's from here on
         (["import tensorrt as trt\ndef f(net: trt.INetworkDefinition):\n    net.get_layer(0)"], [1]),
         (["class Log(trt.ILogger):\n    def __init__(self):\n        trt.ILogger.__init__(self)"], [1]),
+        (["net: trt.INetworkDefinition = made()", "net.get_layer(0)\nother.get_layer(0)"], [0, 1]),
+        (
+            [
+                "class A:\n    def f(self):\n        self.context: trt.IExecutionContext = made()",
+                "class B(A):\n    def f(self):\n        self.context.infer_shapes()\n        self.other.infer_shapes()",
+            ],
+            [0, 1],
+        ),  # a class whose methods stand in several cells
         # through what hands on its argument, loops and with
         ([BUILDER, CHECKED, "net = checked(builder.create_network(0), 'net')", "net.get_layer(0)"], [2, 0, 1, 1]),
         ([SESSION, "for one in [session]:\n    one.get_inputs()"], [1, 0]),

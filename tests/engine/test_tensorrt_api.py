@@ -1,7 +1,8 @@
 """The TensorRT calls of the package exist: in TensorRT 10.13, by its public stubs, and in the installed TensorRT-RTX.
 
 mypy checks them twice, with `tensorrt` being one and the other. What only one has must stand under ``if IS_RTX``. The
-stubs of TensorRT-RTX are made here from the installed module. Nothing of this needs a GPU.
+stubs of TensorRT-RTX are made here from the installed module. Nothing of this needs a GPU. The program that stands in
+the cells of lessons 03b and 03c is checked with them.
 """
 
 import ast
@@ -14,6 +15,8 @@ from typing import NamedTuple
 
 import pytest
 from mypy import stubgen
+
+from tutorial_utils.lessons.lesson03 import one_program
 
 trt = pytest.importorskip("tensorrt_rtx")
 
@@ -50,6 +53,17 @@ builder = trt.Builder(trt.Logger())
 network = builder.create_network()
 config = builder.create_builder_config()
 """
+
+
+# The same of the program in the notebooks, with these cells after it.
+PROGRAM_PROBES = {
+    "class Probe(Session):\n    def run(self): self.context.no_such_call()": dict.fromkeys(
+        VERSIONS, '"IExecutionContext" has no attribute "no_such_call"'
+    ),
+    "class Other(Lane):\n    def run(self): trt.CudaGraphStrategy": {
+        "TensorRT 10.13": 'has no attribute "CudaGraphStrategy"'
+    },
+}
 
 
 class Finding(NamedTuple):
@@ -97,14 +111,23 @@ def stubs_of(version, tmp_path_factory):
     return folder
 
 
-def check(version, stubs, probe):
+def check(version, stubs, *probes):
     """Start mypy on the sources and the probes."""
     constant = "--always-true" if version == "TensorRT-RTX" else "--always-false"
     options = [constant, "IS_RTX", "--no-error-summary", "--cache-dir", stubs / "cache"]
     return subprocess.Popen(
-        [sys.executable, "-m", "mypy", *options, *SOURCES, probe],
+        [sys.executable, "-m", "mypy", *options, *SOURCES, *probes],
         cwd=ROOT, env={"MYPYPATH": f"{stubs}:{ROOT}"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+
+
+def program_source():
+    """The program of the notebooks, which tries TensorRT-RTX first: mypy knows either by the name `tensorrt`.
+
+    It declares few types, so what is assigned where None was is not compared.
+    """
+    source = one_program.source().replace("import tensorrt_rtx as trt", "import tensorrt as trt")
+    return f'# mypy: disable-error-code="assignment"\n{source}'
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +135,10 @@ def checks(tmp_path_factory):
     """The processes that check each version, None without its stubs. Both run at once."""
     probe = tmp_path_factory.mktemp("probe") / "probe.py"
     probe.write_text(PROBE_START + "\n".join(PROBES))
+    program = probe.with_name("program.py")
+    program.write_text(program_source() + "\n".join(PROGRAM_PROBES))
     stubs = {version: stubs_of(version, tmp_path_factory) for version in VERSIONS}
-    return {version: folder and check(version, folder, probe) for version, folder in stubs.items()}
+    return {version: folder and check(version, folder, probe, program) for version, folder in stubs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +149,18 @@ def findings(version, checks):
     printed, _ = checks[version].communicate()
     assert checks[version].returncode in (0, 1), printed
     rows = re.findall(r"^(.+?):(\d+): error: (.*)$", printed, re.MULTILINE)
-    return [Finding("probe.py" if file.endswith("probe.py") else file, int(line), text) for file, line, text in rows]
+    probes = {"probe.py", "program.py"}
+    names = [Path(file).name if Path(file).name in probes else file for file, _, _ in rows]
+    return [Finding(name, int(line), text) for name, (_, line, text) in zip(names, rows, strict=True)]
 
 
 def test_calls_exist(findings):
-    wrong = [f"{file}:{line}: {message}" for file, line, message in findings if file != "probe.py"]
+    end = program_source().count("\n")
+    wrong = [
+        f"{file}:{line}: {message}"
+        for file, line, message in findings
+        if file != "probe.py" and not (file == "program.py" and line > end)
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -137,6 +169,17 @@ def test_a_call_that_does_not_exist_is_found(probe, version, findings):
     line = PROBE_START.count("\n") + list(PROBES).index(probe) + 1
     found = [finding.message for finding in findings if finding[:2] == ("probe.py", line)]
     expected = PROBES[probe].get(version)
+    assert len(found) == bool(expected), found
+    if expected:
+        assert expected in found[0]
+
+
+@pytest.mark.parametrize("probe", PROGRAM_PROBES)
+def test_a_call_that_does_not_exist_is_found_in_the_program(probe, version, findings):
+    before = list(PROGRAM_PROBES)[: list(PROGRAM_PROBES).index(probe)]
+    line = program_source().count("\n") + sum(one.count("\n") + 1 for one in before) + 2
+    found = [finding.message for finding in findings if finding[:2] == ("program.py", line)]
+    expected = PROGRAM_PROBES[probe].get(version)
     assert len(found) == bool(expected), found
     if expected:
         assert expected in found[0]

@@ -69,6 +69,13 @@ def test_every_status_is_looked_at(refused, use):
     )
 
 
+def test_a_graph_that_cannot_be_instantiated_is_freed(use):
+    driver = use(Driver("cuGraphInstantiate"))
+    with pytest.raises(BackendUnavailableError):
+        CudaGraph(lambda: None, 7)
+    assert driver.called[-1] == "cuGraphDestroy"
+
+
 def test_a_refused_call_ends_the_capture_and_makes_no_graph(use):
     driver = use(Driver())
 

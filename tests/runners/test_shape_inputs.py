@@ -71,11 +71,13 @@ class Memory(int):
 @pytest.fixture
 def module(monkeypatch):
     driver, package = ModuleType("pycuda.driver"), ModuleType("pycuda")
-    context = SimpleNamespace(push=lambda: None, detach=lambda: None)
+    driver.retained, driver.stream_flags = [], []
+    context = SimpleNamespace(push=lambda: None)
     driver.init, driver.Error = lambda: None, RuntimeError
-    driver.Device = lambda index: SimpleNamespace(retain_primary_context=lambda: context)
+    driver.Device = lambda index: SimpleNamespace(retain_primary_context=lambda: driver.retained.append(1) or context)
     driver.Context = SimpleNamespace(pop=lambda: None)
-    driver.Stream = lambda: SimpleNamespace(handle=0, synchronize=lambda: None)
+    stream = SimpleNamespace(handle=0, synchronize=lambda: None)
+    driver.Stream = lambda flags=0: driver.stream_flags.append(flags) or stream
     driver.mem_alloc = lambda size: Memory(4096 + size)
     driver.pagelocked_empty = np.zeros
     driver.copied = []
@@ -117,6 +119,35 @@ def test_values_outside_of_the_profile(start, runner):
     with pytest.raises(InputError, match=rf"start has the values \[{start}\], but the engine takes \[0\] to \[6\]"):
         runner.infer(feeds(start))
     assert runner.infer(feeds(2))["y"].shape == (6,)
+
+
+def test_the_primary_context_is_retained_once_and_never_detached(module):
+    """PyCUDA's `detach` leaves a primary context that isn't current on the thread's stack: its stand-in has none."""
+    for _ in range(2):
+        with module.primary_context(), module.TensorRTRunner(b"plan") as runner:
+            runner.infer(feeds(2))
+    assert sys.modules["pycuda.driver"].retained == [1]
+
+
+def test_the_stream_does_not_wait_for_the_default_stream(runner):
+    assert sys.modules["pycuda.driver"].stream_flags == [1]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"x": np.zeros(8, np.float32)},
+        {"x": np.zeros(8), "start": np.array([2])},
+        {"x": np.zeros(1, np.float32), "start": np.array([2])},
+        {"x": np.zeros(8, np.float32), "start": np.array([2]), "y": np.zeros(6, np.float32)},
+    ],
+    ids=["forgotten", "float64", "to broadcast", "an output"],
+)
+def test_steps_are_checked_as_whole_calls_are(given, runner):
+    runner.infer(feeds(2))
+    with pytest.raises(InputError):
+        runner.fill(given)
+    assert runner.host["x"].tolist() == list(range(8)), "nothing was written"
 
 
 class Graph:

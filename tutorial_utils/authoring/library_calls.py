@@ -2,7 +2,8 @@
 
 A call counts where what is called begins with a name of a library: ``trt.Builder(log)``, and after
 ``builder = trt.Builder(log)`` also ``builder.create_network()``. Names are followed through assignments, ``with`` and
-loops. What a function takes is known where it is annotated; other calls may be missed, and none is counted by mistake.
+loops. What a function takes, and what is assigned to a name or to an attribute such as ``self.context``, is known where
+it is annotated; other calls may be missed, and none is counted by mistake.
 """
 
 import ast
@@ -60,6 +61,8 @@ def _bindings(tree: ast.Module) -> Iterator[tuple[str, ast.expr | str]]:
                 yield from ((alias.asname or alias.name, _root(module or "")) for alias in names)
             case ast.arg(arg=name, annotation=annotation) if annotation:
                 yield name, annotation
+            case ast.AnnAssign(target=target, annotation=annotation):
+                yield ast.unparse(target), annotation
             case ast.Assign(targets=targets, value=value):
                 yield from ((name, value) for target in targets for name in _targets(target))
             case ast.For(target=target, iter=value) | ast.comprehension(target=target, iter=value):
@@ -81,6 +84,8 @@ def _is_of(value: ast.expr, known: set[str]) -> bool:
     match value:
         case ast.Name(id=name):
             return name in known
+        case ast.Attribute(attr=name) if ast.unparse(value) in known:  # self.context, where that was annotated
+            return True
         case ast.Attribute(value=owner, attr=name):
             return (name == "__init__" or not name.startswith("__")) and _is_of(owner, known)
         case ast.Subscript(value=owner) | ast.Await(value=owner):

@@ -53,8 +53,10 @@ class CudaGraph:
                 self._driver.cuGraphDestroy(graph)
             raise
         graph = self._call("cuStreamEndCapture", self._stream)
-        self._executable = self._call("cuGraphInstantiate", graph, 0)
-        self._call("cuGraphDestroy", graph)  # the executable graph has what it needs
+        try:
+            self._executable = self._call("cuGraphInstantiate", graph, 0)
+        finally:
+            self._call("cuGraphDestroy", graph)  # the executable graph has what it needs
 
     def launch(self) -> None:
         """Enqueue the graph on its stream."""

@@ -1,7 +1,9 @@
 """TensorRT engines through PyCUDA: the primary CUDA context, pinned buffers, one stream, one execution context.
 
 Paddle, ONNX Runtime and PyTorch use a device's primary context too, so they live in the same process. It is pushed
-while a method needs it and popped again: a context that is still pushed when Python ends aborts the process.
+while a method needs it and popped again: a context that is still pushed when Python ends aborts the process. It is
+retained once, and let go of when the process ends: PyCUDA's `detach` of a primary context that isn't current pushes it
+on the thread's stack and leaves it there, and does nothing at all in a thread that didn't retain it.
 """
 
 import contextlib
@@ -41,7 +43,8 @@ class _Current:
         cuda.Context.pop()
 
 
-def _retain_primary_context() -> "cuda.Context":
+@functools.cache
+def _retained_primary_context() -> "cuda.Context":
     try:
         cuda.init()
         return cuda.Device(0).retain_primary_context()
@@ -58,12 +61,8 @@ def primary_context() -> Iterator[None]:
     Raises:
         BackendUnavailableError: There is no GPU.
     """
-    context = _retain_primary_context()
-    try:
-        with _Current(context):
-            yield
-    finally:
-        context.detach()
+    with _Current(_retained_primary_context()):
+        yield
 
 
 class TensorRTRunner(Runner):
@@ -108,13 +107,13 @@ class TensorRTRunner(Runner):
         self._captures = cuda_graph and not IS_RTX
         if self._captures:
             cuda_driver()  # not installed: better said before anything is loaded
-        self._cuda_context = _retain_primary_context()
+        self._cuda_context = _retained_primary_context()
         self.backend = "TensorRT-RTX" if IS_RTX else "TensorRT"
         self._graph: CudaGraph | None = None  # of the shapes that are bound
         self.log: MessageLog = engine.log if isinstance(engine, TensorRTRunner) else MessageLog()
         with self._current():
             self.engine: trt.ICudaEngine = engine.engine if isinstance(engine, TensorRTRunner) else self._load(engine)
-            self.stream = cuda.Stream()
+            self.stream = cuda.Stream(1)  # CU_STREAM_NON_BLOCKING: work on the default stream doesn't hold it up
             self.context = self._create_context(cuda_graph, configure)
             # Smallest, usual and largest values of inputs that are shapes.
             self._values: dict[str, list[list[int]]] = {}
@@ -224,18 +223,22 @@ class TensorRTRunner(Runner):
 
     def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         with self._current():
-            self.fill(feeds)
+            self._fill(feeds)
             self.copy_in()
             self.run()
             self.copy_out()
             return self.results()
 
     def fill(self, feeds: Mapping[str, np.ndarray]) -> None:
-        """Copy inputs into pinned memory and set their shapes. Feeds must fit the model: see `check`.
+        """Copy inputs into pinned memory and set their shapes. Memory of an earlier call must not be in use any more.
 
         Raises:
-            InputError: A value of an input that is a shape lies outside of the profile.
+            InputError: As for `infer`; or a value of an input that is a shape lies outside of the profile.
         """
+        self.check(feeds)
+        self._fill(feeds)
+
+    def _fill(self, feeds: Mapping[str, np.ndarray]) -> None:
         shapes = {name: array.shape for name, array in feeds.items()}
         call = shapes, {name: feeds[name].ravel().tolist() for name in self._values}
         if call != self._bound:  # a service mostly sends one shape: asking TensorRT each time would cost more
@@ -317,7 +320,6 @@ class TensorRTRunner(Runner):
 
         The feeds are checked, and copied to the GPU once. Returns milliseconds of each call, shape ``[calls]``.
         """
-        self.check(feeds)
         with self._current():
             self.fill(feeds)
             self.copy_in()
@@ -334,7 +336,7 @@ class TensorRTRunner(Runner):
         return np.array([start.time_till(end) for start, end in zip(starts, ends, strict=True)])
 
     def close(self) -> None:
-        """Free the engine, its buffers and its stream, and let go of the CUDA context."""
+        """Free the engine, its buffers and its stream."""
         if self._cuda_context is None:
             return
         with self._current():
@@ -346,5 +348,4 @@ class TensorRTRunner(Runner):
             self._buffers.clear()
             self.host.clear()
             self.stream = None
-        self._cuda_context.detach()
         self._cuda_context = None

@@ -4,6 +4,8 @@ from tutorial_utils.machine.needs import Needs
 
 NEEDS = {
     "03a": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
+    "03b": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
+    "03c": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
     "03d": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
     "03e": Needs(live=("tensorrt_build",)),
 }
@@ -13,5 +15,6 @@ EXPERIMENTS = {
     "lesson03_builder": "builder",
     "lesson03_clock": "clock",
     "lesson03_inference": "inference",
+    "lesson03_program": "one_program",
     "lesson03_resnet50": "resnet50",
 }

@@ -1,0 +1,341 @@
+"""Lessons 03b and 03c: the program in their own cells, taken out as a module and measured on a GPU.
+
+``python -m tutorial_utils.lessons.lesson03.one_program`` prints it. It imports nothing of this package.
+"""
+
+import functools
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tutorial_utils import plotting
+from tutorial_utils.base import child_process, flavour, paths
+from tutorial_utils.base.errors import LessonError
+from tutorial_utils.measure import quality, timing
+from tutorial_utils.measure.experiment import Experiment
+
+NOTEBOOKS = [paths.ROOT / "notebooks" / f"{name}.ipynb" for name in ("03b_one_program", "03c_threads_and_gpu_data")]
+TAG = "program"
+MODEL = "quick-fp16"  # its input and output are FP32
+SHAPE = (64, 3, 32, 32)
+BATCHES = (1, 7, 64)
+THREADS, CALLS = 4, 200
+GROWTH_CALLS = 1000
+TOLERANCE = 0.01  # of the largest logit: FP16 computes no better, other images differ by more
+METHOD = (
+    f"the program of lessons 03b and 03c, taken from their cells; quick classifier, FP16 inside, random "
+    f"input of {'x'.join(map(str, SHAPE))}; warm-up until steady, then rounds in which the candidates "
+    "take turns; host clock, from numpy array to numpy array unless named otherwise"
+)
+
+
+def source(notebooks: Sequence[Path] = NOTEBOOKS) -> str:
+    """Return the cells of the program, of lesson 03b and of what 03c adds, as one file.
+
+    Raises:
+        LessonError: A notebook has none.
+    """
+    found = []
+    for notebook in notebooks:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        tagged = ["".join(cell["source"]).strip() for cell in cells if TAG in cell["metadata"].get("tags", ())]
+        if not tagged:
+            raise LessonError(f"{notebook.name} has no cells with the tag {TAG}.", "Restore the notebook with git.")
+        found += tagged
+    return "\n\n\n".join(found) + "\n"
+
+
+@functools.cache
+def load() -> ModuleType:
+    """Return the program as a module, with the TensorRT that the package uses."""
+    path = paths.cache_dir("lesson03b") / "one_program.py"
+    with paths.replacing(path) as unfinished:
+        unfinished.write_text(source(), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("one_program", path)
+    module = importlib.util.module_from_spec(spec)
+    hidden = "tensorrt_rtx" if flavour.installed_flavour() == "tensorrt" else None  # the program tries that first
+    kept = sys.modules.get(hidden)
+    try:
+        if hidden:
+            sys.modules[hidden] = None
+        spec.loader.exec_module(module)
+    finally:
+        if hidden:
+            sys.modules.pop(hidden)
+            sys.modules.update({hidden: kept} if kept else {})
+    return module
+
+
+@dataclass(frozen=True)
+class OneProgram:
+    """What the experiment found.
+
+    Attributes:
+        agreement: Largest relative error against ONNX Runtime's FP32 on the CPU, by way to run and batch.
+        growth: By way to run, how much more memory is taken after many "calls": "device_bytes", "host_bytes".
+        threads: By way to use contexts: "calls", how many "right", "seconds"; or "message" where it failed.
+        runner: Calls of the program's session and of `TensorRTRunner`, plain and as a CUDA "graph".
+        copies: A call with the data on the "host", and with the data on the "GPU".
+        copied_bytes: What a call copies in and out.
+        formats: A call with images whose channels are neighbours, as image files have them, by what the engine takes.
+    """
+
+    agreement: dict[str, dict[str, float]]
+    growth: dict[str, dict[str, int]]
+    threads: dict[str, dict[str, Any]]
+    runner: dict[str, timing.Measurement]
+    copies: dict[str, timing.Measurement]
+    copied_bytes: int
+    formats: dict[str, timing.Measurement]
+
+
+def read(data: Mapping[str, Any]) -> OneProgram:
+    """Return what `measure` found."""
+    return OneProgram(**{**data, **{name: timing.from_plain(data[name]) for name in ("runner", "copies", "formats")}})
+
+
+def measure(models: Mapping[str, Path], seconds: float = 1.0) -> dict[str, Any]:
+    """Run the experiment on this machine's GPU, each candidate for about so many seconds; return what `read` takes.
+
+    Raises:
+        BackendUnavailableError: TensorRT engines can't run here.
+    """
+    program = load()
+    plan = program.build_engine(models[MODEL], paths.cache_dir("lesson03b") / MODEL, profiles=[profile()])
+    engine = program.load_engine(plan)
+    return {
+        "agreement": agreement(program, engine, models[MODEL]),
+        "growth": {way: growth(program, engine, graph=way == "graph") for way in ("calls", "graph")},
+        "threads": {way: shared(way, plan) for way in WAYS},
+        "runner": timing.to_plain(against_runner(program, engine, plan.read_bytes(), seconds)),
+        "copies": timing.to_plain(copies(program, engine, seconds)),
+        "copied_bytes": 4 * (math.prod(SHAPE) + SHAPE[0] * 10),
+        "formats": timing.to_plain(formats(program, engine, models[MODEL], seconds)),
+    }
+
+
+def profile() -> dict[str, tuple]:
+    """Return the profile of the engine that is measured."""
+    return {"x": ((1, *SHAPE[1:]), SHAPE, SHAPE)}
+
+
+def images(batch: int = SHAPE[0], seed: int = 0) -> np.ndarray:
+    """Return random images."""
+    return np.random.default_rng(seed).standard_normal((batch, *SHAPE[1:]), dtype=np.float32)
+
+
+def agreement(program: ModuleType, engine: Any, reference: Path) -> dict[str, dict[str, float]]:
+    """Compare plain calls, and those of a graph, with ONNX Runtime on the CPU, at batches that alternate."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(reference), providers=["CPUExecutionProvider"])
+    found: dict[str, dict[str, float]] = {}
+    for way in ("calls", "graph"):
+        ours = program.Session(engine, graph=way == "graph")
+        for batch in (*BATCHES, *reversed(BATCHES)):
+            x = images(batch, seed=batch)
+            (wanted,) = session.run(None, {"x": x})
+            for _ in range(3):  # with a graph: plain, captured, replayed
+                (logits,) = ours.infer({"x": x}).values()
+                error = quality.relative_error(logits, wanted)
+                errors = found.setdefault(way, {})
+                errors[str(batch)] = max(error, errors.get(str(batch), 0.0))
+        ours.close()
+    return found
+
+
+def growth(program: ModuleType, engine: Any, *, graph: bool) -> dict[str, int]:
+    """Return how much more memory of device and host is taken after many calls, of batches that change each time."""
+    ours = program.Session(engine, graph=graph)
+    feeds = [{"x": images(batch)} for batch in BATCHES]
+
+    def in_use_after(calls: int) -> tuple[int, int]:
+        for number in range(calls):
+            ours.infer(feeds[number % len(feeds)])
+        with ours.mine:
+            free, total = program.cuda.mem_get_info()
+        return total - free, _resident()
+
+    before, after = in_use_after(100), in_use_after(GROWTH_CALLS)
+    ours.close()
+    return {"calls": GROWTH_CALLS, "device_bytes": after[0] - before[0], "host_bytes": after[1] - before[1]}
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process holds: Linux."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+WAYS = {  # the class of the program's sessions, and whether each has a context of its own
+    "a context for each thread": ("Session", True),
+    "one context, no lock": ("Sharing", False),
+    "one context, calls locked until they are enqueued": ("LockedUntilEnqueued", False),
+    "one context, calls locked until they are done": ("LockedUntilDone", False),
+}
+
+
+def shared(way: str, plan: Path) -> dict[str, Any]:
+    """Have threads call at the same time, in a process of their own: some of these ways may end it."""
+    try:
+        return child_process.run(threads, way, plan)
+    except subprocess.CalledProcessError as error:
+        words = error.stderr.decode(errors="replace").strip().splitlines()
+        return {"message": f"{child_process.ending(error.returncode)}: {words[-1] if words else 'no message'}"}
+
+
+def threads(way: str, plan: Path) -> dict[str, Any]:
+    """Have each thread call with its own images, and compare every answer with the right one."""
+    program = load()
+    engine = program.load_engine(plan)
+    kind, own = WAYS[way]
+    batches = [images(seed=number) for number in range(THREADS)]
+    alone = program.Session(engine)
+    wanted = [next(iter(alone.infer({"x": x}).values())) for x in batches]
+    alone.close()
+    sessions = [getattr(program, kind)(engine) for _ in range(THREADS)]
+    for session, x in zip(sessions, batches, strict=True):
+        session.infer({"x": x})
+        if not own:
+            session.context = sessions[0].context
+    return in_threads(sessions, batches, wanted)
+
+
+def in_threads(sessions: Sequence[Any], batches: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Call each session in a thread of its own, with its own images, and count the answers that are right."""
+    answers: list[list[np.ndarray]] = [[] for _ in sessions]
+
+    def work(session: Any, x: np.ndarray, found: list[np.ndarray]) -> None:
+        for _ in range(CALLS):
+            found.extend(session.infer({"x": x}).values())
+
+    workers = [threading.Thread(target=work, args=one) for one in zip(sessions, batches, answers, strict=True)]
+    started = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    seconds = time.perf_counter() - started
+    pairs = [(one, logits) for found, logits in zip(answers, wanted, strict=True) for one in found]
+    right = sum(quality.relative_error(one, logits) < TOLERANCE for one, logits in pairs)
+    return {"calls": len(pairs), "right": right, "seconds": round(seconds, 4)}
+
+
+# --- what a call costs -----------------------------------------------------------------------------------------------
+
+
+def against_runner(program: ModuleType, engine: Any, plan: bytes, seconds: float) -> dict[str, timing.Measurement]:
+    """Time the program's session and the package's runner in turn, on the same plan."""
+    from tutorial_utils.runners.tensorrt import TensorRTRunner
+
+    feeds = {"x": images()}
+    found = {}
+    for way, graph in (("calls", False), ("graph", True)):
+        ours = program.Session(engine, graph=graph)
+        with TensorRTRunner(plan, cuda_graph=graph) as runner:
+            pair = {f"Session, {way}": ours.infer, f"TensorRTRunner, {way}": runner.infer}
+            calls = {name: functools.partial(infer, feeds) for name, infer in pair.items()}
+            found |= timing.measure_in_turn(calls, batch=SHAPE[0], seconds=seconds, max_calls=2000)
+        ours.close()
+    return found
+
+
+def copies(program: ModuleType, engine: Any, seconds: float) -> dict[str, timing.Measurement]:
+    """Time a call from numpy to numpy, and one whose input and output stay on the GPU."""
+    feeds = {"x": images()}
+    ours, resident = program.Session(engine), program.Session(engine)
+    with resident.mine:
+        memory = program.cuda.to_device(feeds["x"])
+        on_gpu = {"x": program.DeviceArray(int(memory), SHAPE, np.float32, owner=memory)}
+    calls = {
+        "host": functools.partial(ours.infer, feeds),
+        "GPU": functools.partial(program.infer_on_gpu, resident, on_gpu),
+    }
+    found = timing.measure_in_turn(calls, batch=SHAPE[0], seconds=seconds, max_calls=2000)
+    with resident.mine:
+        memory.free()
+    ours.close()
+    resident.close()
+    return found
+
+
+def formats(program: ModuleType, engine: Any, model: Path, seconds: float) -> dict[str, timing.Measurement]:
+    """Time a call with a batch as image files have it, height x width x channel, for engines that take it or don't."""
+    pixels = np.ascontiguousarray(images().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    half = program.with_half_input(model.read_bytes())
+    sessions = {"FP32, NCHW": (program.Session(engine), np.float32)}
+    for name, image_format in (("LINEAR", "NCHW"), ("HWC", "NHWC")):
+        plan = program.build_for_images(half, SHAPE[0], getattr(program.trt.TensorFormat, name))
+        built = program.checked(program.trt.Runtime(program.LOG).deserialize_cuda_engine(plan))
+        sessions[f"FP16, {image_format}"] = program.Session(built), np.float16
+    (wanted,) = sessions["FP32, NCHW"][0].infer({"x": pixels}).values()
+    calls = {}
+    for name, (session, dtype) in sessions.items():
+        feeds = {"x": pixels.astype(dtype)}  # it keeps the order of the axes
+        (found,) = session.infer(feeds).values()
+        error = quality.relative_error(found, wanted)
+        if error > TOLERANCE:
+            raise LessonError(f"With {name}, the logits are {error:.2g} off.", "Wrong results aren't timed.")
+        calls[name] = functools.partial(session.infer, feeds)
+    measured = timing.measure_in_turn(calls, batch=SHAPE[0], seconds=seconds, max_calls=2000)
+    for session, _ in sessions.values():
+        session.close()
+    return measured
+
+
+def draw(result: OneProgram) -> plotting.Picture:
+    """Draw what a call costs, in each way to bring the data, and which answers of threads are right."""
+    figure, (left, right) = plotting.new_figure(3.2, ncols=2)
+    lines = []
+    bars = {f"data on the {name}": one for name, one in result.copies.items()}
+    bars |= {f"NHWC images to {name}": one for name, one in result.formats.items()}
+    for position, (name, one) in enumerate(bars.items()):
+        colour = plotting.BLUE if name.startswith("data") else plotting.GREEN
+        left.barh(position, one.median_ms, height=0.7, color=colour)
+        plotting.note(left, f"{one.median_ms:.3f}", (one.median_ms, position), (4, 0))
+        lines.append(f"{name:28} {one.median_ms:.3f} ms")
+    plotting.name_rows(left, list(bars))
+    left.set_xlim(right=1.25 * max(one.median_ms for one in bars.values()))
+    left.set_xlabel("median milliseconds a call")
+    shares = {}
+    for position, (way, one) in enumerate(result.threads.items()):
+        shares[way] = one["right"] / one["calls"] if one.get("calls") else 0.0
+        right.barh(position, 100 * shares[way], height=0.7, color=plotting.ORANGE)
+        plotting.note(
+            right, f"{shares[way]:.0%}" if "calls" in one else "failed", (100 * shares[way], position), (4, 0)
+        )
+        lines.append(f"{way:52} {shares[way]:.1%} right")
+    plotting.name_rows(right, [textwrap.fill(way, 24) for way in shares])
+    right.set_xlim(0, 125)
+    right.set_xlabel("right answers in %, four threads")
+    words = "; ".join(" ".join(one.split()) for one in lines)
+    alt = f"Milliseconds of a call, and right answers of {THREADS} threads: {words}."
+    return plotting.Picture(figure, alt, "\n".join(lines))
+
+
+EXPERIMENT = Experiment(
+    name="lesson03_program",
+    title="One program with PyCUDA: right in four threads, as fast as the package, and what copies and formats cost",
+    method=METHOD,
+    measure=measure,
+    read=read,
+    draw=lambda measured: draw(measured.result),
+    models=(f"{MODEL}.onnx",),
+)
+
+if __name__ == "__main__":
+    print(source(), end="")
