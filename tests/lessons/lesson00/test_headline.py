@@ -29,7 +29,7 @@ def test_bars_are_the_recorded_times(measured):
 
 
 def test_a_cell_without_values_has_no_bar(measured):
-    cells = {**measured.result.cells, Cell("tensorrt_flags", "fp16", headline.SHAPE): "It was not to be had."}
+    cells = {**measured.result.cells, Cell("tensorrt_typed", "fp16", headline.SHAPE): "It was not to be had."}
     less = dataclasses.replace(measured, result=dataclasses.replace(measured.result, cells=cells))
     assert set(headline.rows(measured.result)) - set(headline.rows(less.result)) == {"TensorRT FP16"}
     assert "TensorRT FP16" not in headline.draw(less).text
