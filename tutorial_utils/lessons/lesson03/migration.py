@@ -56,8 +56,9 @@ CARD = (
     ),
     Change(
         "what the GPU is fast at",
-        "fast = builder.platform_has_fast_fp16, builder.platform_has_fast_int8, builder.platform_has_tf32",
-        "layers = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)",
+        "half, int8 = builder.platform_has_fast_fp16, builder.platform_has_fast_int8",
+        "inspector = engine.create_engine_inspector()\n"
+        "layers = inspector.get_engine_information(trt.LayerInformationFormat.JSON)",
         old_in_10=True,
         needs="engine",
     ),
@@ -119,7 +120,8 @@ CARD = (
     Change(
         "run",
         "context.execute_async_v2(list(addresses.values()), stream)",
-        "for name, address in addresses.items(): context.set_tensor_address(name, address)\n"
+        "for name, address in addresses.items():\n"
+        "    context.set_tensor_address(name, address)\n"
         "context.execute_async_v3(stream)",
         needs="engine",
     ),
