@@ -382,6 +382,8 @@ SCRIPTS = {
     "create_config(*create_network(), fp16=True)",
     "Input file cannot be found, or is not a regular file": f"{BUILDER}; network = builder.create_network(0); "
     "trt.OnnxParser(network, trt.Logger()).parse_from_file('absent.onnx')",
+    "terminate called without an active exception": "import pathlib; from tutorial_utils.lessons.lesson03 import "
+    f"snake_plugin; snake_plugin.parsed(snake_plugin.save_models(pathlib.Path({tempfile.gettempdir()!r}))[1])",
     "Segmentation fault": f"{BUILDER}; trt.OnnxParser(builder.create_network(0), trt.Logger()).parse(b'')",
     "No module named 'tensorrt'": "import tensorrt",
     "IProgress not found": "from tqdm.notebook import tqdm; tqdm(range(2))",
