@@ -15,7 +15,6 @@ class Precision:
 
     Attributes:
         name: What file names, rows and the code call it, such as "fp16".
-        marker: Its marker in figures, as matplotlib names it.
         may_lose: Points of accuracy that the quick classifier may lose by it.
         make: Writes the file at a path, given the files by precision and calibration images. None for FP32, which the
             export writes.
@@ -25,7 +24,6 @@ class Precision:
     """
 
     name: str
-    marker: str
     may_lose: float
     make: Callable[[Mapping[str, Path], Path, np.ndarray | None], Path] | None = None
     made_from: tuple[str, ...] = ()
@@ -41,18 +39,18 @@ class Precision:
 PRECISIONS = {
     one.name: one
     for one in (
-        Precision("fp32", "o", may_lose=0.1),
-        Precision("fp16", "s", 0.2, lambda files, to, _: half_precision.to_fp16(files["fp32"], to), ("fp32",)),
+        Precision("fp32", may_lose=0.1),
+        Precision("fp16", 0.2, lambda files, to, _: half_precision.to_fp16(files["fp32"], to), ("fp32",)),
         Precision(
-            "bf16", "D", 1.0, lambda files, to, _: half_precision.to_bf16(files["fp32"], to), ("fp32",),
+            "bf16", 1.0, lambda files, to, _: half_precision.to_bf16(files["fp32"], to), ("fp32",),
             compute_capability=(8, 0),
         ),
         Precision(
-            "int8", "^", 1.0, lambda files, to, images: quantization.to_int8(files["fp32"], to, images), ("fp32",),
+            "int8", 1.0, lambda files, to, images: quantization.to_int8(files["fp32"], to, images), ("fp32",),
             capability="tensorrt_int8",
         ),
         Precision(
-            "fp8", "v", 1.0, lambda files, to, _: quantization.to_fp8(files["fp32"], files["int8"], to),
+            "fp8", 1.0, lambda files, to, _: quantization.to_fp8(files["fp32"], files["int8"], to),
             ("fp32", "int8"), compute_capability=(8, 9),
         ),
     )

@@ -1,68 +1,19 @@
-"""Lesson 03: latency against accuracy, ResNet-50 in three libraries, and what several clocks say."""
+"""Lesson 03: ResNet-50 in three libraries, and what several clocks say."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tutorial_utils import plotting
-from tutorial_utils.measure import quality
-from tutorial_utils.measure.deployment import Row
-from tutorial_utils.model.precisions import PRECISIONS
 
 if TYPE_CHECKING:
-    import pandas
-
     from tutorial_utils.lessons.lesson03.clock import Clocks
     from tutorial_utils.lessons.lesson03.resnet50 import ResnetRow
 
-_BACKEND_COLOURS = (plotting.GREY, plotting.RED, plotting.BLUE, plotting.ORANGE, plotting.GREEN)
 _CLOCKS = {  # those that are drawn, of `clock.Clocks`
     "ours": ("events around each call", "launches between two events", "enqueue"),
     "trtexec": ("compute", "enqueue"),
 }
 _COLOURS = {"TensorRT": plotting.GREEN, "ONNX Runtime": plotting.BLUE, "PyTorch eager": plotting.ORANGE}
-
-
-def latency_accuracy(groups: Sequence[tuple[str, Sequence[Row]]], images: int) -> plotting.Picture:
-    """Draw every row's median latency against its accuracy, with the accuracy's 95 % interval.
-
-    Args:
-        groups: Rows by where they were measured: the first is drawn filled, the others hollow.
-        images: How many images the accuracy is from.
-    """
-    figure, axes = plotting.new_figure(4.6)
-    backends = list(dict.fromkeys(row.backend for _, rows in groups for row in rows))
-    colours = dict(zip(backends, (*_BACKEND_COLOURS, *_BACKEND_COLOURS), strict=False))
-    lines = []
-    for where, rows in groups:
-        for row in rows:
-            accuracy, median = row.quality.accuracy, row.latency.median_ms
-            low, high = quality.accuracy_interval(round(accuracy * images), images)
-            colour = colours[row.backend]
-            axes.plot([median] * 2, [100 * low, 100 * high], color=colour, linewidth=1, alpha=0.5)
-            axes.plot(median, 100 * accuracy, PRECISIONS[row.precision].marker, color=colour, markersize=9,
-                      markerfacecolor=colour if where == groups[0][0] else "#fafafa", markeredgewidth=1.8)  # fmt: skip
-            lines.append(f"{row.label:28} {median:9.3f} ms {100 * accuracy:6.2f} %  {where}")
-    plotting.plain_numbers(axes.xaxis)
-    axes.set_xlabel(f"median milliseconds for a batch of {groups[0][1][0].latency.batch}, copies included")
-    axes.set_ylabel("accuracy in %, with its 95 % interval")
-    for backend, colour in colours.items():
-        axes.plot([], [], "o", color=colour, label=backend)
-    shown = {row.precision for _, rows in groups for row in rows}
-    for one in PRECISIONS.values():
-        if one.name in shown:
-            axes.plot([], [], one.marker, color=plotting.GREY, label=one.name.upper())
-    for position, (where, _) in enumerate(groups):
-        face = "#fafafa" if position else plotting.GREY
-        axes.plot([], [], "o", color=plotting.GREY, markerfacecolor=face, label=where)
-    figure.legend(loc="outside upper left", ncols=5, frameon=False)
-    every = [row for _, rows in groups for row in rows]
-    accuracies = [100 * row.quality.accuracy for row in every]
-    medians = [row.latency.median_ms for row in every]
-    alt = (
-        f"{len(every)} rows: medians from {min(medians):.3g} to {max(medians):.3g} ms, accuracies from "
-        f"{min(accuracies):.2f} to {max(accuracies):.2f} %. Text with every row stands beside the picture."
-    )
-    return plotting.Picture(figure, alt, "\n".join(lines))
 
 
 def resnet50(rows: Sequence["ResnetRow"]) -> plotting.Picture:
@@ -118,25 +69,3 @@ def clocks(rows: Sequence["Clocks"]) -> plotting.Picture:
     if compared:
         alt += f" Our GPU time, less that of the events, against trtexec's: {', '.join(compared)}."
     return plotting.Picture(figure, alt, "\n".join(lines))
-
-
-def resnet50_table(rows: Sequence["ResnetRow"]) -> "pandas.DataFrame":
-    """Return the times of ResNet-50 as a table for display."""
-    import pandas
-
-    lines = [
-        {
-            "batch": row.batch,
-            "library": row.label,
-            "loading ms": f"{row.ready_ms:.0f}",
-            "first call ms": f"{row.call.first_call_ms:.1f}",
-            "median ms": f"{row.call.median_ms:.3f}",
-            "p99 ms": f"{row.call.p99_ms:.3f}",
-            "GPU median ms": f"{row.gpu.median_ms:.3f}",
-            "GPU p99 ms": f"{row.gpu.p99_ms:.3f}",
-            "images/s": f"{row.call.images_per_second:,.0f}",
-            "error": f"{row.relative_error:.0e}",
-        }
-        for row in rows
-    ]
-    return pandas.DataFrame(lines).set_index(["batch", "library"])
