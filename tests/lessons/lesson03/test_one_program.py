@@ -142,6 +142,19 @@ def test_mistakes_are_refused_and_leave_the_session_as_it_was(mistake, session):
     assert is_doubled(given, session.infer(given))
 
 
+class NoRank:
+    """What TensorRT gives for the shape of an output where the inputs contradict each other."""
+
+    def __len__(self):
+        return -1
+
+
+def test_inputs_that_contradict_each_other(program, session, monkeypatch):
+    monkeypatch.setattr(fake_gpu.ExecutionContext, "get_tensor_shape", lambda self, name: NoRank())
+    with pytest.raises(RuntimeError, match="The inputs don't fit each other"):
+        session.infer(feeds(4))
+
+
 def test_a_format_that_numpy_cannot_hold_is_refused(program):
     with pytest.raises(ValueError, match="can't fill a"):
         program.Session(fake_gpu.Engine(program.trt, SHAPES, tensor_format="HWC8"))
@@ -166,8 +179,10 @@ def test_everything_is_freed(program):
     for open_shape in (False, True):
         session = program.Session(fake_gpu.Engine(program.trt, SHAPES, open_shape=open_shape))
         session.infer(feeds(4))
+        referred_to = [*session.inputs, *session.outputs]  # as a traceback or a debugger would
         session.close()
         session.close()
+        assert referred_to
         assert fake_gpu.Allocation.live == before
         with pytest.raises(RuntimeError, match="closed"):
             session.infer(feeds(4))
@@ -255,11 +270,14 @@ class OnGpu:
 
 
 @pytest.mark.parametrize("protocol", ["interface", "dlpack"])
-def test_arrays_on_the_gpu(protocol, program, session):
+def test_arrays_on_the_gpu(protocol, program, session, monkeypatch):
     given = feeds(4)
     arrays = {name: OnGpu(array, protocol) for name, array in given.items()}
     for _ in range(2):
-        found = program.infer_on_gpu(session, arrays)
+        with monkeypatch.context() as patch:
+            patch.setattr(program.cuda, "memcpy_htod_async", lambda *_: pytest.fail("it copied from the host"))
+            patch.setattr(program.cuda, "memcpy_dtoh_async", lambda *_: pytest.fail("it copied to the host"))
+            found = program.infer_on_gpu(session, arrays)
         fetched = {name: np.empty(one.shape, one.dtype) for name, one in found.items()}
         for name, one in found.items():
             fake_gpu._copy_out(fetched[name], one.pointer)
@@ -284,12 +302,23 @@ def test_memory_of_the_host_is_refused(program, session):
 # --- the experiment --------------------------------------------------------------------------------------------------
 
 
-def test_threads_are_judged_by_their_own_answers(program, monkeypatch):
+class Running:
+    """A session that is bound: each call finds the same, or fails."""
+
+    def __init__(self, found, error=None):
+        self.mine, self.error = threading.RLock(), error
+        self.outputs = [SimpleNamespace(array=found)]
+
+    def run(self):
+        if self.error:
+            raise RuntimeError(self.error)
+
+
+def test_threads_are_judged_by_their_own_answers(monkeypatch):
     monkeypatch.setattr(one_program, "CALLS", 3)
-    sessions = [SimpleNamespace(infer=lambda given, factor=one: {"y": factor * given["x"]}) for one in (1, 2)]
-    batches = [np.ones((2, 10), np.float32), np.ones((2, 10), np.float32)]
-    found = one_program.in_threads(sessions, batches, batches)
-    assert (found["calls"], found["right"]) == (6, 3)
+    right, wrong = np.ones((2, 10), np.float32), np.zeros((2, 10), np.float32)
+    found = one_program.in_threads([Running(right), Running(wrong), Running(right, "no\ncall")], [right] * 3)
+    assert (found["calls"], found["right"], found["errors"]) == (6, 3, ["no call"])
 
 
 def test_a_leak_of_the_program_is_told_from_one_of_tensorrt():

@@ -33,7 +33,8 @@ MODEL = "quick-fp16"  # its input and output are FP32
 SHAPE = (64, 3, 32, 32)
 BATCHES = (1, 7, 64)
 THREADS, CALLS = 4, 200
-GROWTH_CALLS = 1000
+THREADS_BATCH = 512  # the GPU takes longer for it than the host for its launches, so that calls can overlap
+STAGES = (1000, 1000, 1000)  # calls, after 100
 TOLERANCE = 0.01  # of the largest logit: FP16 computes no better, other images differ by more
 METHOD = (
     f"the program of lessons 03b and 03c, taken from their cells; quick classifier, FP16 inside, random "
@@ -85,8 +86,9 @@ class OneProgram:
 
     Attributes:
         agreement: Largest relative error against ONNX Runtime's FP32 on the CPU, by way to run and batch.
-        growth: By way to run, how much more memory is taken after many "calls": "device_bytes", "host_bytes".
-        threads: By way to use contexts: "calls", how many "right", "seconds"; or "message" where it failed.
+        growth: By way to run, memory in use after so many "calls" in all: "device_bytes", "host_bytes".
+        threads: By way to use contexts: "calls" that came back, how many were "right", "seconds", and "errors"; or a
+            "message" where the process died.
         runner: Calls of the program's session and of `TensorRTRunner`, plain and as a CUDA "graph".
         copies: A call with the data on the "host", and with the data on the "GPU".
         copied_bytes: What a call copies in and out.
@@ -94,7 +96,7 @@ class OneProgram:
     """
 
     agreement: dict[str, dict[str, float]]
-    growth: dict[str, dict[str, int]]
+    growth: dict[str, dict[str, list[int]]]
     threads: dict[str, dict[str, Any]]
     runner: dict[str, timing.Measurement]
     copies: dict[str, timing.Measurement]
@@ -129,7 +131,7 @@ def measure(models: Mapping[str, Path], seconds: float = 1.0) -> dict[str, Any]:
 
 def profile() -> dict[str, tuple]:
     """Return the profile of the engine that is measured."""
-    return {"x": ((1, *SHAPE[1:]), SHAPE, SHAPE)}
+    return {"x": ((1, *SHAPE[1:]), SHAPE, (THREADS_BATCH, *SHAPE[1:]))}
 
 
 def images(batch: int = SHAPE[0], seed: int = 0) -> np.ndarray:
@@ -157,21 +159,21 @@ def agreement(program: ModuleType, engine: Any, reference: Path) -> dict[str, di
     return found
 
 
-def growth(program: ModuleType, engine: Any, *, graph: bool) -> dict[str, int]:
-    """Return how much more memory of device and host is taken after many calls, of batches that change each time."""
+def growth(program: ModuleType, engine: Any, *, graph: bool) -> dict[str, list[int]]:
+    """Return the memory of device and host that is in use before and after each stage of calls, with other batches."""
     ours = program.Session(engine, graph=graph)
     feeds = [{"x": images(batch)} for batch in BATCHES]
-
-    def in_use_after(calls: int) -> tuple[int, int]:
+    found: dict[str, list[int]] = {"calls": [], "device_bytes": [], "host_bytes": []}
+    for calls in (100, *STAGES):
         for number in range(calls):
             ours.infer(feeds[number % len(feeds)])
         with ours.mine:
             free, total = program.cuda.mem_get_info()
-        return total - free, _resident()
-
-    before, after = in_use_after(100), in_use_after(GROWTH_CALLS)
+        found["calls"].append(calls + sum(found["calls"][-1:]))
+        found["device_bytes"].append(total - free)
+        found["host_bytes"].append(_resident())
     ours.close()
-    return {"calls": GROWTH_CALLS, "device_bytes": after[0] - before[0], "host_bytes": after[1] - before[1]}
+    return found
 
 
 def _resident() -> int:
@@ -203,7 +205,7 @@ def threads(way: str, plan: Path) -> dict[str, Any]:
     program = load()
     engine = program.load_engine(plan)
     kind, own = WAYS[way]
-    batches = [images(seed=number) for number in range(THREADS)]
+    batches = [images(THREADS_BATCH, seed=number) for number in range(THREADS)]
     alone = program.Session(engine)
     wanted = [next(iter(alone.infer({"x": x}).values())) for x in batches]
     alone.close()
@@ -212,18 +214,27 @@ def threads(way: str, plan: Path) -> dict[str, Any]:
         session.infer({"x": x})
         if not own:
             session.context = sessions[0].context
-    return in_threads(sessions, batches, wanted)
+    return in_threads(sessions, wanted)
 
 
-def in_threads(sessions: Sequence[Any], batches: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Call each session in a thread of its own, with its own images, and count the answers that are right."""
+def in_threads(sessions: Sequence[Any], wanted: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Run each session in a thread of its own, with the images that are in its memory; count the right answers.
+
+    Filling that memory anew would keep the threads apart: numpy holds Python's global lock.
+    """
     answers: list[list[np.ndarray]] = [[] for _ in sessions]
+    errors: list[str] = []
 
-    def work(session: Any, x: np.ndarray, found: list[np.ndarray]) -> None:
-        for _ in range(CALLS):
-            found.extend(session.infer({"x": x}).values())
+    def work(session: Any, found: list[np.ndarray]) -> None:
+        try:
+            for _ in range(CALLS):
+                with session.mine:
+                    session.run()
+                    found.append(session.outputs[0].array.copy())
+        except RuntimeError as error:
+            errors.append(" ".join(str(error).split()))
 
-    workers = [threading.Thread(target=work, args=one) for one in zip(sessions, batches, answers, strict=True)]
+    workers = [threading.Thread(target=work, args=one) for one in zip(sessions, answers, strict=True)]
     started = time.perf_counter()
     for worker in workers:
         worker.start()
@@ -232,7 +243,7 @@ def in_threads(sessions: Sequence[Any], batches: Sequence[np.ndarray], wanted: S
     seconds = time.perf_counter() - started
     pairs = [(one, logits) for found, logits in zip(answers, wanted, strict=True) for one in found]
     right = sum(quality.relative_error(one, logits) < TOLERANCE for one, logits in pairs)
-    return {"calls": len(pairs), "right": right, "seconds": round(seconds, 4)}
+    return {"calls": len(pairs), "right": right, "seconds": round(seconds, 4), "errors": errors}
 
 
 # --- what a call costs -----------------------------------------------------------------------------------------------
@@ -276,12 +287,16 @@ def copies(program: ModuleType, engine: Any, seconds: float) -> dict[str, timing
 def formats(program: ModuleType, engine: Any, model: Path, seconds: float) -> dict[str, timing.Measurement]:
     """Time a call with a batch as image files have it, height x width x channel, for engines that take it or don't."""
     pixels = np.ascontiguousarray(images().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    half = program.with_half_input(model.read_bytes())
+    content, formats_of = model.read_bytes(), program.trt.TensorFormat
     sessions = {"FP32, NCHW": (program.Session(engine), np.float32)}
-    for name, image_format in (("LINEAR", "NCHW"), ("HWC", "NHWC")):
-        plan = program.build_for_images(half, SHAPE[0], getattr(program.trt.TensorFormat, name))
+    ways = {
+        "FP32, NHWC": (content, formats_of.HWC, np.float32),
+        "FP16, NCHW": (program.with_half_input(content), formats_of.LINEAR, np.float16),
+    }
+    for name, (onnx_bytes, image_format, dtype) in ways.items():
+        plan = program.build_for_images(onnx_bytes, SHAPE[0], image_format)
         built = program.checked(program.trt.Runtime(program.LOG).deserialize_cuda_engine(plan))
-        sessions[f"FP16, {image_format}"] = program.Session(built), np.float16
+        sessions[name] = program.Session(built), dtype
     (wanted,) = sessions["FP32, NCHW"][0].infer({"x": pixels}).values()
     calls = {}
     for name, (session, dtype) in sessions.items():
