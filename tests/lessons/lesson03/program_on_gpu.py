@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tutorial_utils.base import paths
-from tutorial_utils.lessons.lesson03 import one_program
+from tutorial_utils.lessons.lesson03 import one_program, program_cells
 from tutorial_utils.model import networks
 
 FOLDER = paths.cache_dir("lesson03b")
@@ -263,7 +263,7 @@ def pointers(program):
 
 def sanitized(what):
     """What runs under compute-sanitizer: sessions of all kinds, or TensorRT alone, or a leak on purpose."""
-    program = one_program.load()
+    program = program_cells.load()
     engines = [program.load_engine(two_inputs(program))]
     if what == "ours":
         engines.append(program.load_engine(quick(program)))
@@ -368,7 +368,7 @@ def main(arguments):
     if arguments[:1] == ["sanitized"]:
         sanitized(arguments[1])
     elif arguments[:1] == ["part"]:
-        PARTS[arguments[1]](one_program.load())
+        PARTS[arguments[1]](program_cells.load())
     else:
         for part in arguments or LIMITS:
             started = time.perf_counter()

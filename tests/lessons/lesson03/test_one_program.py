@@ -20,14 +20,14 @@ from lessons.lesson03 import fake_gpu, program_on_gpu
 from small_models import residual_model
 
 from tutorial_utils.base.errors import LessonError
-from tutorial_utils.lessons.lesson03 import one_program
+from tutorial_utils.lessons.lesson03 import one_program, program_cells
 
 SHAPES = {"a": ((1, 3), (4, 3), (8, 3)), "b": ((1, 2), (4, 2), (8, 2))}
 
 
 @pytest.fixture
 def program(monkeypatch):
-    program = one_program.load()
+    program = program_cells.load()
     program.primary_context.cache_clear()
     monkeypatch.setattr(program, "cuda", fake_gpu.cuda())
     monkeypatch.setattr(program, "driver", fake_gpu.Driver(), raising=False)
@@ -50,14 +50,14 @@ def is_doubled(given, found):
 
 
 def test_the_program_imports_nothing_of_the_package():
-    assert "tutorial_utils" not in one_program.source()
+    assert "tutorial_utils" not in program_cells.source()
 
 
 def test_a_notebook_without_the_program(tmp_path):
     path = tmp_path / "empty.ipynb"
     path.write_text('{"cells": []}')
     with pytest.raises(LessonError, match="no cells with the tag program"):
-        one_program.source([path])
+        program_cells.source([path])
 
 
 # --- build -----------------------------------------------------------------------------------------------------------
@@ -319,6 +319,42 @@ def test_threads_are_judged_by_their_own_answers(monkeypatch):
     right, wrong = np.ones((2, 10), np.float32), np.zeros((2, 10), np.float32)
     found = one_program.in_threads([Running(right), Running(wrong), Running(right, "no\ncall")], [right] * 3)
     assert (found["calls"], found["right"], found["errors"]) == (6, 3, ["no call"])
+
+
+@pytest.fixture
+def result():
+    times = {"rounds_ms": [[0.2, 0.2]] * 10, "first_call_ms": 9.0, "warmup_calls": 12, "stable": True, "batch": 64}
+    ways, names = ("calls", "graph"), ("Session", "TensorRTRunner")
+    data = {
+        "agreement": {way: {"1": 1e-3, "64": 2e-3} for way in ways},
+        "growth": {way: {"calls": [100, 1100], "device_bytes": [2**20, 2**21], "host_bytes": [0, 0]} for way in ways},
+        "threads": {
+            "own": {"calls": 800, "right": 800, "seconds": 0.1, "errors": []},
+            "shared": {"calls": 200, "right": 100, "seconds": 0.1, "errors": ["refused", "refused"]},
+            "died": {"message": "SIGSEGV: no message"},
+        },
+        "runner": {f"{name}, {way}": times for name in names for way in ways},
+        "copies": {"host": times, "GPU": times},
+        "copied_bytes": 788992,
+        "formats": {"FP32, NCHW": times},
+    }
+    return one_program.read(data)
+
+
+def test_the_result_in_words_and_as_a_picture(result):
+    text = result.calls_as_text()
+    assert "graph: errors up to 2.0e-03 of the largest logit" in text
+    assert "no difference larger than noise" in text
+    assert "in use, device: 1 MiB after 100 calls, 2 MiB after 1,100 calls" in text
+    assert result.threads_as_text().splitlines() == [
+        "own: 800 of 800 answers right, 8,000 calls a second",
+        "shared: 100 of 200 answers right, 2,000 calls a second",
+        "    refused",
+        "died: SIGSEGV: no message",
+    ]
+    picture = one_program.draw(result)
+    assert "shared 50.0% right" in " ".join(picture.text.split())
+    assert "data on the GPU 0.200 ms" in picture.alt
 
 
 def test_a_leak_of_the_program_is_told_from_one_of_tensorrt():

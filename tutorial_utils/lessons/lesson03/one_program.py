@@ -1,15 +1,9 @@
-"""Lessons 03b and 03c: the program in their own cells, taken out as a module and measured on a GPU.
-
-``python -m tutorial_utils.lessons.lesson03.one_program`` prints it. It imports nothing of this package.
-"""
+"""Lessons 03b and 03c: the program in their cells, measured on a GPU. `program_cells` takes it out of them."""
 
 import functools
-import importlib.util
-import json
 import math
 import os
 import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -22,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils import plotting
-from tutorial_utils.base import child_process, flavour, paths
+from tutorial_utils.base import child_process, paths
 from tutorial_utils.base.errors import LessonError
+from tutorial_utils.lessons.lesson03 import program_cells
 from tutorial_utils.measure import quality, timing
 from tutorial_utils.measure.experiment import Experiment
 
-NOTEBOOKS = [paths.ROOT / "notebooks" / f"{name}.ipynb" for name in ("03b_one_program", "03c_threads_and_gpu_data")]
-TAG = "program"
 MODEL = "quick-fp16"  # its input and output are FP32
 SHAPE = (64, 3, 32, 32)
 BATCHES = (1, 7, 64)
@@ -41,43 +34,6 @@ METHOD = (
     f"input of {'x'.join(map(str, SHAPE))}; warm-up until steady, then rounds in which the candidates "
     "take turns; host clock, from numpy array to numpy array unless named otherwise"
 )
-
-
-def source(notebooks: Sequence[Path] = NOTEBOOKS) -> str:
-    """Return the cells of the program, of lesson 03b and of what 03c adds, as one file.
-
-    Raises:
-        LessonError: A notebook has none.
-    """
-    found = []
-    for notebook in notebooks:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        tagged = ["".join(cell["source"]).strip() for cell in cells if TAG in cell["metadata"].get("tags", ())]
-        if not tagged:
-            raise LessonError(f"{notebook.name} has no cells with the tag {TAG}.", "Restore the notebook with git.")
-        found += tagged
-    return "\n\n\n".join(found) + "\n"
-
-
-@functools.cache
-def load() -> ModuleType:
-    """Return the program as a module, with the TensorRT that the package uses."""
-    path = paths.cache_dir("lesson03b") / "one_program.py"
-    with paths.replacing(path) as unfinished:
-        unfinished.write_text(source(), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("one_program", path)
-    module = importlib.util.module_from_spec(spec)
-    hidden = "tensorrt_rtx" if flavour.installed_flavour() == "tensorrt" else None  # the program tries that first
-    kept = sys.modules.get(hidden)
-    try:
-        if hidden:
-            sys.modules[hidden] = None
-        spec.loader.exec_module(module)
-    finally:
-        if hidden:
-            sys.modules.pop(hidden)
-            sys.modules.update({hidden: kept} if kept else {})
-    return module
 
 
 @dataclass(frozen=True)
@@ -103,6 +59,34 @@ class OneProgram:
     copied_bytes: int
     formats: dict[str, timing.Measurement]
 
+    def calls_as_text(self) -> str:
+        """Say whether calls are right, how long they take beside the runner's, and what memory they leave in use."""
+        lines = []
+        for way, errors in self.agreement.items():
+            runner, session = (self.runner[f"{name}, {way}"] for name in ("TensorRTRunner", "Session"))
+            lines += [
+                f"{way}: errors up to {max(errors.values()):.1e} of the largest logit",
+                f"    runner {runner.median_ms:.3f} ms, session {session.median_ms:.3f} ms",
+                f"    session against runner: {timing.compare(runner, session).verdict}",
+            ]
+            for side in ("device", "host"):
+                in_use = zip(self.growth[way]["calls"], self.growth[way][f"{side}_bytes"], strict=True)
+                stages = ", ".join(f"{used / 2**20:,.0f} MiB after {calls:,} calls" for calls, used in in_use)
+                lines.append(f"    in use, {side}: {stages}")
+        return "\n".join(lines)
+
+    def threads_as_text(self) -> str:
+        """Say for each way to use contexts how many answers were right, and how many calls a second there were."""
+        lines = []
+        for way, one in self.threads.items():
+            if "calls" in one:
+                rate = one["calls"] / one["seconds"]
+                lines.append(f"{way}: {one['right']} of {one['calls']} answers right, {rate:,.0f} calls a second")
+                lines += [f"    {error}" for error in one["errors"][:1]]
+            else:
+                lines.append(f"{way}: {one['message']}")
+        return "\n".join(lines)
+
 
 def read(data: Mapping[str, Any]) -> OneProgram:
     """Return what `measure` found."""
@@ -115,7 +99,7 @@ def measure(models: Mapping[str, Path], seconds: float = 1.0) -> dict[str, Any]:
     Raises:
         BackendUnavailableError: TensorRT engines can't run here.
     """
-    program = load()
+    program = program_cells.load()
     plan = program.build_engine(models[MODEL], paths.cache_dir("lesson03b") / MODEL, profiles=[profile()])
     engine = program.load_engine(plan)
     return {
@@ -202,7 +186,7 @@ def shared(way: str, plan: Path) -> dict[str, Any]:
 
 def threads(way: str, plan: Path) -> dict[str, Any]:
     """Have each thread call with its own images, and compare every answer with the right one."""
-    program = load()
+    program = program_cells.load()
     engine = program.load_engine(plan)
     kind, own = WAYS[way]
     batches = [images(THREADS_BATCH, seed=number) for number in range(THREADS)]
@@ -351,6 +335,3 @@ EXPERIMENT = Experiment(
     draw=lambda measured: draw(measured.result),
     models=(f"{MODEL}.onnx",),
 )
-
-if __name__ == "__main__":
-    print(source(), end="")
