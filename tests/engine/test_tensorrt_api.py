@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 from mypy import stubgen
 
-from tutorial_utils.lessons.lesson03 import one_program
+from tutorial_utils.lessons.lesson03 import program_cells
 
 trt = pytest.importorskip("tensorrt_rtx")
 
@@ -125,7 +125,7 @@ def program_source():
 
     It declares few types, so what is assigned where None was is not compared.
     """
-    source = one_program.source().replace("import tensorrt_rtx as trt", "import tensorrt as trt")
+    source = program_cells.source().replace("import tensorrt_rtx as trt", "import tensorrt as trt")
     return f'# mypy: disable-error-code="assignment"\n{source}'
 
 

@@ -208,12 +208,19 @@ class TensorRTRunner(Runner):
     def _set_input_shapes(self, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
         for name, shape in shapes.items():
             checked(self.context.set_input_shape(name, shape), self.log, InputError)
-        unknown = list(self.context.infer_shapes())
-        unknown += [name for name in self.outputs if -1 in tuple(self.context.get_tensor_shape(name))]
+        logged = len(self.log.messages)
+        sizes = {name: self.context.get_tensor_shape(name) for name in self.outputs}
+        # Not asked by infer_shapes: where inputs contradict each other, that of TensorRT 10.6 ends the process.
+        if any(severity <= int(trt.ILogger.Severity.ERROR) for severity, _ in self.log.messages[logged:]):
+            raise InputError(
+                f"The shapes of the inputs don't fit each other: {self.log.last_errors(1)}.",
+                "Pass inputs that belong together, such as batches of one size.",
+            )
+        unknown = [name for name, one in sizes.items() if one.__len__() < 0 or -1 in tuple(one)]
         if unknown:
             raise InputError(
                 f"The shape of {', '.join(unknown)} depends on the values of the data, not only on input shapes.",
-                "Run this model with an output allocator: lesson 03 shows how.",
+                "Run this model with an output allocator: lesson 03b shows how.",
             )
 
     def _current(self) -> "_Current":

@@ -21,8 +21,14 @@ class Allocation:
     def __int__(self):
         return self._address
 
-    def __del__(self):
+    def free(self):
+        assert self._memory is not None, "freed twice"
+        self._memory = None
         Allocation.live -= 1
+
+    def __del__(self):
+        if self._memory is not None:
+            self.free()
 
 
 class Context:

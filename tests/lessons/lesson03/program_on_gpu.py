@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tutorial_utils.base import paths
-from tutorial_utils.lessons.lesson03 import one_program
+from tutorial_utils.lessons.lesson03 import one_program, program_cells
 from tutorial_utils.model import networks
 
 FOLDER = paths.cache_dir("lesson03b")
@@ -29,7 +29,7 @@ TWO_INPUTS = """<ir_version: 8, opset_import: ["": 17]>
     }"""
 NONZERO = """<ir_version: 8, opset_import: ["": 17]>
     nonzero (float[n, 5] x) => (int64[2, k] places) { places = NonZero(x) }"""
-LIMITS = {"right": 60, "refused": 30, "pointers": 40, "memcheck": 60, "initcheck": 50, "planted": 40}
+LIMITS = {"shapes": 30, "right": 60, "refused": 30, "pointers": 40, "memcheck": 60, "initcheck": 50, "planted": 40}
 
 
 def line(good, name, *details):
@@ -152,7 +152,7 @@ def refused(program):
         "float64": (TypeError, {**good, "a": good["a"].astype(float)}),
         "big-endian": (TypeError, {**good, "a": good["a"].astype(">f4")}),
         "a list": (TypeError, {**good, "a": good["a"].tolist()}),
-        "batches that differ": (Exception, {"a": good["a"], "b": feeds(3)["b"]}),
+        "batches that differ": ((RuntimeError, ValueError), {"a": good["a"], "b": feeds(3)["b"]}),
     }
     for name, (kind, given) in bad.items():
         refusal(name, kind, lambda given=given: session.infer(given))
@@ -263,7 +263,7 @@ def pointers(program):
 
 def sanitized(what):
     """What runs under compute-sanitizer: sessions of all kinds, or TensorRT alone, or a leak on purpose."""
-    program = one_program.load()
+    program = program_cells.load()
     engines = [program.load_engine(two_inputs(program))]
     if what == "ours":
         engines.append(program.load_engine(quick(program)))
@@ -345,14 +345,30 @@ def sanitize(part):
         "kinds": [[*key, count] for key, count in counts.items()]}))  # fmt: skip
 
 
-PARTS = {"right": right, "refused": refused, "pointers": pointers}
+def shapes(program):
+    """What is said of inputs that contradict each other: the `infer_shapes` of TensorRT 10.6 ends the process."""
+    context = program.load_engine(two_inputs(program)).create_execution_context()
+    context.set_input_shape("a", (4, 5))
+    context.set_input_shape("b", (3, 5))
+    sizes = context.get_tensor_shape("sum")
+    print("     get_tensor_shape: rank", sizes.__len__(), "errors", program.LOG.errors, flush=True)
+    from tutorial_utils.base.errors import InputError
+    from tutorial_utils.runners.tensorrt import TensorRTRunner
+
+    with TensorRTRunner(two_inputs(program).read_bytes()) as runner:
+        refusal("the package's runner, batches that differ", InputError,
+                lambda: runner.infer({"a": feeds(4)["a"], "b": feeds(3)["b"]}))  # fmt: skip
+        line(is_right(feeds(4), runner.infer(feeds(4))), "  and the next call is right")
+
+
+PARTS = {"shapes": shapes, "right": right, "refused": refused, "pointers": pointers}
 
 
 def main(arguments):
     if arguments[:1] == ["sanitized"]:
         sanitized(arguments[1])
     elif arguments[:1] == ["part"]:
-        PARTS[arguments[1]](one_program.load())
+        PARTS[arguments[1]](program_cells.load())
     else:
         for part in arguments or LIMITS:
             started = time.perf_counter()
@@ -363,11 +379,12 @@ def main(arguments):
                     line(False, part, "took longer than its limit")
                 continue
             try:
-                done = subprocess.run([sys.executable, __file__, "part", part], timeout=LIMITS[part], check=False,
+                command = [sys.executable, "-X", "faulthandler", __file__, "part", part]
+                done = subprocess.run(command, timeout=LIMITS[part], check=False,
                                       stderr=subprocess.PIPE, text=True)  # fmt: skip
                 words = [text for text in done.stderr.splitlines() if text.strip()]
                 line(not done.returncode, f"{part}: exit status {done.returncode}, "
-                     f"{time.perf_counter() - started:.0f} s", *(words[-6:] if done.returncode else []))  # fmt: skip
+                     f"{time.perf_counter() - started:.0f} s", *(words[-12:] if done.returncode else []))  # fmt: skip
             except subprocess.TimeoutExpired:
                 line(False, part, "took longer than its limit")
 

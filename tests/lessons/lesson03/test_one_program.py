@@ -20,14 +20,14 @@ from lessons.lesson03 import fake_gpu, program_on_gpu
 from small_models import residual_model
 
 from tutorial_utils.base.errors import LessonError
-from tutorial_utils.lessons.lesson03 import one_program
+from tutorial_utils.lessons.lesson03 import one_program, program_cells
 
 SHAPES = {"a": ((1, 3), (4, 3), (8, 3)), "b": ((1, 2), (4, 2), (8, 2))}
 
 
 @pytest.fixture
 def program(monkeypatch):
-    program = one_program.load()
+    program = program_cells.load()
     program.primary_context.cache_clear()
     monkeypatch.setattr(program, "cuda", fake_gpu.cuda())
     monkeypatch.setattr(program, "driver", fake_gpu.Driver(), raising=False)
@@ -50,14 +50,14 @@ def is_doubled(given, found):
 
 
 def test_the_program_imports_nothing_of_the_package():
-    assert "tutorial_utils" not in one_program.source()
+    assert "tutorial_utils" not in program_cells.source()
 
 
 def test_a_notebook_without_the_program(tmp_path):
     path = tmp_path / "empty.ipynb"
     path.write_text('{"cells": []}')
     with pytest.raises(LessonError, match="no cells with the tag program"):
-        one_program.source([path])
+        program_cells.source([path])
 
 
 # --- build -----------------------------------------------------------------------------------------------------------
@@ -142,6 +142,19 @@ def test_mistakes_are_refused_and_leave_the_session_as_it_was(mistake, session):
     assert is_doubled(given, session.infer(given))
 
 
+class NoRank:
+    """What TensorRT gives for the shape of an output where the inputs contradict each other."""
+
+    def __len__(self):
+        return -1
+
+
+def test_inputs_that_contradict_each_other(program, session, monkeypatch):
+    monkeypatch.setattr(fake_gpu.ExecutionContext, "get_tensor_shape", lambda self, name: NoRank())
+    with pytest.raises(RuntimeError, match="The inputs don't fit each other"):
+        session.infer(feeds(4))
+
+
 def test_a_format_that_numpy_cannot_hold_is_refused(program):
     with pytest.raises(ValueError, match="can't fill a"):
         program.Session(fake_gpu.Engine(program.trt, SHAPES, tensor_format="HWC8"))
@@ -166,8 +179,10 @@ def test_everything_is_freed(program):
     for open_shape in (False, True):
         session = program.Session(fake_gpu.Engine(program.trt, SHAPES, open_shape=open_shape))
         session.infer(feeds(4))
+        referred_to = [*session.inputs, *session.outputs]  # as a traceback or a debugger would
         session.close()
         session.close()
+        assert referred_to
         assert fake_gpu.Allocation.live == before
         with pytest.raises(RuntimeError, match="closed"):
             session.infer(feeds(4))
@@ -255,11 +270,14 @@ class OnGpu:
 
 
 @pytest.mark.parametrize("protocol", ["interface", "dlpack"])
-def test_arrays_on_the_gpu(protocol, program, session):
+def test_arrays_on_the_gpu(protocol, program, session, monkeypatch):
     given = feeds(4)
     arrays = {name: OnGpu(array, protocol) for name, array in given.items()}
     for _ in range(2):
-        found = program.infer_on_gpu(session, arrays)
+        with monkeypatch.context() as patch:
+            patch.setattr(program.cuda, "memcpy_htod_async", lambda *_: pytest.fail("it copied from the host"))
+            patch.setattr(program.cuda, "memcpy_dtoh_async", lambda *_: pytest.fail("it copied to the host"))
+            found = program.infer_on_gpu(session, arrays)
         fetched = {name: np.empty(one.shape, one.dtype) for name, one in found.items()}
         for name, one in found.items():
             fake_gpu._copy_out(fetched[name], one.pointer)
@@ -274,6 +292,13 @@ def test_arrays_on_the_gpu(protocol, program, session):
         program.infer_on_gpu(session, {**arrays, "a": OnGpu(np.zeros((4, 3), np.float16), "interface")})
 
 
+def test_arrays_on_the_gpu_are_not_read_in_another_order(program):
+    shape = (2, 3, 4, 5)
+    session = program.Session(fake_gpu.Engine(program.trt, {"x": (shape,) * 3}, tensor_format="HWC"))
+    with pytest.raises(ValueError, match="C order"):
+        program.infer_on_gpu(session, {"x": OnGpu(np.zeros(shape, np.float32), "interface")})
+
+
 def test_memory_of_the_host_is_refused(program, session):
     with pytest.raises(ValueError, match="not on the GPU"):
         program.infer_on_gpu(session, feeds(4))
@@ -284,12 +309,59 @@ def test_memory_of_the_host_is_refused(program, session):
 # --- the experiment --------------------------------------------------------------------------------------------------
 
 
-def test_threads_are_judged_by_their_own_answers(program, monkeypatch):
+class Running:
+    """A session that is bound: each call finds the same, or fails."""
+
+    def __init__(self, found, error=None):
+        self.mine, self.error = threading.RLock(), error
+        self.outputs = [SimpleNamespace(array=found)]
+
+    def run(self):
+        if self.error:
+            raise RuntimeError(self.error)
+
+
+def test_threads_are_judged_by_their_own_answers(monkeypatch):
     monkeypatch.setattr(one_program, "CALLS", 3)
-    sessions = [SimpleNamespace(infer=lambda given, factor=one: {"y": factor * given["x"]}) for one in (1, 2)]
-    batches = [np.ones((2, 10), np.float32), np.ones((2, 10), np.float32)]
-    found = one_program.in_threads(sessions, batches, batches)
-    assert (found["calls"], found["right"]) == (6, 3)
+    right, wrong = np.ones((2, 10), np.float32), np.zeros((2, 10), np.float32)
+    found = one_program.in_threads([Running(right), Running(wrong), Running(right, "no\ncall")], [right] * 3)
+    assert (found["calls"], found["right"], found["errors"]) == (6, 3, ["no call"])
+
+
+@pytest.fixture
+def result():
+    times = {"rounds_ms": [[0.2, 0.2]] * 10, "first_call_ms": 9.0, "warmup_calls": 12, "stable": True, "batch": 64}
+    ways, names = ("calls", "graph"), ("Session", "TensorRTRunner")
+    data = {
+        "agreement": {way: {"1": 1e-3, "64": 2e-3} for way in ways},
+        "growth": {way: {"calls": [100, 1100], "device_bytes": [2**20, 2**21], "host_bytes": [0, 0]} for way in ways},
+        "threads": {
+            "own": {"calls": 800, "right": 800, "seconds": 0.1, "errors": []},
+            "shared": {"calls": 200, "right": 100, "seconds": 0.1, "errors": ["refused", "refused"]},
+            "died": {"message": "SIGSEGV: no message"},
+        },
+        "runner": {f"{name}, {way}": times for name in names for way in ways},
+        "copies": {"host": times, "GPU": times},
+        "copied_bytes": 788992,
+        "formats": {"FP32, NCHW": times},
+    }
+    return one_program.read(data)
+
+
+def test_the_result_in_words_and_as_a_picture(result):
+    text = result.calls_as_text()
+    assert "graph: errors up to 2.0e-03 of the largest logit" in text
+    assert "no difference larger than noise" in text
+    assert "in use, device: 1 MiB after 100 calls, 2 MiB after 1,100 calls" in text
+    assert result.threads_as_text().splitlines() == [
+        "own: 800 of 800 answers right, 8,000 calls a second",
+        "shared: 100 of 200 answers right, 2,000 calls a second",
+        "    refused",
+        "died: SIGSEGV: no message",
+    ]
+    picture = one_program.draw(result)
+    assert "shared 50.0% right" in " ".join(picture.text.split())
+    assert "data on the GPU 0.200 ms" in picture.alt
 
 
 def test_a_leak_of_the_program_is_told_from_one_of_tensorrt():

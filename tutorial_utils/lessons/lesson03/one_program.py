@@ -1,15 +1,9 @@
-"""Lessons 03b and 03c: the program in their own cells, taken out as a module and measured on a GPU.
-
-``python -m tutorial_utils.lessons.lesson03.one_program`` prints it. It imports nothing of this package.
-"""
+"""Lessons 03b and 03c: the program in their cells, measured on a GPU. `program_cells` takes it out of them."""
 
 import functools
-import importlib.util
-import json
 import math
 import os
 import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -22,18 +16,18 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils import plotting
-from tutorial_utils.base import child_process, flavour, paths
+from tutorial_utils.base import child_process, paths
 from tutorial_utils.base.errors import LessonError
+from tutorial_utils.lessons.lesson03 import program_cells
 from tutorial_utils.measure import quality, timing
 from tutorial_utils.measure.experiment import Experiment
 
-NOTEBOOKS = [paths.ROOT / "notebooks" / f"{name}.ipynb" for name in ("03b_one_program", "03c_threads_and_gpu_data")]
-TAG = "program"
 MODEL = "quick-fp16"  # its input and output are FP32
 SHAPE = (64, 3, 32, 32)
 BATCHES = (1, 7, 64)
 THREADS, CALLS = 4, 200
-GROWTH_CALLS = 1000
+THREADS_BATCH = 512  # the GPU takes longer for it than the host for its launches, so that calls can overlap
+STAGES = (1000, 1000, 1000)  # calls, after 100
 TOLERANCE = 0.01  # of the largest logit: FP16 computes no better, other images differ by more
 METHOD = (
     f"the program of lessons 03b and 03c, taken from their cells; quick classifier, FP16 inside, random "
@@ -42,51 +36,15 @@ METHOD = (
 )
 
 
-def source(notebooks: Sequence[Path] = NOTEBOOKS) -> str:
-    """Return the cells of the program, of lesson 03b and of what 03c adds, as one file.
-
-    Raises:
-        LessonError: A notebook has none.
-    """
-    found = []
-    for notebook in notebooks:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        tagged = ["".join(cell["source"]).strip() for cell in cells if TAG in cell["metadata"].get("tags", ())]
-        if not tagged:
-            raise LessonError(f"{notebook.name} has no cells with the tag {TAG}.", "Restore the notebook with git.")
-        found += tagged
-    return "\n\n\n".join(found) + "\n"
-
-
-@functools.cache
-def load() -> ModuleType:
-    """Return the program as a module, with the TensorRT that the package uses."""
-    path = paths.cache_dir("lesson03b") / "one_program.py"
-    with paths.replacing(path) as unfinished:
-        unfinished.write_text(source(), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("one_program", path)
-    module = importlib.util.module_from_spec(spec)
-    hidden = "tensorrt_rtx" if flavour.installed_flavour() == "tensorrt" else None  # the program tries that first
-    kept = sys.modules.get(hidden)
-    try:
-        if hidden:
-            sys.modules[hidden] = None
-        spec.loader.exec_module(module)
-    finally:
-        if hidden:
-            sys.modules.pop(hidden)
-            sys.modules.update({hidden: kept} if kept else {})
-    return module
-
-
 @dataclass(frozen=True)
 class OneProgram:
     """What the experiment found.
 
     Attributes:
         agreement: Largest relative error against ONNX Runtime's FP32 on the CPU, by way to run and batch.
-        growth: By way to run, how much more memory is taken after many "calls": "device_bytes", "host_bytes".
-        threads: By way to use contexts: "calls", how many "right", "seconds"; or "message" where it failed.
+        growth: By way to run, memory in use after so many "calls" in all: "device_bytes", "host_bytes".
+        threads: By way to use contexts: "calls" that came back, how many were "right", "seconds", and "errors"; or a
+            "message" where the process died.
         runner: Calls of the program's session and of `TensorRTRunner`, plain and as a CUDA "graph".
         copies: A call with the data on the "host", and with the data on the "GPU".
         copied_bytes: What a call copies in and out.
@@ -94,12 +52,40 @@ class OneProgram:
     """
 
     agreement: dict[str, dict[str, float]]
-    growth: dict[str, dict[str, int]]
+    growth: dict[str, dict[str, list[int]]]
     threads: dict[str, dict[str, Any]]
     runner: dict[str, timing.Measurement]
     copies: dict[str, timing.Measurement]
     copied_bytes: int
     formats: dict[str, timing.Measurement]
+
+    def calls_as_text(self) -> str:
+        """Say whether calls are right, how long they take beside the runner's, and what memory they leave in use."""
+        lines = []
+        for way, errors in self.agreement.items():
+            runner, session = (self.runner[f"{name}, {way}"] for name in ("TensorRTRunner", "Session"))
+            lines += [
+                f"{way}: errors up to {max(errors.values()):.1e} of the largest logit",
+                f"    runner {runner.median_ms:.3f} ms, session {session.median_ms:.3f} ms",
+                f"    session against runner: {timing.compare(runner, session).verdict}",
+            ]
+            for side in ("device", "host"):
+                in_use = zip(self.growth[way]["calls"], self.growth[way][f"{side}_bytes"], strict=True)
+                stages = ", ".join(f"{used / 2**20:,.0f} MiB after {calls:,} calls" for calls, used in in_use)
+                lines.append(f"    in use, {side}: {stages}")
+        return "\n".join(lines)
+
+    def threads_as_text(self) -> str:
+        """Say for each way to use contexts how many answers were right, and how many calls a second there were."""
+        lines = []
+        for way, one in self.threads.items():
+            if "calls" in one:
+                rate = one["calls"] / one["seconds"]
+                lines.append(f"{way}: {one['right']} of {one['calls']} answers right, {rate:,.0f} calls a second")
+                lines += [f"    {error}" for error in one["errors"][:1]]
+            else:
+                lines.append(f"{way}: {one['message']}")
+        return "\n".join(lines)
 
 
 def read(data: Mapping[str, Any]) -> OneProgram:
@@ -113,7 +99,7 @@ def measure(models: Mapping[str, Path], seconds: float = 1.0) -> dict[str, Any]:
     Raises:
         BackendUnavailableError: TensorRT engines can't run here.
     """
-    program = load()
+    program = program_cells.load()
     plan = program.build_engine(models[MODEL], paths.cache_dir("lesson03b") / MODEL, profiles=[profile()])
     engine = program.load_engine(plan)
     return {
@@ -129,7 +115,7 @@ def measure(models: Mapping[str, Path], seconds: float = 1.0) -> dict[str, Any]:
 
 def profile() -> dict[str, tuple]:
     """Return the profile of the engine that is measured."""
-    return {"x": ((1, *SHAPE[1:]), SHAPE, SHAPE)}
+    return {"x": ((1, *SHAPE[1:]), SHAPE, (THREADS_BATCH, *SHAPE[1:]))}
 
 
 def images(batch: int = SHAPE[0], seed: int = 0) -> np.ndarray:
@@ -157,21 +143,21 @@ def agreement(program: ModuleType, engine: Any, reference: Path) -> dict[str, di
     return found
 
 
-def growth(program: ModuleType, engine: Any, *, graph: bool) -> dict[str, int]:
-    """Return how much more memory of device and host is taken after many calls, of batches that change each time."""
+def growth(program: ModuleType, engine: Any, *, graph: bool) -> dict[str, list[int]]:
+    """Return the memory of device and host that is in use before and after each stage of calls, with other batches."""
     ours = program.Session(engine, graph=graph)
     feeds = [{"x": images(batch)} for batch in BATCHES]
-
-    def in_use_after(calls: int) -> tuple[int, int]:
+    found: dict[str, list[int]] = {"calls": [], "device_bytes": [], "host_bytes": []}
+    for calls in (100, *STAGES):
         for number in range(calls):
             ours.infer(feeds[number % len(feeds)])
         with ours.mine:
             free, total = program.cuda.mem_get_info()
-        return total - free, _resident()
-
-    before, after = in_use_after(100), in_use_after(GROWTH_CALLS)
+        found["calls"].append(calls + sum(found["calls"][-1:]))
+        found["device_bytes"].append(total - free)
+        found["host_bytes"].append(_resident())
     ours.close()
-    return {"calls": GROWTH_CALLS, "device_bytes": after[0] - before[0], "host_bytes": after[1] - before[1]}
+    return found
 
 
 def _resident() -> int:
@@ -200,10 +186,10 @@ def shared(way: str, plan: Path) -> dict[str, Any]:
 
 def threads(way: str, plan: Path) -> dict[str, Any]:
     """Have each thread call with its own images, and compare every answer with the right one."""
-    program = load()
+    program = program_cells.load()
     engine = program.load_engine(plan)
     kind, own = WAYS[way]
-    batches = [images(seed=number) for number in range(THREADS)]
+    batches = [images(THREADS_BATCH, seed=number) for number in range(THREADS)]
     alone = program.Session(engine)
     wanted = [next(iter(alone.infer({"x": x}).values())) for x in batches]
     alone.close()
@@ -212,18 +198,27 @@ def threads(way: str, plan: Path) -> dict[str, Any]:
         session.infer({"x": x})
         if not own:
             session.context = sessions[0].context
-    return in_threads(sessions, batches, wanted)
+    return in_threads(sessions, wanted)
 
 
-def in_threads(sessions: Sequence[Any], batches: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Call each session in a thread of its own, with its own images, and count the answers that are right."""
+def in_threads(sessions: Sequence[Any], wanted: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Run each session in a thread of its own, with the images that are in its memory; count the right answers.
+
+    Filling that memory anew would keep the threads apart: numpy holds Python's global lock.
+    """
     answers: list[list[np.ndarray]] = [[] for _ in sessions]
+    errors: list[str] = []
 
-    def work(session: Any, x: np.ndarray, found: list[np.ndarray]) -> None:
-        for _ in range(CALLS):
-            found.extend(session.infer({"x": x}).values())
+    def work(session: Any, found: list[np.ndarray]) -> None:
+        try:
+            for _ in range(CALLS):
+                with session.mine:
+                    session.run()
+                    found.append(session.outputs[0].array.copy())
+        except RuntimeError as error:
+            errors.append(" ".join(str(error).split()))
 
-    workers = [threading.Thread(target=work, args=one) for one in zip(sessions, batches, answers, strict=True)]
+    workers = [threading.Thread(target=work, args=one) for one in zip(sessions, answers, strict=True)]
     started = time.perf_counter()
     for worker in workers:
         worker.start()
@@ -232,7 +227,7 @@ def in_threads(sessions: Sequence[Any], batches: Sequence[np.ndarray], wanted: S
     seconds = time.perf_counter() - started
     pairs = [(one, logits) for found, logits in zip(answers, wanted, strict=True) for one in found]
     right = sum(quality.relative_error(one, logits) < TOLERANCE for one, logits in pairs)
-    return {"calls": len(pairs), "right": right, "seconds": round(seconds, 4)}
+    return {"calls": len(pairs), "right": right, "seconds": round(seconds, 4), "errors": errors}
 
 
 # --- what a call costs -----------------------------------------------------------------------------------------------
@@ -276,12 +271,16 @@ def copies(program: ModuleType, engine: Any, seconds: float) -> dict[str, timing
 def formats(program: ModuleType, engine: Any, model: Path, seconds: float) -> dict[str, timing.Measurement]:
     """Time a call with a batch as image files have it, height x width x channel, for engines that take it or don't."""
     pixels = np.ascontiguousarray(images().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    half = program.with_half_input(model.read_bytes())
+    content, formats_of = model.read_bytes(), program.trt.TensorFormat
     sessions = {"FP32, NCHW": (program.Session(engine), np.float32)}
-    for name, image_format in (("LINEAR", "NCHW"), ("HWC", "NHWC")):
-        plan = program.build_for_images(half, SHAPE[0], getattr(program.trt.TensorFormat, name))
+    ways = {
+        "FP32, NHWC": (content, formats_of.HWC, np.float32),
+        "FP16, NCHW": (program.with_half_input(content), formats_of.LINEAR, np.float16),
+    }
+    for name, (onnx_bytes, image_format, dtype) in ways.items():
+        plan = program.build_for_images(onnx_bytes, SHAPE[0], image_format)
         built = program.checked(program.trt.Runtime(program.LOG).deserialize_cuda_engine(plan))
-        sessions[f"FP16, {image_format}"] = program.Session(built), np.float16
+        sessions[name] = program.Session(built), dtype
     (wanted,) = sessions["FP32, NCHW"][0].infer({"x": pixels}).values()
     calls = {}
     for name, (session, dtype) in sessions.items():
@@ -336,6 +335,3 @@ EXPERIMENT = Experiment(
     draw=lambda measured: draw(measured.result),
     models=(f"{MODEL}.onnx",),
 )
-
-if __name__ == "__main__":
-    print(source(), end="")
