@@ -45,6 +45,6 @@ def require() -> None:
     require_gpu()
     if sentence := missing():
         raise BackendUnavailableError(
-            f"{sentence}: running one would end the process.",
+            f"{sentence}: running one gives wrong outputs, or ends the process.",
             "Run Paddle on the CPU, or the whole program in TensorRT (paddle_tensorrt_build.open_runner).",
         )

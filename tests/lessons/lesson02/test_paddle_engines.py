@@ -1,5 +1,6 @@
 """Lesson 02's experiment with Paddle-TRT: its trials make Paddle's calls, and its result is read and drawn."""
 
+import dataclasses
 import shutil
 import warnings
 
@@ -62,6 +63,30 @@ def test_result_is_read_with_reasons_for_what_is_missing():
     assert found.engines["FP32"].overhead.speedup == pytest.approx(1.1)
     assert found.reasons == {"resnet50/FP16": "Paddle refused it."}
     assert found.outcomes["no ranges: static shapes"].subgraphs == (121,)
+
+
+def test_outcomes_are_told_and_what_is_missing_too():
+    found = paddle_engines.read(DATA).outcomes
+    told = trials.told(found, ["no ranges: static shapes", "usual"])
+    assert told.splitlines() == [
+        "no ranges: static shapes",
+        "    operators in subgraphs for TensorRT: 121; the entire graph: no",
+        "    1 scale",
+        "    it ran; relative error 1.0e+00, all outputs are 0",
+        "usual",
+        "    n/a: it was not measured",
+    ]
+    ended = dataclasses.replace(
+        found["no ranges: static shapes"],
+        ended="SIGABRT",
+        reached=trials.MADE,
+        said="no range",
+        reasons=("no converter",),
+    )
+    assert trials.told({"usual": ended}, ["usual"]).splitlines()[-2:] == [
+        "    outside because: no converter",
+        "    predictor made, then SIGABRT: no range",
+    ]
 
 
 def test_figure_of_engines():

@@ -67,6 +67,10 @@ def test_what_the_other_two_recordings_add():
     found = named(roads.roads(matrix(), article, engines))
     assert found["Paddle 2.6, CPU FP32"].speedup == pytest.approx(0.05)
     assert "the process ends with SIGABRT: CUDA error(209)" in found["Paddle 2.6, GPU FP32"].reason
+    wrong = Predictor("gpu", 1.0, 428.0, warm, 0.1, 1.0)
+    on_gpu = named(roads.roads(matrix(), Article([wrong], None, {})))["Paddle 2.6, GPU FP32"]
+    assert (on_gpu.host, on_gpu.first_ms) == (None, 428.0)
+    assert on_gpu.reason == "In the article's program, wrong outputs: relative error 1."
     raw = engines["FP32"].times[paddle_engines.SAME_COPIES].median_ms
     assert found["TensorRT 8.6 TF32"].host.median == raw  # what it is called FP32, its engine computes in TF32
     assert "TF32" in engines["FP32"].computes_in

@@ -70,7 +70,8 @@ class Predictor:
         if self.ending:
             return f"the process ends with {self.ending}: {self.reason}"
         if self.relative_error is None or self.relative_error > WRONG:
-            return f"wrong outputs: relative error {self.relative_error}"
+            error = "NaN" if self.relative_error is None else f"{self.relative_error:.2g}"
+            return f"wrong outputs: relative error {error}"
         return ""
 
 

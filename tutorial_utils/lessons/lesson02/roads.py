@@ -126,8 +126,10 @@ def _road(name: str, precision: str, row: Row, reference: Row | None) -> Road:
 
 
 def _predictor(name: str, one: Predictor | None, reference: Row | None) -> Road:
-    if one is None or one.trouble or one.warm is None:
-        return Road(name, "FP32", reason=f"The article's program: {one.trouble}." if one else NOT_MEASURED)
+    if one is None:
+        return Road(name, "FP32", reason=NOT_MEASURED)
+    if one.trouble or one.warm is None:
+        return Road(name, "FP32", first_ms=one.first_ms, reason=f"In the article's program, {one.trouble}.")
     low, high = timing.median_interval(one.warm)
     ms = one.warm.median_ms
     host = Interval(ms, low, high, one.warm.p99_ms)
@@ -155,7 +157,7 @@ def table(found: list[Road]) -> "pandas.DataFrame":
         (one.library, one.precision): {
             "ms": f"{one.host.median:.2f}",
             "95 % interval": f"{one.host.low:.2f} to {one.host.high:.2f}",
-            "speed-up": _or_na(one.speedup, ".1f"),
+            "speed-up": _or_na(one.speedup, ".2g"),
             "GPU ms": _or_na(one.device_ms, ".2f"),
             "as graph": _or_na(one.graph_ms, ".2f"),
             "first call ms": _or_na(one.first_ms, ".0f" if (one.first_ms or 0) > 10 else ".1f"),
