@@ -27,7 +27,6 @@ SOURCES = [
     "tutorial_utils/runners/tensorrt.py",
     "tutorial_utils/lessons/lesson01/exercises_engine.py",
     "tutorial_utils/lessons/lesson03/builder.py",
-    "tutorial_utils/lessons/lesson03/by_hand.py",
 ]
 PUBLIC_STUBS = Path(sys.prefix) / "tensorrt-stubs"  # the Makefile installs them there
 VERSIONS = ("TensorRT 10.13", "TensorRT-RTX")

@@ -9,7 +9,7 @@ from engine.test_tensorrt_api import names_in_stub, public_stub  # noqa: F401 - 
 trt = pytest.importorskip("tensorrt_rtx")
 from tutorial_utils import engine  # noqa: E402 - they need TensorRT
 from tutorial_utils.authoring import notebook_form  # noqa: E402
-from tutorial_utils.lessons.lesson03 import api_names, by_hand, migration  # noqa: E402
+from tutorial_utils.lessons.lesson03 import api_names, migration  # noqa: E402
 from tutorial_utils.machine import capabilities  # noqa: E402
 
 by_topic = pytest.mark.parametrize("change", migration.CARD, ids=lambda change: change.topic)
@@ -65,12 +65,13 @@ def test_new_code_runs_with_an_engine(change, fp32_model):
         pytest.skip(machine.tensorrt_run.reason)
     profile = engine.Profile.batch("x", (3, 32, 32), opt=8, max=16)
     built = engine.build(fp32_model, engine.BuildOptions(profiles=[profile]), use_cache=False)
-    log = by_hand.MessageLog()
-    with by_hand.primary_context():
-        lane = by_hand.make_lane(by_hand.load(built.plan, log), {"x": (8, 3, 32, 32)}, log)
-        addresses = {name: int(buffer.device) for name, buffer in lane.buffers.items()}
-        names = {"trt": trt, "engine": lane.context.engine, "context": lane.context, "addresses": addresses}
-        migration.execute(change, {**names, "stream": lane.stream.handle})
-        lane.stream.synchronize()
-        by_hand.close(lane)
+    from tutorial_utils.runners.tensorrt import TensorRTRunner, primary_context
+
+    with primary_context(), TensorRTRunner(built) as runner:
+        runner.infer({"x": np.zeros((8, 3, 32, 32), np.float32)})
+        addresses = {name: runner.context.get_tensor_address(name) for name in (*runner.inputs, *runner.outputs)}
+        names = {"trt": trt, "engine": runner.engine, "context": runner.context, "addresses": addresses}
+        migration.execute(change, {**names, "stream": runner.stream.handle})
+        runner.stream.synchronize()
+        log = runner.log
     assert not [text for severity, text in log.messages if severity <= int(trt.ILogger.ERROR)]

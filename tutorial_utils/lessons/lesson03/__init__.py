@@ -14,7 +14,5 @@ EXPERIMENTS = {
     "lesson03_article": "article",
     "lesson03_builder": "builder",
     "lesson03_clock": "clock",
-    "lesson03_inference": "inference",
     "lesson03_program": "one_program",
-    "lesson03_resnet50": "resnet50",
 }

@@ -94,7 +94,7 @@ class Inference:
 
 
 if __name__ == "__main__":
-    import pycuda.autoinit  # noqa: F401 - a CUDA context for this process alone; `by_hand` shares the primary one
+    import pycuda.autoinit  # noqa: F401 - a CUDA context for this process alone; lesson 03b shares the primary one
 
     from tutorial_utils.measure import timing
 

@@ -1,4 +1,4 @@
-"""Lesson 03: ResNet-50 in three libraries, and what several clocks say."""
+"""Lesson 03: what several clocks say of the same engine."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -7,35 +7,11 @@ from tutorial_utils import plotting
 
 if TYPE_CHECKING:
     from tutorial_utils.lessons.lesson03.clock import Clocks
-    from tutorial_utils.lessons.lesson03.resnet50 import ResnetRow
 
 _CLOCKS = {  # those that are drawn, of `clock.Clocks`
     "ours": ("events around each call", "launches between two events", "enqueue"),
     "trtexec": ("compute", "enqueue"),
 }
-_COLOURS = {"TensorRT": plotting.GREEN, "ONNX Runtime": plotting.BLUE, "PyTorch eager": plotting.ORANGE}
-
-
-def resnet50(rows: Sequence["ResnetRow"]) -> plotting.Picture:
-    """Draw the call times of ResNet-50: a bar to the median, a line to the 99th percentile, a panel for each batch."""
-    batches = sorted({row.batch for row in rows})
-    figure, axes = plotting.new_figure(0.9 + 0.34 * len(rows) / len(batches), ncols=len(batches), sharey=True)
-    lines, fastest = [], []
-    for panel, batch in zip(axes, batches, strict=True):
-        shown = [row for row in rows if row.batch == batch]
-        for position, row in enumerate(shown):
-            time = row.call
-            panel.barh(position, time.median_ms, color=_COLOURS[row.library], height=0.7)
-            panel.plot([time.median_ms, time.p99_ms], [position] * 2, color="black", linewidth=1)
-            plotting.note(panel, f"{time.median_ms:.2f}", (time.p99_ms, position), (4, 0))
-            lines.append(f"batch {batch:2}  {row.label:27} median {time.median_ms:7.3f} ms  p99 {time.p99_ms:7.3f} ms")
-        plotting.name_rows(panel, [row.label for row in shown])
-        panel.set_xlim(right=1.18 * max(row.call.p99_ms for row in shown))
-        panel.set_xlabel(f"milliseconds per call, {batch}x3x224x224")
-        best = min(shown, key=lambda row: row.call.median_ms)
-        fastest.append(f"batch {batch}: {best.label} with {best.call.median_ms:.2f} ms")
-    alt = f"ResNet-50 in three libraries, median times of a call. Fastest at {'; at '.join(fastest)}."
-    return plotting.Picture(figure, alt, "\n".join(lines))
 
 
 def clocks(rows: Sequence["Clocks"]) -> plotting.Picture:
