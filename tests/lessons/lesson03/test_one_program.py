@@ -292,6 +292,13 @@ def test_arrays_on_the_gpu(protocol, program, session, monkeypatch):
         program.infer_on_gpu(session, {**arrays, "a": OnGpu(np.zeros((4, 3), np.float16), "interface")})
 
 
+def test_arrays_on_the_gpu_are_not_read_in_another_order(program):
+    shape = (2, 3, 4, 5)
+    session = program.Session(fake_gpu.Engine(program.trt, {"x": (shape,) * 3}, tensor_format="HWC"))
+    with pytest.raises(ValueError, match="C order"):
+        program.infer_on_gpu(session, {"x": OnGpu(np.zeros(shape, np.float32), "interface")})
+
+
 def test_memory_of_the_host_is_refused(program, session):
     with pytest.raises(ValueError, match="not on the GPU"):
         program.infer_on_gpu(session, feeds(4))
