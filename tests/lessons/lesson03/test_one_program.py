@@ -292,6 +292,16 @@ def test_arrays_on_the_gpu(protocol, program, session, monkeypatch):
         program.infer_on_gpu(session, {**arrays, "a": OnGpu(np.zeros((4, 3), np.float16), "interface")})
 
 
+def test_a_result_of_open_shape_stays_on_the_gpu(program):
+    session = program.Session(fake_gpu.Engine(program.trt, SHAPES, open_shape=True))
+    given = feeds(4)
+    found = program.infer_on_gpu(session, {name: OnGpu(array, "dlpack") for name, array in given.items()})
+    fetched = {name: np.empty(one.shape, one.dtype) for name, one in found.items()}
+    for name, one in found.items():
+        fake_gpu._copy_out(fetched[name], one.pointer)
+    assert is_doubled(given, fetched)
+
+
 def test_arrays_on_the_gpu_are_not_read_in_another_order(program):
     shape = (2, 3, 4, 5)
     session = program.Session(fake_gpu.Engine(program.trt, {"x": (shape,) * 3}, tensor_format="HWC"))
