@@ -41,6 +41,14 @@ def test_speed_up_is_over_the_reference_row_of_the_same_stack():
     assert list(roads.table(list(found.values())).index) == [("Paddle-TRT 2.6", "FP16"), ("TensorRT 10.6", "FP16")]
 
 
+def test_files_with_types_come_before_flags_and_builds_with_an_empty_cache_count():
+    typed = {**row(0.3), "build_s": 3.0, "build_cache": "rows before"}
+    flags = {**row(0.5), "build_s": 129.0, "build_cache": "empty"}
+    found = matrix(**{f"tensorrt_typed/fp16/{SHAPE}": typed, f"tensorrt_flags/fp16/{SHAPE}": flags})
+    road = named(roads.roads(found))["TensorRT 10.6 FP16"]
+    assert (road.host.median, road.build_s) == (0.3, 129.0)
+
+
 def test_other_shapes_are_compared_with_their_own_baseline():
     found = named(roads.roads(matrix(), shape=(1, 3, 224, 224)))
     assert found["TensorRT 10.6 FP16"].speedup == pytest.approx(4.0)

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     import pandas
 
 NOT_MEASURED = "It was not measured."
-# Libraries of the matrix: what the table calls them, the stack whose reference row they are compared with, and the cell
-# that is meant by INT8.
+# Roads of the matrix: the stack whose reference row they are compared with, and the libraries there, each with the cell
+# that INT8 is. Where there are two, the first one that was measured counts: files whose types TensorRT keeps, or flags.
 _LIBRARIES = {
-    "onnxruntime_cuda": ("ONNX Runtime CUDA", "tensorrt", "int8_qdq"),
-    "onnxruntime_tensorrt": ("ONNX Runtime TensorRT", "tensorrt", "int8_qdq"),
-    "paddle_tensorrt": ("Paddle-TRT 2.6", "article", "int8_calibrated"),
-    "tensorrt_flags": ("TensorRT 10.6", "tensorrt", "int8_calibrated"),
-    "tensorrt_rtx": ("TensorRT-RTX 1.6", "tensorrt_rtx", "int8_qdq"),
+    "ONNX Runtime CUDA": ("tensorrt", {"onnxruntime_cuda": "int8_qdq"}),
+    "ONNX Runtime TensorRT": ("tensorrt", {"onnxruntime_tensorrt": "int8_qdq"}),
+    "Paddle-TRT 2.6": ("article", {"paddle_tensorrt": "int8_calibrated"}),
+    "TensorRT 10.6": ("tensorrt", {"tensorrt_typed": "int8_qdq", "tensorrt_flags": "int8_calibrated"}),
+    "TensorRT-RTX 1.6": ("tensorrt_rtx", {"tensorrt_rtx": "int8_qdq"}),
 }
 _PRECISIONS = {"FP32": "fp32", "TF32": "tf32", "FP16": "fp16"}
 _PADDLE_CPU, _PADDLE_GPU, _ENGINE = "Paddle 2.6, CPU", "Paddle 2.6, GPU", "TensorRT 8.6"
@@ -49,9 +49,10 @@ class Road:
     Attributes:
         host: Warm calls; None where there are none, for a `reason`.
         speedup: Over the reference row of its stack, ONNX Runtime CUDA in FP32.
-        device_ms, graph_ms: On the GPU alone, launched one by one and as a CUDA graph.
+        graph_ms: As host, replayed as a CUDA graph.
+        device_ms: On the GPU alone.
         first_ms: The first call of a fresh process. None also where other candidates ran in the process before.
-        build_s: Seconds to make the engine.
+        build_s: Seconds to make the engine, no kernel timings known; of the same library by flags where only that was.
         error, agreement: Against the CPU.
     """
 
@@ -59,8 +60,8 @@ class Road:
     precision: str
     host: Interval | None = None
     speedup: float | None = None
-    device_ms: float | None = None
     graph_ms: float | None = None
+    device_ms: float | None = None
     first_ms: float | None = None
     build_s: float | None = None
     error: float | None = None
@@ -87,13 +88,17 @@ def roads(
         shape: One of the matrix.
     """
     found = []
-    for library, (name, stack, int8) in _LIBRARIES.items():
-        for precision, cell in {**_PRECISIONS, "INT8": int8}.items():
-            row = matrix.cells.get(Cell(library, cell, shape), NOT_MEASURED)
-            reference = _reference(matrix, stack, shape)
-            found.append(
-                Road(name, precision, reason=row) if isinstance(row, str) else _road(name, precision, row, reference)
-            )
+    for name, (stack, libraries) in _LIBRARIES.items():
+        reference = _reference(matrix, stack, shape)
+        for precision in (*_PRECISIONS, "INT8"):
+            cells = (Cell(library, _PRECISIONS.get(precision, int8), shape) for library, int8 in libraries.items())
+            rows = [matrix.cells.get(cell, NOT_MEASURED) for cell in cells]
+            measured = [one for one in rows if isinstance(one, Row)]
+            if not measured:
+                found.append(Road(name, precision, reason=rows[0]))
+                continue
+            build_s = next((one.build_s for one in measured if one.build_cache != "rows before"), None)
+            found.append(_road(name, precision, measured[0], build_s, reference))
     if shape == SHAPES[0]:
         reference = _reference(matrix, "article", shape)
         predictors = {one.name: one for one in article.predictors} if article else {}
@@ -113,14 +118,14 @@ def _reference(matrix: Matrix, stack: str, shape: tuple[int, ...]) -> Row | None
     return row if isinstance(row, Row) else None
 
 
-def _road(name: str, precision: str, row: Row, reference: Row | None) -> Road:
+def _road(name: str, precision: str, row: Row, build_s: float | None, reference: Row | None) -> Road:
     if row.is_wrong:
         return Road(
             name, precision, error=row.relative_error, reason="Its outputs are wrong, so its time says nothing."
         )
     return Road(
         name, precision, row.host, reference and reference.host.median / row.host.median,
-        row.device and row.device.median, row.graph and row.graph.median, row.first_call_ms, row.build_s,
+        row.host_graph and row.host_graph.median, row.device and row.device.median, row.first_call_ms, build_s,
         row.relative_error, row.agreement,
     )  # fmt: skip
 
@@ -158,8 +163,8 @@ def table(found: list[Road]) -> "pandas.DataFrame":
             "ms": f"{one.host.median:.2f}",
             "95 % interval": f"{one.host.low:.2f} to {one.host.high:.2f}",
             "speed-up": _or_na(one.speedup, ".2g"),
+            "as graph ms": _or_na(one.graph_ms, ".2f"),
             "GPU ms": _or_na(one.device_ms, ".2f"),
-            "as graph": _or_na(one.graph_ms, ".2f"),
             "first call ms": _or_na(one.first_ms, ".0f" if (one.first_ms or 0) > 10 else ".1f"),
             "build s": _or_na(one.build_s, ".0f" if (one.build_s or 0) > 10 else ".1f"),
             "error %": _or_na(one.error and 100 * one.error, ".1g"),
