@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils import plotting
-from tutorial_utils.base import child_process, paths
+from tutorial_utils.base import child_process, onnx_session, paths
 from tutorial_utils.base.errors import LessonError
 from tutorial_utils.lessons.lesson03 import program_cells
 from tutorial_utils.measure import quality, timing
@@ -125,9 +125,7 @@ def images(batch: int = SHAPE[0], seed: int = 0) -> np.ndarray:
 
 def agreement(program: ModuleType, engine: Any, reference: Path) -> dict[str, dict[str, float]]:
     """Compare plain calls, and those of a graph, with ONNX Runtime on the CPU, at batches that alternate."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(reference), providers=["CPUExecutionProvider"])
+    session = onnx_session.new_session(reference)
     found: dict[str, dict[str, float]] = {}
     for way in ("calls", "graph"):
         ours = program.Session(engine, graph=way == "graph")
