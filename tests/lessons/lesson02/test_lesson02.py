@@ -45,14 +45,14 @@ def test_the_article_s_three_predictors_fit_the_recorded_signatures():
     assert sizes == [1, 64, 64]
 
 
-def test_ranges_inspector_and_int8_fit_the_recorded_signatures():
+def test_ranges_inspector_and_int8_fit_the_recorded_signatures(tmp_path):
     tuned = defined("tuned_config")().calls
     assert tuned["enable_tuned_tensorrt_dynamic_shape"]["shape_range_info_path"] == "ranges.pbtxt"
     assert tuned["exp_disable_tensorrt_ops"] == {"arg0": ["pool2d"]}
     int8 = defined("int8_config")(explicit=True).calls
     assert int8["enable_tensorrt_engine"]["use_calib_mode"] is False
     assert "enable_tensorrt_explicit_quantization" in int8
-    assert defined("inspected")(recorded.Config("", "")) == Counter()
+    assert defined("inspected")(recorded.Config("", ""), str(tmp_path)) == Counter()
 
 
 def test_pir_trt_fits_the_recorded_signatures(tmp_path, monkeypatch, capsys):

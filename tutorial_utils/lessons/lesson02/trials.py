@@ -5,6 +5,7 @@ The calls are Paddle's, without the refusals of `paddle_tensorrt_build`: those a
 
 import subprocess
 import tempfile
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -110,11 +111,11 @@ TRIALS = {
 
 
 def told(outcomes: Mapping[str, Outcome], names: Iterable[str]) -> str:
-    """Return what became of some of `TRIALS` as text; of those that have no outcome, that they weren't tried."""
-    lines = []
+    """Return what became of some of `TRIALS` as text; those that have no outcome stand together at the end."""
+    lines, missing = [], []
     for name in names:
         if (one := outcomes.get(name)) is None:
-            lines += [name, "    n/a: it was not measured"]
+            missing.append(name)
             continue
         sizes = ", ".join(map(str, one.subgraphs)) or "none"
         lines += [
@@ -131,6 +132,8 @@ def told(outcomes: Mapping[str, Outcome], names: Iterable[str]) -> str:
             lines.append(f"    it ran; relative error {error}{', all outputs are 0' if one.zeros else ''}")
         else:
             lines.append(f"    {one.reached if one.reached == MADE else 'no predictor'}, then {one.ended}: {one.said}")
+    if missing:
+        lines += textwrap.wrap(f"n/a, not measured: {'; '.join(missing)}", 110, subsequent_indent="    ")
     return "\n".join(lines)
 
 
