@@ -157,18 +157,18 @@ class Calls:
     trouble: str = ""  # why the times are missing or worthless; a figure shows what stands before a colon
 
 
-def cold_and_warm(rows: Sequence[Calls], axis_label: str) -> Picture:
+def cold_and_warm(rows: Sequence[Calls], axis_label: str, published_label: str = "published first call") -> Picture:
     """Draw first calls and warm medians beside what was published, on a logarithmic axis."""
     figure, axes = new_figure(1.2 + 0.42 * len(rows))
-    kinds = (
-        ("published_ms", "D", GREY, "published first call"),
-        ("first_ms", "s", ORANGE, "first call"),
-        ("warm_ms", "o", BLUE, "median of warm calls"),
+    kinds = (  # a small mark lies on top of the large ones, so that it isn't hidden
+        ("published_ms", {"marker": "D", "color": GREY, "markersize": 5, "zorder": 3}, published_label),
+        ("first_ms", {"marker": "s", "color": ORANGE, "markersize": 8}, "first call"),
+        ("warm_ms", {"marker": "o", "color": BLUE, "markersize": 8}, "median of warm calls"),
     )
-    for field, marker, colour, label in kinds:
+    for field, style, label in kinds:
         places = [(getattr(row, field), y) for y, row in enumerate(rows) if getattr(row, field) is not None]
         if places:
-            axes.plot([x for x, _ in places], [y for _, y in places], marker, color=colour, markersize=8, label=label)
+            axes.plot([x for x, _ in places], [y for _, y in places], linestyle="none", label=label, **style)
     lines = []
     for position, row in enumerate(rows):
         if known := [ms for ms in (row.published_ms, row.first_ms, row.warm_ms) if ms is not None]:

@@ -86,8 +86,8 @@ def test_what_the_other_two_recordings_add():
 
 def test_figure_has_the_article_s_first_calls_also_where_there_is_nothing_of_ours():
     picture = roads.draw(roads.roads(matrix()))
-    assert "Paddle 2.6, GPU FP32: published first call 401.216 ms; n/a" in picture.text
-    assert "Paddle-TRT 2.6 FP16: published first call 4.283 ms; first call 30.000 ms" in picture.text
+    assert "Paddle 2.6, GPU FP32: published call (RTX Ada) 401.216 ms; n/a" in picture.text
+    assert "Paddle-TRT 2.6 FP16: published call (RTX Ada) 4.283 ms; first call 30.000 ms" in picture.text
     (axes,) = pictures.drawn(picture)
     assert (pytest.approx(401.21603), 0) in pictures.marks(axes)
 
