@@ -93,6 +93,16 @@ def test_a_plan_is_built_once_and_anew_for_anything_else(program, tmp_path, monk
         program.build_engine(tmp_path / "junk.onnx", tmp_path / "plan")
 
 
+def test_weights_in_other_files_are_refused_since_no_key_holds_them(program, tmp_path, monkeypatch):
+    if not program.IS_RTX:
+        pytest.skip("data-centre TensorRT builds on a GPU only")
+    monkeypatch.chdir(tmp_path)  # the parser would look for the weights here
+    onnx.save(residual_model(), "split.onnx", save_as_external_data=True, location="split.bin", size_threshold=0)
+    shapes = [{"x": ((1, 3, 32, 32), (2, 3, 32, 32), (2, 3, 32, 32))}]
+    with pytest.raises(RuntimeError, match=r"split\.onnx can't be parsed: .*split\.bin"):
+        program.build_engine("split.onnx", "plan", profiles=shapes)
+
+
 def test_a_message_of_tensorrt_is_quoted_once(program):
     program.LOG.log(program.trt.ILogger.ERROR, "first\nline")
     with pytest.raises(RuntimeError, match=r"^It failed: first line$"):
@@ -111,6 +121,17 @@ def test_batches_change_and_layouts_do_not_matter(session):
         given["a"] = np.asfortranarray(given["a"][::-1])
         assert is_doubled(given, session.infer(given))
     assert fake_gpu.Context.pushed == 0
+
+
+def test_a_call_after_one_without_memory(session, program, monkeypatch):
+    def refuse(size):
+        raise MemoryError
+
+    with monkeypatch.context() as full:
+        full.setattr(program.cuda, "mem_alloc", refuse)
+        with pytest.raises(MemoryError):
+            session.infer(feeds(8))
+    assert is_doubled(feeds(8), session.infer(feeds(8)))
 
 
 def test_results_are_not_written_over(session):
