@@ -9,8 +9,10 @@ from engine.test_tensorrt_api import names_in_stub, public_stub  # noqa: F401 - 
 trt = pytest.importorskip("tensorrt_rtx")
 from tutorial_utils import engine  # noqa: E402 - they need TensorRT
 from tutorial_utils.authoring import notebook_form  # noqa: E402
+from tutorial_utils.engine.tensorrt import MessageLog, require_gpu  # noqa: E402
 from tutorial_utils.lessons.lesson03 import api_names, migration  # noqa: E402
 from tutorial_utils.machine import capabilities  # noqa: E402
+from tutorial_utils.model import half_precision, quantization  # noqa: E402
 
 by_topic = pytest.mark.parametrize("change", migration.CARD, ids=lambda change: change.topic)
 WITH_BUILDER = [change for change in migration.CARD if change.needs == "builder"]
@@ -32,11 +34,39 @@ def test_missing_names_looks_into_every_kind_of_name():
     assert migration.missing_names("images.no_name_of_tensorrt()") == []
 
 
+def build_variables(onnx_path, folder, images):
+    """Return the variables that the card's code for builders uses: a small network, a profile, a configuration."""
+    require_gpu()
+    log = MessageLog()
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    tensor = network.add_input("x", trt.float32, (8, 3, 32, 32))
+    scale = network.add_constant((), trt.Weights(np.ones((), np.float32))).get_output(0)
+    layer = network.add_identity(tensor)
+    network.mark_output(layer.get_output(0))
+    return {
+        "trt": trt, "log": log, "builder": builder, "network": network, "tensor": tensor, "layer": layer,
+        "scale": scale, "config": builder.create_builder_config(), "profile": builder.create_optimization_profile(),
+        "onnx_path": onnx_path, "fp16_path": folder / "card-fp16.onnx", "int8_path": folder / "card-int8.onnx",
+        "images": images, "to_fp16": half_precision.to_fp16, "to_int8": quantization.to_int8,
+    }  # fmt: skip
+
+
+def execute(change, variables):
+    """Run the right-hand side of a line with the variables that it uses, and return those that it assigned.
+
+    What the code raises comes through.
+    """
+    assigned = {}
+    exec(change.new, dict(variables), assigned)
+    return assigned
+
+
 @pytest.mark.parametrize("change", WITH_BUILDER, ids=lambda change: change.topic)
 def test_new_code_runs(change, fp32_model, tmp_path):
     images = np.random.default_rng(0).standard_normal((8, 3, 32, 32), np.float32)
-    variables = migration.build_variables(fp32_model, tmp_path, images)
-    assigned = migration.execute(change, variables)
+    variables = build_variables(fp32_model, tmp_path, images)
+    assigned = execute(change, variables)
     assert all(value is not None for value in assigned.values()), variables["log"].last_errors()
 
 
@@ -71,7 +101,7 @@ def test_new_code_runs_with_an_engine(change, fp32_model):
         runner.infer({"x": np.zeros((8, 3, 32, 32), np.float32)})
         addresses = {name: runner.context.get_tensor_address(name) for name in (*runner.inputs, *runner.outputs)}
         names = {"trt": trt, "engine": runner.engine, "context": runner.context, "addresses": addresses}
-        migration.execute(change, {**names, "stream": runner.stream.handle})
+        execute(change, {**names, "stream": runner.stream.handle})
         runner.stream.synchronize()
         log = runner.log
     assert not [text for severity, text in log.messages if severity <= int(trt.ILogger.ERROR)]

@@ -1,19 +1,14 @@
 """The migration card: calls written for TensorRT 8.6, and what to write instead for TensorRT 10, 11 and RTX.
 
-The right-hand side is code that runs: `execute` runs what needs only a builder, anywhere; what needs a loaded engine
-runs where there is a GPU. `missing_names` looks every name of some code up in the installed TensorRT.
+The right-hand side is code that runs: the card's tests run what needs only a builder, anywhere, and what needs a loaded
+engine where there is a GPU. `missing_names` looks every name of some code up in the installed TensorRT.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-
-from tutorial_utils.engine.tensorrt import MessageLog, require_gpu, trt
+from tutorial_utils.engine.tensorrt import trt
 from tutorial_utils.lessons.lesson03 import api_names
-from tutorial_utils.model import half_precision, quantization
 
 
 @dataclass(frozen=True)
@@ -131,40 +126,6 @@ CARD = (
 def missing_names(code: str) -> list[str]:
     """Return the names of TensorRT's API that some code uses and the installed TensorRT lacks: see `api_names`."""
     return [name for name in api_names.used(code) if not api_names.exists(name, trt)]
-
-
-def build_variables(onnx_path: Path, folder: Path, images: np.ndarray) -> dict[str, Any]:
-    """Return the variables that the card's code for builders uses: a small network, a profile, a configuration.
-
-    Args:
-        onnx_path: The quick classifier in FP32, with the input x.
-        folder: Where the FP16 and INT8 variants are written.
-        images: Calibration images for the INT8 variant.
-    """
-    require_gpu()
-    log = MessageLog()
-    builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    tensor = network.add_input("x", trt.float32, (8, 3, 32, 32))
-    scale = network.add_constant((), trt.Weights(np.ones((), np.float32))).get_output(0)
-    layer = network.add_identity(tensor)
-    network.mark_output(layer.get_output(0))
-    return {
-        "trt": trt, "log": log, "builder": builder, "network": network, "tensor": tensor, "layer": layer,
-        "scale": scale, "config": builder.create_builder_config(), "profile": builder.create_optimization_profile(),
-        "onnx_path": onnx_path, "fp16_path": folder / "card-fp16.onnx", "int8_path": folder / "card-int8.onnx",
-        "images": images, "to_fp16": half_precision.to_fp16, "to_int8": quantization.to_int8,
-    }  # fmt: skip
-
-
-def execute(change: Change, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the right-hand side of a line with the variables that it uses, and return those that it assigned.
-
-    What the code raises comes through.
-    """
-    assigned: dict[str, Any] = {}
-    exec(change.new, dict(variables), assigned)
-    return assigned
 
 
 def markdown() -> str:
