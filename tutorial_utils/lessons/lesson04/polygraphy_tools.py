@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 TIME_LIMIT_S = 120  # of each command
 METHOD = (
-    "each command run once with this Polygraphy and TensorRT, those of a chain in turn; builder optimization level 1: "
-    "a search that builds many engines is not about the fastest one; lines and numbers are those that were printed"
+    "each command run once with this Polygraphy and TensorRT, those of a chain in turn, up to four chains at a time; "
+    "builder optimization level 1: a search that builds many engines is not about the fastest one; lines and numbers "
+    "are those that were printed"
 )
 # Calibrates `convert --int8`: what --data-loader-script names.
 LOADER = """from polygraphy.json import load_json
