@@ -7,7 +7,7 @@ from blake3 import blake3
 from filelock import FileLock
 
 from tutorial_utils.base import onnx_session, paths
-from tutorial_utils.model import precisions
+from tutorial_utils.model import onnx_file, precisions
 from tutorial_utils.model.networks import EXPORT_RECIPE
 from tutorial_utils.model.precisions import PRECISIONS
 
@@ -18,16 +18,19 @@ class Files:
     """Files that are made from one FP32 file of ResNet-50, once, and kept in the cache.
 
     Args:
-        fp32: Its path; the input ``x`` is ``[N, 3, H, W]``, dynamic but for the channels.
+        fp32: Its path; the input ``x`` is ``[N, 3, H, W]``. What is made of it takes images of any size.
 
     Attributes:
         folder: Where they are kept, timing caches and calibration caches among them.
     """
 
     def __init__(self, fp32: Path):
-        self._fp32 = Path(fp32)
-        key = blake3(str(EXPORT_RECIPE).encode()).update_mmap(self._fp32).hexdigest(length=8)
+        key = blake3(str(EXPORT_RECIPE).encode()).update_mmap(fp32).hexdigest(length=8)
         self.folder = paths.cache_dir("resnet50_matrix", key)
+        self._fp32 = self.folder / "resnet50-fp32.onnx"
+        with FileLock(self.folder / "lock"):
+            if not self._fp32.exists():
+                onnx_file.save(onnx_file.open_image_size(onnx_file.load(fp32)), self._fp32)
 
     def onnx(self, precision: str, size: int) -> Path:
         """Return the file in a precision of `precisions.PRECISIONS`. INT8 and FP8 are calibrated for an image size."""
