@@ -57,29 +57,31 @@ def _first_wrong(reference_path: str, candidate_path: str, feeds: planted.Feeds)
 
 
 _NOT_FOUND = "This file has a fault, and you find none. Equal answers prove little: compare every tensor."
+_SOUND_FILE = "This file is sound, and you name a tensor: its error is what rounding in FP16 leaves at that depth."
+_LATER = "That tensor is wrong because one before it is. Go through them in the order of computation."
+_EARLIER = "That tensor is as it should be, up to rounding; one that only one of the files has can't be compared."
 
 
 def _wrong_tensor(
     reference_path: str, candidate_path: str, feeds: planted.Feeds, culprit: str | None, what: str
 ) -> Case:
-    mistakes = [Mistake(None, _NOT_FOUND)] if culprit else []
-    objection = functools.partial(_against, reference_path, culprit, what)
+    graph = onnx_file.load(reference_path).graph
+    names = [*(value.name for value in graph.input), *(name for node in graph.node for name in node.output)]
+    if culprit is None:
+        mistakes = [Mistake(name, _SOUND_FILE) for name in names]
+    else:
+        at = names.index(culprit)
+        mistakes = [Mistake(name, _EARLIER) for name in names[:at]]
+        mistakes += [Mistake(name, _LATER) for name in names[at + 1 :]] + [Mistake(None, _NOT_FOUND)]
+    objection = functools.partial(_unknown, what)
     return Case((reference_path, candidate_path, feeds), culprit, what, mistakes, objection=objection)
 
 
-def _against(reference_path: str, culprit: str | None, what: str, returned: Any) -> str | None:
-    """Return what speaks against a tensor."""
+def _unknown(what: str, returned: Any) -> str | None:
+    """Return what speaks against a name that is none."""
     if not isinstance(returned, str):
         return None
-    graph = onnx_file.load(reference_path).graph
-    names = [*(value.name for value in graph.input), *(name for node in graph.node for name in node.output)]
-    if returned not in names:
-        return f"For {what}, your function returned {returned!r}, and the reference has no tensor of that name."
-    if culprit is None:
-        return "One file is sound, and you name a tensor: its error is what rounding in FP16 leaves at that depth."
-    if names.index(returned) > names.index(culprit):
-        return "That tensor is wrong because one before it is. Go through them in the order of computation."
-    return "That tensor is as it should be, up to rounding. A tensor that only one of the files has can't be compared."
+    return f"For {what}, your function returned {returned!r}, and the trusted file has no tensor of that name."
 
 
 # --- 04d.2: the smallest part that fails -----------------------------------------------------------------------------
@@ -179,12 +181,8 @@ _TOO_WIDE = "a file with ranges that are far too wide"
 _AS_BEFORE = "a file with the ranges that it had before"
 _OF_RANGES = (
     Mistake(_NO_FILE, "There is no ONNX file at the path that you return: write the file to `target_path`."),
-    Mistake(
-        _CHANGED, "Nodes or weights of your file aren't those that it had. Only the scales of activations may change."
-    ),
-    Mistake(
-        _AS_BEFORE, "The scales are those that the file had. Compare 127 steps with the largest value of each tensor."
-    ),
+    Mistake(_CHANGED, "Nodes or weights of your file aren't those that it had. Only scales of activations may change."),
+    Mistake(_AS_BEFORE, "All scales are as before. Compare 127 steps of each with the largest value of its tensor."),
     Mistake(
         _CUT_OFF,
         "Some ranges still cut off. If you measured the activations in the INT8 file, they were cut off by the ranges "

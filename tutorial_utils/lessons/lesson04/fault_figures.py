@@ -24,7 +24,8 @@ def on_their_way(values: Mapping[str, np.ndarray]) -> Picture:
         beyond = peak > FP16.largest
         axes.barh(position, peak, color=RED if beyond else BLUE, hatch="//" if beyond else None, height=0.7)
         text = f"{peak:,.3g}" if peak < 1000 else f"{peak:,.0f}"
-        said = [text, *(["overflows"] if beyond else []), *(["and -inf for padding"] if padding.any() else [])]
+        masked = f"and {array.min():.0e} for padding".replace("e+0", "e") if padding.any() else ""
+        said = [text, *(["overflows"] if beyond else []), *([masked] if masked else [])]
         plotting.note(axes, " ".join(said), (max(peak, 1.0), position), (4, 0))
         lines.append(f"{name:10} {' '.join(said)}")
     plotting.name_rows(axes, list(values))

@@ -86,8 +86,8 @@ _SCORES = {"scores": (_FLOAT, ["batch", CLASSES])}
 def attention(seed: int, large: bool = True, minus: float = -np.inf) -> Faulty:
     """Return an attention block: its mask is ``minus`` at padding, and in FP16 ``logits`` overflow if they are large.
 
-    Its inputs are the tokens, float32 ``[N, 16, 32]``, and which of them are valid, bool ``[N, 1, 16]``. Softmax makes 0
-    of a padded token: an infinite mask does no harm. Divided by the root of the width, the logits would fit into FP16.
+    Its inputs are tokens, float32 ``[N, 16, 32]``, and which of them are valid, bool ``[N, 1, 16]``. Softmax makes 0
+    of padding: an infinite mask does no harm. Divided by the root of the width, the logits would fit into FP16.
     """
     graph = _Graph(seed, "attention")
     normed = _attended(graph, "tokens", large, minus)

@@ -1,4 +1,4 @@
-"""What an FP16 file is worth that was made of an FP32 one: is it finite, does it keep the answers, what stays in FP32?"""
+"""What a 16-bit file is worth: is it finite, does it keep the answers of the FP32 file, what stays in FP32?"""
 
 from dataclasses import dataclass
 from pathlib import Path
