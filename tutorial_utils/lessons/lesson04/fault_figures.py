@@ -18,6 +18,7 @@ def on_their_way(values: Mapping[str, np.ndarray]) -> Picture:
     """
     figure, axes = plotting.new_figure(0.9 + 0.28 * len(values))
     lines = []
+    behind = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}  # so that the line doesn't cross a text
     for position, (name, array) in enumerate(values.items()):
         padding = array <= _MASKED
         peak = float(np.abs(array[~padding]).max(initial=0))
@@ -26,7 +27,7 @@ def on_their_way(values: Mapping[str, np.ndarray]) -> Picture:
         text = f"{peak:,.3g}" if peak < 1000 else f"{peak:,.0f}"
         masked = f"and {array.min():.0e} for padding".replace("e+0", "e") if padding.any() else ""
         said = [text, *(["overflows"] if beyond else []), *([masked] if masked else [])]
-        plotting.note(axes, " ".join(said), (max(peak, 1.0), position), (4, 0))
+        plotting.note(axes, " ".join(said), (max(peak, 1.0), position), (4, 0), bbox=behind)
         lines.append(f"{name:10} {' '.join(said)}")
     plotting.name_rows(axes, list(values))
     axes.axvline(FP16.largest, color=GREY, linewidth=1.2, linestyle="--", label="largest FP16 number, 65,504")
