@@ -11,10 +11,11 @@ import pandas as pd
 from onnx import numpy_helper
 
 from tutorial_utils.base import paths
-from tutorial_utils.base.errors import CourseError, first_line
+from tutorial_utils.base.errors import CourseError
 from tutorial_utils.debug import rounding, tensor_errors
 from tutorial_utils.lessons.checking import DATA, Case, Mistake
 from tutorial_utils.lessons.lesson04 import planted
+from tutorial_utils.lessons.lesson04.exercises_repair import as_it_is, cannot_run, not_the_path
 from tutorial_utils.measure import quality
 from tutorial_utils.model import half_precision, onnx_file, quantization
 
@@ -134,12 +135,12 @@ def _saved(faulty: planted.Faulty, name: str) -> tuple[str, planted.Feeds]:
 
 def _part_of(fp32_path: str, feeds: planted.Feeds, what: str) -> Case:
     judged = functools.partial(_part_verdict, fp32_path, feeds)
-    return Case((fp32_path, feeds), _ONE_NODE, what, _OF_A_PART, judged=judged)
+    return Case((fp32_path, feeds), _ONE_NODE, what, _OF_A_PART, judged=judged, objection=as_it_is(what))
 
 
 def _part_verdict(fp32_path: str, feeds: planted.Feeds, returned: Any) -> str:
     if not isinstance(returned, onnx.ModelProto):
-        return f"{type(returned).__name__} and no onnx.ModelProto"
+        return f"{type(returned).__name__}, and no `onnx.ModelProto`: `extract_subgraph` makes one of the loaded model"
     if not returned.graph.node:
         return _EMPTY
     values = {**feeds, **tensor_errors.all_outputs(fp32_path, feeds)}
@@ -151,7 +152,7 @@ def _part_verdict(fp32_path: str, feeds: planted.Feeds, returned: Any) -> str:
     try:
         found = tensor_errors.run(rounding.with_rounding(returned, "fp16"), given, "part.onnx", outputs)
     except Exception as error:  # whatever ONNX and its runtime raise for a model that somebody else made
-        return f"a model that ONNX Runtime can't run ({first_line(error)})"
+        return cannot_run("model", error)
     if not all(np.isfinite(rounding.stored(one, "fp16")).all() for one in given.values() if one.dtype == np.float32):
         return _FED
     infinite = [name for name in outputs if not np.isfinite(found[name]).all()]
@@ -209,12 +210,12 @@ def recalibrate_on_data(int8_path: str, images: np.ndarray, target_path: str) ->
 def _ranges(int8_path: str, images: np.ndarray, target_path: str, what: str) -> Case:
     Path(target_path).unlink(missing_ok=True)
     judged: Callable[[Any], str] = functools.partial(_ranges_verdict, int8_path, images, target_path)
-    return Case((int8_path, images, target_path), _FITTING, what, _OF_RANGES, judged=judged)
+    return Case((int8_path, images, target_path), _FITTING, what, _OF_RANGES, judged=judged, objection=as_it_is(what))
 
 
 def _ranges_verdict(int8_path: str, images: np.ndarray, target_path: str, returned: Any) -> str:
     if str(returned) != target_path:
-        return f"{type(returned).__name__} and not `target_path`"
+        return not_the_path(returned)
     if not Path(target_path).exists():
         return _NO_FILE
     before = onnx_file.load(int8_path)
@@ -225,7 +226,7 @@ def _ranges_verdict(int8_path: str, images: np.ndarray, target_path: str, return
             return _CHANGED
         logits = tensor_errors.all_outputs(target_path, {"x": images})[after.graph.output[0].name]
     except CourseError as error:
-        return f"a file that ONNX Runtime can't run ({error.cause.rstrip('.')})"
+        return cannot_run("file", error)
     if found == scales:
         return _AS_BEFORE
     exact = _unrounded(before, {"x": images})

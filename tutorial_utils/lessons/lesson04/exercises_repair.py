@@ -1,6 +1,8 @@
 """What 04c.1 and 04d.3 are checked with: an FP16 file, judged by what it gives, and by which nodes stay in FP32."""
 
+import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils.base import paths
-from tutorial_utils.base.errors import CourseError
+from tutorial_utils.base.errors import CourseError, first_line
 from tutorial_utils.lessons.checking import DATA, Case, Mistake
 from tutorial_utils.lessons.lesson04 import planted, repaired
 from tutorial_utils.model import onnx_file
@@ -87,7 +89,7 @@ def rescale_on_data(fp32_path: str, feeds: planted.Feeds, target_path: str) -> C
 
 def _rescaled(fp32_path: str, feeds: planted.Feeds, target_path: str, what: str) -> Case:
     case = _case(fp32_path, feeds, 0, target_path, what, _OF_RESCALING)
-    return Case((fp32_path, feeds, target_path), _GOOD, what, case.mistakes, judged=case.judged)
+    return dataclasses.replace(case, arguments=(fp32_path, feeds, target_path))
 
 
 def _written(faulty: planted.Faulty, name: str) -> tuple[str, planted.Feeds]:
@@ -105,13 +107,14 @@ def _case(
     Path(target_path).unlink(missing_ok=True)  # what an earlier answer wrote is no answer
     mistakes = [Mistake(verdict, message) for verdict, message in (_MESSAGES | messages).items()]
     judged: Callable[[Any], str] = functools.partial(_verdict, fp32_path, feeds, most, target_path)
-    return Case((fp32_path, feeds, most, target_path), _GOOD, what, mistakes, judged=judged)
+    arguments = (fp32_path, feeds, most, target_path)
+    return Case(arguments, _GOOD, what, mistakes, judged=judged, objection=as_it_is(what))
 
 
 def _verdict(fp32_path: str, feeds: planted.Feeds, most: int, target_path: str, returned: Any) -> str:
     """Say what a file is like: first its form, then what it gives, then what that costs."""
     if str(returned) != target_path:
-        return f"{type(returned).__name__} and not `target_path`"
+        return not_the_path(returned)
     if not Path(target_path).exists():
         return _NO_FILE
     try:
@@ -120,7 +123,7 @@ def _verdict(fp32_path: str, feeds: planted.Feeds, most: int, target_path: str, 
         found = repaired.measure(target_path, fp32_path, feeds)
         others = repaired.measure(target_path, fp32_path, _others(feeds))
     except CourseError as error:
-        return f"a file that ONNX Runtime can't run ({error.cause.rstrip('.')})"
+        return cannot_run("file", error)
     if found.in_bf16:
         return _BF16
     if not found.in_fp16:
@@ -132,6 +135,22 @@ def _verdict(fp32_path: str, feeds: planted.Feeds, most: int, target_path: str, 
     if not _is_right(others):
         return _THESE_ONLY
     return _GOOD if len(found.in_fp32) <= most else _TOO_MANY
+
+
+def not_the_path(returned: Any) -> str:
+    """Say that something else was returned than the path to write to."""
+    return f"{type(returned).__name__}, and not `target_path`: write the file there, and return that path"
+
+
+def cannot_run(what: str, error: Exception) -> str:
+    """Say that ONNX Runtime refuses a file or model, and why, without what differs at each run."""
+    cause = error.cause if isinstance(error, CourseError) else first_line(error)
+    return f"a {what} that can't be run: {re.sub('.*failed:', '', cause).rstrip('.')}"
+
+
+def as_it_is(what: str) -> Callable[[str | None], str | None]:
+    """Return what tells the learner of a verdict that no mistake explains."""
+    return lambda verdict: verdict and f"For {what}, your function returned {verdict}."
 
 
 def _is_right(found: repaired.Measured) -> bool:

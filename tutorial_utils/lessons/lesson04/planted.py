@@ -32,8 +32,7 @@ class Faulty:
 
     model: onnx.ModelProto  # FP32
     feeds: Feeds
-    culprit: str | None  # the first tensor that is wrong, where there is one
-    harmless: tuple[str, ...] = ()  # tensors with infinities that belong there
+    culprit: str | None  # the tensor at which the fault was planted, if one was
 
 
 class _Graph:
@@ -92,7 +91,7 @@ def attention(seed: int, large: bool = True, minus: float = -np.inf) -> Faulty:
     graph = _Graph(seed, "attention")
     normed = _attended(graph, "tokens", large, minus)
     model = _classified(graph, normed, WIDTH, {"tokens": (_FLOAT, ["batch", TOKENS, WIDTH]), **_VALID})
-    return Faulty(model, _tokens(graph.random), "logits" if large else None, ("mask", "masked"))
+    return Faulty(model, _tokens(graph.random), "logits" if large else None)
 
 
 def layernorm(seed: int) -> Faulty:
@@ -116,7 +115,7 @@ def block(seed: int, minus: float = -1e9) -> Faulty:
     shifted = graph.add("Add", [hidden, _outlier(graph, "outlier", HIDDEN)], "biased")
     normed = _normalized(graph, shifted, HIDDEN)
     model = _classified(graph, normed, HIDDEN, {"tokens": (_FLOAT, ["batch", TOKENS, WIDTH]), **_VALID})
-    return Faulty(model, _tokens(graph.random), "logits", ("mask", "masked"))
+    return Faulty(model, _tokens(graph.random), "logits")
 
 
 def underflow(seed: int) -> Faulty:
