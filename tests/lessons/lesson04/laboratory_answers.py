@@ -87,6 +87,17 @@ def keeping(*tensors):
     return answer
 
 
+def keeping_by_onnx_runtime(*tensors):
+    """Keep them with ONNX Runtime's converter, which casts between two nodes that it leaves in FP32."""
+
+    def answer(fp32_path, feeds, target_path):
+        model = onnx.load(fp32_path)
+        nodes = remedies.touching(model, tensors)
+        return saved(convert_float_to_float16(model, keep_io_types=True, node_block_list=nodes), target_path)
+
+    return answer
+
+
 def limited(answer):
     """Return an answer to 04c.1, which has a fourth argument."""
     return lambda fp32_path, feeds, most, target_path: answer(fp32_path, feeds, target_path)
@@ -332,6 +343,7 @@ WRONG = {
     "04c.1": [
         *((limited(answer), words) for answer, words in FILES),
         (limited(converted), "still gives Inf or NaN"),
+        (limited(keeping_by_onnx_runtime("logits", "square")), "casts to FP16 and back"),
         (limited(clipped), "What is cut off at 65,504"),
         (limited(keeping("logits")), "what is divided by infinity becomes 0"),
         (limited(keeping("mask", "masked", "logits", "square")), "take one after the other away"),

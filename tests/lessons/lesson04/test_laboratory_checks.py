@@ -1,6 +1,5 @@
 """What the checks of 04c and 04d say of answers that no exercise has in mind: each gets one sentence that helps."""
 
-import numpy as np
 import onnx
 import pytest
 from lessons.lesson04 import laboratory_answers

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import CourseError, first_line
@@ -23,6 +24,7 @@ _SIGNATURE = "a file with other inputs or outputs"
 _NOTHING_NARROW = "a file in which no node computes in FP16"
 _BF16 = "a file with nodes in BF16"
 _NOT_FINITE = "a file that gives Inf or NaN"
+_CAST_BETWEEN = "a file that isn't finite, and casts to FP16 and back between two nodes in FP32"
 _ZEROS = "a file that gives nothing but 0"
 _OTHER_ANSWERS = "a finite file that gives other answers"
 _THESE_ONLY = "a file that is right for these inputs alone"
@@ -46,6 +48,10 @@ _MESSAGES = {
     ),
 }
 _OF_REPAIR = {
+    _CAST_BETWEEN: (
+        "Between two nodes that stay in FP32, your file casts to FP16 and back: that is where a number overflows. Some "
+        "converters write such casts; `half_precision.to_fp16` doesn't."
+    ),
     _ZEROS: (
         "Your file gives 0 for everything: a square is still infinite, and what is divided by infinity becomes 0."
     ),
@@ -129,7 +135,7 @@ def _verdict(fp32_path: str, feeds: planted.Feeds, most: int, target_path: str, 
     if not found.in_fp16:
         return _NOTHING_NARROW
     if not found.finite:
-        return _NOT_FINITE
+        return _CAST_BETWEEN if _casts_back(target_path) else _NOT_FINITE
     if not _is_right(found):
         return _ZEROS if found.error == 1 else _OTHER_ANSWERS
     if not _is_right(others):
@@ -155,6 +161,13 @@ def as_it_is(what: str) -> Callable[[str | None], str | None]:
 
 def _is_right(found: repaired.Measured) -> bool:
     return found.finite and found.kept >= _KEPT and found.error <= _ERROR
+
+
+def _casts_back(path: str) -> bool:
+    """Whether a file casts a tensor from FP32 to FP16 and from there to FP32."""
+    casts = [node for node in onnx_file.load(path).graph.node if node.op_type == "Cast"]
+    narrow = {node.output[0] for node in casts if node.attribute[0].i == TensorProto.FLOAT16}
+    return any(node.input[0] in narrow and node.attribute[0].i == TensorProto.FLOAT for node in casts)
 
 
 def _signature(path: str) -> list[tuple[str, int]]:

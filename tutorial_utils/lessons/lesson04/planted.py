@@ -20,7 +20,6 @@ BATCH = 64
 CLASSES = 10
 TOKENS, WIDTH = 16, 32  # of the attention
 HIDDEN = 64  # of the normalization
-LARGEST_K = 3840  # that TensorRT's TopK takes
 _OUTLIER = 7  # which channel
 _EPSILON = 1e-12  # below FP16's smallest number, 6e-8
 _FLOAT, _BOOL = TensorProto.FLOAT, TensorProto.BOOL
@@ -145,7 +144,7 @@ def underflow(seed: int) -> Faulty:
 def detector(seed: int, k: int = 5000) -> onnx.ModelProto:
     """Return a small detector whose last part takes the best ``k`` of 8,192 candidates, for 1x3x64x64 images.
 
-    Above `LARGEST_K`, ONNX Runtime runs it, and TensorRT reads it and can't build it.
+    Above 3,840, ONNX Runtime runs it, and TensorRT reads it and can't build it.
     """
     graph = _Graph(seed, "detector")
     source, channels = "image", 3
