@@ -1,5 +1,7 @@
 """Wrong answers to the exercises of lesson 04, each with words from the message that its check must give."""
 
+from lessons.lesson04 import laboratory_answers
+
 from tutorial_utils.lessons.lesson04 import fault_lab
 
 RIGHT = {
@@ -61,3 +63,5 @@ def other_tensors(exercise):
 WRONG_ANSWERS = {exercise: other_causes(right) + other_tensors(exercise) for exercise, right in RIGHT.items()}
 WRONG_ANSWERS["04.5"].append((divisor("division"), "finite still"))
 WRONG_ANSWERS["04.7"].append((always("engine"), "You blame the engine of every FP8 file"))
+WRONG_ANSWERS |= laboratory_answers.WRONG
+RIGHT_ANSWERS = laboratory_answers.OTHER_RIGHT

@@ -5,6 +5,8 @@ from tutorial_utils.machine.needs import Needs
 NEEDS = {
     "04": Needs(live=("polygraphy", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
     "04a": Needs(live=("polygraphy", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
+    "04c": Needs(live=("polygraphy", "onnxruntime_cpu", "tensorrt_build")),
+    "04d": Needs(live=("polygraphy", "onnxruntime_cpu")),
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {

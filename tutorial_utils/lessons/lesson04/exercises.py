@@ -1,4 +1,7 @@
-"""What the exercises of lesson 04 are checked with: the served case, and the same fault in other networks."""
+"""What the exercises of lesson 04 are checked with: the served case, and the same fault in other networks.
+
+`exercises_repair` judges the FP16 files of 04c.1 and 04d.3, `exercises_faults` the others of 04d.
+"""
 
 import dataclasses
 import functools
@@ -12,7 +15,7 @@ from onnx import numpy_helper
 
 from tutorial_utils.base import paths
 from tutorial_utils.lessons.checking import DATA, Case, Exercise, Mistake
-from tutorial_utils.lessons.lesson04 import fault_lab, fault_lab_model
+from tutorial_utils.lessons.lesson04 import exercises_faults, exercises_repair, fault_lab, fault_lab_model
 from tutorial_utils.measure import experiment
 from tutorial_utils.model import onnx_file, quantization
 
@@ -104,4 +107,9 @@ def _handed_over(served: fault_lab.Case) -> Case:
 EXERCISES = {
     **{f"04.{number}": Exercise(functools.partial(examined, number), _handed_over) for number in range(1, 7)},
     "04.7": Exercise(engine_or_file, _handed_over),
+    "04c.1": Exercise(exercises_repair.repair, exercises_repair.repair_on_data),
+    "04d.1": Exercise(exercises_faults.first_wrong, exercises_faults.first_wrong_on_data),
+    "04d.2": Exercise(exercises_faults.part, exercises_faults.part_on_data),
+    "04d.3": Exercise(exercises_repair.rescale, exercises_repair.rescale_on_data),
+    "04d.4": Exercise(exercises_faults.recalibrate, exercises_faults.recalibrate_on_data),
 }
