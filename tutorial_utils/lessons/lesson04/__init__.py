@@ -10,5 +10,6 @@ EXPERIMENTS = {
     "lesson04_article": "article_commands",
     "lesson04_polygraphy": "gpu_commands",
     "lesson04_polygraphy_tools": "polygraphy_tools",
+    "lesson04_remedies": "remedies_on_gpu",
     "lesson04_specialization": "specialization",
 }
