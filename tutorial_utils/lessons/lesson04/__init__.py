@@ -8,6 +8,7 @@ NEEDS = {
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {
     "lesson04_article": "article_commands",
+    "lesson04_autocast": "autocast",
     "lesson04_polygraphy": "gpu_commands",
     "lesson04_polygraphy_tools": "polygraphy_tools",
     "lesson04_remedies": "remedies_on_gpu",
