@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from tutorial_utils.base.errors import InputError, PrecisionError
-from tutorial_utils.debug.rounding import with_rounding
+from tutorial_utils.debug.rounding import with_given_inputs, with_rounding
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.number_formats import BY_NAME
 from tutorial_utils.model.onnx_file import captured
@@ -115,6 +115,34 @@ def all_outputs(
     """
     model = onnx_file.load(onnx_path)
     return run(with_rounding(model, stored_as), feeds, Path(onnx_path).name, tensor_names(model))
+
+
+def each_node(onnx_path: str | Path, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run each node of a model by itself, on the tensors of an exact run, and return what it makes of them.
+
+    So the error of a tensor is that of its own node: those before it, and their rounding, don't add to it.
+
+    Args:
+        onnx_path: The model, with FP16 or BF16 tensors or without. Its roundings are written down (`with_rounding`).
+        values: Every tensor of the exact run, from `all_outputs` of the FP32 model, and the inputs.
+
+    Returns:
+        The tensors that both models compute in floating point, under their names.
+
+    Raises:
+        ModelFileError, InputError: As for `all_outputs`.
+    """
+    model = with_rounding(onnx_file.load(onnx_path))
+    read = {name for node in model.graph.node for name in node.input}
+    given = {
+        name: array for name, array in values.items() if name in read and array.dtype == np.float32 and array.size
+    }
+    cut = with_given_inputs(model, {name: array.ndim for name, array in given.items()})
+    feeds = {value.name: values[value.name] for value in model.graph.input if value.name in values}
+    feeds |= {f"{name}/given": array for name, array in given.items()}
+    written = {name for node in model.graph.node for name in node.output}
+    wanted = [name for name, array in values.items() if name in written and array.dtype == np.float32]
+    return run(cut, feeds, Path(onnx_path).name, wanted)
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
