@@ -59,6 +59,22 @@ def tolerance(dtype: Format, depth: int) -> float:
     return 2 * usual * machine_epsilon(dtype) * max(depth, 1) ** 0.5
 
 
+def tolerances(trusted: "Iterable[pd.DataFrame]", factor: float = 3.0, dtype: Format = "fp16") -> "pd.Series":
+    """Return for each tensor a multiple of the largest relative L2 error that a trusted model of this format made.
+
+    An error below a quarter of the machine epsilon, which is about what one rounding leaves, counts as so much.
+
+    Args:
+        trusted: What `compare` returned for a model that is known to be sound, on some inputs.
+        factor: How many times that error is allowed.
+        dtype: Its format.
+    """
+    import pandas as pd
+
+    largest = pd.concat([table["rel_l2"] for table in trusted], axis="columns").max(axis="columns")
+    return factor * largest.clip(lower=machine_epsilon(dtype) / 4)
+
+
 def depths(model: onnx.ModelProto, counted: Collection[str] | None = None) -> dict[str, int]:
     """Return for each tensor how many operations lie on the longest way to it from the input.
 
@@ -134,9 +150,7 @@ def each_node(onnx_path: str | Path, values: Mapping[str, np.ndarray]) -> dict[s
     """
     model = with_rounding(onnx_file.load(onnx_path))
     read = {name for node in model.graph.node for name in node.input}
-    given = {
-        name: array for name, array in values.items() if name in read and array.dtype == np.float32 and array.size
-    }
+    given = {name: array for name, array in values.items() if name in read and array.dtype == np.float32 and array.size}
     cut = with_given_inputs(model, {name: array.ndim for name, array in given.items()})
     feeds = {value.name: values[value.name] for value in model.graph.input if value.name in values}
     feeds |= {f"{name}/given": array for name, array in given.items()}
