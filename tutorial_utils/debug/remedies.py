@@ -17,6 +17,8 @@ from onnx import helper
 from tutorial_utils import engine
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.debug import tensor_errors
+from tutorial_utils.debug.rounding import with_rounding
+from tutorial_utils.model import onnx_file
 from tutorial_utils.model.number_formats import FP16
 
 
@@ -117,11 +119,12 @@ def judge(
         InputError: The feeds don't fit the model, it has no such output, or the output has another shape than expected.
         ModelFileError: The model is missing, damaged, or ONNX Runtime can't load it.
     """
-    found = tensor_errors.all_outputs(onnx_path, feeds, stored_as)
-    names = [value.name for value in onnx.load(onnx_path, load_external_data=False).graph.output]
+    model = onnx_file.load(onnx_path)
+    names = [value.name for value in model.graph.output]
     name = output or names[0]
     if name not in names:
         raise InputError(f"{Path(onnx_path).name} has no output {name}.", f"Choose one of {', '.join(names)}.")
+    found = tensor_errors.run(with_rounding(model, stored_as), feeds, Path(onnx_path).name, [name])
     return judge_output(found[name], expected, metric)
 
 
