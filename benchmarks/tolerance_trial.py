@@ -1,10 +1,11 @@
 """How often lesson 04's tolerance catches a fault, and fires on a sound model: `python -m benchmarks.tolerance_trial`.
 
-Both patients, the text detector and the transformer, in FP16, with every rounding written down on the CPU. Twenty seeds
-each draw inputs, a layer with weights, and half of the nodes. Sound are the FP16 file, and one that keeps these nodes in
-FP32; faulty is one whose layer has weights that are too large by a part. The tolerance is three times the largest error
-of the FP16 file on four other draws of inputs, for each tensor. Errors are taken in two ways: along the network, where
-those of all earlier nodes add up, and of each node alone, given the tensors of FP32 (`tensor_errors.each_node`).
+Both patients, the text detector and the transformer, in FP16, with every rounding written down on the CPU. Each of
+twenty draws takes inputs, a layer with weights, and half of the nodes. Sound are the FP16 file, and one with these
+nodes in FP32; faulty is one whose layer has weights that are too large by a part. The tolerance is three times the
+largest error of the FP16 file on four other draws of inputs, for each tensor. Errors are taken in two ways: along the
+network, where those of all earlier nodes add up, and of each node alone, given the tensors of FP32
+(`tensor_errors.each_node`).
 """
 
 import argparse
@@ -97,8 +98,9 @@ def main(makers: tuple[Callable[[], Patient], ...] = (patients.detector, patient
     seed = secrets.randbelow(10**6) if seed is None else seed
     random = np.random.default_rng(seed)
     kinds = [f"{part:.1%}" for part in FAULTS]
+    faulty = " | ".join(f"{one} caught (named)" for one in kinds)
     lines = [
-        f"| network | errors taken | FP16 passes | mixed passes | {' | '.join(f'{one} caught (named)' for one in kinds)} |",
+        f"| network | errors taken | FP16 passes | mixed passes | {faulty} |",
         f"|:--|:--|--:|--:|{'--:|' * len(kinds)}",
     ]
     reached = True
@@ -112,8 +114,8 @@ def main(makers: tuple[Callable[[], Patient], ...] = (patients.detector, patient
     text = "\n\n".join(
         (
             "# A tolerance that catches a fault of 1 %",
-            " ".join(__doc__.splitlines()),
-            f"Seed {seed}. Of {SEEDS} each; in brackets, how often the first tensor beyond its tolerance was the layer's own.",
+            " ".join(__doc__.split()),
+            f"Seed {seed}. Of {SEEDS} each; in brackets, how often the first bad tensor was the layer's own.",
             "\n".join(lines),
         )
     )

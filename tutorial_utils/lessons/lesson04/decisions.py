@@ -88,8 +88,8 @@ DECISIONS = (
     Decision(
         "Is the file quantized?",
         "yes",
-        "Scales that cut values off, or too few levels",
-        "calibrate on real inputs; train with rounding",
+        "Scales that cut values, or few levels",
+        "calibrate on real inputs; QAT (04b, 4)",
         "01b_precision",
         "5. Calibrated on the wrong data",
     ),

@@ -158,12 +158,12 @@ def measure(name: str, remedy: str, models: Mapping[str, Path]) -> dict[str, Any
     Raises:
         BackendUnavailableError: There is no GPU, AutoCast's file isn't among the models, or no weakly typed networks.
     """
-    from tutorial_utils.runners.tensorrt import TensorRTRunner
-
     if remedy in WEAK and flavour.installed_flavour() != "tensorrt":
         raise BackendUnavailableError(
             "TensorRT-RTX has no weakly typed networks.", "Measure this row with data-centre TensorRT 10."
         )
+    from tutorial_utils.runners.tensorrt import TensorRTRunner  # needs PyCUDA
+
     built = _build(name, remedy, models)
     plain = built if remedy == PLAIN else _build(name, PLAIN, models)
     with np.load(models["remedies"]) as stored:
