@@ -4,6 +4,7 @@ from tutorial_utils.machine.needs import Needs
 
 NEEDS = {
     "04": Needs(live=("polygraphy", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
+    "04b": Needs(live=("paddle", "polygraphy", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {
