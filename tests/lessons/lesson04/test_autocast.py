@@ -62,5 +62,4 @@ def test_without_it_nothing_is_measured(models, tmp_path, monkeypatch):
 def test_the_recording_has_both_patients_in_every_way():
     casts = autocast.EXPERIMENT.recorded("a test").result
     assert len(casts) == 2 * len(autocast.OPTIONS)
-    table = autocast.table(casts)
-    assert table.loc[("detector", "real inputs"), "in FP16"] == "305 of 326 nodes"
+    assert "| detector | real inputs | 305 of 326 | 17 | 5.2e-03 | 98.3% |" in autocast.table(casts).splitlines()

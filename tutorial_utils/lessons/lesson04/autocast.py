@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +26,6 @@ from tutorial_utils.debug import remedies
 from tutorial_utils.lessons.lesson04 import patients, remedies_on_gpu
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.model import onnx_file
-
-if TYPE_CHECKING:
-    import pandas
 
 METHOD = (
     "each command once, on the FP32 file of lesson 04's overflowing detector and transformer; calibration data: "
@@ -134,22 +131,13 @@ def _outcome(finite: float, rel_l2: float | None, task: float) -> remedies.Outco
     return remedies.Outcome(finite, np.inf if rel_l2 is None else rel_l2, task)
 
 
-def table(casts: Sequence[Cast]) -> "pandas.DataFrame":
-    """Return the rows as a table for display."""
-    import pandas
-
-    lines = [
-        {
-            "patient": one.patient,
-            "AutoCast saw": one.inputs,
-            "in FP16": f"{one.converted} of {one.nodes} nodes",
-            "casts": one.casts,
-            "error": f"{one.outcome.rel_l2:.1e}",
-            "answers kept": f"{one.outcome.task:.1%}",
-        }
-        for one in casts
-    ]
-    return pandas.DataFrame(lines).set_index(["patient", "AutoCast saw"])
+def table(casts: Sequence[Cast]) -> str:
+    """Return the rows as a table in Markdown."""
+    lines = ["| patient | AutoCast saw | nodes in FP16 | casts | error | answers kept |", "|:--|:--|--:|--:|--:|--:|"]
+    for one in casts:
+        made = f"{one.converted} of {one.nodes} | {one.casts} | {one.outcome.rel_l2:.1e} | {one.outcome.task:.1%}"
+        lines.append(f"| {one.patient} | {one.inputs} | {made} |")
+    return "\n".join(lines)
 
 
 def _libraries() -> dict[str, str]:
