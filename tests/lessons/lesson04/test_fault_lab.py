@@ -1,13 +1,12 @@
 """The fault laboratory: every case really shows its fault, the right answer is accepted, wrong ones are told apart."""
 
 import numpy as np
-import pictures
 import pytest
 from onnx import numpy_helper
 
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.debug import tensor_errors
-from tutorial_utils.lessons.lesson04 import decisions, exercises, fault_lab
+from tutorial_utils.lessons.lesson04 import exercises, fault_lab
 from tutorial_utils.lessons.lesson04.fault_lab import CAUSES, FAULTS
 from tutorial_utils.lessons.lesson04.fault_lab_model import INPUTS
 from tutorial_utils.measure import quality
@@ -216,31 +215,3 @@ def test_right_cause_with_a_wrong_tensor():
         assert words in fault_lab.objection(case, "division", tensor)
     assert "name None" in fault_lab.objection(fault_lab.serve("tolerance", 1), "tolerance", "scores")
     assert "one of these names" in fault_lab.objection(case, "gremlins")
-
-
-# --- the chart -------------------------------------------------------------------------------------------------------
-
-
-def test_chart_says_the_same_in_picture_and_text():
-    picture = decisions.chart()
-    drawn = " ".join(" ".join(text.get_text() for text in picture.figure.axes[0].texts).split())
-    for row in (*decisions.DECISIONS, decisions.LAST):
-        for words in (row.question, row.verdict, row.remedy, row.section):
-            assert words in drawn
-            assert words in picture.text
-    assert str(len(decisions.DECISIONS)) in picture.alt
-    (axes,) = pictures.drawn(picture)
-    assert pictures.frames(axes) == 2 * (len(decisions.DECISIONS) + 1)
-
-
-def test_no_text_of_the_chart_leaves_its_box():
-    picture = decisions.chart()
-    axes = picture.figure.axes[0]
-    picture.figure.canvas.draw()
-    boxes = [patch.get_window_extent() for patch in axes.patches]
-    inside = [text for text in axes.texts if text.get_text() not in ("yes", "no", "", decisions.START)]
-    for text in inside:
-        extent = text.get_window_extent()
-        assert any(
-            box.x0 <= extent.x0 and extent.x1 <= box.x1 and box.y0 <= extent.y0 and extent.y1 <= box.y1 for box in boxes
-        ), text.get_text()
