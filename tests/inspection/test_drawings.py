@@ -80,7 +80,7 @@ def test_precision_map_lists_runs_of_kernels():
     assert picture.text.splitlines() == [
         "it, kernels by the type that they write: fp16 3, fp32 1",
         "  types: 0 fp32 to fp16; 2-3 fp16 to fp16; 4 fp16 to fp32",
-        "  formats: 0-3 NHWC; 4 Linear",
+        "  formats: 0-3 NHWC; 4 NCHW",
     ]
     assert "fp16 3, fp32 1" in picture.alt
     (axes,) = pictures.drawn(picture)
@@ -91,7 +91,7 @@ def test_precision_map_lists_runs_of_kernels():
     colours = {name: to_hex(style[0]) for name, style in (maps._DTYPES | maps._FORMATS).items()}
     assert reads == [colours[dtype] for dtype in ("fp32", "fp16", "fp16", "fp16")]
     assert writes == [colours[dtype] for dtype in ("fp16", "fp16", "fp16", "fp32")]
-    assert format_band == [colours[name] for name in ("NHWC", "NHWC", "NHWC", "Linear")]
+    assert format_band == [colours[name] for name in ("NHWC", "NHWC", "NHWC", "NCHW")]
     assert [x for x, _ in pictures.marks(axes)] == pytest.approx([0.47, 3.47])  # the kernels that change the type
 
 
@@ -121,7 +121,7 @@ def test_fusion_map_of_a_small_engine_has_a_box_for_each_node():
     ]
     (axes,) = pictures.drawn(picture)
     assert [(left, round(bottom + 0.4)) for left, bottom, _, _ in pictures.bars(axes)] == [(0, 0), (0, 1), (1, 1)]
-    notes = ["no ONNX node: same type and format", "no ONNX node: fp16 to fp32, NHWC to Linear"]
+    notes = ["no ONNX node: same type and format", "no ONNX node: fp16 to fp32, NHWC to NCHW"]
     assert written(axes) == ["conv", "conv", "norm", *notes]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["layer 0", "layer 2", "layer 3", "layer 4"]
     assert axes.get_xlabel() == "named by no layer: relu, same"

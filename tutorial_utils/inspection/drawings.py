@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tutorial_utils import plotting
 from tutorial_utils.engine import EngineLayer
+from tutorial_utils.engine.computed_types import ATTENTION, CONVOLUTION, OPAQUE, PRODUCT
 from tutorial_utils.inspection import engine_layers
-from tutorial_utils.inspection.engine_layers import CONTROL, KINDS, MATRIX, MOVE, POINTWISE, POOLING, Edge
+from tutorial_utils.inspection.engine_layers import CONTROL, HEAVY, KINDS, MOVE, POINTWISE, POOLING, Edge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 # Colour and hatch of each kind of layer. Red is for those that compute nothing.
 KIND_STYLES = {
-    MATRIX: (plotting.BLUE, ""),
+    CONVOLUTION: (plotting.BLUE, ""),
+    PRODUCT: ("#0B4F6C", "\\\\\\"),
+    ATTENTION: ("#882255", "ooo"),
+    OPAQUE: ("#332288", "++"),
     POINTWISE: (plotting.GREEN, "///"),
     POOLING: (plotting.ORANGE, "..."),
     MOVE: (plotting.RED, "xxx"),
@@ -110,7 +114,7 @@ def _label(layer: EngineLayer) -> str:
     if not layer.onnx_nodes:
         return engine_layers.short_name(layer)
     heavy = (node for node in layer.onnx_nodes if any(word in node for word in ("Conv", "MatMul", "Gemm")))
-    node = next(heavy, layer.onnx_nodes[0]) if engine_layers.kind(layer) == MATRIX else layer.onnx_nodes[0]
+    node = next(heavy, layer.onnx_nodes[0]) if engine_layers.kind(layer) in HEAVY else layer.onnx_nodes[0]
     return ".".join(node.rsplit("/", 1)[-1].split(".")[-2:])
 
 

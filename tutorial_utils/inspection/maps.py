@@ -24,7 +24,10 @@ _DTYPES = {
     "fp32": (plotting.BLUE, ""), "fp16": (plotting.ORANGE, "///"), "bf16": ("#F0E442", "\\\\\\"),
     "int8": (plotting.GREEN, "xxx"), "fp8": ("#CC79A7", "..."), "int4": ("#56B4E9", "ooo"),
 }  # fmt: skip
-_FORMATS = {"Linear": ("#ffffff", ""), "NHWC": ("#b9c2cb", ""), "Transposed": (plotting.RED, "\\\\\\")}
+_FORMATS = {
+    "NHWC": ("#b9c2cb", ""), "NCHW": ("#ffffff", ""), "row major": ("#ffffff", ""), "column major": ("#e9d8a6", "\\\\"),
+    "vector": ("#ffffff", "..."),
+}  # fmt: skip
 _OTHER = (plotting.GREY, "---")
 
 
@@ -42,8 +45,11 @@ def precision_map(engines: dict[str, Sequence[EngineLayer]]) -> plotting.Picture
         _draw_strip(one, name, kernels, widest)
     tensors = [tensor for layers in engines.values() for layer in layers for tensor in (*layer.inputs, *layer.outputs)]
     shown = {dtype: _DTYPES.get(dtype, _OTHER) for dtype in Counter(tensor.dtype for tensor in tensors)}
-    formats = Counter(tensor.format for tensor in tensors)
-    legend(figure, shown | {f"format {one}": _FORMATS.get(one, _OTHER) for one in formats})
+    formats = dict.fromkeys(tensor.format for tensor in tensors)
+    named: dict[tuple[str, str], list[str]] = {}  # formats that look alike share an entry of the legend
+    for one in formats:
+        named.setdefault(_FORMATS.get(one, _OTHER), []).append(one)
+    legend(figure, shown | {f"format {', '.join(alike)}": style for style, alike in named.items()})
     text = [line for name, layers in engines.items() for line in _precision_text(name, layers)]
     alt = "Data types and formats by kernel. " + " ".join(f"{line}." for line in text if not line.startswith(" "))
     return plotting.Picture(figure, alt, "\n".join(text))
