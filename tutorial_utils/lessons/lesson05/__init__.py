@@ -7,5 +7,8 @@ NEEDS = {
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {
+    "lesson05_inspector": "inspector",
     "lesson05_layers": "profile",
+    "lesson05_ncu": "kernel_counters",
+    "lesson05_trtexec": "trtexec_runs",
 }
