@@ -1,5 +1,7 @@
 """What the layers of an engine are, and where ONNX nodes went."""
 
+from dataclasses import replace
+
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -69,6 +71,13 @@ def test_conversion():
     assert engine_layers.conversion(LAYERS[0]) == "fp32 to fp16, NCHW to NHWC"
     assert engine_layers.conversion(LAYERS[2]) == "same type and format"
     assert engine_layers.conversion(LAYERS[1]) == "nothing to convert"
+
+
+def test_a_product_that_is_written_out():
+    """Of one image, TensorRT-RTX multiplies and adds in a kernel of its own: the last of ResNet-50."""
+    one = layer("__myl_ReshMulSumAddCast_myl0_72", reads=[X], writes=[X], nodes=["MatMul.0"])
+    assert engine_layers.kind(one) == engine_layers.POINTWISE, "a reduction, where it has no weights"
+    assert engine_layers.kind(replace(one, weights="fp16")) == engine_layers.PRODUCT
 
 
 def moved(name, source, target, layer_type="kgen"):

@@ -41,6 +41,8 @@ def kind(layer: EngineLayer) -> str:
         return CONTROL
     if what := computed_types.operation(layer):
         return what
+    if layer.weights and "MulSum" in "".join(operations(layer)):  # a product with weights, written out: of one image
+        return PRODUCT
     if "pool" in layer_type:
         return POOLING
     if (words and words <= _MOVE_OPERATIONS.keys()) or layer_type in _MOVE_TYPES:
@@ -95,6 +97,11 @@ def conversion(layer: EngineLayer) -> str:
 def describe(tensor: EngineTensor) -> str:
     """Return a tensor as "fp16 NHWC 1x64x56x56"."""
     return f"{tensor.dtype} {tensor.format} {'x'.join(map(str, tensor.shape))}"
+
+
+def strides_text(tensor: EngineTensor) -> str:
+    """Return a tensor's strides as "strides 200704, 1, 3584, 64", or "" where they aren't known."""
+    return f"strides {', '.join(map(str, tensor.strides))}" if tensor.strides else ""
 
 
 @dataclass(frozen=True)

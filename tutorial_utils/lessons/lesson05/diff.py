@@ -86,7 +86,7 @@ def align_kernels(reports: Sequence[BuildReport]) -> tuple[Group, ...]:
     """Group the kernels of several engines of one model by their ONNX nodes, in the order of the first engine.
 
     Kernels that share a node belong together, also where one engine fuses nodes that another keeps apart. Nodes that
-    the first model doesn't have, such as casts and Q/DQ, join nothing: kernels of such alone follow, one in each group.
+    the first model doesn't have, such as casts and Q/DQ, join nothing: kernels of such alone are the last group.
     """
     names = dict.fromkeys(node for kernel in reports[0].kernels for node in kernel.onnx_nodes)
     order = {node: place for place, node in enumerate(names)}
@@ -96,15 +96,15 @@ def align_kernels(reports: Sequence[BuildReport]) -> tuple[Group, ...]:
         joined = frozenset(nodes.union(*(together.get(node, ()) for node in nodes)))
         together.update(dict.fromkeys(joined, joined))
     shared = {together[node]: [[] for _ in reports] for node in order}
-    alone = []
+    alone: list[list[EngineLayer]] = [[] for _ in reports]
     for column, report in enumerate(reports):
         for kernel in report.kernels:
             node = next((node for node in kernel.onnx_nodes if node in order), None)
             if node is None:
-                alone.append(Group((), tuple((kernel,) if column == one else () for one in range(len(reports)))))
+                alone[column].append(kernel)
             else:
                 shared[together[node]][column].append(kernel)
     groups = [
         Group(tuple(sorted(nodes, key=order.__getitem__)), tuple(map(tuple, sides))) for nodes, sides in shared.items()
     ]
-    return (*groups, *alone)
+    return (*groups, Group((), tuple(map(tuple, alone)))) if any(alone) else tuple(groups)
