@@ -2,11 +2,12 @@
 
 import json
 
+import pictures
 import pytest
 
 pytest.importorskip("tensorrt_rtx")
 from tutorial_utils.base.errors import BackendUnavailableError, RecordingError
-from tutorial_utils.lessons.lesson05 import diff, inspector, kernel_counters, program_models, trtexec_runs
+from tutorial_utils.lessons.lesson05 import diff, inspector, kernel_counters, program_models, time_figures, trtexec_runs
 from tutorial_utils.measure import ncu, trtexec
 
 SUMMARY = """&&&& RUNNING TensorRT.trtexec [v100600] # trtexec --loadEngine=plan
@@ -81,6 +82,10 @@ def test_a_run_of_trtexec(small, fake_program):
     assert (run.times["compute"], run.times["enqueue"]) == (0.4, 0.5)
     assert run.profile == {"Conv.0 + Relu.0": 0.1}
     assert run.layers == {"Conv.0 + Relu.0": ["Conv.0", "Relu.0"]}
+    picture = time_figures.trtexec_runs([run])
+    (axes,) = pictures.drawn(picture)
+    assert pictures.widths(axes) == [0.4, 0.5]
+    assert "warnings: * Throughput may be bound by Enqueue Time" in picture.text
 
 
 def test_three_kernels_of_ncu(small, fake_program):
@@ -103,6 +108,10 @@ def test_three_kernels_of_ncu(small, fake_program):
     ]  # fmt: skip
     assert [one.name for one in kernel_counters.three(kernels)] == ["other conv", "add", "tiny"]
     assert [one.name for one in kernel_counters.three(kernels[:2])] == ["other conv", "conv"]
+    picture = time_figures.bounds(kernel_counters.three(kernels))
+    (axes,) = pictures.drawn(picture)
+    assert pictures.widths(axes) == [75, 10, 1, 50, 90, 5]
+    assert picture.text.splitlines()[1] == "add: 500.0 µs, compute 10 %, memory 90 %: bound by memory"
 
 
 def test_nothing_is_measured_without_the_programs(monkeypatch, fp32_model):
