@@ -238,8 +238,9 @@ def lifetimes(flow: Dataflow, names: Sequence[str] = ()) -> plotting.Picture:
             edgecolor="white", linewidth=0, **styles[row in alive],
         )  # fmt: skip
     labels = [f"{tensors[row].size / _MIB:.2f} MiB, written by {names[tensors[row].first]}" for row in alive]
-    for place, (letter, row) in enumerate(zip(_LETTERS, alive, strict=False)):  # lines would cross other bars
-        plotting.note(upper, letter, (tensors[row].last + 0.45, row), (3 + 8 * place, 0), fontsize=8, weight="bold")
+    for letter, row in zip(_LETTERS, alive, strict=False):  # lines to the words would cross other bars
+        at = tensors[row].first - 0.45, row  # where the bars are staggered
+        plotting.note(upper, letter, at, (-3, 0), ha="right", fontsize=8, weight="bold")
     listed = [f"{letter}  {label}" for letter, label in zip(_LETTERS, labels, strict=False)]
     more = [f"and {len(labels) - len(_LETTERS)} more"] * (len(labels) > len(_LETTERS))
     text = plotting.literal("\n".join([f"alive at step {fullest}:", *listed, *more]))

@@ -116,7 +116,7 @@ def bounds(kernels: Sequence[Kernel]) -> plotting.Picture:
     axes.axvline(ENOUGH_PERCENT, color=plotting.GREY, linestyle="--", linewidth=1)
     bound = {"neither": "bound by neither"}
     labels = [
-        "\n".join([*textwrap.wrap(kernel.name, 34)[:2], f"{kernel.microseconds:.1f} µs, "
+        "\n".join([*textwrap.wrap(kernel.name, 40, max_lines=3, placeholder=" …"), f"{kernel.microseconds:.1f} µs, "
                    f"{bound.get(kernel.bound, f'{kernel.bound} bound')}"])
         for kernel in kernels
     ]  # fmt: skip
