@@ -44,6 +44,7 @@ def test_named_by_strides(shape, strides, name):
         ((-1, 16, -1), (16, 1, -1), (1, 0, 2), "axes 2, 0, 1"),
         ((-1, 1, 1, -1), (-1, -1, -1, 1), (3, 2, 1, 0), "row major"),
         ((-1, 8, -1, -1), (-1, 1, -1, 8), (3, 0, 2, 1), "NHWC"),
+        ((-1, -1, 64), (-1, 64, 1), (), "row major"),
     ],
 )
 def test_the_order_decides_where_strides_depend_on_the_input(shape, strides, order, name):

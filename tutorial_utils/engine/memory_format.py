@@ -61,8 +61,8 @@ def of_strides(shape: Sequence[int], strides: Sequence[int], order: Sequence[int
 
 
 def _order_of(strides: Sequence[int]) -> list[int]:
-    """Return for each axis how far it is from the fastest; of equal strides the first axis is the slower one."""
-    fastest_first = sorted(range(len(strides)), key=lambda axis: (strides[axis] < 0, strides[axis], -axis))
+    """Return for each axis how far it is from the fastest; strides that depend on the input are taken for long ones."""
+    fastest_first = sorted(range(len(strides)), key=lambda axis: (strides[axis] < 0, strides[axis]))
     return [fastest_first.index(axis) for axis in range(len(strides))]
 
 
