@@ -191,6 +191,12 @@ def test_no_model(damaged_models, kind, capsys):
     assert f"{kind}.onnx" in failure(capsys, damaged_models[kind])
 
 
+def test_external_data_that_is_not_there(tmp_path, capsys):
+    onnx.save(residual_model(), tmp_path / "m.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
+    (tmp_path / "w.data").unlink()
+    assert "m.onnx has weights in w.data, and there is no such file" in failure(capsys, tmp_path / "m.onnx")
+
+
 def test_unsupported_operator(tmp_path, capsys):
     path = save(tmp_path / "m.onnx", [helper.make_node("MyOwn", ["x"], ["y"], "mine", domain="my")], {"x": [1, 4]})
     assert "MyOwn" in failure(capsys, path)
