@@ -82,9 +82,9 @@ def test_report_names_the_fused_onnx_nodes(engines):
 def test_report_has_shapes_and_formats(engines):
     report = engines("fp32").report
     tensors = [tensor for kernel in report.kernels for tensor in (*kernel.inputs, *kernel.outputs)]
-    assert {"NHWC", "Linear"} <= {tensor.format for tensor in tensors}
+    assert {"NHWC", "NCHW"} <= {tensor.format for tensor in tensors}
     network_input = next(tensor for tensor in tensors if tensor.name == "x")
-    assert (network_input.shape, network_input.dtype, network_input.format) == ((-1, 3, 32, 32), "fp32", "Linear")
+    assert (network_input.shape, network_input.dtype, network_input.format) == ((-1, 3, 32, 32), "fp32", "NCHW")
     assert next(tensor for tensor in tensors if tensor.name == "y").shape == (-1, 10)
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from lessons.lesson01 import library_answers
+from lessons.lesson05 import wrong_answers as lesson05
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -447,7 +448,7 @@ def test_other_right_answers_are_accepted(path, exercise):
         assert result.passed, result
 
 
-@pytest.mark.parametrize(("exercise", "answer", "words"), library_answers.UNNAMED)
+@pytest.mark.parametrize(("exercise", "answer", "words"), [*library_answers.UNNAMED, *lesson05.UNNAMED])
 def test_what_a_library_refuses_is_told(exercise, answer, words):
     result = check(exercise, answer)
     assert result.state == "wrong"

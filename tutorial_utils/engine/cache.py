@@ -25,7 +25,7 @@ from tutorial_utils.engine.report import BuildReport
 
 _NAME_BYTES = 128  # of the model's name in that of a file, which may have 255 bytes; the key tells engines apart
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what reading an entry can raise
-_FORMAT = 3  # of the side-car; a new number makes old entries unknown
+_FORMAT = 4  # of the side-car; a new number makes old entries unknown
 
 
 def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:

@@ -135,7 +135,7 @@ def summary(one: Inspection) -> list[tuple[str, str]]:
         ("types of layers", _counted(Counter(layer.type for layer in layers))),
         ("kernels write", _counted(report.kernel_dtypes)),
         ("formats written", _counted(formats)),
-        ("reformats, casts", "; ".join(moves) or "none of their own"),
+        ("moves of data", "; ".join(moves) or "none of their own"),
         ("activations", _size_text(report.activation_bytes)),
         ("weights", _size_text(report.weights_bytes)),
         ("plan", _size_text(report.plan_bytes)),
@@ -165,7 +165,7 @@ def as_text(one: Inspection) -> str:
             writes = "+".join(dict.fromkeys(f"{tensor.dtype} {tensor.format}" for tensor in layer.outputs))
             nodes = ", ".join(layer.onnx_nodes) or "no ONNX node"
             kind = engine_layers.kind_word(layer)
-            lines.append(f"{position:4} {kind:11} {reads} to {writes:15} {engine_layers.short_name(layer)}: {nodes}")
+            lines.append(f"{position:4} {kind:14} {reads} to {writes:15} {engine_layers.short_name(layer)}: {nodes}")
     lines += ["", "ONNX nodes that no layer names"]
     unnamed = engine_layers.unnamed(one.node_homes)
     for reason, nodes in unnamed.items():
