@@ -135,10 +135,10 @@ def test_damaged_file_is_named_and_damaged_bytes_raise_what_onnx_runtime_raises(
         onnx_session.new_session(b"no model")
 
 
-def test_missing_onnx_runtime_is_no_fault_of_the_model(monkeypatch):
+def test_missing_onnx_runtime_is_no_fault_of_the_model(monkeypatch, fp32_model):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError):
-        onnx_session.open_model("model.onnx")
+        onnx_session.open_model(fp32_model)
 
 
 # --- usage data ------------------------------------------------------------------------------------------------------

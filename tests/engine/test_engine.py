@@ -165,10 +165,10 @@ def test_progress_bar_is_silent_in_a_headless_run(fp32_model, monkeypatch, capfd
 
 
 def test_no_progress_bar_where_none_is_wanted(fp32_model, monkeypatch):
-    from tutorial_utils.engine import builder
-
-    monkeypatch.setattr(builder, "ProgressBar", lambda description: pytest.fail("a bar was made"))
+    made = []
+    monkeypatch.setattr("tutorial_utils.base.progress.bar", lambda **named: made.append(named))
     build(fp32_model, options(), use_cache=False, progress=False)
+    assert made == []
 
 
 # --- options and profiles --------------------------------------------------------------------------------------------

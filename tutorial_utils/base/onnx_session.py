@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tutorial_utils.base import model_files
 from tutorial_utils.base.errors import InputError, ModelFileError, UnsupportedOperatorError
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def open_model(onnx_path: str | Path, **options: Any) -> "onnxruntime.InferenceS
         ModelFileError: The model is missing or ONNX Runtime can't load it.
         UnsupportedOperatorError: ONNX Runtime has no operator of that name, or not for that data type.
     """
+    model_files.require(onnx_path)
     try:
         return new_session(onnx_path, **options)
     except ImportError:  # no fault of the model

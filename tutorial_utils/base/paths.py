@@ -1,6 +1,7 @@
 """Where the package keeps what it makes (models, engines, datasets) and finds what it ships (recordings)."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -43,9 +44,15 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, and rename it to ``path`` when the block ends without an error.
 
     The name keeps its ending, since some writers look at it. After an error, or if the process dies, ``path`` is as it
-    was before: absent or old, never half-written.
+    was before: absent or old, never half-written. What is a link stays one: the file that it leads to is replaced.
+
+    Raises:
+        OSError: It can't be written; or it is a pipe or a device, ``/dev/null`` for one, whose place a file would take.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "It is a pipe or a device", str(path))
+    target = Path(os.path.realpath(path))
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as folder:
         temporary = Path(folder) / path.name
         yield temporary
-        os.replace(temporary, path)
+        os.replace(temporary, target)

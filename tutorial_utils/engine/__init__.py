@@ -20,8 +20,8 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tutorial_utils.base import flavour, paths
-from tutorial_utils.base.errors import ModelFileError
+from tutorial_utils.base import flavour, model_files, paths
+from tutorial_utils.base.errors import BuildError
 from tutorial_utils.base.gpu import find_gpu
 from tutorial_utils.engine.cache import CacheEntry, cache_key
 from tutorial_utils.engine.options import BuildOptions, Configure, Profile, ShapeRange
@@ -100,8 +100,11 @@ def build(
     """
     onnx_path = Path(onnx_path)
     options = options or BuildOptions()
-    if not onnx_path.is_file():
-        raise ModelFileError(f"There is no model {onnx_path}.", "Check the path, or export the model first.")
+    if not isinstance(options, BuildOptions):
+        raise BuildError(f"The options are {options!r}.", "Give BuildOptions(...).")
+    if configure is not None and not callable(configure):
+        raise BuildError(f"configure is {configure!r}.", "Give a function of the network and the configuration.")
+    model_files.require(onnx_path)
     times = _timing_cache(cache_folder) if timing_cache else None
     if configure or not use_cache:
         plan, report, messages = _build(onnx_path, options, progress, configure, times)

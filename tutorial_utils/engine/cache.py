@@ -6,6 +6,7 @@ and renamed, so that a build that dies at any moment leaves nothing that a later
 """
 
 import contextlib
+import errno
 import json
 import mmap
 import os
@@ -24,7 +25,7 @@ from tutorial_utils.engine.options import BuildOptions
 from tutorial_utils.engine.report import BuildReport
 
 _NAME_BYTES = 128  # of the model's name in that of a file, which may have 255 bytes; the key tells engines apart
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what reading an entry can raise
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what reading an entry can raise
 _FORMAT = 3  # of the side-car; a new number makes old entries unknown
 
 
@@ -36,7 +37,7 @@ def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:
         tensorrt: Flavour and version of TensorRT, and the GPU where the build depends on it.
 
     Raises:
-        ModelFileError: The model, or a file with its weights, can't be read.
+        ModelFileError: The model, or a file with its weights, can't be read, or lies outside of the model's folder.
     """
     hasher = blake3.blake3(json.dumps([_FORMAT, tensorrt, asdict(options)], sort_keys=True).encode())
     _add_model(hasher, onnx_path)
@@ -77,10 +78,13 @@ def _external_data_files(onnx_path: Path) -> list[Path]:
     import onnx  # here: importing it takes longer than the key of a model without external data
     from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
 
+    from tutorial_utils.model import onnx_file
+
     try:
         model = onnx.load(onnx_path, load_external_data=False)
     except Exception:  # not an ONNX file: the parser says so, with the reason
         return []
+    onnx_file.require_weights(model, onnx_path)  # it may name a pipe or a device, which would be read without end
     names = {ExternalDataInfo(tensor).location for tensor in _get_all_tensors(model) if uses_external_data(tensor)}
     return [onnx_path.parent / name for name in sorted(names)]
 
@@ -148,9 +152,12 @@ def _checksum(plan: bytes, report: dict[str, Any]) -> str:
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise CacheError(
-            f"The engine cache {folder} can't be written: {error.strerror or error}.",
-            "Free some space or give yourself write access, or pass use_cache=False to build without a cache.",
+            f"The engine cache {folder} can't be written: {getattr(error, 'strerror', None) or error}.",
+            "Free some space, give yourself write access or name another folder, or pass use_cache=False to build "
+            "without a cache.",
         ) from error
