@@ -1,6 +1,7 @@
 """Where the package keeps what it makes (models, engines, datasets) and finds what it ships (recordings)."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,34 @@ def cache_dir(*parts: str) -> Path:
             f"Give yourself write access, or set {CACHE_VARIABLE} to a folder that you can write to.",
         )
     return folder
+
+
+# What a full disk, a quota, a read-only file system, missing rights, or something in the way answer.
+_UNWRITABLE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+}
+
+
+@contextlib.contextmanager
+def filling_cache() -> Iterator[None]:
+    """Raise CacheError where the block can't write a file, and say which."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise CacheError(
+            f"The cache folder {cache_root()} can't be written to: {error.strerror}{where}.",
+            f"Free some space or give yourself write access, or set {CACHE_VARIABLE} to another folder.",
+        ) from error
 
 
 @contextlib.contextmanager
