@@ -27,7 +27,8 @@ course: .venv/installed ## run every lesson and write build/course/index.html
 	@$(RUN) tutorial_utils.authoring.course
 
 lab: .venv/installed ## open the lessons in JupyterLab
-	@$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks
+	@$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks \
+		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None $(LAB)
 
 budget: .venv/installed ## count what each lesson asks of its reader, against the limits
 	@$(RUN) tutorial_utils.authoring.budget

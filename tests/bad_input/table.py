@@ -181,11 +181,12 @@ def command(main: Callable[[list[str]], int], *arguments: object) -> str:
         try:
             status = main([str(one) for one in arguments])
         except SystemExit as end:
-            assert end.code == 2, end.code
-            usage, _, cause = err.getvalue().strip().rpartition("\n")
-            raise WrongCallError(cause, usage) from None
+            status = end.code
     if status == 0:
         return out.getvalue()
+    if status == 2:
+        usage, _, cause = err.getvalue().strip().rpartition("\n")
+        raise WrongCallError(cause, usage)
     said = re.fullmatch(r"(.+) Remedy: (.+) See TROUBLESHOOTING\.md#(\w+)\.\n", err.getvalue())
     assert said, f"status {status}, and on stderr: {err.getvalue()!r}"
     kinds = {name.lower(): kind for name, kind in vars(errors).items() if isinstance(kind, type)}
@@ -207,6 +208,11 @@ def changed(change: Callable[[onnx.ModelProto], Any]) -> onnx.ModelProto:
     model = residual_model()
     change(model)
     return model
+
+
+def with_node(**fields: str) -> onnx.ModelProto:
+    """Return the small model whose first node has other fields."""
+    return changed(lambda model: [setattr(model.graph.node[0], name, value) for name, value in fields.items()])
 
 
 def with_weight(**fields: Any) -> onnx.ModelProto:

@@ -23,7 +23,6 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from tutorial_utils.authoring import budget, notebook_form
 from tutorial_utils.authoring.course_page import LESSON_TEMPLATE, Lesson, count, duration, front_page
 from tutorial_utils.base.errors import LessonError
-from tutorial_utils.base.onnx_session import TELEMETRY_VARIABLE
 from tutorial_utils.base.paths import ROOT
 from tutorial_utils.base.progress import PROGRESS_VARIABLE
 from tutorial_utils.machine.capabilities import probe
@@ -121,12 +120,9 @@ def execute(path: Path) -> tuple[NotebookNode, float]:
 
 
 def kernel_environment() -> dict[str, str]:
-    """Return the environment of a headless kernel: a learner's, but without progress bars, and with this package.
-
-    ONNX Runtime sends no usage data from it, also where a lesson imports it before any module of this package.
-    """
+    """Return the environment of a headless kernel: a learner's, but without progress bars, and with this package."""
     python_path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {TELEMETRY_VARIABLE: "1", **os.environ, "PYTHONPATH": python_path, PROGRESS_VARIABLE: "0"}
+    return {**os.environ, "PYTHONPATH": python_path, PROGRESS_VARIABLE: "0"}
 
 
 def title(notebook: NotebookNode, path: Path) -> str:

@@ -4,26 +4,19 @@ On a CPU with AVX2 or AVX-512 and no VNNI, ONNX Runtime's fused INT8 operators a
 saturate. The same file would give another answer there than on a newer CPU, and a reader would blame INT8 or TensorRT,
 whose arithmetic doesn't saturate. A session of this module computes exactly on every CPU.
 
-ONNX Runtime itself is imported with the first session. This module also keeps it from sending usage data, which is why
-modules that take other parts of ONNX Runtime import this one as well.
+ONNX Runtime itself is imported with the first session.
 """
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tutorial_utils.base import model_files
 from tutorial_utils.base.errors import InputError, ModelFileError, UnsupportedOperatorError
 
 if TYPE_CHECKING:
     import numpy as np
     import onnxruntime
-
-# ONNX Runtime reads it once, when it is imported. Child processes inherit it. An own setting of the reader's stays.
-TELEMETRY_VARIABLE = "ORT_DISABLE_TELEMETRY"
-os.environ.setdefault(TELEMETRY_VARIABLE, "1")
 
 CPU: tuple[str, ...] = ("CPUExecutionProvider",)
 # Add products of unsigned integers in 32 bits. Only CPUs whose INT8 instructions saturate become slower by it.
@@ -96,7 +89,6 @@ def open_model(onnx_path: str | Path, **options: Any) -> "onnxruntime.InferenceS
         ModelFileError: The model is missing or ONNX Runtime can't load it.
         UnsupportedOperatorError: ONNX Runtime has no operator of that name, or not for that data type.
     """
-    model_files.require(onnx_path)
     try:
         return new_session(onnx_path, **options)
     except ImportError:  # no fault of the model

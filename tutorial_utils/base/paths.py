@@ -39,6 +39,34 @@ def cache_dir(*parts: str) -> Path:
     return folder
 
 
+# What a full disk, a quota, a read-only file system, missing rights, or something in the way answer.
+_UNWRITABLE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+}
+
+
+@contextlib.contextmanager
+def filling_cache() -> Iterator[None]:
+    """Raise CacheError where the block can't write a file, and say which."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise CacheError(
+            f"The cache folder {cache_root()} can't be written to: {error.strerror}{where}.",
+            f"Free some space or give yourself write access, or set {CACHE_VARIABLE} to another folder.",
+        ) from error
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, and rename it to ``path`` when the block ends without an error.

@@ -16,8 +16,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
-from tutorial_utils.base import model_files, onnx_session, paths
+from tutorial_utils.base import onnx_session, paths
 from tutorial_utils.base.errors import ExportError, ModelFileError, PrecisionError, first_line
+from tutorial_utils.model import weight_files
 
 LARGEST = 2**31 - 2**24  # bytes of weights in one file, or in what protobuf serializes: its limit is 2 GiB
 _SMALL = 1024  # bytes of weights that stay in the file itself even so
@@ -53,7 +54,7 @@ def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProt
         ModelFileError: The file is missing or is not an ONNX model, or its external data is missing or cut short.
     """
     path = Path(onnx_path)
-    model_files.require(path)
+    weight_files.require_model(path)
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
@@ -147,13 +148,12 @@ def load_external_data(model: onnx.ModelProto, onnx_path: str | Path) -> None:
 def require_weights(model: onnx.ModelProto, onnx_path: Path) -> None:
     """Refuse weights that aren't as long as their shape says, or lie elsewhere than beside the model or below.
 
-    What a model names outside of its own folder isn't even looked at: a device or a pipe there never ends. A link in
-    the folder may lead elsewhere: it isn't the model that made it, and caches of downloaded models consist of links.
+    What a model names outside of its own folder isn't even looked at: a device or a pipe there never ends.
 
     Raises:
         ModelFileError: It names the weight, or the file.
     """
-    for tensor in external_data_helper._get_all_tensors(model):  # in subgraphs and attributes, too
+    for tensor in weight_files.tensors(model):
         name = tensor.name or "of a node"
         if external_data_helper.uses_external_data(tensor):
             _require_external_data(name, tensor, onnx_path)
@@ -194,20 +194,13 @@ def _require_external_data(name: str, tensor: TensorProto, path: Path) -> None:
         size, offset = _size(tensor), entries.offset or 0
     except ValueError as error:  # of numbers that are none
         raise ModelFileError(f"The weight {name} of {path.name} is damaged: {error}.", remedy) from error
-    location = Path(entries.location)
-    file = path.parent / location
-    if location.is_absolute() or ".." in location.parts:
-        fault = f"has weights in {location}, outside of its own folder"
-    elif not os.path.isfile(file):
-        fault = f"has weights in {location}, and there is no such file beside it"
-    elif offset < 0 or file.stat().st_size < offset + size or entries.length not in (None, size):
-        fault = (
-            f"wants {size:,} bytes at {offset:,} of {location} for {name}, and that file is cut short or of another "
-            f"model: it has {file.stat().st_size:,}"
+    held = weight_files.located(path, entries.location).stat().st_size
+    if offset < 0 or held < offset + size or entries.length not in (None, size):
+        raise ModelFileError(
+            f"{path.name} wants {size:,} bytes at {offset:,} of {entries.location} for {name}, and that file is cut "
+            f"short or of another model: it has {held:,}.",
+            remedy,
         )
-    else:
-        return
-    raise ModelFileError(f"{path.name} {fault}.", remedy)
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
