@@ -142,7 +142,7 @@ RECORDINGS = rows(
     ("recording: a number of 5,000 digits", recording_of(b'{"a": 1' + b"0" * 5000 + b"}"),
      RecordingError, "damaged", RESTORE),
     ("recording: nested 100,000 times", recording_of(b"[" * 100_000), RecordingError, "damaged", RESTORE),
-    ("recording: a pipe", lambda at: recordings.load(at.pipe("a.json")), RecordingError, ".", "."),
+    ("recording: a pipe", lambda at: recordings.load(at.pipe("pipe.json")), RecordingError, ".", "."),
     ("recording: name too long", lambda at: recordings.load("a" * 300), RecordingError, ".", "."),
     ("recording: date as a number", recorded(date=5), RecordingError, "damaged|stamp", "."),
     ("recording: date that is none", recorded(date="yesterday"), RecordingError, "damaged|stamp", "."),

@@ -39,6 +39,10 @@ class WrongCallError(Exception):
         self.cause, self.remedy = cause, remedy
 
 
+class HangError(BaseException):
+    """A call takes too long. No `except Exception` may take it for an answer."""
+
+
 class At:
     """The folders of one row."""
 
@@ -131,10 +135,10 @@ def rows(good: Call, *lines: tuple[str, Call, type[Exception], str, str]) -> lis
 
 @contextlib.contextmanager
 def no_longer_than(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError in what hangs."""
+    """Raise HangError in what hangs."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"It takes longer than {seconds} s.")
+        raise HangError(f"It takes longer than {seconds} s.")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)

@@ -101,7 +101,7 @@ class Experiment(Generic[Result]):
         recording = recordings.load(self.name)
         try:
             result = self.read(recording.data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise recordings.damaged(recordings.FOLDER / f"{self.name}.json") from error
         origin = recordings.recorded(self.title, recording, reason)
         return Measured(result, origin, recording.method, recording.machine)

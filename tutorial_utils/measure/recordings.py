@@ -51,14 +51,24 @@ def new(title: str, method: str, machine: dict[str, Any], data: dict[str, Any]) 
 
 
 def save(recording: Recording, path: str | Path) -> Path:
-    """Write a recording."""
+    """Write a recording.
+
+    Raises:
+        RecordingError: The file can't be written; one that was there is as before.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with paths.replacing(path) as temporary:
-        text = json.dumps(asdict(recording), indent=1, ensure_ascii=False)
-        # One line for each list of numbers: thousands of times would otherwise take thousands of lines.
-        text = re.sub(r"\[[\s\d.,e+-]+\]", lambda numbers: " ".join(numbers[0].split()), text)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(asdict(recording), indent=1, ensure_ascii=False)
+    # One line for each list of numbers: thousands of times would otherwise take thousands of lines.
+    text = re.sub(r"\[[\s\d.,e+-]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with paths.replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RecordingError(
+            f"The recording {path} can't be written: {error.strerror or error}.",
+            "Free some space, or give yourself write access, and record again.",
+        ) from error
     return path
 
 
@@ -69,25 +79,59 @@ def load(name: str | Path) -> Recording:
         name: Name of a recording that ships with the course, such as "deployment", or the path of a file.
 
     Raises:
-        RecordingError: There is none, or it lacks its stamp.
+        RecordingError: There is none, it can't be read, or it lacks its stamp.
     """
     path = Path(name) if Path(name).suffix == ".json" else FOLDER / f"{name}.json"
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise damaged(path)
         recording = Recording(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         shipped = ", ".join(sorted(file.stem for file in FOLDER.glob("*.json"))) or "none"
         raise RecordingError(f"There is no recording {name}.", f"Shipped with the course: {shipped}.") from None
-    except (ValueError, TypeError, IsADirectoryError) as error:
+    except OSError as error:
+        raise RecordingError(f"A recording can't be read: {error.strerror}.", "Check its name.") from error
+    except (ValueError, TypeError, RecursionError) as error:
         raise damaged(path) from error
+    if wrong := _wrong_in_stamp(recording):
+        raise damaged(path, wrong)
     if not (recording.date and recording.machine and recording.method):
         raise RecordingError(f"The recording {path.name} has an empty stamp.", "Numbers without a stamp are not used.")
     return recording
 
 
-def damaged(path: Path) -> RecordingError:
-    """Return the error of a recording that can't be read."""
+def _wrong_in_stamp(recording: Recording) -> str:
+    """Return which field can't be what a `Recording` says of it: "" where each can, or is empty."""
+    machine = recording.machine
+    libraries = machine.get("libraries", {}) if isinstance(machine, dict) else {}
+    names = [machine.get(part) for part in ("gpu", "cpu")] if isinstance(machine, dict) else []
+    rights = {
+        "title": isinstance(recording.title, str),
+        "method": isinstance(recording.method, str),
+        "date": isinstance(recording.date, str) and (not recording.date or _is_date(recording.date)),
+        "source": recording.source in ("measured", "published"),
+        "machine": isinstance(machine, dict)
+        and isinstance(libraries, dict)
+        and all(one is None or isinstance(one, str) for one in names)
+        and (not machine or any(names)),
+        "data": isinstance(recording.data, dict),
+    }
+    wrong = [field for field, is_right in rights.items() if not is_right]
+    return f"its {wrong[0]} is {getattr(recording, wrong[0])!r:.80}" if wrong else ""
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def damaged(path: Path, wrong: str = "") -> RecordingError:
+    """Return the error of a recording that can't be read, with what is wrong in it where that is known."""
     return RecordingError(
-        f"The recording {path.name} is damaged or lacks part of its stamp.",
+        f"The recording {path.name} is damaged or lacks part of its stamp{wrong and f': {wrong}'}.",
         f"Restore it with git, or make it again on a GPU: `python -m tutorial_utils record {path.stem} --replace`.",
     )
 

@@ -1,11 +1,11 @@
 """Why paddle2onnx 2.1.0 failed, in its own words, and what it converts wrong; with remedies that were tried."""
 
 import re
-import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from tutorial_utils.base import child_process
 from tutorial_utils.base.errors import CourseError, ExportError, UnsupportedOperatorError
 from tutorial_utils.model import paddle_program
 
@@ -87,7 +87,7 @@ def of_log(log: str, status: int, program: Path) -> CourseError:
             f"paddle2onnx can't convert {names[0] if names else 'an operator'} of {program.name}.",
             "Write it with other operators, or keep that part of the model in Paddle.",
         )
-    ended = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    ended = f"ended by {child_process.ending(status)}" if status < 0 else f"exit status {status}"
     matches = ((re.search(pattern, reason), remedy) for pattern, remedy in _REMEDIES.items())
     remedy = next((match.expand(text) for match, text in matches if match), "")
     kind = UnsupportedOperatorError if reason.startswith("[OP:") else ExportError
