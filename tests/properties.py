@@ -8,7 +8,7 @@ settings.register_profile(
     derandomize=True,
     database=None,
     deadline=None,  # the machine may be busy
-    max_examples=60,
+    max_examples=40,
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )

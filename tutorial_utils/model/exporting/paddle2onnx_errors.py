@@ -13,7 +13,7 @@ NOT_LISTED = "Not among the operators that paddle2onnx lists: "  # how the worke
 # What the log says of a failure, the most telling first; its last line is seldom the reason.
 _REASONS = (
     r"\[OP: .*", r"Due to the unsupported operators.*", r"Please set the opset_version to \d+", r"The Opset Version .*",
-    r"(?<=Failed to convert PaddlePaddle model: ).*", r"\[ERROR\].*", r".*\w+Error: .*",
+    r"(?<=Failed to convert PaddlePaddle model: ).*", r"\[ERROR\].*", r"^.*(?<=\w)Error: .*",
 )  # fmt: skip
 _REMEDIES = {
     r"Adaptive only support static": "Save the model with fixed sizes: an InputSpec without None for height and width.",
