@@ -96,3 +96,16 @@ def test_a_command_is_required(cli):
     result = cli()
     assert result.returncode == 2
     assert "COMMAND" in result.stderr
+
+
+@pytest.mark.parametrize("cache", ["file", "file/below", "a" * 5000, "/dev/null", "模型 文件夹"])
+def test_doctor_looks_at_any_cache(cli, cache, tmp_path, monkeypatch):
+    """What can't be a folder is said in the table, and never with a traceback."""
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("TUTORIAL_UTILS_CACHE", str(tmp_path / cache))
+    result = cli("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    wrong = cache != "模型 文件夹"
+    assert (checks["Cache"]["status"] == "no") == (cache in ("file", "file/below", "/dev/null"))
+    assert not wrong or checks["Cache"]["reason"]
+    assert result.stderr == ""
