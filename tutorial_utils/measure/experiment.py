@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from filelock import FileLock
 
+from tutorial_utils.base import paths
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError, RecordingError
 from tutorial_utils.base.lesson_names import import_room
 from tutorial_utils.machine import capabilities
@@ -182,8 +183,7 @@ class Experiment(Generic[Result]):
                 continue
             report(f"{name}: {row.get('reason') or 'measured'} ({time.monotonic() - started:.0f} s)")
             empty = recordings.new(self.title, self.method, stamp, {"stacks": [], "rows": {}})
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_name(f".{path.stem}.lock")):
+            with FileLock(paths.cache_dir("locks") / f"{path.stem}.lock"):
                 now = rows.load(path, self.title) or empty  # read anew: another process may have added rows meanwhile
                 recordings.save(rows.merged(now, name, row, stamp, empty.date), path)
             added += 1
