@@ -4,13 +4,13 @@ import argparse
 import functools
 import os
 import secrets
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutorial_utils.base.errors import CourseError, InputError, printable
+from tutorial_utils.base.errors import CourseError, InputError
+from tutorial_utils.base.terminal import printable
 
 if sys.version_info < (3, 10):  # noqa: UP036 - an older Python can't read the other modules, so it is told here
     sys.exit(f"The course needs Python 3.10, 3.11 or 3.12; this is {sys.version.split()[0]}.")
@@ -89,19 +89,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug.set_defaults(run=_debug)
 
     options = parser.parse_args(arguments)
+    if options.run is _doctor and options.yes and not options.fix:
+        parser.error("--yes is for --fix: `doctor --fix --yes`")
     try:
         status = options.run(options)
         sys.stdout.flush()
         return status
     except CourseError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader has enough, as in `... | head`; what is left must not fail at exit again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(printable(f"{error.filename or 'A file'}: {error.strerror or error}."), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -141,13 +146,15 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from tutorial_utils.base import progress
     from tutorial_utils.inspection import input_shapes, page
 
     if options.html:
         page.check_writable(options.html, options.model)
     shapes = dict(map(input_shapes.parse, options.shape))
     values = dict(input_shapes.parse(text, ",") for text in options.values)
-    found = page.inspect(options.model, options.target, shapes, values, progress=sys.stderr.isatty())
+    with progress.still_working("TensorRT builds the engine"):
+        found = page.inspect(options.model, options.target, shapes, values, progress=sys.stderr.isatty())
     if options.html:
         print(printable(f"Written: {page.write_page(found, options.html)}"))
     else:
@@ -156,6 +163,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _debug(options: argparse.Namespace) -> int:
+    from tutorial_utils.base import progress
     from tutorial_utils.debug import diagnosis, diagnosis_page
     from tutorial_utils.inspection import page
 
@@ -165,10 +173,11 @@ def _debug(options: argparse.Namespace) -> int:
         page.check_writable(path, *filter(None, (model, options.inputs)))
     if options.html:
         page.check_writable(options.html, target)
-    found = diagnosis.in_another_process(
-        model, options.precision, options.inputs, secrets.randbelow(10**6) if seed is None else seed, target,
-        write_healthy=options.output is not None,
-    )  # fmt: skip
+    with progress.still_working("The model is run, converted and compared"):
+        found = diagnosis.in_another_process(
+            model, options.precision, options.inputs, secrets.randbelow(10**6) if seed is None else seed, target,
+            write_healthy=options.output is not None,
+        )  # fmt: skip
     print(printable(diagnosis_page.as_json(found) if options.json else diagnosis_page.as_text(found)))
     if options.html:
         print(printable(f"Written: {diagnosis_page.write_page(found, options.html)}"))

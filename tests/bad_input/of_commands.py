@@ -91,7 +91,7 @@ INSPECT = rows(
     ("inspect: a name that moves the cursor", inspect(model=lambda at: at.given / "\x1b]0;a\x07.onnx"),
      ModelFileError, r"\\u001b\]0;a\\u0007", "Check the path"),
     ("inspect: a name that is no UTF-8", inspect(model=lambda at: at.given / "\udcff.onnx"),
-     ModelFileError, r"\\udcff", "Check the path"),
+     ModelFileError, r"\\udcff", "Rename it"),
     ("inspect: a shape of no form", inspect("--shape", "x"), InputError, "'x' is not the shape", "NAME:1x3"),
     ("inspect: no such input", inspect("--shape", "z:1"), InputError, "no input z", "inputs are x"),
     ("inspect: values of an image", inspect("--values", "x:1"), ProfileError, "gives 1 of x", "--values"),

@@ -72,6 +72,8 @@ READ = rows(
      ModelFileError, "can't be read: File name too long", "Check the path"),
     ("null byte", lambda at: onnx_file.load("a\0b.onnx"),
      ModelFileError, "can't be read: embedded null", "Check the path"),
+    ("name that is no UTF-8", lambda at: onnx_file.load(at.tiny.rename(at.given / "\udcff.onnx")),
+     ModelFileError, "is no UTF-8", "Rename it"),
     ("folder", lambda at: onnx_file.load(at.given), ModelFileError, "is a folder", r"Name the \.onnx file"),
     ("pipe", lambda at: onnx_file.load(at.pipe("a.onnx")),
      ModelFileError, "is a pipe or a device", r"Name the \.onnx file"),

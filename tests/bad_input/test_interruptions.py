@@ -96,7 +96,7 @@ def test_inspect(owner, name, at, interrupting, capfd):
     model, target = at.tiny, at.out / "page.html"
     interrupting(owner, name)
     assert main(["inspect", str(model), "--html", str(target)]) == 130
-    assert capfd.readouterr() == ("", "Interrupted.\n")
+    assert capfd.readouterr() == ("", "Stopped.\n")
     assert at.left() == []
     assert main(["inspect", str(model), "--html", str(target)]) == 0
     assert target.exists()
@@ -126,7 +126,7 @@ sys.exit(main(["debug", {str(at.tiny)!r}, "--output", {str(at.out / "low.onnx")!
     threading.Event().wait(MOMENT)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (130, "Interrupted.\n")
+    assert (process.returncode, said) == (130, "Stopped.\n")
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     assert at.left() == []

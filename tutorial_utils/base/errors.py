@@ -2,9 +2,6 @@
 
 import re
 
-# But for line ends: C0 and C1, those that turn the direction of writing, and halves of characters, which have no UTF-8.
-_CONTROL = re.compile("[\\x00-\\x09\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
-
 
 class CourseError(Exception):
     """Base of the package's errors. Each class has a row of its name in TROUBLESHOOTING.md, where its message leads.
@@ -20,16 +17,7 @@ class CourseError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        text = f"{self.cause} Remedy: {self.remedy} See TROUBLESHOOTING.md#{type(self).__name__.lower()}."
-        return printable(text)
-
-
-def printable(text: str) -> str:
-    """Return a text in which no character moves a terminal's cursor or renames its window: names in files may hold any.
-
-    They become escapes as JSON writes them, so that JSON stays JSON.
-    """
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        return f"{self.cause} Remedy: {self.remedy} See TROUBLESHOOTING.md#{type(self).__name__.lower()}."
 
 
 def first_line(error: Exception) -> str:

@@ -10,6 +10,9 @@ from pathlib import Path
 from tutorial_utils.base.errors import CacheError
 
 CACHE_VARIABLE = "TUTORIAL_UTILS_CACHE"
+# Set by a headless run of the lessons: the name of the folder, below "runs", that holds what its lessons write.
+RUN_VARIABLE = "TUTORIAL_UTILS_RUN"
+_OF_A_RUN = ("lesson", "exercises", "fault_lab")  # beginnings of the names of folders that lessons write to
 ROOT = Path(__file__).resolve().parents[2]  # the clone, or the folder that the package was installed in
 
 
@@ -25,9 +28,15 @@ def cache_root() -> Path:
 def cache_dir(*parts: str) -> Path:
     """Return a folder below `cache_root`, such as ``"engines"``, created if it is missing.
 
+    Folders that lessons write to, such as ``"lesson04"``, are another one in each headless run: it may run beside
+    another, or beside a reader's JupyterLab, and lessons write files of fixed names.
+
     Raises:
         CacheError: The folder can't be created or written to.
     """
+    run = os.environ.get(RUN_VARIABLE)
+    if run and parts and parts[0].startswith(_OF_A_RUN):
+        parts = ("runs", run, *parts)
     folder = cache_root().joinpath(*parts)
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)

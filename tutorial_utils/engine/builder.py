@@ -1,11 +1,13 @@
 """ONNX to a serialized TensorRT engine (plan): every TensorRT call of a build, for TensorRT 10, 11 and RTX."""
 
+import contextlib
 import math
+import resource
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, load_pla
 from tutorial_utils.engine.timing_cache import TimingCache
 from tutorial_utils.model import onnx_file
 
+_STACK_BYTES = 120 << 20
 _DOCTOR = "Run `python -m tutorial_utils doctor`."
 
 
@@ -141,7 +144,8 @@ def _build(
     if answer is not None:  # most calls return nothing
         checked(answer, log, BuildError, "TensorRT refuses what configure asks for", "Read its message.")
     calibrator = _prepare_calibration(builder, config, onnx_path)
-    serialized = builder.build_serialized_network(network, config)
+    with _deep_stack():
+        serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise getattr(calibrator, "failure", None) or _build_error(onnx_path, log)
     if timing_cache:
@@ -160,6 +164,26 @@ def _build(
         warnings=log.warnings(),
     )
     return plan, report, tuple(log.texts())
+
+
+@contextlib.contextmanager
+def _deep_stack() -> Iterator[None]:
+    """Let this thread's stack grow further than the usual 8 MiB, where it is the process's first.
+
+    TensorRT follows a network by calls within calls: with TensorRT-RTX 1.7.1, a chain of 5,000 operators ended the
+    process by a segmentation fault. Linux leaves 128 MiB for the first stack; threads have a size of their own.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    unlimited = resource.RLIM_INFINITY
+    wanted = _STACK_BYTES if hard == unlimited else min(hard, _STACK_BYTES)
+    if soft == unlimited or soft >= wanted:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_STACK, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, (soft, hard))
 
 
 def _parse(network: trt.INetworkDefinition, log: MessageLog, path: Path, profiles: Sequence[Profile]) -> None:
@@ -307,7 +331,7 @@ def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[
     if not IS_RTX:
         raise TargetError(
             "Only TensorRT-RTX builds for other GPUs than the one at hand.",
-            "Leave compute_capabilities empty, or install tensorrt-rtx.",
+            "Name no compute capability, or install tensorrt-rtx.",
         )
     members = trt.ComputeCapability.__members__.items()  # SM86 is 8.6, SM120 is 12.0
     known = {f"{name[2:-1]}.{name[-1]}": value for name, value in members if name[-1].isdigit()}
@@ -315,7 +339,7 @@ def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[
     if unknown:
         raise TargetError(
             f"TensorRT-RTX {trt.__version__} can't build for compute capability {', '.join(unknown)}.",
-            f"Choose from {', '.join(known)}; leave compute_capabilities empty for TensorRT-RTX's own choice.",
+            f"Choose from {', '.join(known)}, or name none, for TensorRT-RTX's own choice.",
         )
     config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):

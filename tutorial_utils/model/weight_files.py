@@ -66,11 +66,14 @@ def require_model(path: str | Path) -> None:
             larger than protobuf takes.
     """
     try:
+        str(path).encode()
         found = os.stat(path)
         if stat.S_ISREG(found.st_mode):
             open(path, "rb").close()  # are there rights to read it?
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelFileError(f"There is no model {path}.", "Check the path, or export the model first.") from error
+    except UnicodeEncodeError as error:
+        raise ModelFileError(f"The path {path} is no UTF-8, and TensorRT takes no other.", "Rename it.") from error
     except (OSError, ValueError) as error:  # no rights; a name with a null byte or one that is too long
         shown = text if len(text := str(path)) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
         reason = getattr(error, "strerror", None) or error
