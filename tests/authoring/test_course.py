@@ -1,15 +1,25 @@
-import html.parser
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tutorial_utils.authoring import course, notebook_form
+from tutorial_utils.authoring import course, lesson_page, notebook_form
 from tutorial_utils.authoring.course_page import Lesson, duration, front_page, reading_time
+from tutorial_utils.base import paths
 from tutorial_utils.base.errors import LessonError
 from tutorial_utils.measure.recordings import Origin
 
+ROOT = Path(__file__).parents[2]
 MACHINE = {
     "gpu": None,
     "cpu": "A <CPU>",
@@ -87,47 +97,83 @@ def links(page):
     return [link["href"] for link in BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("a[href]")]
 
 
-def test_links_between_lessons_and_to_the_glossary_lead_to_their_pages(tmp_path):
+def test_links_between_lessons_and_to_the_guides_lead_to_their_pages(tmp_path):
+    lessons = tmp_path / "notebooks"
+    (lessons / "solutions").mkdir(parents=True)
     text = (
-        "[a](02_next.ipynb#A-lesson) [b](GLOSSARY.md#plan) [c](03_missing.ipynb) [d](README.md) [e](https://x.org/y.md)"
+        "[a](02_next.ipynb#A-lesson) [b](GLOSSARY.md#plan) [c](03_missing.ipynb) [d](README.md) "
+        "[e](https://x.org/y.md) [f](../TROUBLESHOOTING.md#no-module-named-x)"
     )
-    first = notebook_file(tmp_path, "01_lesson", text=text)
-    second = notebook_file(tmp_path, "02_next", text="`[f](01_lesson.ipynb)`")
-    (tmp_path / "GLOSSARY.md").write_text("# Glossary\n\n### <a id='plan'></a>Plan\n\nSee [g](01_lesson.ipynb).")
-    (tmp_path / "README.md").touch()
-    (tmp_path / "solutions").mkdir()
-    notebook_file(tmp_path / "solutions", "01_lesson", text="[h](../GLOSSARY.md#plan) [i](../02_next.ipynb)")
+    first = notebook_file(lessons, "01_lesson", text=text)
+    second = notebook_file(lessons, "02_next", text="`[f](01_lesson.ipynb)`")
+    (lessons / "GLOSSARY.md").write_text("# Glossary\n\n### <a id='plan'></a>Plan\n\nSee [g](01_lesson.ipynb).")
+    (tmp_path / "TROUBLESHOOTING.md").write_text(
+        "# Troubleshooting\n\n### `No module named 'x'`\n\nSee [h](#no-module-named-x), [i](notebooks/02_next.ipynb)."
+    )
+    (lessons / "README.md").touch()
+    notebook_file(lessons / "solutions", "01_lesson", text="[h](../GLOSSARY.md#plan) [i](../02_next.ipynb)")
     out = tmp_path / "out"
     course.write_course([first, second], out)
 
-    to_all = ["index.html", "GLOSSARY.html"]
-    own = "#A-lesson"
+    to_all, own = ["index.html", "GLOSSARY.html", "TROUBLESHOOTING.html"], "#A-lesson"
     assert links(out / "01_lesson.html") == [
-        *to_all,
-        *("02_next.html#A-lesson", "GLOSSARY.html#plan", "03_missing.ipynb", "README.md", "https://x.org/y.md"),
-        own,
+        *("index.html", "02_next.html", "GLOSSARY.html", "TROUBLESHOOTING.html", "solutions/01_lesson.html"),
+        *(
+            "02_next.html#A-lesson",
+            "GLOSSARY.html#plan",
+            "03_missing.ipynb",
+            "https://x.org/y.md",
+        ),  # README has no page
+        *("TROUBLESHOOTING.html#no-module-named-x", own),
+        *("index.html", "02_next.html", "GLOSSARY.html", "TROUBLESHOOTING.html", "solutions/01_lesson.html"),
     ]
-    assert links(out / "02_next.html") == [*to_all, own]
-    assert [link for link in links(out / "GLOSSARY.html") if not link.startswith("#")] == [
-        "index.html",
-        "01_lesson.html",
-    ]
+    to_all.insert(1, "01_lesson.html")
+    assert links(out / "02_next.html") == [*to_all, own, *to_all]
+    glossary = links(out / "GLOSSARY.html")
+    assert [link for link in glossary if not link.startswith("#")] == ["index.html", "01_lesson.html", "index.html"]
     assert 'id="plan"' in (out / "GLOSSARY.html").read_text(encoding="utf-8").replace("'", '"')
-    solution = links(out / "solutions" / "01_lesson.html")
-    assert solution == ["../index.html", "../GLOSSARY.html", "../GLOSSARY.html#plan", "../02_next.html", own]
-    assert links(out / "index.html") == ["01_lesson.html", "02_next.html", "GLOSSARY.html"]
+    guide = (out / "TROUBLESHOOTING.html").read_text(encoding="utf-8")
+    assert 'id="no-module-named-x"' in guide
+    assert "02_next.html" in links(out / "TROUBLESHOOTING.html")
+    ways = ["../index.html", "../01_lesson.html"]
+    assert links(out / "solutions" / "01_lesson.html") == [
+        *ways,
+        "../GLOSSARY.html#plan",
+        "../02_next.html",
+        own,
+        *ways,
+    ]
+    assert links(out / "index.html") == [
+        *("01_lesson.html", "solutions/01_lesson.html", "02_next.html", "GLOSSARY.html", "TROUBLESHOOTING.html")
+    ]
 
 
-def test_lesson_page_waits_for_no_script_from_the_network(tmp_path):
-    lesson = notebook_file(tmp_path, "01_lesson", "1 + 1")
-    page = course.write_course([lesson], tmp_path / "pages").with_name("01_lesson.html")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
 
-    class Scripts(html.parser.HTMLParser):
-        def handle_starttag(self, tag, attributes):
-            if tag == "script" and "src" in dict(attributes):
-                assert "defer" in dict(attributes)
 
-    Scripts().feed(page.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_links_of_a_lesson_lead_to_pages_or_pictures(path):
+    prose = "\n".join(cell.source for cell in notebook_form.read(path).cells if cell.cell_type == "markdown")
+    assert not re.search(r"\$[^$\n]+\$", re.sub(r"```.*?```|`[^`\n]*`", "", prose, flags=re.DOTALL)), (
+        "pages have no MathJax"
+    )
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", prose) if not re.match(r"https?:|#", link)]
+    dead = [link for link in links if not (path.parent / unquote(link.partition("#")[0])).is_file()]
+    assert dead == []
+    pages = [link for link in links if link.partition("#")[0].endswith((".ipynb", ".md"))]
+    assert all(lesson_page.page_of(path.parent / link.partition("#")[0], ROOT / "notebooks") for link in pages)
+
+
+def test_lesson_page_has_a_dark_theme_contents_and_no_script(tmp_path):
+    text = "\n\n".join(f"## Part {number}" for number in range(3))
+    lesson = notebook_file(tmp_path, "01_lesson", "import pandas; pandas.DataFrame({'a': [1]})", text=text)
+    page = course.write_course([lesson], tmp_path / "pages").with_name("01_lesson.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert '<style media="screen and (prefers-color-scheme: dark)">' in page
+    assert "</div></nav>" not in page
+    parsed = BeautifulSoup(page, "html.parser")
+    assert [link["href"] for link in parsed.select("nav details a")] == ["#Part-0", "#Part-1", "#Part-2"]
+    assert [heading for heading in parsed.find_all("th") if not heading.get_text()] == []
 
 
 def test_lesson_page_keeps_the_descriptions_of_pictures(tmp_path):
@@ -137,16 +183,97 @@ def test_lesson_page_keeps_the_descriptions_of_pictures(tmp_path):
     assert [img["alt"] for img in BeautifulSoup(page, "html.parser").find_all("img")] == ['Two "dots" & a line']
 
 
-def test_failing_lesson_is_named_with_cell_and_error(tmp_path, capsys):
-    lesson = notebook_file(tmp_path, "01_lesson", "1 + 1", "# why\nraise ValueError('too\\nbad')")
-    with pytest.raises(LessonError) as caught:
-        course.write_course([lesson], tmp_path / "pages")
-    assert caught.value.cause == f"{lesson} failed in cell 3 (`# why`): ValueError: too"
-    assert list((tmp_path / "pages").iterdir()) == []
+def test_failing_lesson_is_named_and_the_others_are_written(tmp_path, capsys):
+    files = [
+        notebook_file(tmp_path, "01_first", "1 + 1"),
+        notebook_file(tmp_path, "02_fails", "1 + 1", "# why\nraise ValueError('too\\nbad')"),
+        notebook_file(tmp_path, "03_last", "1 + 1"),
+    ]
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "02_fails.html").write_text("of an earlier run")
+    (pages / "99_removed.html").write_text("old")
+    with pytest.raises(LessonError, match=r"1 of 3 lessons failed: 02_fails\. .*All other pages are written"):
+        course.write_course(files, pages)
+    said = capsys.readouterr().err
+    assert f"{files[1]} failed in cell 3 (`# why`): ValueError: too" in said
+    assert "Traceback" in said
+    assert sorted(page.name for page in pages.iterdir()) == [
+        "01_first.html",
+        "02_fails.html",
+        "03_last.html",
+        "index.html",
+    ]
+    assert (pages / "02_fails.html").read_text() == "of an earlier run"
+    index = (pages / "index.html").read_text(encoding="utf-8")
+    assert "1 lesson failed." in index
+    assert "its page is that of an earlier run: " in index
+    assert "failed in cell 3 (`# why`): ValueError: too" in index
 
-    assert course.main([str(lesson), "--in-place"]) == 1
+    assert course.main([str(files[1]), "--in-place"]) == 1
     assert "failed in cell 3" in capsys.readouterr().err
-    assert nbformat.read(lesson, as_version=4).cells[1].execution_count is None  # the file is as it was
+    assert nbformat.read(files[1], as_version=4).cells[1].execution_count is None  # the file is as it was
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    lesson = notebook_file(tmp_path, "01_lesson", "1 + 1")
+    pages = tmp_path / "pages"
+    index = course.write_course([lesson], pages)
+    before = {path: path.read_bytes() for path in pages.iterdir()}
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(
+        LessonError, match=r"01_lesson.html can't be written: No space left on device\. .*Free some space"
+    ):
+        course.write_course([lesson], pages)
+    assert {path: path.read_bytes() for path in index.parent.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_a_lesson_runs(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(LessonError, match=r"file/pages can't be written: Not a directory"):
+        course.write_course([notebook_file(tmp_path, "01_lesson", "1 + 1")], tmp_path / "file" / "pages")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_course_in_one_line(tmp_path, sent):
+    lesson = notebook_file(
+        tmp_path, "01_lesson", "1 + 1", "# long\nopen('runs', 'w').close(); import time; time.sleep(60)"
+    )
+    command = [sys.executable, "-m", "tutorial_utils.authoring.course", str(lesson)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TUTORIAL_UTILS_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "runs").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said == f"Stopped in {lesson}, cell 3 (`# long`). What was written before is whole.\n"
+    assert list((tmp_path / "cache" / "runs").iterdir()) == []
+
+
+def test_two_runs_have_folders_of_their_own(tmp_path, monkeypatch):
+    """Lessons write files of fixed names: one run would cut short what another one reads."""
+    monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / "cache"))
+    shared = paths.cache_dir("lesson04", "shrinking")
+    (tmp_path / "cache" / "runs" / "killed").mkdir(parents=True)
+    (tmp_path / "cache" / "runs" / "killed.lock").touch()
+    with course.own_folders():
+        first = paths.cache_dir("lesson04", "shrinking")
+        one = os.environ.pop(paths.RUN_VARIABLE)
+        with course.own_folders():
+            second = paths.cache_dir("lesson04", "shrinking")
+            assert first.exists()
+            assert paths.cache_dir("engines") == tmp_path / "cache" / "engines"  # what is safe to share is shared
+        os.environ[paths.RUN_VARIABLE] = one
+        assert len({shared, first, second}) == 3
+    assert list((tmp_path / "cache" / "runs").iterdir()) == []
+    assert paths.cache_dir("lesson04", "shrinking") == shared
 
 
 def test_dead_kernel_is_said(tmp_path):
