@@ -3,6 +3,9 @@
 # What the course makes stays in its folder, but for what README lists below "Uninstall". glog is the logger inside Paddle:
 # warnings of its C++ code are no news to a learner. ONNX Runtime sends usage data from 1.32 on unless it is told not to.
 export TUTORIAL_UTILS_CACHE := $(CURDIR)/build/cache
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/build/home# Jupyter and Paddle write there, and end where they can't
+endif
 export MPLCONFIGDIR ?= $(CURDIR)/build/matplotlib
 export IPYTHONDIR ?= $(CURDIR)/build/ipython
 export GLOG_minloglevel ?= 2
@@ -79,6 +82,7 @@ clean: ## remove everything that the other targets made, .venv too
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 environment:
+	@mkdir -p build "$$HOME"
 	@$(LOCKED) sh -c '$(MAKE) --no-print-directory -s sound-environment && $(MAKE) --no-print-directory -s .venv/installed'
 
 # An environment that this Makefile made (.venv/place says where) and that can't be used is made anew: its interpreter is
