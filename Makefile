@@ -21,6 +21,9 @@ PIP := $(RUN) pip -qq --disable-pip-version-check
 LOCKED := $(if $(shell command -v flock),flock Makefile)
 # `make lab LAB="--ip=0.0.0.0 --no-browser"`: options of JupyterLab. As root, the usual user in a container, it has to be told.
 LAB ?=
+# JupyterLab asks the network for newer versions of itself, for news, and for the extensions that there are.
+NO_WORD := --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None \
+	--LabApp.extension_manager=readonly
 ROOT_OPTION := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # TensorRT's public type stubs, for tests/engine/test_tensorrt_api.py. Not in requirements.txt: they depend on TensorRT
@@ -37,8 +40,7 @@ course: environment ## run every lesson and write build/course/index.html
 	@$(RUN) tutorial_utils.authoring.course
 
 lab: environment ## open the lessons in JupyterLab
-	@$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
-		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None $(ROOT_OPTION) $(LAB)
+	@$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(NO_WORD) $(ROOT_OPTION) $(LAB)
 
 doctor: environment ## say what this machine can run, and what to mend first
 	@$(RUN) tutorial_utils doctor
