@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]  # the clone, or the folder that the 
 
 
 def cache_root() -> Path:
-    """Return the folder of all generated files, missing or not: ``$TUTORIAL_UTILS_CACHE``, or the user's cache."""
+    """Return the folder of all generated files, missing or not.
+
+    It is ``$TUTORIAL_UTILS_CACHE``; else ``build/cache`` of a clone whose ``.venv`` this Python is, as `make` sets it;
+    else the user's cache.
+    """
     if root := os.environ.get(CACHE_VARIABLE):
         return Path(root).absolute()
+    if Path(sys.prefix) == ROOT / ".venv":
+        return ROOT / "build" / "cache"
     from platformdirs import user_cache_path  # here, so that the doctor works where nothing is installed
 
     return user_cache_path("tutorial_utils").absolute()
