@@ -1,9 +1,7 @@
-import html.parser
-
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from notebook_files import notebook_file
 
 from tutorial_utils.authoring import course, notebook_form
 from tutorial_utils.authoring.course_page import Lesson, duration, front_page, reading_time
@@ -37,13 +35,6 @@ def _machine(monkeypatch):
     monkeypatch.setattr(course, "probe", Probe)
 
 
-def notebook_file(folder, name, *sources, text="intro"):
-    path = folder / f"{name}.ipynb"
-    cells = [new_markdown_cell(f"{text}\n\n# A lesson"), *(new_code_cell(source) for source in sources)]
-    nbformat.write(new_notebook(cells=cells), path)
-    return path
-
-
 def test_course_is_written_with_a_front_page(tmp_path, capsys):
     lesson = notebook_file(tmp_path, "01_lesson", "from pathlib import Path", SHOW_ORIGIN, "print(Path.cwd().name)")
     pages = tmp_path / "pages"
@@ -55,21 +46,24 @@ def test_course_is_written_with_a_front_page(tmp_path, capsys):
     assert sorted(page.name for page in pages.iterdir()) == ["01_lesson.html", "index.html"]
     assert tmp_path.name in (pages / "01_lesson.html").read_text(encoding="utf-8")  # the kernel ran in its folder
     text = index.read_text(encoding="utf-8")
-    assert '<a href="01_lesson.html">A lesson</a>' in text
+    assert '<a href="01_lesson.html">01 A lesson</a>' in text
     assert "about 1 min</span>" in text  # of reading, as `budget` counts it
     assert text.count("Measured on NVIDIA H100. Why not live: No GPU.") == 1
     assert "01_lesson: cell 2 of 3, " in capsys.readouterr().out
 
 
-def test_solutions_have_a_page_that_the_lesson_links_to(tmp_path):
-    lesson = notebook_file(tmp_path, "01_lesson", text="[solution](solutions/01_lesson.ipynb)")
-    (tmp_path / "solutions").mkdir()
-    notebook_file(tmp_path / "solutions", "01_lesson", "raise SystemExit  # never executed for the page")
-    course.write_course([lesson], tmp_path / "out")
-    assert 'href="solutions/01_lesson.html"' in (tmp_path / "out" / "01_lesson.html").read_text(encoding="utf-8")
-    page = (tmp_path / "out" / "solutions" / "01_lesson.html").read_text(encoding="utf-8")
-    assert "never executed" in page
-    assert 'href="../index.html"' in page
+def test_solutions_and_documents_have_pages(tmp_path):
+    lessons = tmp_path / "notebooks"
+    (lessons / "solutions").mkdir(parents=True)
+    lesson = notebook_file(lessons, "01_lesson")
+    notebook_file(lessons / "solutions", "01_lesson", "raise SystemExit  # never executed for the page")
+    (lessons / "GLOSSARY.md").write_text("# Glossary")
+    (tmp_path / "TROUBLESHOOTING.md").write_text("# Troubleshooting")
+    index = course.write_course([lesson], tmp_path / "out")
+    links = [link["href"] for link in BeautifulSoup(index.read_text(encoding="utf-8"), "html.parser").select("a")]
+    assert links == ["GLOSSARY.html", "TROUBLESHOOTING.html", "01_lesson.html", "solutions/01_lesson.html"]
+    assert "never executed" in (tmp_path / "out" / links[-1]).read_text(encoding="utf-8")
+    assert all((tmp_path / "out" / link).exists() for link in links)
 
 
 def test_images_of_the_text_lie_beside_the_pages_and_details_stay_folded(tmp_path):
@@ -81,60 +75,6 @@ def test_images_of_the_text_lie_beside_the_pages_and_details_stay_folded(tmp_pat
     page = BeautifulSoup((tmp_path / "out" / "01_lesson.html").read_text(encoding="utf-8"), "html.parser")
     assert (tmp_path / "out" / page.find(alt="A road")["src"]).read_text() == "<svg/>"
     assert "The answer." in page.find("details").get_text()
-
-
-def links(page):
-    return [link["href"] for link in BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("a[href]")]
-
-
-def test_links_between_lessons_and_to_the_glossary_lead_to_their_pages(tmp_path):
-    text = (
-        "[a](02_next.ipynb#A-lesson) [b](GLOSSARY.md#plan) [c](03_missing.ipynb) [d](README.md) [e](https://x.org/y.md)"
-    )
-    first = notebook_file(tmp_path, "01_lesson", text=text)
-    second = notebook_file(tmp_path, "02_next", text="`[f](01_lesson.ipynb)`")
-    (tmp_path / "GLOSSARY.md").write_text("# Glossary\n\n### <a id='plan'></a>Plan\n\nSee [g](01_lesson.ipynb).")
-    (tmp_path / "README.md").touch()
-    (tmp_path / "solutions").mkdir()
-    notebook_file(tmp_path / "solutions", "01_lesson", text="[h](../GLOSSARY.md#plan) [i](../02_next.ipynb)")
-    out = tmp_path / "out"
-    course.write_course([first, second], out)
-
-    to_all = ["index.html", "GLOSSARY.html"]
-    own = "#A-lesson"
-    assert links(out / "01_lesson.html") == [
-        *to_all,
-        *("02_next.html#A-lesson", "GLOSSARY.html#plan", "03_missing.ipynb", "README.md", "https://x.org/y.md"),
-        own,
-    ]
-    assert links(out / "02_next.html") == [*to_all, own]
-    assert [link for link in links(out / "GLOSSARY.html") if not link.startswith("#")] == [
-        "index.html",
-        "01_lesson.html",
-    ]
-    assert 'id="plan"' in (out / "GLOSSARY.html").read_text(encoding="utf-8").replace("'", '"')
-    solution = links(out / "solutions" / "01_lesson.html")
-    assert solution == ["../index.html", "../GLOSSARY.html", "../GLOSSARY.html#plan", "../02_next.html", own]
-    assert links(out / "index.html") == ["01_lesson.html", "02_next.html", "GLOSSARY.html"]
-
-
-def test_lesson_page_waits_for_no_script_from_the_network(tmp_path):
-    lesson = notebook_file(tmp_path, "01_lesson", "1 + 1")
-    page = course.write_course([lesson], tmp_path / "pages").with_name("01_lesson.html")
-
-    class Scripts(html.parser.HTMLParser):
-        def handle_starttag(self, tag, attributes):
-            if tag == "script" and "src" in dict(attributes):
-                assert "defer" in dict(attributes)
-
-    Scripts().feed(page.read_text(encoding="utf-8"))
-
-
-def test_lesson_page_keeps_the_descriptions_of_pictures(tmp_path):
-    picture = """from IPython.display import Image; Image(b"png", format="png", alt='Two "dots" & a line')"""
-    lesson = notebook_file(tmp_path, "01_lesson", picture)
-    page = course.write_course([lesson], tmp_path / "pages").with_name("01_lesson.html").read_text()
-    assert [img["alt"] for img in BeautifulSoup(page, "html.parser").find_all("img")] == ['Two "dots" & a line']
 
 
 def test_failing_lesson_is_named_with_cell_and_error(tmp_path, capsys):
@@ -168,18 +108,19 @@ def test_folder_without_lessons_is_an_error(tmp_path, monkeypatch, capsys):
     assert "There are no notebooks in" in capsys.readouterr().err
 
 
-def test_title_falls_back_to_the_file_name(tmp_path):
-    assert course.title(new_notebook(cells=[new_markdown_cell("## Part")]), tmp_path / "03_api.ipynb") == "03_api"
-
-
 def test_front_page_counts_and_escapes():
-    page = front_page(
-        [Lesson("A & B", "a.html", 70, 90, [LIVE, RECORDED]), Lesson("C", "c.html", 2, 1, [])], MACHINE, "2026-01-02"
-    )
+    lessons = [
+        Lesson("A & B", "a.html", 70, 90, [LIVE, RECORDED]),
+        Lesson("C", "c.html", 2, 1, [], solutions="solutions/c.html"),
+    ]
+    page = front_page(lessons, MACHINE, "2026-01-02", [("GLOSSARY.html", "Words")])
     assert "2 lessons, about 1 h 12 min to read and do." in page
     assert "They ran in 1.5 min on this machine: 1 result live, 1 recording." in page
     assert "A &lt;CPU&gt;, 2 cores, no NVIDIA GPU, Linux, Python 3.11.7, paddle 3.3.1" in page
     assert "A &amp; B" in page
+    assert "<summary>1 result live, 1 recording</summary>" in page
+    assert '<a href="solutions/c.html">' in page
+    assert '<a href="GLOSSARY.html">Words</a>' in page
     assert "about 1 h 10 min</span>" in page
     assert "Latency &lt;ms&gt;" in page
     assert "http" not in page  # needs nothing from the network

@@ -6,22 +6,19 @@ build/course/. With ``--in-place`` the outputs go back into the notebooks instea
 
 import argparse
 import os
-import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote
 
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from nbformat.v4 import new_markdown_cell, new_notebook
 
 from tutorial_utils.authoring import budget, notebook_form
-from tutorial_utils.authoring.course_page import LESSON_TEMPLATE, Lesson, count, duration, front_page
+from tutorial_utils.authoring.course_page import Lesson, count, duration, front_page
+from tutorial_utils.authoring.lesson_page import IMAGES, SOLUTIONS, Edition, numbered_title
 from tutorial_utils.base.errors import LessonError
 from tutorial_utils.base.onnx_session import TELEMETRY_VARIABLE
 from tutorial_utils.base.paths import ROOT
@@ -29,8 +26,6 @@ from tutorial_utils.base.progress import PROGRESS_VARIABLE
 from tutorial_utils.machine.capabilities import probe
 from tutorial_utils.measure.recordings import ORIGIN_MIME_TYPE, Origin
 
-SOLUTIONS, IMAGES = "solutions", "images"  # folders beside the lessons
-GLOSSARY = "GLOSSARY.md"  # beside the lessons
 OUTPUT = Path("build/course")
 
 
@@ -45,41 +40,42 @@ def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for old_page in folder.glob("*.html"):
         old_page.unlink()
+    edition = Edition(paths)
+    pages = {path: folder / page for path, page in edition.pages().items()}
     lessons = []
     for path in paths:
         notebook, seconds = execute(path)
-        minutes = budget.of_notebook(notebook, run_seconds=seconds).minutes
-        lesson = Lesson(title(notebook, path), f"{path.stem}.html", minutes, seconds, origins(notebook))
-        (folder / lesson.page).write_text(_html(notebook, path, lesson.title), encoding="utf-8")
-        _write_solution(path, folder)
+        _write(pages[path], edition.html(notebook, path))
+        solutions = edition.solutions(path)
+        if solutions:  # as they were last executed: to run them is what `make test` does
+            _write(pages[solutions], edition.html(notebook_form.read(solutions), solutions))
         if (path.parent / IMAGES).exists():  # embedding them would close <details> in the text at a blank line
             shutil.copytree(path.parent / IMAGES, folder / IMAGES, dirs_exist_ok=True)
-        lessons.append(lesson)
-    glossary = _write_glossary({path.parent / GLOSSARY for path in paths}, folder)
+        lessons.append(_lesson(edition, path, notebook, seconds))
+    for document in edition.documents():
+        _write(pages[document], edition.document_html(document))
+    documents = [(edition.pages()[path], name) for path, name in edition.documents().items()]
     index = folder / "index.html"
-    text = front_page(lessons, probe().machine(), time.strftime("%Y-%m-%d"), glossary)
-    index.write_text(text, encoding="utf-8")
+    _write(index, front_page(lessons, probe().machine(), time.strftime("%Y-%m-%d"), documents))
     return index
 
 
-def _write_solution(lesson: Path, folder: Path) -> None:
-    """Write the page of a lesson's solutions, as they were last executed: to run them is what `make test` does."""
-    path = lesson.parent / SOLUTIONS / lesson.name
-    if path.exists():
-        solution = notebook_form.read(path)
-        (folder / SOLUTIONS).mkdir(exist_ok=True)
-        page = _html(solution, path, title(solution, path), to_front="../")
-        (folder / SOLUTIONS / f"{lesson.stem}.html").write_text(page, encoding="utf-8")
+def _lesson(edition: Edition, path: Path, notebook: NotebookNode, seconds: float) -> Lesson:
+    """Return what the front page says about an executed lesson."""
+    pages, solutions = edition.pages(), edition.solutions(path)
+    return Lesson(
+        title=numbered_title(notebook, path),
+        page=pages[path],
+        minutes=budget.of_notebook(notebook, run_seconds=seconds).minutes,
+        seconds=seconds,
+        origins=origins(notebook),
+        solutions=pages[solutions] if solutions else None,
+    )
 
 
-def _write_glossary(paths: Iterable[Path], folder: Path) -> str | None:
-    """Write the page of the glossary beside the lessons, and return its file name; None where there is none."""
-    for path in filter(Path.exists, paths):
-        glossary = new_notebook(cells=[new_markdown_cell(path.read_text(encoding="utf-8"))])
-        page = f"{path.stem}.html"
-        (folder / page).write_text(_html(glossary, path, title(glossary, path)), encoding="utf-8")
-        return page
-    return None
+def _write(page: Path, text: str) -> None:
+    page.parent.mkdir(exist_ok=True)
+    page.write_text(text, encoding="utf-8")
 
 
 def execute(path: Path) -> tuple[NotebookNode, float]:
@@ -129,13 +125,6 @@ def kernel_environment() -> dict[str, str]:
     return {TELEMETRY_VARIABLE: "1", **os.environ, "PYTHONPATH": python_path, PROGRESS_VARIABLE: "0"}
 
 
-def title(notebook: NotebookNode, path: Path) -> str:
-    """Return the first heading of a notebook, or its file name where it has none."""
-    markdown = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    headings = (line[2:].strip() for source in markdown for line in source.splitlines() if line.startswith("# "))
-    return next(headings, path.stem)
-
-
 def origins(notebook: NotebookNode) -> list[Origin]:
     """Return what an executed notebook says about its results: live, or a recording. Each is listed once."""
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
@@ -146,30 +135,6 @@ def origins(notebook: NotebookNode) -> list[Origin]:
 def _skipped_tag(notebook: NotebookNode) -> str:
     needs_gpu = any("gpu" in notebook_form.tags(cell) for cell in notebook.cells)
     return "gpu" if needs_gpu and not probe().tensorrt_run.available else "skip-execution"
-
-
-def _html(notebook: NotebookNode, path: Path, title: str, to_front: str = "") -> str:
-    """Return the page of a file that lies at a path; `to_front` is the way from the page to the front page's folder."""
-    exporter = HTMLExporter(template_name="lab", raw_template=LESSON_TEMPLATE)
-    resources = {"metadata": {"name": title}, "to_front": to_front, "glossary": None}
-    if path.name != GLOSSARY and (path.parent / to_front / GLOSSARY).exists():
-        resources["glossary"] = f"{to_front}{Path(GLOSSARY).stem}.html"
-    body, _ = exporter.from_notebook_node(notebook, resources=resources)
-    return _linked(body, path.parent)
-
-
-_LINK = re.compile(r'(<a href=")([^":?#]+)\.(ipynb|md)((?:#[^"]*)?")')
-
-
-def _linked(page: str, folder: Path) -> str:
-    """Return a page whose links to notebooks, and to the glossary, lead to their pages: both lie in the same order."""
-
-    def to_page(link: re.Match) -> str:
-        target = folder / f"{unquote(link[2])}.{link[3]}"
-        has_page = target.exists() and (link[3] == "ipynb" or target.name == GLOSSARY)
-        return f"{link[1]}{link[2]}.html{link[4]}" if has_page else link[0]
-
-    return _LINK.sub(to_page, page)
 
 
 class _Progress:
