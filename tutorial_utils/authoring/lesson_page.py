@@ -96,8 +96,12 @@ class Edition:
     def document_html(self, path: Path) -> str:
         """Return the page of a document. Its headings have anchors as GitHub names them, since links count on those."""
         document = new_notebook(cells=[new_markdown_cell(path.read_text(encoding="utf-8"))])
-        page = self.html(document, path)
-        return _HEADING.sub(lambda heading: f'<span id="{_github_anchor(heading[3])}"></span>{heading[0]}', page)
+
+        def with_anchor(heading: re.Match) -> str:
+            anchor = _github_anchor(heading[3])
+            return heading[0] if anchor == unquote(heading[2]) else f'<span id="{anchor}"></span>{heading[0]}'
+
+        return _HEADING.sub(with_anchor, self.html(document, path))
 
     def _neighbours(self, path: Path) -> Iterator[tuple[str, Link]]:
         """Yield the lessons before and after this one, which lie in the same folder; none for another page."""
