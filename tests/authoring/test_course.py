@@ -1,3 +1,11 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
@@ -5,9 +13,11 @@ from notebook_files import notebook_file
 
 from tutorial_utils.authoring import course, notebook_form
 from tutorial_utils.authoring.course_page import Lesson, duration, front_page, reading_time
+from tutorial_utils.base import paths
 from tutorial_utils.base.errors import LessonError
 from tutorial_utils.measure.recordings import Origin
 
+ROOT = Path(__file__).parents[2]
 MACHINE = {
     "gpu": None,
     "cpu": "A <CPU>",
@@ -46,7 +56,7 @@ def test_course_is_written_with_a_front_page(tmp_path, capsys):
     assert sorted(page.name for page in pages.iterdir()) == ["01_lesson.html", "index.html"]
     assert tmp_path.name in (pages / "01_lesson.html").read_text(encoding="utf-8")  # the kernel ran in its folder
     text = index.read_text(encoding="utf-8")
-    assert '<a href="01_lesson.html">01 A lesson</a>' in text
+    assert '<a href="01_lesson.html">A lesson</a>' in text
     assert "about 1 min</span>" in text  # of reading, as `budget` counts it
     assert text.count("Measured on NVIDIA H100. Why not live: No GPU.") == 1
     assert "01_lesson: cell 2 of 3, " in capsys.readouterr().out
@@ -77,16 +87,97 @@ def test_images_of_the_text_lie_beside_the_pages_and_details_stay_folded(tmp_pat
     assert "The answer." in page.find("details").get_text()
 
 
-def test_failing_lesson_is_named_with_cell_and_error(tmp_path, capsys):
-    lesson = notebook_file(tmp_path, "01_lesson", "1 + 1", "# why\nraise ValueError('too\\nbad')")
-    with pytest.raises(LessonError) as caught:
-        course.write_course([lesson], tmp_path / "pages")
-    assert caught.value.cause == f"{lesson} failed in cell 3 (`# why`): ValueError: too"
-    assert list((tmp_path / "pages").iterdir()) == []
+def test_failing_lesson_is_named_and_the_others_are_written(tmp_path, capsys):
+    files = [
+        notebook_file(tmp_path, "01_first", "1 + 1"),
+        notebook_file(tmp_path, "02_fails", "1 + 1", "# why\nraise ValueError('too\\nbad')"),
+        notebook_file(tmp_path, "03_last", "1 + 1"),
+    ]
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "02_fails.html").write_text("of an earlier run")
+    (pages / "99_removed.html").write_text("old")
+    with pytest.raises(LessonError, match=r"1 of 3 lessons failed: 02_fails\. .*All other pages are written"):
+        course.write_course(files, pages)
+    said = capsys.readouterr().err
+    assert f"{files[1]} failed in cell 3 (`# why`): ValueError: too" in said
+    assert "Traceback" in said
+    assert sorted(page.name for page in pages.iterdir()) == [
+        "01_first.html",
+        "02_fails.html",
+        "03_last.html",
+        "index.html",
+    ]
+    assert (pages / "02_fails.html").read_text() == "of an earlier run"
+    index = (pages / "index.html").read_text(encoding="utf-8")
+    assert "1 lesson failed." in index
+    assert "its page is that of an earlier run: " in index
+    assert "failed in cell 3 (`# why`): ValueError: too" in index
 
-    assert course.main([str(lesson), "--in-place"]) == 1
+    assert course.main([str(files[1]), "--in-place"]) == 1
     assert "failed in cell 3" in capsys.readouterr().err
-    assert nbformat.read(lesson, as_version=4).cells[1].execution_count is None  # the file is as it was
+    assert nbformat.read(files[1], as_version=4).cells[1].execution_count is None  # the file is as it was
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    lesson = notebook_file(tmp_path, "01_lesson", "1 + 1")
+    pages = tmp_path / "pages"
+    index = course.write_course([lesson], pages)
+    before = {path: path.read_bytes() for path in pages.iterdir()}
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(
+        LessonError, match=r"01_lesson.html can't be written: No space left on device\. .*Free some space"
+    ):
+        course.write_course([lesson], pages)
+    assert {path: path.read_bytes() for path in index.parent.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_a_lesson_runs(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(LessonError, match=r"file/pages can't be written: Not a directory"):
+        course.write_course([notebook_file(tmp_path, "01_lesson", "1 + 1")], tmp_path / "file" / "pages")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_course_in_one_line(tmp_path, sent):
+    lesson = notebook_file(
+        tmp_path, "01_lesson", "1 + 1", "# long\nopen('runs', 'w').close(); import time; time.sleep(60)"
+    )
+    command = [sys.executable, "-m", "tutorial_utils.authoring.course", str(lesson)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TUTORIAL_UTILS_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "runs").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said == f"Stopped in {lesson}, cell 3 (`# long`). What was written before is whole.\n"
+    assert list((tmp_path / "cache" / "runs").iterdir()) == []
+
+
+def test_two_runs_have_folders_of_their_own(tmp_path, monkeypatch):
+    """Lessons write files of fixed names: one run would cut short what another one reads."""
+    monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / "cache"))
+    shared = paths.cache_dir("lesson04", "shrinking")
+    (tmp_path / "cache" / "runs" / "killed").mkdir(parents=True)
+    (tmp_path / "cache" / "runs" / "killed.lock").touch()
+    with course.own_folders():
+        first = paths.cache_dir("lesson04", "shrinking")
+        one = os.environ.pop(paths.RUN_VARIABLE)
+        with course.own_folders():
+            second = paths.cache_dir("lesson04", "shrinking")
+            assert first.exists()
+            assert paths.cache_dir("engines") == tmp_path / "cache" / "engines"  # what is safe to share is shared
+        os.environ[paths.RUN_VARIABLE] = one
+        assert len({shared, first, second}) == 3
+    assert list((tmp_path / "cache" / "runs").iterdir()) == []
+    assert paths.cache_dir("lesson04", "shrinking") == shared
 
 
 def test_dead_kernel_is_said(tmp_path):
@@ -110,14 +201,15 @@ def test_folder_without_lessons_is_an_error(tmp_path, monkeypatch, capsys):
 
 def test_front_page_counts_and_escapes():
     lessons = [
-        Lesson("A & B", "a.html", 70, 90, [LIVE, RECORDED]),
-        Lesson("C", "c.html", 2, 1, [], solutions="solutions/c.html"),
+        Lesson("A & B", "a.html", 70, 90, [LIVE, RECORDED], part="01a", goals=["see", "do"]),
+        Lesson("C", "c.html", 2, 1, solutions="solutions/c.html"),
     ]
-    page = front_page(lessons, MACHINE, "2026-01-02", [("GLOSSARY.html", "Words")])
+    page = front_page(lessons, MACHINE, "2026-01-02", {"GLOSSARY.html": "Words"})
     assert "2 lessons, about 1 h 12 min to read and do." in page
     assert "They ran in 1.5 min on this machine: 1 result live, 1 recording." in page
     assert "A &lt;CPU&gt;, 2 cores, no NVIDIA GPU, Linux, Python 3.11.7, paddle 3.3.1" in page
-    assert "A &amp; B" in page
+    assert '<span class="part">01a</span> <a href="a.html">A &amp; B</a>' in page
+    assert "You will see; do." in page
     assert "<summary>1 result live, 1 recording</summary>" in page
     assert '<a href="solutions/c.html">' in page
     assert '<a href="GLOSSARY.html">Words</a>' in page

@@ -5,7 +5,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from notebook_files import notebook_file
 
 from tutorial_utils.authoring import notebook_form
-from tutorial_utils.authoring.lesson_page import Edition, numbered_title, title
+from tutorial_utils.authoring.lesson_page import Edition, short_title, title
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_pages_lead_to_each_other(folder):
         "Previous 01 A lesson",
         "Next 03 A lesson",
     ]
-    assert addresses(second, ".course-ways")[:2] == ["index.html", "GLOSSARY.html"]
-    assert addresses(page(edition, solutions), ".course-ways") == ["../index.html", "../GLOSSARY.html"]
+    assert addresses(second, ".course-ways")[:3] == ["index.html", "GLOSSARY.html", "solutions/02_b.html"]
+    assert addresses(page(edition, solutions), ".course-ways") == ["../index.html", "../GLOSSARY.html", "../02_b.html"]
     assert addresses(page(edition, folder / "GLOSSARY.md"), ".course-ways") == ["index.html"]
 
 
@@ -89,18 +89,23 @@ def test_descriptions_of_pictures_are_kept(folder):
     assert [image["alt"] for image in page(Edition([path]), path).find_all("img")] == [alt]
 
 
+def test_corner_of_a_table_is_no_heading(folder):
+    table = new_output("display_data", {"text/html": '<table><tr><th class="a"></th><th>A</th></tr></table>'})
+    path = folder / "01_lesson.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell(outputs=[table])]), path)
+    shown = page(Edition([path]), path)
+    assert [heading.get_text() for heading in shown.find_all("th")] == ["A"]
+    assert shown.find("td", class_="a")
+
+
 def test_title_falls_back_to_the_file_name(tmp_path):
     notebook = new_notebook(cells=[new_markdown_cell("## Part")])
     assert title(notebook, tmp_path / "03_api.ipynb") == "03_api"
 
 
-@pytest.mark.parametrize(
-    ("name", "heading", "expected"),
-    [
-        ("01b_precision", "Precision", "01b Precision"),
-        ("04_debug", "Lesson 04: debugging", "04 Debugging"),
-        ("GLOSSARY", "Glossary", "Glossary"),
-    ],
-)
-def test_numbered_title(tmp_path, name, heading, expected):
-    assert numbered_title(new_notebook(cells=[new_markdown_cell(f"# {heading}")]), tmp_path / name) == expected
+def test_short_title_leaves_out_the_number(tmp_path):
+    cells = [new_markdown_cell("# Lesson 04: debugging: a start")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "04_debug.ipynb")
+    assert short_title(tmp_path / "04_debug.ipynb") == "Debugging: a start"
+    (tmp_path / "05_broken.ipynb").write_text("{")
+    assert short_title(tmp_path / "05_broken.ipynb") == "05_broken"

@@ -38,7 +38,7 @@ def test_external_data_are_read(external, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda data: data.unlink(), r"has weights in weights.data, and there is no such file beside it"),
+        (lambda data: data.unlink(), r"has weights in 'weights.data', and there is no such file beside it"),
         (
             lambda data: data.write_bytes(data.read_bytes()[:100]),
             r"wants 1,728 bytes at 0 of weights.data for w0.*cut short.*has 100\.",
@@ -56,16 +56,6 @@ def test_external_data_that_miss_something(convert, damage, says, external, tmp_
 def test_a_folder_is_no_model(tmp_path):
     with pytest.raises(ModelFileError, match="is a folder, and no ONNX model"):
         onnx_file.load(tmp_path)
-
-
-@pytest.mark.parametrize("location", ["../weights.data", "/weights.data"])
-def test_external_data_outside_of_the_folder_are_not_read(location, external):
-    model = onnx.load(external, load_external_data=False)
-    for tensor in model.graph.initializer:
-        next(entry for entry in tensor.external_data if entry.key == "location").value = location
-    onnx.save(model, external)
-    with pytest.raises(ModelFileError, match=r"outside of its own folder"):
-        onnx_file.load(external)
 
 
 def test_a_length_that_does_not_fit_the_shape(external):

@@ -18,7 +18,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from tutorial_utils.authoring import notebook_form
-from tutorial_utils.base.lesson_names import PART
+from tutorial_utils.base.errors import LessonError
+from tutorial_utils.base.lesson_names import PART, part_of
 
 SOLUTIONS, IMAGES = "solutions", "images"  # folders beside the lessons
 # What lessons link to, seen from their folder, and what the links to it are called.
@@ -82,6 +83,7 @@ class Edition:
         own = pages[path]
         ways = [Link("index.html", "All lessons")]
         ways += [Link(pages[document], text) for document, text in self.documents().items()]
+        ways += [Link(pages[other], text) for text, other in self._counterparts(path)]
         course = {
             "style": _STYLE,
             "ways": [Link(_relative(page, own), text) for page, text in ways if page != own],
@@ -91,6 +93,7 @@ class Edition:
         exporter = HTMLExporter(template_name="lab", raw_template=_TEMPLATE)
         resources = {"metadata": {"name": title(notebook, path)}, "course": course}
         page, _ = exporter.from_notebook_node(notebook, resources=resources)
+        page = re.sub(r"<th( [^>]*)?></th>", r"<td\1></td>", page)  # the corner of a table is the heading of nothing
         return self._linked(page, path.parent, own)
 
     def document_html(self, path: Path) -> str:
@@ -103,14 +106,23 @@ class Edition:
 
         return _HEADING.sub(with_anchor, self.html(document, path))
 
+    def _counterparts(self, path: Path) -> Iterator[tuple[str, Path]]:
+        """Yield the solutions of a lesson, or the lesson of solutions."""
+        for lesson in self.lessons:
+            solutions = self.solutions(lesson)
+            if path == lesson and solutions:
+                yield "Solutions", solutions
+            if path == solutions:
+                yield "The lesson", lesson
+
     def _neighbours(self, path: Path) -> Iterator[tuple[str, Link]]:
         """Yield the lessons before and after this one, which lie in the same folder; none for another page."""
         lessons = list(self.lessons)
         place = lessons.index(path) if path in lessons else len(lessons) + 1
         for kind, index in (("previous", place - 1), ("next", place + 1)):
             if 0 <= index < len(lessons):
-                notebook = notebook_form.read(lessons[index])
-                yield kind, Link(f"{lessons[index].stem}.html", numbered_title(notebook, lessons[index]))
+                name = f"{part_of(lessons[index]) or ''} {short_title(lessons[index])}".strip()
+                yield kind, Link(f"{lessons[index].stem}.html", name)
 
     def _linked(self, page: str, folder: Path, own: str) -> str:
         """Return a page whose links to files lead to their pages. What has no page in this edition is no link there."""
@@ -132,11 +144,13 @@ def title(notebook: NotebookNode, path: Path) -> str:
     return next(headings, path.stem)
 
 
-def numbered_title(notebook: NotebookNode, path: Path) -> str:
-    """Return the title of a lesson after its number, which its file name begins with: "01b Precision"."""
-    number = re.match(PART, path.stem)
-    text = re.sub(rf"^Lesson {PART}: (\w)", lambda match: match[1].upper(), title(notebook, path))
-    return f"{number[0]} {text}" if number else text
+def short_title(path: Path) -> str:
+    """Return the title of a notebook's file without "Lesson 04: ", which stands before it; else its file name."""
+    try:
+        text = title(notebook_form.read(path), path)
+    except LessonError:  # which executing it will say
+        return path.stem
+    return re.sub(rf"^Lesson {PART}: (.)", lambda start: start[1].upper(), text)
 
 
 def _headings(notebook: NotebookNode) -> Iterator[Heading]:

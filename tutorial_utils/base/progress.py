@@ -14,8 +14,10 @@ def bar(iterable: Iterable[Any] | None = None, *, description: str, total: int |
     """Return a tqdm bar that shows itself in a terminal and in a live notebook, and leaves nothing behind.
 
     It is silent where output goes to a file, and where `$TUTORIAL_UTILS_PROGRESS` is "0": headless runs of notebooks
-    set that, since their outputs are committed.
+    set that, since their outputs are committed. In a notebook it goes to stdout: JupyterLab keeps an empty red bar for
+    a stderr on which everything was wiped out again.
     """
-    someone_watches = sys.stderr.isatty() or "ipykernel" in sys.modules
-    silent = os.environ.get(PROGRESS_VARIABLE) == "0" or not someone_watches
-    return tqdm(iterable, desc=description, total=total, unit=unit, leave=False, disable=silent)
+    in_notebook = type(sys.stdout).__module__ == "ipykernel.iostream"
+    silent = os.environ.get(PROGRESS_VARIABLE) == "0" or not (in_notebook or sys.stderr.isatty())
+    file = sys.stdout if in_notebook else sys.stderr
+    return tqdm(iterable, desc=description, total=total, unit=unit, leave=False, disable=silent, file=file)

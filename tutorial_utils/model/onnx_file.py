@@ -17,6 +17,7 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from tutorial_utils.base import onnx_session, paths
 from tutorial_utils.base.errors import ExportError, ModelFileError, PrecisionError
+from tutorial_utils.model import weight_files
 
 LARGEST = 2**31 - 2**24  # bytes of weights in one file, or in what protobuf serializes: its limit is 2 GiB
 _SMALL = 1024  # bytes of weights that stay in the file itself even so
@@ -37,10 +38,7 @@ def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProt
         ModelFileError: The file is missing or is not an ONNX model, or its external data is missing or cut short.
     """
     path = Path(onnx_path)
-    if path.is_dir():
-        raise ModelFileError(f"{path} is a folder, and no ONNX model.", "Name the .onnx file.")
-    if not path.is_file():
-        raise ModelFileError(f"There is no model {path}.", "Check the path, or export the model first.")
+    weight_files.require_model(path)
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
@@ -48,9 +46,8 @@ def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProt
     if not model.graph.node:
         raise ModelFileError(f"{path.name} holds no operators.", "Export it again.")
     model.ir_version = min(model.ir_version, onnx.IR_VERSION)
-    for tensor in [one for graph in graphs(model.graph) for one in constants(graph).values()]:
-        if external_data_helper.uses_external_data(tensor):
-            _require_external_data(tensor, path)
+    for tensor in filter(external_data_helper.uses_external_data, weight_files.tensors(model)):
+        _require_external_data(tensor, path)
     if external_data:
         load_external_data(model, path)
     try:
@@ -109,24 +106,15 @@ def load_external_data(model: onnx.ModelProto, onnx_path: str | Path) -> None:
 def _require_external_data(tensor: TensorProto, path: Path) -> None:
     """Raise ModelFileError unless the file that holds a tensor lies beside the model or below, and is long enough."""
     entries = external_data_helper.ExternalDataInfo(tensor)
-    location = Path(entries.location)
-    file = path.parent / location
-    if location.is_absolute() or ".." in location.parts:
-        fault = f"has weights in {location}, outside of its own folder"
-    elif not file.is_file():
-        fault = f"has weights in {location}, and there is no such file beside it"
-    else:
-        dtype, size = helper.tensor_dtype_to_np_dtype(tensor.data_type), entries.length or 0
-        if helper.np_dtype_to_tensor_dtype(dtype) == tensor.data_type:  # numpy has it, unlike BF16, FP8 and INT4
-            size = math.prod(tensor.dims) * dtype.itemsize
-        if file.stat().st_size >= (entries.offset or 0) + size and entries.length in (None, size):
-            return
-        fault = (
-            f"wants {size:,} bytes at {entries.offset or 0:,} of {location} for {tensor.name}, and that file is cut "
-            f"short or of another model: it has {file.stat().st_size:,}"
-        )
+    held = weight_files.located(path, entries.location).stat().st_size
+    dtype, size = helper.tensor_dtype_to_np_dtype(tensor.data_type), entries.length or 0
+    if helper.np_dtype_to_tensor_dtype(dtype) == tensor.data_type:  # numpy has it, unlike BF16, FP8 and INT4
+        size = math.prod(tensor.dims) * dtype.itemsize
+    if held >= (entries.offset or 0) + size and entries.length in (None, size):
+        return
     raise ModelFileError(
-        f"{path.name} {fault}.",
+        f"{path.name} wants {size:,} bytes at {entries.offset or 0:,} of {entries.location} for {tensor.name}, and "
+        f"that file is cut short or of another model: it has {held:,}.",
         "Export the model again, with its weights in the same folder, or bring the file of weights that belongs to it.",
     )
 

@@ -10,6 +10,7 @@ import onnx
 
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, InputError
+from tutorial_utils.model import weight_files
 from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class OnnxRuntimeRunner(Runner):
         session: ONNX Runtime's own session.
 
     Raises:
-        ModelFileError: The model is missing or ONNX Runtime can't load it.
+        ModelFileError: The model is missing or ONNX Runtime can't load it, or its weights lie outside of its folder.
         UnsupportedOperatorError: ONNX Runtime has no operator of that name, or not for that data type.
         BackendUnavailableError: CUDA was asked for and can't be used.
         InputError: There is no such device, or an input or output is a sequence, a map or an optional value.
@@ -48,6 +49,7 @@ class OnnxRuntimeRunner(Runner):
         if device not in _PROVIDERS:
             raise InputError(f"ONNX Runtime has no device {device!r} here.", f"Choose one of {', '.join(_PROVIDERS)}.")
         provider = _PROVIDERS[device]
+        weight_files.named_by(onnx_path)
         self.session = onnx_session.open_model(onnx_path, providers=[provider], threads=threads, optimize=optimize)
         if self.session.get_providers()[0] != provider:  # ONNX Runtime falls back to the CPU with no error
             raise BackendUnavailableError(

@@ -77,6 +77,12 @@ def not_listed(program: Path, listed: Iterable[str]) -> list[str]:
 
 def of_log(log: str, status: int, program: Path) -> CourseError:
     """Return the error for a conversion that failed, from all that its process printed and its exit status."""
+    if status == -signal.SIGKILL:  # what it printed before says nothing of that
+        return ExportError(
+            f"paddle2onnx was killed (SIGKILL) while it converted {program.name}: as a rule, memory ran out.",
+            "Close other programs, or raise the memory limit of the container; `python -m tutorial_utils doctor` shows "
+            "how much is free.",
+        )
     lines = [re.sub(r"\x1b\[[\d;]*m|\[Paddle2ONNX\]", "", line).strip() for line in log.splitlines()]
     lines = [line for line in lines if line] or ["no message"]
     found = (re.search(pattern, line) for pattern in _REASONS for line in lines)
