@@ -1,14 +1,11 @@
 """The HTML edition in a browser: links, themes, a phone, paper, and what axe-core finds."""
 
-import io
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import axe_playwright_python
 import pytest
-from PIL import Image, ImageStat
+from browser.looks import AXE, lightness
 
-AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 PHONE, TABLET, LAPTOP, DESK = 390, 800, 1280, 1600  # widths in CSS pixels
 PAPER = 718  # A4 at 96 pixels an inch, less nbconvert's margins
 
@@ -160,15 +157,6 @@ def test_paper_holds_everything(pages, window, screenshots):
 def background(page) -> float:
     """Return how light the page's ground is, from 0 to 1, as its bottom left corner shows it."""
     return lightness(page.screenshot(clip={"x": 2, "y": page.viewport_size["height"] - 4, "width": 2, "height": 2}))
-
-
-def lightness(png: bytes, rim: int = 0) -> float:
-    """Return how light half of a picture's points at least are, from 0 to 1; of those at its rim, where it has one."""
-    shown = Image.open(io.BytesIO(png)).convert("L")
-    mask = Image.new("L", shown.size, 255)
-    if rim:
-        mask.paste(0, (rim, rim, shown.width - rim, shown.height - rim))
-    return ImageStat.Stat(shown, mask).median[0] / 255
 
 
 def test_all_pages_follow_the_theme(pages, window):
