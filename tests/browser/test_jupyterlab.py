@@ -179,7 +179,7 @@ def opened(page):
     page.evaluate(CLOSE)
 
 
-def run_all(page, minutes=3):
+def run_all(page, minutes=10):
     """Choose Run All Cells from the menu, wait for the end, and return the outputs."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
