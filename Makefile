@@ -30,11 +30,11 @@ ROOT_OPTION := $(if $(filter 0,$(shell id -u)),--allow-root)
 # itself, which only NVIDIA's index has. In a folder of their own: on Python's path, they would look like an installed TensorRT.
 STUBS := tensorrt-stubs==10.13.0.35.1
 
-.PHONY: help environment sound-environment course lab doctor memory budget test test-hopper bench lint notebooks lock clean
+.PHONY: help environment sound-environment course lab doctor memory budget test test-browser test-hopper bench lint notebooks lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 course: environment ## run every lesson and write build/course/index.html
 	@$(RUN) tutorial_utils.authoring.course
@@ -55,6 +55,10 @@ budget: environment ## count what each lesson asks of its reader, against the li
 test: lint ## lint, then the tests of the package and of every notebook, in two processes
 	@$(RUN) pytest -n 2 --dist loadfile \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests $(wildcard notebooks)
+
+# The two editions at the same time: HTML, and JupyterLab. Screenshots stay in build/browser.
+test-browser: environment ## look at the lessons with Chromium: JupyterLab and HTML, light and dark, phone and paper
+	@$(RUN) pytest -n 2 --dist loadfile -m browser tests/browser
 
 test-hopper: environment build/rtx-1.6.1/tensorrt_rtx ## test the engine with TensorRT-RTX 1.6.1, which runs on Hopper
 	@PYTHONPATH=build/rtx-1.6.1 $(RUN) pytest tests/engine

@@ -1,19 +1,17 @@
 import errno
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.parse import unquote
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from notebook_files import notebook_file
 
-from tutorial_utils.authoring import course, lesson_page, notebook_form
+from tutorial_utils.authoring import course, notebook_form
 from tutorial_utils.authoring.course_page import Lesson, duration, front_page, reading_time
 from tutorial_utils.base import paths
 from tutorial_utils.base.errors import LessonError
@@ -47,13 +45,6 @@ def _machine(monkeypatch):
     monkeypatch.setattr(course, "probe", Probe)
 
 
-def notebook_file(folder, name, *sources, text="intro"):
-    path = folder / f"{name}.ipynb"
-    cells = [new_markdown_cell(f"{text}\n\n# A lesson"), *(new_code_cell(source) for source in sources)]
-    nbformat.write(new_notebook(cells=cells), path)
-    return path
-
-
 def test_course_is_written_with_a_front_page(tmp_path, capsys):
     lesson = notebook_file(tmp_path, "01_lesson", "from pathlib import Path", SHOW_ORIGIN, "print(Path.cwd().name)")
     pages = tmp_path / "pages"
@@ -71,15 +62,18 @@ def test_course_is_written_with_a_front_page(tmp_path, capsys):
     assert "01_lesson: cell 2 of 3, " in capsys.readouterr().out
 
 
-def test_solutions_have_a_page_that_the_lesson_links_to(tmp_path):
-    lesson = notebook_file(tmp_path, "01_lesson", text="[solution](solutions/01_lesson.ipynb)")
-    (tmp_path / "solutions").mkdir()
-    notebook_file(tmp_path / "solutions", "01_lesson", "raise SystemExit  # never executed for the page")
-    course.write_course([lesson], tmp_path / "out")
-    assert 'href="solutions/01_lesson.html"' in (tmp_path / "out" / "01_lesson.html").read_text(encoding="utf-8")
-    page = (tmp_path / "out" / "solutions" / "01_lesson.html").read_text(encoding="utf-8")
-    assert "never executed" in page
-    assert 'href="../index.html"' in page
+def test_solutions_and_documents_have_pages(tmp_path):
+    lessons = tmp_path / "notebooks"
+    (lessons / "solutions").mkdir(parents=True)
+    lesson = notebook_file(lessons, "01_lesson")
+    notebook_file(lessons / "solutions", "01_lesson", "raise SystemExit  # never executed for the page")
+    (lessons / "GLOSSARY.md").write_text("# Glossary")
+    (tmp_path / "TROUBLESHOOTING.md").write_text("# Troubleshooting")
+    index = course.write_course([lesson], tmp_path / "out")
+    links = [link["href"] for link in BeautifulSoup(index.read_text(encoding="utf-8"), "html.parser").select("a")]
+    assert links == ["GLOSSARY.html", "TROUBLESHOOTING.html", "01_lesson.html", "solutions/01_lesson.html"]
+    assert "never executed" in (tmp_path / "out" / links[-1]).read_text(encoding="utf-8")
+    assert all((tmp_path / "out" / link).exists() for link in links)
 
 
 def test_images_of_the_text_lie_beside_the_pages_and_details_stay_folded(tmp_path):
@@ -91,96 +85,6 @@ def test_images_of_the_text_lie_beside_the_pages_and_details_stay_folded(tmp_pat
     page = BeautifulSoup((tmp_path / "out" / "01_lesson.html").read_text(encoding="utf-8"), "html.parser")
     assert (tmp_path / "out" / page.find(alt="A road")["src"]).read_text() == "<svg/>"
     assert "The answer." in page.find("details").get_text()
-
-
-def links(page):
-    return [link["href"] for link in BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("a[href]")]
-
-
-def test_links_between_lessons_and_to_the_guides_lead_to_their_pages(tmp_path):
-    lessons = tmp_path / "notebooks"
-    (lessons / "solutions").mkdir(parents=True)
-    text = (
-        "[a](02_next.ipynb#A-lesson) [b](GLOSSARY.md#plan) [c](03_missing.ipynb) [d](README.md) "
-        "[e](https://x.org/y.md) [f](../TROUBLESHOOTING.md#no-module-named-x)"
-    )
-    first = notebook_file(lessons, "01_lesson", text=text)
-    second = notebook_file(lessons, "02_next", text="`[f](01_lesson.ipynb)`")
-    (lessons / "GLOSSARY.md").write_text("# Glossary\n\n### <a id='plan'></a>Plan\n\nSee [g](01_lesson.ipynb).")
-    (tmp_path / "TROUBLESHOOTING.md").write_text(
-        "# Troubleshooting\n\n### `No module named 'x'`\n\nSee [h](#no-module-named-x), [i](notebooks/02_next.ipynb)."
-    )
-    (lessons / "README.md").touch()
-    notebook_file(lessons / "solutions", "01_lesson", text="[h](../GLOSSARY.md#plan) [i](../02_next.ipynb)")
-    out = tmp_path / "out"
-    course.write_course([first, second], out)
-
-    to_all, own = ["index.html", "GLOSSARY.html", "TROUBLESHOOTING.html"], "#A-lesson"
-    assert links(out / "01_lesson.html") == [
-        *("index.html", "02_next.html", "GLOSSARY.html", "TROUBLESHOOTING.html", "solutions/01_lesson.html"),
-        *(
-            "02_next.html#A-lesson",
-            "GLOSSARY.html#plan",
-            "03_missing.ipynb",
-            "https://x.org/y.md",
-        ),  # README has no page
-        *("TROUBLESHOOTING.html#no-module-named-x", own),
-        *("index.html", "02_next.html", "GLOSSARY.html", "TROUBLESHOOTING.html", "solutions/01_lesson.html"),
-    ]
-    to_all.insert(1, "01_lesson.html")
-    assert links(out / "02_next.html") == [*to_all, own, *to_all]
-    glossary = links(out / "GLOSSARY.html")
-    assert [link for link in glossary if not link.startswith("#")] == ["index.html", "01_lesson.html", "index.html"]
-    assert 'id="plan"' in (out / "GLOSSARY.html").read_text(encoding="utf-8").replace("'", '"')
-    guide = (out / "TROUBLESHOOTING.html").read_text(encoding="utf-8")
-    assert 'id="no-module-named-x"' in guide
-    assert "02_next.html" in links(out / "TROUBLESHOOTING.html")
-    ways = ["../index.html", "../01_lesson.html"]
-    assert links(out / "solutions" / "01_lesson.html") == [
-        *ways,
-        "../GLOSSARY.html#plan",
-        "../02_next.html",
-        own,
-        *ways,
-    ]
-    assert links(out / "index.html") == [
-        *("01_lesson.html", "solutions/01_lesson.html", "02_next.html", "GLOSSARY.html", "TROUBLESHOOTING.html")
-    ]
-
-
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_the_links_of_a_lesson_lead_to_pages_or_pictures(path):
-    prose = "\n".join(cell.source for cell in notebook_form.read(path).cells if cell.cell_type == "markdown")
-    assert not re.search(r"\$[^$\n]+\$", re.sub(r"```.*?```|`[^`\n]*`", "", prose, flags=re.DOTALL)), (
-        "pages have no MathJax"
-    )
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", prose) if not re.match(r"https?:|#", link)]
-    dead = [link for link in links if not (path.parent / unquote(link.partition("#")[0])).is_file()]
-    assert dead == []
-    pages = [link for link in links if link.partition("#")[0].endswith((".ipynb", ".md"))]
-    assert all(lesson_page.page_of(path.parent / link.partition("#")[0], ROOT / "notebooks") for link in pages)
-
-
-def test_lesson_page_has_a_dark_theme_contents_and_no_script(tmp_path):
-    text = "\n\n".join(f"## Part {number}" for number in range(3))
-    lesson = notebook_file(tmp_path, "01_lesson", "import pandas; pandas.DataFrame({'a': [1]})", text=text)
-    page = course.write_course([lesson], tmp_path / "pages").with_name("01_lesson.html").read_text(encoding="utf-8")
-    assert "<script" not in page
-    assert '<style media="screen and (prefers-color-scheme: dark)">' in page
-    assert "</div></nav>" not in page
-    parsed = BeautifulSoup(page, "html.parser")
-    assert [link["href"] for link in parsed.select("nav details a")] == ["#Part-0", "#Part-1", "#Part-2"]
-    assert [heading for heading in parsed.find_all("th") if not heading.get_text()] == []
-
-
-def test_lesson_page_keeps_the_descriptions_of_pictures(tmp_path):
-    picture = """from IPython.display import Image; Image(b"png", format="png", alt='Two "dots" & a line')"""
-    lesson = notebook_file(tmp_path, "01_lesson", picture)
-    page = course.write_course([lesson], tmp_path / "pages").with_name("01_lesson.html").read_text()
-    assert [img["alt"] for img in BeautifulSoup(page, "html.parser").find_all("img")] == ['Two "dots" & a line']
 
 
 def test_failing_lesson_is_named_and_the_others_are_written(tmp_path, capsys):
@@ -295,18 +199,20 @@ def test_folder_without_lessons_is_an_error(tmp_path, monkeypatch, capsys):
     assert "There are no notebooks in" in capsys.readouterr().err
 
 
-def test_title_falls_back_to_the_file_name(tmp_path):
-    assert course.title(new_notebook(cells=[new_markdown_cell("## Part")]), tmp_path / "03_api.ipynb") == "03_api"
-
-
 def test_front_page_counts_and_escapes():
-    page = front_page(
-        [Lesson("A & B", "a.html", 70, 90, [LIVE, RECORDED]), Lesson("C", "c.html", 2, 1, [])], MACHINE, "2026-01-02"
-    )
+    lessons = [
+        Lesson("A & B", "a.html", 70, 90, [LIVE, RECORDED], part="01a", goals=["see", "do"]),
+        Lesson("C", "c.html", 2, 1, solutions="solutions/c.html"),
+    ]
+    page = front_page(lessons, MACHINE, "2026-01-02", {"GLOSSARY.html": "Words"})
     assert "2 lessons, about 1 h 12 min to read and do." in page
     assert "They ran in 1.5 min on this machine: 1 result live, 1 recording." in page
     assert "A &lt;CPU&gt;, 2 cores, no NVIDIA GPU, Linux, Python 3.11.7, paddle 3.3.1" in page
-    assert "A &amp; B" in page
+    assert '<span class="part">01a</span> <a href="a.html">A &amp; B</a>' in page
+    assert "You will see; do." in page
+    assert "<summary>1 result live, 1 recording</summary>" in page
+    assert '<a href="solutions/c.html">' in page
+    assert '<a href="GLOSSARY.html">Words</a>' in page
     assert "about 1 h 10 min</span>" in page
     assert "Latency &lt;ms&gt;" in page
     assert "http" not in page  # needs nothing from the network

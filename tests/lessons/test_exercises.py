@@ -269,6 +269,14 @@ def test_exercises_of_a_part_are_derived(course):
     assert derive.exercises_in(derive.derived_cells(solutions)) == ["01a.1"]
 
 
+def test_links_to_files_lead_there_from_the_lesson_too(course):
+    links = "[a](../00_start.ipynb), [b](../../TROUBLESHOOTING.md) and [c](https://x.org/../y)."
+    lesson, solutions = course(exercise_cells(task=TASK.replace("Double x.", links)))
+    derive.main([str(solutions)])
+    expected = "[a](00_start.ipynb), [b](../TROUBLESHOOTING.md) and [c](https://x.org/../y)."
+    assert expected in notebook_form.read(lesson).cells[2].source
+
+
 def test_stub_has_no_empty_line_before_its_body(course):
     lesson, solutions = course(exercise_cells(solved=SOLVED.replace("    # solution", "\n    # solution")))
     derive.main([str(solutions)])

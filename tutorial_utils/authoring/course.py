@@ -14,8 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,9 +22,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from tutorial_utils.authoring import budget, lesson_page, notebook_form
+from tutorial_utils.authoring import budget, notebook_form
 from tutorial_utils.authoring.course_page import Lesson, count, duration, front_page
-from tutorial_utils.authoring.lesson_page import GLOSSARY, SOLUTIONS
+from tutorial_utils.authoring.lesson_page import IMAGES, SOLUTIONS, Edition, short_title
 from tutorial_utils.base.errors import CourseError, LessonError
 from tutorial_utils.base.lesson_names import part_of
 from tutorial_utils.base.paths import ROOT, RUN_VARIABLE, cache_dir, replacing
@@ -33,13 +32,7 @@ from tutorial_utils.base.progress import PROGRESS_VARIABLE
 from tutorial_utils.machine.capabilities import probe
 from tutorial_utils.measure.recordings import ORIGIN_MIME_TYPE, Origin
 
-IMAGES = "images"  # a folder beside the lessons
 OUTPUT = Path("build/course")
-GUIDES = {  # what the front page says of them
-    GLOSSARY: "Glossary: the words of the lessons in English and Chinese.",
-    "TROUBLESHOOTING.md": "Troubleshooting: errors by their literal text, with causes and remedies.",
-    "STACKS.md": "Stacks: what to install for which GPU, and what was run on what.",
-}
 _STOPPED = 130  # exit status of what Ctrl+C ended
 
 
@@ -58,9 +51,8 @@ def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
     """
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    names = {path: _title(path) for path in paths}
-    guides = _guides(paths)
-    pages = {GUIDES[path.name]: f"{path.stem}.html" for path in guides}
+    edition = Edition(paths)
+    pages = edition.pages()
     lessons, failed = [], []
     for path in paths:
         try:
@@ -68,16 +60,16 @@ def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
         except LessonError as error:
             _tell(error)
             failed.append(path.stem)
-            page = f"{path.stem}.html" if (folder / f"{path.stem}.html").exists() else None
-            lessons.append(Lesson(names[path], page, part=part_of(path) or "", failure=error.cause))
-            continue
-        lessons.append(_write_lesson(notebook, seconds, path, folder, _ways(path, names, guides)))
-    for path in guides:
-        page = lesson_page.of_guide(path, paths[0].parent, path.stem.title(), {"All lessons": "index.html"})
-        _write(folder / f"{path.stem}.html", page)
+            page = pages[path] if (folder / pages[path]).exists() else None
+            lessons.append(Lesson(short_title(path), page, part=part_of(path) or "", failure=error.cause))
+        else:
+            lessons.append(_write_lesson(edition, notebook, seconds, path, folder))
+    for path in edition.documents():
+        _write(folder / pages[path], edition.document_html(path))
+    documents = {pages[path]: name for path, name in edition.documents().items()}
     index = folder / "index.html"
-    _write(index, front_page(lessons, probe().machine(), time.strftime("%Y-%m-%d"), pages))
-    _remove_other_pages(folder, {path.stem for path in [*paths, *guides, index]})
+    _write(index, front_page(lessons, probe().machine(), time.strftime("%Y-%m-%d"), documents))
+    _remove_other_pages(folder, {"index.html", *pages.values()})
     if failed:
         raise LessonError(
             f"{len(failed)} of {count(len(paths), 'lesson')} failed: {', '.join(failed)}.",
@@ -86,71 +78,34 @@ def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
     return index
 
 
-def _write_lesson(notebook: NotebookNode, seconds: float, path: Path, folder: Path, ways: Mapping[str, str]) -> Lesson:
-    """Write the page of an executed lesson, and that of its solutions, as they were last executed."""
-    lesson = Lesson(
-        title=_short(title(notebook, path)),
-        page=f"{path.stem}.html",
+def _write_lesson(edition: Edition, notebook: NotebookNode, seconds: float, path: Path, folder: Path) -> Lesson:
+    """Write the page of an executed lesson, its pictures, and the page of its solutions, as they were last executed."""
+    pages, solutions = edition.pages(), edition.solutions(path)
+    if solutions:
+        _write(folder / pages[solutions], edition.html(notebook_form.read(solutions), solutions))
+    for image in (path.parent / IMAGES).glob("*"):  # embedding them would close <details> in the text at a blank line
+        with _writing(folder / IMAGES / image.name):
+            (folder / IMAGES).mkdir(exist_ok=True)
+            with replacing(folder / IMAGES / image.name) as temporary:
+                shutil.copyfile(image, temporary)
+    _write(folder / pages[path], edition.html(notebook, path))
+    return Lesson(
+        title=short_title(path),
+        page=pages[path],
         minutes=budget.of_notebook(notebook, run_seconds=seconds).minutes,
         seconds=seconds,
         origins=origins(notebook),
         part=part_of(path) or "",
         goals=budget.goals(notebook),
+        solutions=pages[solutions] if solutions else None,
     )
-    if (path.parent / IMAGES).exists():  # embedding them would close <details> in the text at a blank line
-        (folder / IMAGES).mkdir(exist_ok=True)
-        for image in (path.parent / IMAGES).iterdir():
-            with _writing(folder / IMAGES / image.name), replacing(folder / IMAGES / image.name) as temporary:
-                shutil.copyfile(image, temporary)
-    solution_path = path.parent / SOLUTIONS / path.name
-    if solution_path.exists():
-        solution = notebook_form.read(solution_path)
-        back = {"All lessons": "index.html", "The lesson": lesson.page}
-        (folder / SOLUTIONS).mkdir(exist_ok=True)
-        name = title(solution, solution_path)
-        page = lesson_page.of_notebook(solution, solution_path, path.parent, name, back)
-        lesson = replace(lesson, solutions=f"{SOLUTIONS}/{path.stem}.html")
-        _write(folder / lesson.solutions, page)
-        ways = {**ways, "Solutions": lesson.solutions}
-    page = lesson_page.of_notebook(notebook, path, path.parent, title(notebook, path), ways)
-    _write(folder / lesson.page, page)
-    return lesson
-
-
-def _ways(path: Path, names: Mapping[Path, str], guides: Sequence[Path]) -> dict[str, str]:
-    """Return what the head of a lesson's page leads to: names, and pages."""
-    paths = [*names]
-    at = paths.index(path)
-    ways = {"All lessons": "index.html"}
-    for what, neighbours in (("Previous", paths[:at][-1:]), ("Next", paths[at + 1 :][:1])):
-        ways |= {f"{what}: {part_of(one) or ''} {names[one]}": f"{one.stem}.html" for one in neighbours}
-    return ways | {path.stem.title(): f"{path.stem}.html" for path in guides if path.name != "STACKS.md"}
-
-
-def _guides(paths: Sequence[Path]) -> list[Path]:
-    """Return the guides that have pages, beside the lessons and beside their folder."""
-    folders = dict.fromkeys(folder for path in paths for folder in (path.parent, path.parent / ".."))
-    files = [folder / name for name in GUIDES for folder in folders]
-    return [file for file in files if paths and lesson_page.page_of(file, Path(os.path.normpath(paths[0].parent)))]
-
-
-def _title(path: Path) -> str:
-    """Return the short title of a lesson's file; its name where it can't be read, as `execute` will say."""
-    try:
-        return _short(title(notebook_form.read(path), path))
-    except LessonError:
-        return path.stem
-
-
-def _short(text: str) -> str:
-    """Leave "Lesson 04: " out of a title: the number stands before it."""
-    before, colon, rest = text.partition(": ")
-    return rest[:1].upper() + rest[1:] if colon and before.startswith("Lesson ") else text
 
 
 def _write(path: Path, text: str) -> None:
-    with _writing(path), replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with _writing(path):
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -164,10 +119,10 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _remove_other_pages(folder: Path, stems: set[str]) -> None:
-    for page in [*folder.glob("*.html"), *(folder / SOLUTIONS).glob("*.html")]:
-        if page.stem not in stems:
-            page.unlink(missing_ok=True)  # another run may remove it, too
+def _remove_other_pages(folder: Path, pages: Container[str]) -> None:
+    for file in [*folder.glob("*.html"), *(folder / SOLUTIONS).glob("*.html")]:
+        if file.relative_to(folder).as_posix() not in pages:
+            file.unlink(missing_ok=True)  # another run may remove it, too
 
 
 def execute(path: Path) -> tuple[NotebookNode, float]:
@@ -253,13 +208,6 @@ def own_folders() -> Iterator[None]:
         finally:
             del os.environ[RUN_VARIABLE]
             Path(f"{folder}.lock").unlink(missing_ok=True)
-
-
-def title(notebook: NotebookNode, path: Path) -> str:
-    """Return the first heading of a notebook, or its file name where it has none."""
-    markdown = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    headings = (line[2:].strip() for source in markdown for line in source.splitlines() if line.startswith("# "))
-    return next(headings, path.stem)
 
 
 def origins(notebook: NotebookNode) -> list[Origin]:
