@@ -2,7 +2,7 @@
 
 import onnx
 import pytest
-from lessons.lesson04 import laboratory_answers
+from lessons.lesson04 import wrong_answers
 from onnx import numpy_helper
 
 from tutorial_utils.debug import polygraphy_cli
@@ -112,9 +112,9 @@ def test_no_constant_is_right(exercise, constant):
 
 
 def test_file_that_an_earlier_answer_wrote_is_no_answer():
-    solution = laboratory_answers.OTHER_RIGHT["04d.4"][0]
+    solution = wrong_answers.RIGHT_ANSWERS["04d.4"][0]
     assert check("04d.4", solution).passed
-    assert "There is no ONNX file" in check("04d.4", laboratory_answers.not_written).message
+    assert "There is no ONNX file" in check("04d.4", wrong_answers.not_written).message
 
 
 def test_part_that_surgeon_cuts_out_is_right(tmp_path):
@@ -123,8 +123,8 @@ def test_part_that_surgeon_cuts_out_is_right(tmp_path):
     def by_surgeon(path, feeds):
         model = onnx.load(path)
         onnx.save(model, tmp_path / "model.onnx")
-        output = laboratory_answers.culprit_of(model)
-        node = laboratory_answers.node_of(model, output)
+        output = wrong_answers.culprit_of(model)
+        node = wrong_answers.node_of(model, output)
         weights = {one.name for one in model.graph.initializer}
         inputs = " ".join(f"{name}:auto:auto" for name in node.input if name not in weights)
         command = f"polygraphy surgeon extract model.onnx --inputs {inputs} --outputs {output}:auto -o part.onnx"
@@ -138,12 +138,12 @@ def test_smaller_ranges_that_another_rule_chooses_are_right():
     """A percentile cuts the largest activations off, as calibrators do."""
 
     def by_percentile(int8_path, images, target_path):
-        laboratory_answers.one_after_the_other(int8_path, images, target_path)
+        wrong_answers.one_after_the_other(int8_path, images, target_path)
         model = onnx_file.load(target_path)
-        names = {node.input[1] for node in laboratory_answers.quantizers(model)}
+        names = {node.input[1] for node in wrong_answers.quantizers(model)}
         values = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer if one.name in names}
         scaled = {name: scale * 0.95 for name, scale in values.items()}
-        onnx.save(laboratory_answers.with_scales(model, scaled), target_path)
+        onnx.save(wrong_answers.with_scales(model, scaled), target_path)
         return target_path
 
     assert check("04d.4", by_percentile).passed
