@@ -6,6 +6,7 @@ host's clock around the enqueue.
 """
 
 import functools
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
