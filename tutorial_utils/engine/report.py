@@ -10,7 +10,8 @@ import json
 import math
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tutorial_utils.engine import computed_types, memory_format
@@ -203,7 +204,7 @@ def _tensor(
     if strides and len(strides) == len(shape):
         layout = memory_format.of_strides(shape, strides, order if len(order) == len(shape) else ())
     else:
-        layout, strides = memory_format.of_words(words, len(shape)), ()
+        layout, strides = memory_format.of_words(words, shape), ()
     return EngineTensor(name, shape, dtype, layout, strides)
 
 
@@ -250,6 +251,27 @@ def layers_from_inspector(text: str) -> tuple[EngineLayer, ...]:
         )
         for layer in json.loads(text).get("Layers", [])
         if isinstance(layer, dict)  # below detailed verbosity, a layer is only its name
+    )
+
+
+def with_formats(layers: Sequence[EngineLayer], told: Sequence[EngineLayer]) -> tuple[EngineLayer, ...]:
+    """Return layers with the memory formats that another report of the same engine tells, where they have none.
+
+    Names, shapes and all else stay: with an execution context, an inspector tells the sizes of one call.
+    """
+    if len(layers) != len(told):
+        return tuple(layers)
+
+    def filled(mine: tuple[EngineTensor, ...], theirs: tuple[EngineTensor, ...]) -> tuple[EngineTensor, ...]:
+        known = {tensor.name: tensor.format for tensor in theirs}
+        unknown = memory_format.UNKNOWN
+        return tuple(
+            replace(one, format=known.get(one.name, unknown)) if one.format == unknown else one for one in mine
+        )
+
+    return tuple(
+        replace(one, inputs=filled(one.inputs, other.inputs), outputs=filled(one.outputs, other.outputs))
+        for one, other in zip(layers, told, strict=True)
     )
 
 
