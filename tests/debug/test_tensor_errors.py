@@ -197,6 +197,38 @@ def test_a_scale_that_comes_from_the_input_is_traced_to_it(tmp_path):
     assert (found.index[0], found["op"].iloc[0], found["output_peak"].iloc[0]) == ("x", "input", 300)
 
 
+def test_an_embedding_is_a_layer_and_a_choice_among_activations_is_none(tmp_path):
+    nodes = [
+        helper.make_node("Gather", ["w", "ids"], ["embedded"], "look up"),
+        helper.make_node("Gather", ["embedded", "ids"], ["chosen"], "choose"),
+        helper.make_node("Add", ["chosen", "chosen"], ["y"]),
+    ]
+    weight = numpy_helper.from_array(np.full((4, 4), 1e5, np.float32), "w")
+    inputs = [helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, [3])]
+    outputs = [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [3, 4])]
+    graph = helper.make_graph(nodes, "embedding", inputs, outputs, [weight])
+    path = tmp_path / "embedding.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    feeds = {"ids": np.array([2, 1, 0])}
+    found = tensor_errors.layers_behind(onnx.load(path), "y", {**feeds, **tensor_errors.all_outputs(path, feeds)})
+    (row,) = found.itertuples()
+    assert (row.Index, row.op, row.weight, row.output_peak) == ("look up", "Gather", "w", 1e5)
+    assert np.isnan(row.gain), "ids are no magnitudes"
+
+
+def test_a_normalization_is_a_layer(tmp_path):
+    """Its own factors make its output large, whatever the layer before it does."""
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["before"], "before"),
+        helper.make_node("LayerNormalization", ["before", "w"], ["normal"], "norm"),
+        helper.make_node("Add", ["normal", "normal"], ["y"]),
+    ]
+    path = save(nodes, tmp_path / "norm.onnx", weight=3e4)
+    feeds = {"x": np.float32([1, 2, 3, 4])}
+    found = tensor_errors.layers_behind(onnx.load(path), "y", {**feeds, **tensor_errors.all_outputs(path, feeds)})
+    assert list(found.index) == ["norm"]
+
+
 def test_unknown_tensor_is_refused(fp32_model):
     with pytest.raises(InputError, match="no tensor absent"):
         tensor_errors.layers_behind(onnx.load(fp32_model), "absent", {})

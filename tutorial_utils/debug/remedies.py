@@ -33,7 +33,7 @@ def touching(model: onnx.ModelProto, tensors: Iterable[str]) -> list[str]:
 
     A tensor is stored in FP32 only if the node that writes it and those that read it all work in FP32.
     """
-    wanted = set(tensors)
+    wanted = onnx_file.names_in(tensors)
     return [node.name for node in model.graph.node if wanted & {*node.input, *node.output}]
 
 
@@ -43,7 +43,7 @@ def clip(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
     Raises:
         InputError: The model computes no tensor of such a name, or it is an output of the model.
     """
-    wanted = set(tensors)
+    wanted = onnx_file.names_in(tensors)
     inside = {name for node in model.graph.node for name in node.output} - {out.name for out in model.graph.output}
     if not wanted <= inside:
         raise InputError(
@@ -73,7 +73,7 @@ def scale_for_headroom(peak: float, headroom: float = 8) -> float:
     Raises:
         InputError: The peak is not a positive number, or the headroom is below 1.
     """
-    if not 0 < peak < np.inf or headroom < 1:
+    if not 0 < peak < np.inf or not 1 <= headroom < np.inf:
         raise InputError(
             f"A scale was asked for with a peak of {peak} and a headroom of {headroom}.",
             "Give a positive peak and a headroom of 1 or more.",

@@ -286,6 +286,7 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
     Returns:
         One row per layer, under its name, the largest output first: its operator ``op``, the name of its ``weight``,
         the largest magnitudes ``weight_peak``, ``input_peak`` and ``output_peak``, and the ``gain``, output over input.
+        An embedding, which reads indices, has neither input peak nor gain.
         An input of the model from which no layer leads to the tensor has a row as well, with ``op`` "input" and gain 1.
 
     Raises:
@@ -304,7 +305,8 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
             rows[name] = "input", "", np.nan, _peak(values[name]), _peak(values[name])
         elif node is not None:
             own = next(one for one in node.input if one in weights)
-            read = max((_peak(values[one]) for one in node.input if one in values), default=np.nan)
+            numbers = [one for one in node.input if one in values and node.op_type != "Gather"]  # which reads indices
+            read = max((_peak(values[one]) for one in numbers), default=np.nan)
             rows[node.name or name] = node.op_type, own, _peak(weights[own]), read, _peak(values[name])
     columns = ["op", "weight", "weight_peak", "input_peak", "output_peak"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("layer")
@@ -321,7 +323,14 @@ def _sources(tensor: str, writers: Mapping[str, onnx.NodeProto], weights: Collec
         if name in seen:
             continue
         seen.add(name)
-        if node is None or (node.op_type in _LAYERS and any(one in weights for one in node.input)):
+        if node is None or _is_layer(node, weights):
             yield name
         elif node.op_type not in _BOUNDED:
-            waiting += [one for one in node.input if one and one not in weights]
+            data = node.input[:1] if node.op_type == "Gather" else node.input  # no scale comes from indices
+            waiting += [one for one in data if one and one not in weights]
+
+
+def _is_layer(node: onnx.NodeProto, weights: Collection[str]) -> bool:
+    if node.op_type == "Gather":  # an embedding, and no choice among activations
+        return node.input[0] in weights
+    return node.op_type in _LAYERS and any(one in weights for one in node.input)

@@ -6,14 +6,21 @@ from tutorial_utils.measure.resnet50_matrix.cells import PRECISIONS, SHAPES, Cel
 
 SHAPE = SHAPES[0]  # the article's: 64 images of CIFAR-10's size
 BASELINE = Cell("onnxruntime_cuda", "fp32", SHAPE)
-_NAMES = {"onnxruntime_cuda": "ONNX Runtime CUDA", "paddle_tensorrt": "Paddle-TRT", "tensorrt_typed": "TensorRT"}
+_NAMES = {
+    "onnxruntime_cuda": "ONNX Runtime CUDA",
+    "onnxruntime_nhwc": "ONNX Runtime CUDA NHWC",
+    "paddle_tensorrt": "Paddle-TRT",
+    "tensorrt_typed": "TensorRT",
+}
 _SHOWN = (
     *(("onnxruntime_cuda", precision) for precision in ("fp32", "tf32", "fp16")),
+    ("onnxruntime_nhwc", "fp16"),
     *(("paddle_tensorrt", precision) for precision in ("tf32", "fp16", "int8_calibrated")),
     *(("tensorrt_typed", precision) for precision in ("fp32", "tf32", "fp16", "int8_qdq")),
 )
 _COLOURS = {
     "onnxruntime_cuda": plotting.GREY,
+    "onnxruntime_nhwc": plotting.GREY,
     "paddle_tensorrt": plotting.ORANGE,
     "tensorrt_typed": plotting.BLUE,
 }

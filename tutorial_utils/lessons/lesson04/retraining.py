@@ -23,7 +23,7 @@ from blake3 import blake3
 from filelock import FileLock
 from onnx import numpy_helper
 
-from tutorial_utils.base import paths
+from tutorial_utils.base import paths, sealed_files
 from tutorial_utils.base.errors import ExportError, InputError
 from tutorial_utils.debug import tensor_errors
 from tutorial_utils.measure import deployment, quality
@@ -284,14 +284,15 @@ def _cached(name: str, train: Callable[[], nn.Layer], start_from: str = "quick")
     hasher = blake3(str(RECIPE).encode())
     for value in start.state_dict().values():
         hasher.update(value.numpy().tobytes())
-    path = paths.cache_dir("lesson04") / f"{name}-{hasher.hexdigest(length=8)}.npz"
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
+    path = paths.cache_dir("models") / f"retrained-{name}-{hasher.hexdigest(length=8)}.npz"
+    with paths.filling_cache(), FileLock(path.with_suffix(".lock")):
+        if not sealed_files.ready([path]):
             began = time.perf_counter()
             arrays = {key: value.numpy() for key, value in train().state_dict().items()}
             seconds = time.perf_counter() - began
             with paths.replacing(path) as temporary:
                 np.savez(temporary, seconds=seconds, **arrays)
+            sealed_files.seal([path])
         with np.load(path) as stored:
             start.set_state_dict({key: stored[key] for key in stored.files if key != "seconds"})
             return Retrained(start, float(stored["seconds"]))

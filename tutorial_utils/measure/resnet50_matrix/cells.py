@@ -16,6 +16,7 @@ LIBRARIES = {
     "tensorrt_rtx": ("TensorRT-RTX", "tensorrt"),
     "paddle_tensorrt": ("Paddle-TRT", "paddle_tensorrt"),
     "onnxruntime_cuda": ("ONNX Runtime CUDA", "onnxruntime"),
+    "onnxruntime_nhwc": ("ONNX Runtime CUDA, NHWC", "onnxruntime"),
     "onnxruntime_tensorrt": ("ONNX Runtime TensorRT", "onnxruntime"),
     "pytorch_eager": ("PyTorch eager", "pytorch"),
     "pytorch_compiled": ("PyTorch compiled", "pytorch"),

@@ -47,7 +47,7 @@ def opened(cell: Cell, files: Files) -> Iterator[Candidate]:
         CourseError: ONNX Runtime refuses the file.
     """
     torch = on_stream.require_torch()
-    start = _cuda if cell.library == "onnxruntime_cuda" else _tensorrt
+    start = _tensorrt if cell.library == "onnxruntime_tensorrt" else _cuda
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         images = torch.from_numpy(files.images(cell.shape)).cuda()
@@ -77,7 +77,12 @@ def opened(cell: Cell, files: Files) -> Iterator[Candidate]:
 def _cuda(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, dict[str, Any], dict[str, str]]:
     if cell.precision == "int8_calibrated":
         raise PrecisionError("ONNX Runtime calibrates when it writes a Q/DQ file, not when it loads one.", "Take that.")
-    options = {"use_tf32": str(int(cell.precision == "tf32")), "enable_cuda_graph": str(int(graph))}
+    options = {
+        # 1 is the provider's default. 0 takes all kernels on Tensor Cores away, those of 16 bits, too.
+        "use_tf32": str(int(cell.precision != "fp32")),
+        "prefer_nhwc": str(int(cell.library == "onnxruntime_nhwc")),  # 0 is
+        "enable_cuda_graph": str(int(graph)),
+    }
     optimized = files.folder / f"{cell.name.replace('/', '-')}.onnx"
     path = files.onnx(_FILES.get(cell.precision, "fp32"), cell.shape[2])
     session = _session(path, "CUDAExecutionProvider", options, stream, optimized_path=optimized)
