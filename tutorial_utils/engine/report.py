@@ -131,19 +131,10 @@ def _layer_from_dict(values: dict[str, Any]) -> EngineLayer:
     return EngineLayer(**{**values, **tensors, "onnx_nodes": tuple(values["onnx_nodes"])})
 
 
-# A list of tensors is empty, or ends with the brace of the last one: names hold brackets and commas of their own.
-_LIST = r"\[(?P<{}>|.*? \}})\]"
-_LOG_LAYER = re.compile(
-    rf"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: {_LIST.format('inputs')}, "
-    rf"(?:Constants: {_LIST.format('constants')}, )?Outputs: {_LIST.format('outputs')}, "  # ShapeHostToDevice has none
-    r'(?:.*?Weights: \{"Type": "(?P<weights>\w+)".*?\}, )?'
-    r"(?:.*?TacticName: (?P<tactic>[^,]*), )?.*?StreamId: .*?Metadata: (?P<metadata>.*)$",
-    re.DOTALL,
-)
-_NUMBERS = r"\[([^\]]*)\]"
+_NUMBERS = r"\[((?:-?\d{1,18}(?:,-?\d{1,18})*)?)\]"
 # TensorRT-RTX gives strides, their order, type and format; TensorRT 10 "Format/Datatype: Half", in one field.
 _LOG_TENSOR = re.compile(
-    rf"\{{ Name: (?P<name>.*?)(?:, Location: \w+)?, Dimensions: {_NUMBERS},"
+    rf"(?P<name>.*?)(?:, Location: \w+)?, Dimensions: {_NUMBERS},"
     rf"(?: Strides: {_NUMBERS},)?(?: StrideOrder: {_NUMBERS},)?"
     r"(?: Datatype: (?P<dtype>\w+), Format: (?P<format>.*?)| Format/Datatype: (?P<combined>.*?)) \}",
     re.DOTALL,
@@ -163,28 +154,51 @@ def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
     """
     dump = next((text for text in reversed(messages) if text.startswith("Layers:\n")), "")
     lines = [line for line in re.split(r"\n(?=Name: |\n|$)", dump) if ", LayerType: " in line]
-    rows = [row for line in lines if (row := _LOG_LAYER.match(line))]
-    listed = sum((row["inputs"] + row["outputs"]).count("{ Name: ") for row in rows)
-    if len(rows) < len(lines) or listed > sum(len(_LOG_TENSOR.findall(row["inputs"] + row["outputs"])) for row in rows):
+    try:
+        return tuple(map(_layer_from_line, lines))
+    except _AnotherFormError:
         return ()
-    return tuple(
-        EngineLayer(
-            name=row["name"],
-            type=row["type"],
-            inputs=_tensors_from_log(row["inputs"]),
-            outputs=_tensors_from_log(row["outputs"]),
-            onnx_nodes=_onnx_nodes(row["metadata"]),
-            tactic=row["tactic"] or "",
-            weights=number_formats.dtype_of(row["weights"] or "")
-            or _weights(_tensors_from_log(row["constants"] or "")),
-        )
-        for row in rows
+
+
+class _AnotherFormError(Exception):
+    """A line of the log isn't what TensorRT-RTX and TensorRT 10 write."""
+
+
+def _layer_from_line(line: str) -> EngineLayer:
+    """Read a line field by field: one pattern for all of it takes minutes for a long line in another form."""
+    name, rest = _split(line.removeprefix("Name: "), ", LayerType: ")
+    kind, rest = _split(rest, ", Inputs: [")
+    before, rest = _split(rest, "], Outputs: [")
+    inputs, _, constants = before.partition("], Constants: [")  # ShapeHostToDevice has none
+    outputs, rest = ("", rest) if rest.startswith("], ") else _split(rest, "}], ")  # names hold brackets
+    facts, rest = _split(rest, "StreamId: ")
+    _, metadata = _split(rest, "Metadata: ")
+    weights = re.search(r'Weights: \{"Type": "(\w+)"', facts)
+    tactic = re.search(r"TacticName: ([^,]*), ", facts)
+    return EngineLayer(
+        name=name,
+        type=kind,
+        inputs=_tensors_from_log(inputs),
+        outputs=_tensors_from_log(outputs + "}"),
+        onnx_nodes=_onnx_nodes(metadata),
+        tactic=tactic[1] if tactic else "",
+        weights=number_formats.dtype_of(weights[1] if weights else "") or _weights(_tensors_from_log(constants)),
     )
+
+
+def _split(text: str, at: str) -> tuple[str, str]:
+    before, found, after = text.partition(at)
+    if not found:
+        raise _AnotherFormError
+    return before, after
 
 
 def _tensors_from_log(text: str) -> tuple[EngineTensor, ...]:
     found = []
-    for one in _LOG_TENSOR.finditer(text):
+    for entry in text.split("{ Name: ")[1:]:
+        one = _LOG_TENSOR.match(entry)
+        if one is None:
+            raise _AnotherFormError
         shape, strides, order = (_numbers(one[group]) for group in (2, 3, 4))
         combined = one["combined"]
         kind = (number_formats.dtype_of(one["dtype"]), one["format"]) if combined is None else _kind(combined)
