@@ -18,15 +18,7 @@ from tutorial_utils.machine import child
 
 ROOT = Path(__file__).parents[1]
 VARIABLE = "ORT_DISABLE_TELEMETRY"
-BEING_REWRITTEN = pytest.mark.xfail(reason="lesson 04 is being written anew", strict=False)
-NOTEBOOKS = [
-    pytest.param(
-        path,
-        marks=[BEING_REWRITTEN] if path.name == "04_polygraphy_debugging.ipynb" else [],
-        id=f"{path.parent.name}/{path.stem}",
-    )
-    for path in sorted((ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
-]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
 # What lessons do. ONNX Runtime 1.32 looks up a name some 10 s after it was imported, if it may.
 CELLS = (
     "from tutorial_utils.debug import polygraphy_cli\nimport onnxruntime, time\nstarted = time.monotonic()",
@@ -161,7 +153,7 @@ def test_the_doctors_child_knows_nothing_of_the_package_and_switches_it_off_too(
     assert child.ask("modules", "onnxruntime", environment=unset).values["onnxruntime"]["version"] == "1"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_notebook_imports_the_package_before_onnx_runtime(path):
     """So that a kernel that nobody prepared, as in an editor, sends nothing either."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
