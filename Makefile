@@ -3,6 +3,9 @@
 # What the course makes stays in its folder, but for what README lists below "Uninstall". glog is the logger inside Paddle:
 # warnings of its C++ code are no news to a learner. ONNX Runtime sends usage data from 1.32 on unless it is told not to.
 export TUTORIAL_UTILS_CACHE := $(CURDIR)/build/cache
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/build/home# Jupyter and Paddle write there, and end where they can't
+endif
 export MPLCONFIGDIR ?= $(CURDIR)/build/matplotlib
 export IPYTHONDIR ?= $(CURDIR)/build/ipython
 export GLOG_minloglevel ?= 2
@@ -18,6 +21,9 @@ PIP := $(RUN) pip -qq --disable-pip-version-check
 LOCKED := $(if $(shell command -v flock),flock Makefile)
 # `make lab LAB="--ip=0.0.0.0 --no-browser"`: options of JupyterLab. As root, the usual user in a container, it has to be told.
 LAB ?=
+# JupyterLab asks the network for newer versions of itself, for news, and for the extensions that there are.
+NO_WORD := --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None \
+	--LabApp.extension_manager=readonly
 ROOT_OPTION := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # TensorRT's public type stubs, for tests/engine/test_tensorrt_api.py. Not in requirements.txt: they depend on TensorRT
@@ -34,8 +40,7 @@ course: environment ## run every lesson and write build/course/index.html
 	@$(RUN) tutorial_utils.authoring.course
 
 lab: environment ## open the lessons in JupyterLab
-	@$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
-		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None $(ROOT_OPTION) $(LAB)
+	@$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(NO_WORD) $(ROOT_OPTION) $(LAB)
 
 doctor: environment ## say what this machine can run, and what to mend first
 	@$(RUN) tutorial_utils doctor
@@ -83,6 +88,7 @@ clean: ## remove everything that the other targets made, .venv too
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 environment:
+	@mkdir -p build "$$HOME"
 	@$(LOCKED) sh -c '$(MAKE) --no-print-directory -s sound-environment && $(MAKE) --no-print-directory -s .venv/installed'
 
 # An environment that this Makefile made (.venv/place says where) and that can't be used is made anew: its interpreter is

@@ -18,7 +18,7 @@ case "$1 $2" in
   "-c "*) ;;
   "--version "*) echo Python 3.11.7 ;;
   "-m venv") echo venv >> log; mkdir -p .venv/bin; cp "$0" .venv/bin/python; sleep 0.3; touch .venv/pip ;;
-  *) echo "$*" >> log ;;
+  *) echo "$*" >> log; echo "$HOME" > home ;;
 esac
 """
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -36,16 +36,17 @@ def clone(tmp_path):
     return folder
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, **changes: str) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment |= changes
     command = ["make", *arguments, "PYTHON=./python"]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def make(folder: Path, *arguments: str) -> str:
-    process = start(folder, *arguments)
+def make(folder: Path, *arguments: str, **changes: str) -> str:
+    process = start(folder, *arguments, **changes)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, said
     return said
@@ -120,6 +121,7 @@ def test_clean_leaves_nothing_that_was_made(clone):
     before = set(clone.rglob("*"))
     make(clone, "course")
     (clone / "log").unlink()
+    (clone / "home").unlink()
     for name in (".mypy_cache", "build/cache", "notebooks/.ipynb_checkpoints", "tutorial_utils/base/__pycache__"):
         (clone / name).mkdir(parents=True)
     make(clone, "clean")
@@ -133,3 +135,11 @@ def test_jupyterlab_runs_as_root_and_takes_options(clone):
     assert call.endswith("--ip=0.0.0.0")
     assert ("--allow-root" in call) == (os.getuid() == 0)
     assert "default_url=/lab/tree/notebooks/00_start_here.ipynb" in call
+
+
+def test_a_home_that_cannot_be_written_is_replaced(clone, tmp_path):
+    make(clone, "course", HOME=str(tmp_path))
+    assert (clone / "home").read_text().strip() == str(tmp_path)
+    make(clone, "course", HOME="/dev/null/home")
+    assert (clone / "home").read_text().strip() == str(clone / "build" / "home")
+    assert (clone / "build" / "home").is_dir()

@@ -173,5 +173,11 @@ def test_a_notebook_imports_the_package_before_onnx_runtime(path):
 def test_make_switches_off_onnx_runtime_and_jupyterlab():
     makefile = (ROOT / "Makefile").read_text()
     assert f"export {VARIABLE} ?= 1" in makefile
-    lab = makefile[makefile.index("lab: ") :].partition("\n\n")[0]
-    assert "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None" in lab
+    options = makefile[makefile.index("NO_WORD := ") :].partition("\n\n")[0]
+    for option in (
+        "check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "news_url=None",
+        "extension_manager=readonly",
+    ):
+        assert f"--LabApp.{option}" in options
+    assert "$(NO_WORD)" in makefile[makefile.index("lab: ") :].partition("\n\n")[0]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -94,6 +95,22 @@ def test_an_overflow_behind_a_mask_is_found_and_the_mask_is_not_blamed(tmp_path)
     assert found.verdict == "mended"
     assert [(fault.kind, fault.tensor) for fault in found.faults] == [("overflow", "products")]
     assert list(found.kept) == ["node_of_products", "node_of_logits"]
+
+
+def test_of_tensors_as_large_as_each_other_the_first_is_told(tmp_path):
+    names = ["x", "first", "second", "third", "fourth", "y"]
+    nodes = [helper.make_node("Relu", [one], [other]) for one, other in pairwise(names)]
+    nodes[0] = helper.make_node("Mul", ["x", "w"], ["first"])
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [8]) for name in ("x", "y")]
+    weight = numpy_helper.from_array(np.float32([1e4]), "w")
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [weight])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    np.savez(tmp_path / "inputs.npz", x=np.full(8, 5, np.float32))
+    found = diagnosis.diagnose(path, "fp16", tmp_path / "inputs.npz", 0, tmp_path / "mended.onnx")
+    (note,) = [one for one in found.notes if "may pass" in one]
+    assert note.startswith("first reaches 50,000")
+    assert "and so may 4 more" in note
 
 
 @pytest.mark.parametrize(("scale", "said"), [(16.0, True), (4.0, False)])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_models import images, residual_model
@@ -51,6 +52,24 @@ def test_moving_changes_no_bit_of_fp32(model, feeds, sound, tmp_path):
         tensors = tensor_errors.all_outputs(onnx_file.save(moved, tmp_path / "moved.onnx"), feeds)
         np.testing.assert_array_equal(tensors[OUTPUT], sound[OUTPUT], err_msg=tensor)
         np.testing.assert_array_equal(tensors[tensor], sound[tensor] * 1024, err_msg=tensor)
+
+
+def test_weights_of_constant_nodes_are_moved_too(feeds):
+    """The network as it is shipped, with each weight in a Constant node."""
+    shipped = onnx.load(text_detection.shipped_path())
+    assert not shipped.graph.initializer
+    moved = scaling.move_scale(shipped, *scaling.PLANTED)
+    assert [node.op_type for node in moved.graph.node] == [node.op_type for node in shipped.graph.node]
+    before, after = (
+        onnxruntime.InferenceSession(one.SerializeToString()).run(None, feeds)[0] for one in (shipped, moved)
+    )
+    assert np.array_equal(before, after)
+    changed = [
+        name
+        for name, values in tensor_errors.constants(moved).items()
+        if not np.array_equal(values, tensor_errors.constants(shipped)[name])
+    ]
+    assert len(changed) == 3, "of the layer, and of the two that read its output"
 
 
 def test_batch_norm_takes_the_scale_back(tmp_path):

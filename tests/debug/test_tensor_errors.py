@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_models import images
@@ -196,6 +197,38 @@ def test_a_scale_that_comes_from_the_input_is_traced_to_it(tmp_path):
     assert (found.index[0], found["op"].iloc[0], found["output_peak"].iloc[0]) == ("x", "input", 300)
 
 
+def test_an_embedding_is_a_layer_and_a_choice_among_activations_is_none(tmp_path):
+    nodes = [
+        helper.make_node("Gather", ["w", "ids"], ["embedded"], "look up"),
+        helper.make_node("Gather", ["embedded", "ids"], ["chosen"], "choose"),
+        helper.make_node("Add", ["chosen", "chosen"], ["y"]),
+    ]
+    weight = numpy_helper.from_array(np.full((4, 4), 1e5, np.float32), "w")
+    inputs = [helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, [3])]
+    outputs = [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [3, 4])]
+    graph = helper.make_graph(nodes, "embedding", inputs, outputs, [weight])
+    path = tmp_path / "embedding.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    feeds = {"ids": np.array([2, 1, 0])}
+    found = tensor_errors.layers_behind(onnx.load(path), "y", {**feeds, **tensor_errors.all_outputs(path, feeds)})
+    (row,) = found.itertuples()
+    assert (row.Index, row.op, row.weight, row.output_peak) == ("look up", "Gather", "w", 1e5)
+    assert np.isnan(row.gain), "ids are no magnitudes"
+
+
+def test_a_normalization_is_a_layer(tmp_path):
+    """Its own factors make its output large, whatever the layer before it does."""
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["before"], "before"),
+        helper.make_node("LayerNormalization", ["before", "w"], ["normal"], "norm"),
+        helper.make_node("Add", ["normal", "normal"], ["y"]),
+    ]
+    path = save(nodes, tmp_path / "norm.onnx", weight=3e4)
+    feeds = {"x": np.float32([1, 2, 3, 4])}
+    found = tensor_errors.layers_behind(onnx.load(path), "y", {**feeds, **tensor_errors.all_outputs(path, feeds)})
+    assert list(found.index) == ["norm"]
+
+
 def test_unknown_tensor_is_refused(fp32_model):
     with pytest.raises(InputError, match="no tensor absent"):
         tensor_errors.layers_behind(onnx.load(fp32_model), "absent", {})
@@ -227,6 +260,30 @@ def test_tolerance_lets_rounding_pass_and_nothing_ten_times_as_large(stored_as):
     assert share.max() < 1
     assert share.max() > 0.1
     assert tensor_errors.first_bad(table, rel_l2=allowed) is None
+
+
+def test_a_node_alone_has_its_own_error_only(fp32_model, feeds, tmp_path):
+    """The first convolution's weights are 1 % too large: it alone is wrong, along the network what follows it, too."""
+    model = onnx_file.load(fp32_model)
+    weight = model.graph.initializer[0]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
+    half = half_precision.to_fp16(onnx_file.save(model, tmp_path / "m.onnx"), tmp_path / "fp16.onnx")
+    exact = tensor_errors.all_outputs(fp32_model, feeds)
+    alone = tensor_errors.each_node(half, {**feeds, **exact})
+    assert list(alone) == list(exact)
+    error = tensor_errors.compare(exact, alone)["rel_l2"]
+    assert error["conv0"] == pytest.approx(0.01, rel=0.1)
+    assert error.drop("conv0").max() < 2 * tensor_errors.machine_epsilon("fp16")
+    along = tensor_errors.compare(exact, tensor_errors.all_outputs(half, feeds))["rel_l2"]
+    assert along["relu0"] > 0.005
+
+
+def test_tolerances_are_three_times_the_largest_trusted_error():
+    tables = [pd.DataFrame({"rel_l2": errors}, index=["a", "b"]) for errors in ([1e-3, 0.0], [2e-3, 1e-9])]
+    allowed = tensor_errors.tolerances(tables)
+    assert allowed["a"] == pytest.approx(6e-3)
+    assert allowed["b"] == pytest.approx(3 * 2.0**-10 / 4), "one rounding is allowed to every tensor"
+    assert tensor_errors.tolerances(tables, 2, "bf16")["b"] == pytest.approx(2 * 2.0**-7 / 4)
 
 
 def test_tolerance_finds_a_weight_that_is_slightly_wrong(tmp_path):

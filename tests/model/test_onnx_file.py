@@ -131,7 +131,7 @@ def test_a_newer_ir_version_is_lowered_for_the_checker(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no model", b"version https://git-lfs.github.com/spec/v1\n"])
 def test_a_file_that_is_no_model(content, tmp_path):
     (tmp_path / "text.onnx").write_bytes(content)
-    with pytest.raises(ModelFileError, match=r"text\.onnx (is not an ONNX model, or was cut short|holds no operators)"):
+    with pytest.raises(ModelFileError, match=r"text\.onnx (is not an ONNX model|is empty|is a pointer of Git LFS)"):
         onnx_file.load(tmp_path / "text.onnx")
 
 

@@ -91,6 +91,7 @@ def test_a_refused_call_ends_the_capture_and_makes_no_graph(use):
 def test_without_cuda_python(missing, monkeypatch):
     for name in ("cuda", "cuda.bindings"):
         monkeypatch.setitem(sys.modules, name, None if name == missing else ModuleType(name))
+    monkeypatch.delitem(sys.modules, "cuda.bindings.driver", raising=False)  # where it is installed and was imported
     with pytest.raises(BackendUnavailableError, match="captures no CUDA graph by itself") as caught:
         cuda_graph.cuda_driver()
     assert 'python -m pip install "cuda-bindings>=12.9,<13"' in caught.value.remedy

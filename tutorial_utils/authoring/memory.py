@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import psutil
+import psutil  # which comes with ipykernel
 
 from tutorial_utils.authoring import budget, course
 from tutorial_utils.base.errors import LessonError

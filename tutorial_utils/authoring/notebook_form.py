@@ -42,11 +42,13 @@ def read(path: Path) -> NotebookNode:
         LessonError: The file is missing or isn't a notebook of format 4.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for
+            raise LessonError(f"{path} is a pipe or a device, and no notebook.", "Name the .ipynb file.")
         notebook = nbformat.v4.reads_json(path.read_text(encoding="utf-8"))
         nbformat.validate(canonical(notebook))
     except OSError as error:
         raise LessonError(f"{path} can't be read: {error.strerror}.", "Check the name.") from error
-    except (ValueError, AttributeError, nbformat.ValidationError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, nbformat.ValidationError) as error:
         raise LessonError(
             f"{path} isn't a Jupyter notebook of format 4.", "Restore it with git, or save it anew from JupyterLab."
         ) from error

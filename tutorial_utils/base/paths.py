@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]  # the clone, or the folder that the 
 
 
 def cache_root() -> Path:
-    """Return the folder of all generated files, missing or not: ``$TUTORIAL_UTILS_CACHE``, or the user's cache."""
+    """Return the folder of all generated files, missing or not.
+
+    It is ``$TUTORIAL_UTILS_CACHE``; else ``build/cache`` of a clone whose ``.venv`` this Python is, as `make` sets it;
+    else the user's cache.
+    """
     if root := os.environ.get(CACHE_VARIABLE):
         return Path(root).absolute()
+    if Path(sys.prefix) == ROOT / ".venv":
+        return ROOT / "build" / "cache"
     from platformdirs import user_cache_path  # here, so that the doctor works where nothing is installed
 
     return user_cache_path("tutorial_utils").absolute()
@@ -81,9 +88,15 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, and rename it to ``path`` when the block ends without an error.
 
     The name keeps its ending, since some writers look at it. After an error, or if the process dies, ``path`` is as it
-    was before: absent or old, never half-written.
+    was before: absent or old, never half-written. What is a link stays one: the file that it leads to is replaced.
+
+    Raises:
+        OSError: It can't be written; or it is a pipe or a device, ``/dev/null`` for one, whose place a file would take.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "It is a pipe or a device", str(path))
+    target = Path(os.path.realpath(path))
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as folder:
         temporary = Path(folder) / path.name
         yield temporary
-        os.replace(temporary, path)
+        os.replace(temporary, target)

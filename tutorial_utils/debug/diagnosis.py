@@ -105,6 +105,8 @@ def diagnose(
         CourseError: The model or the inputs can't be read, don't fit each other, or the model can't be converted.
     """
     began = time.monotonic()
+    if seed < 0:
+        raise InputError(f"The seed is {seed}.", "Give 0 or a positive number.")
     if target.exists() and onnx_path.exists() and target.samefile(onnx_path):
         raise InputError(f"{target} is the model itself.", "Name another file for the low-precision model.")
     with tempfile.TemporaryDirectory() as folder:
@@ -346,7 +348,7 @@ class _Case:
         """Say which tensor of the FP16 file comes near the largest number: with other inputs, it may pass it."""
         nodes = [node for node in self.model.graph.node if node.name not in kept]
         in_fp16 = {name for node in nodes for name in (*node.input, *node.output)}
-        values = {name: self._values[name] for name in in_fp16 & self._values.keys()}
+        values = {name: one for name, one in self._values.items() if name in in_fp16}  # in an order of its own
         peaks = {name: np.abs(one).max(initial=0) for name, one in values.items() if one.dtype == np.float32}
         close = {name: peak for name, peak in peaks.items() if FP16.largest / _HEADROOM < peak <= FP16.largest}
         if close:

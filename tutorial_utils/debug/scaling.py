@@ -54,10 +54,10 @@ def move_scale(model: onnx.ModelProto, tensor: str, factor: float) -> onnx.Model
             f"The scale of the tensor {tensor} can't be moved to the layers after it.",
             "Choose one of those that scaling.movable returns.",
         )
-    for weight in moved.graph.initializer:
-        if weight.name in changes:
+    for name, weight in onnx_file.constants(moved.graph).items():
+        if name in changes:
             values = onnx.numpy_helper.to_array(weight)
-            scales = np.power(np.float32(factor), changes[weight.name])
+            scales = np.power(np.float32(factor), changes[name])
             weight.CopyFrom(onnx.numpy_helper.from_array((values * scales).astype(values.dtype), weight.name))
     return moved
 
@@ -69,15 +69,15 @@ class _Facts(NamedTuple):
 
 
 def _facts(model: onnx.ModelProto) -> _Facts:
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    graph = onnx_file.with_shapes(model).graph
     inside = {name for node in graph.node for name in onnx_file.captured(node)}
     uses = Counter(name for node in graph.node for name in node.input)
-    own = {weight.name for weight in graph.initializer if uses[weight.name] == 1} - inside
+    weights = onnx_file.constants(graph)
+    own = {name for name in weights if uses[name] == 1} - inside
     dims = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)}
     widths = {name: shape[1].dim_value for name, shape in dims.items() if len(shape) > 1}
-    return _Facts(
-        own, inside, widths | {weight.name: weight.dims[1] for weight in graph.initializer if len(weight.dims) > 1}
-    )
+    widths |= {name: weight.dims[1] for name, weight in weights.items() if len(weight.dims) > 1}
+    return _Facts(own, inside, widths)
 
 
 def _changes(model: onnx.ModelProto, facts: _Facts, tensor: str) -> Powers:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from tutorial_utils.base.errors import InputError, PrecisionError
-from tutorial_utils.debug.rounding import with_rounding
+from tutorial_utils.debug.rounding import with_given_inputs, with_rounding
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.number_formats import BY_NAME
 from tutorial_utils.model.onnx_file import captured
@@ -57,6 +57,22 @@ def tolerance(dtype: Format, depth: int) -> float:
     """
     usual = _PEAK_TO_USUAL if dtype == "int8" else 1
     return 2 * usual * machine_epsilon(dtype) * max(depth, 1) ** 0.5
+
+
+def tolerances(trusted: "Iterable[pd.DataFrame]", factor: float = 3.0, dtype: Format = "fp16") -> "pd.Series":
+    """Return for each tensor a multiple of the largest relative L2 error that a trusted model of this format made.
+
+    An error below a quarter of the machine epsilon, which is about what one rounding leaves, counts as so much.
+
+    Args:
+        trusted: What `compare` returned for a model that is known to be sound, on some inputs.
+        factor: How many times that error is allowed.
+        dtype: Its format.
+    """
+    import pandas as pd
+
+    largest = pd.concat([table["rel_l2"] for table in trusted], axis="columns").max(axis="columns")
+    return factor * largest.clip(lower=machine_epsilon(dtype) / 4)
 
 
 def depths(model: onnx.ModelProto, counted: Collection[str] | None = None) -> dict[str, int]:
@@ -115,6 +131,32 @@ def all_outputs(
     """
     model = onnx_file.load(onnx_path)
     return run(with_rounding(model, stored_as), feeds, Path(onnx_path).name, tensor_names(model))
+
+
+def each_node(onnx_path: str | Path, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run each node of a model by itself, on the tensors of an exact run, and return what it makes of them.
+
+    So the error of a tensor is that of its own node: those before it, and their rounding, don't add to it.
+
+    Args:
+        onnx_path: The model, with FP16 or BF16 tensors or without. Its roundings are written down (`with_rounding`).
+        values: Every tensor of the exact run, from `all_outputs` of the FP32 model, and the inputs.
+
+    Returns:
+        The tensors that both models compute in floating point, under their names.
+
+    Raises:
+        ModelFileError, InputError: As for `all_outputs`.
+    """
+    model = with_rounding(onnx_file.load(onnx_path))
+    read = {name for node in model.graph.node for name in node.input}
+    given = {name: array for name, array in values.items() if name in read and array.dtype == np.float32 and array.size}
+    cut = with_given_inputs(model, {name: array.ndim for name, array in given.items()})
+    feeds = {value.name: values[value.name] for value in model.graph.input if value.name in values}
+    feeds |= {f"{name}/given": array for name, array in given.items()}
+    written = {name for node in model.graph.node for name in node.output}
+    wanted = [name for name, array in values.items() if name in written and array.dtype == np.float32]
+    return run(cut, feeds, Path(onnx_path).name, wanted)
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -244,6 +286,7 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
     Returns:
         One row per layer, under its name, the largest output first: its operator ``op``, the name of its ``weight``,
         the largest magnitudes ``weight_peak``, ``input_peak`` and ``output_peak``, and the ``gain``, output over input.
+        An embedding, which reads indices, has neither input peak nor gain.
         An input of the model from which no layer leads to the tensor has a row as well, with ``op`` "input" and gain 1.
 
     Raises:
@@ -262,7 +305,8 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
             rows[name] = "input", "", np.nan, _peak(values[name]), _peak(values[name])
         elif node is not None:
             own = next(one for one in node.input if one in weights)
-            read = max((_peak(values[one]) for one in node.input if one in values), default=np.nan)
+            numbers = [one for one in node.input if one in values and node.op_type != "Gather"]  # which reads indices
+            read = max((_peak(values[one]) for one in numbers), default=np.nan)
             rows[node.name or name] = node.op_type, own, _peak(weights[own]), read, _peak(values[name])
     columns = ["op", "weight", "weight_peak", "input_peak", "output_peak"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("layer")
@@ -279,7 +323,14 @@ def _sources(tensor: str, writers: Mapping[str, onnx.NodeProto], weights: Collec
         if name in seen:
             continue
         seen.add(name)
-        if node is None or (node.op_type in _LAYERS and any(one in weights for one in node.input)):
+        if node is None or _is_layer(node, weights):
             yield name
         elif node.op_type not in _BOUNDED:
-            waiting += [one for one in node.input if one and one not in weights]
+            data = node.input[:1] if node.op_type == "Gather" else node.input  # no scale comes from indices
+            waiting += [one for one in data if one and one not in weights]
+
+
+def _is_layer(node: onnx.NodeProto, weights: Collection[str]) -> bool:
+    if node.op_type == "Gather":  # an embedding, and no choice among activations
+        return node.input[0] in weights
+    return node.op_type in _LAYERS and any(one in weights for one in node.input)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutorial_utils.base import flavour, paths
+from tutorial_utils.base.errors import BuildError
 from tutorial_utils.base.gpu import find_gpu
 from tutorial_utils.engine.cache import CacheEntry, cache_key
 from tutorial_utils.engine.options import BuildOptions, Configure, Profile, ShapeRange
@@ -100,6 +101,10 @@ def build(
     """
     onnx_path = Path(onnx_path)
     options = options or BuildOptions()
+    if not isinstance(options, BuildOptions):
+        raise BuildError(f"The options are {options!r}.", "Give BuildOptions(...).")
+    if configure is not None and not callable(configure):
+        raise BuildError(f"configure is {configure!r}.", "Give a function of the network and the configuration.")
     weight_files.named_by(onnx_path)  # refuses what TensorRT's parser would open wherever it lies
     times = _timing_cache(cache_folder) if timing_cache else None
     if configure or not use_cache:

@@ -6,7 +6,9 @@ and renamed, so that a build that dies at any moment leaves nothing that a later
 """
 
 import contextlib
+import errno
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,8 +25,8 @@ from tutorial_utils.engine.report import BuildReport
 from tutorial_utils.model import weight_files
 
 _NAME_BYTES = 128  # of the model's name in that of a file, which may have 255 bytes; the key tells engines apart
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what reading an entry can raise
-_FORMAT = 3  # of the side-car; a new number makes old entries unknown
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what reading an entry can raise
+_FORMAT = 4  # of the side-car; a new number makes old entries unknown
 
 
 def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:
@@ -35,7 +37,7 @@ def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:
         tensorrt: Flavour and version of TensorRT, and the GPU where the build depends on it.
 
     Raises:
-        ModelFileError: The model, or a file with its weights, can't be read.
+        ModelFileError: The model, or a file with its weights, can't be read, or lies outside of the model's folder.
     """
     hasher = blake3.blake3(json.dumps([_FORMAT, tensorrt, asdict(options)], sort_keys=True).encode())
     _add_model(hasher, onnx_path)
@@ -124,9 +126,12 @@ def _checksum(plan: bytes, report: dict[str, Any]) -> str:
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise CacheError(
-            f"The engine cache {folder} can't be written: {error.strerror or error}.",
-            "Free some space or give yourself write access, or pass use_cache=False to build without a cache.",
+            f"The engine cache {folder} can't be written: {getattr(error, 'strerror', None) or error}.",
+            "Free some space, give yourself write access or name another folder, or pass use_cache=False to build "
+            "without a cache.",
         ) from error

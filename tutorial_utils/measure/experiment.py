@@ -46,8 +46,8 @@ class Measured(Generic[Result]):
 
     @property
     def gpu(self) -> str:
-        """Name of the GPU."""
-        return self.machine.get("gpu", "")
+        """Name of the GPU, "" where there was none."""
+        return self.machine.get("gpu") or ""
 
 
 @dataclass(frozen=True)

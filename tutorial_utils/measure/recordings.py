@@ -58,15 +58,24 @@ def new(title: str, method: str, machine: dict[str, Any], data: dict[str, Any]) 
 
 
 def save(recording: Recording, path: str | Path) -> Path:
-    """Write a recording, with a checksum: `load` refuses it where a number in it was changed since."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with paths.replacing(path) as temporary:
-        values = asdict(recording)
-        text = json.dumps({**values, _CHECKSUM: _checksum(values)}, indent=1, ensure_ascii=False)
-        # One line for each list of numbers: thousands of times would otherwise take thousands of lines.
-        text = re.sub(r"\[[\s\d.,e+-]+\]", lambda numbers: " ".join(numbers[0].split()), text)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    """Write a recording, with a checksum: `load` refuses it where a number in it was changed since.
+
+    Raises:
+        RecordingError: The file can't be written; one that was there is as before.
+    """
+    path, values = Path(path), asdict(recording)
+    text = json.dumps({**values, _CHECKSUM: _checksum(values)}, indent=1, ensure_ascii=False)
+    # One line for each list of numbers: thousands of times would otherwise take thousands of lines.
+    text = re.sub(r"\[[\s\d.,e+-]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with paths.replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RecordingError(
+            f"The recording {path} can't be written: {error.strerror or error}.",
+            "Free some space, or give yourself write access, and record again.",
+        ) from error
     return path
 
 
@@ -80,9 +89,9 @@ def load(name: str | Path) -> Recording:
         RecordingError: There is none; it is damaged or was altered; or it lacks its stamp.
     """
     path = Path(name) if Path(name).suffix == ".json" else FOLDER / f"{name}.json"
-    if not path.exists():
-        raise RecordingError(f"There is no recording {name}.", _shipped())
     try:
+        if not path.exists():
+            raise RecordingError(f"There is no recording {name}.", _shipped())
         if not path.is_file():
             raise ValueError(f"{path} is no ordinary file")
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +100,7 @@ def load(name: str | Path) -> Recording:
         recording = Recording(**values)
         _check_types(recording)
     except OSError as error:
-        raise RecordingError(f"The recording {path.name} can't be read: {error.strerror}.", _shipped()) from error
+        raise RecordingError(f"A recording can't be read: {error.strerror}.", _shipped()) from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:  # not JSON, or of another form
         raise damaged(path) from error
     if not intact:
@@ -133,6 +142,8 @@ def _check_types(recording: Recording) -> None:
         raise TypeError("text is missing")
     if not all(isinstance(value, (str, int, dict, type(None))) for value in recording.machine.values()):
         raise TypeError("a machine of another form")
+    if recording.machine and not any(isinstance(recording.machine.get(part), str) for part in ("gpu", "cpu")):
+        raise TypeError("a machine without a name")
     if not isinstance(recording.data, dict):
         raise TypeError("numbers of another form")
     if recording.date:

@@ -287,7 +287,8 @@ def save(
     with _evaluation_mode(model), saving(target) as written:
         spec = paddle.static.InputSpec(list(input_shape), dtype, name=input_name)
         paddle.jit.save(model, str(written), input_spec=[spec])
-        SavedModel.at(written)
+        if not written.with_suffix(".json").exists():
+            SavedModel.at(written)  # says so; that a file is cut short, `saving` says
     return target
 
 

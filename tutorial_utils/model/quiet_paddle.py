@@ -12,14 +12,24 @@ import logging
 import os
 import warnings
 
+from tutorial_utils.base.errors import BackendUnavailableError
+
 warnings.filterwarnings("ignore", message="No ccache found")
 warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
 os.environ.setdefault("GLOG_minloglevel", "2")
 _root = logging.getLogger()
 _level, _handlers = _root.level, [*_root.handlers]
 
-import paddle  # noqa: E402
-import paddle.inference  # noqa: E402
+try:
+    import paddle
+    import paddle.inference
+except OSError as error:  # its libraries are missing, or it can't make its folders in the home
+    if error.filename is None:
+        raise
+    raise BackendUnavailableError(
+        f"Paddle can't be imported: {error.strerror} ({error.filename}).",
+        "Paddle makes folders in the home: set HOME to a folder that you can write to, as `make` does.",
+    ) from error
 
 _root.setLevel(_level)
 _root.handlers[:] = _handlers

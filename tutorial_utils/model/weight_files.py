@@ -4,9 +4,11 @@ A model is somebody else's file. What it names is opened by libraries as it stan
 without an end, a pipe that nobody writes to, a file of the reader's. So it is looked at first.
 """
 
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tutorial_utils.base import sealed_files
 from tutorial_utils.base.errors import ModelFileError
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
 LARGEST_FILE = 2**31 - 1  # bytes that protobuf reads
+_LONGEST_SHOWN = 200  # of a path in a message
 
 
 def named_by(onnx_path: str | Path) -> list[Path]:
@@ -42,24 +45,49 @@ def named_by(onnx_path: str | Path) -> list[Path]:
         model = onnx.load(path, load_external_data=False)
     except Exception:  # whoever reads it says so, with the reason
         return []
-    names = {ExternalDataInfo(tensor).location for tensor in tensors(model) if uses_external_data(tensor)}
+    named = filter(uses_external_data, tensors(model))
+    try:
+        names = {ExternalDataInfo(tensor).location for tensor in named}
+    except ValueError as error:  # an offset or a length that is no number
+        raise ModelFileError(
+            f"{path.name} doesn't say where its weights are: {error}.", "Export the model again."
+        ) from error
     return [located(path, name) for name in sorted(names)]
 
 
-def require_model(path: Path) -> None:
-    """Refuse what can't be an ONNX file before a byte of it is read.
+def require_model(path: str | Path) -> None:
+    """Refuse a path that no ONNX model can be read from, before a byte is read.
+
+    A reader would wait for ever for a pipe that nobody writes to, read a device without end, or fill the memory with a
+    file that is too large in any case.
 
     Raises:
-        ModelFileError: There is none, or it is a folder, a device or a pipe, or too large.
+        ModelFileError: There is no such file, it can't be read, it is a folder, a pipe or a device, or it is empty or
+            larger than protobuf takes.
     """
-    if path.is_dir():
+    try:
+        str(path).encode()
+        found = os.stat(path)
+        if stat.S_ISREG(found.st_mode):
+            open(path, "rb").close()  # are there rights to read it?
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelFileError(f"There is no model {path}.", "Check the path, or export the model first.") from error
+    except UnicodeEncodeError as error:
+        raise ModelFileError(f"The path {path} is no UTF-8, and TensorRT takes no other.", "Rename it.") from error
+    except (OSError, ValueError) as error:  # no rights; a name with a null byte or one that is too long
+        shown = text if len(text := str(path)) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+        reason = getattr(error, "strerror", None) or error
+        raise ModelFileError(f"The model {shown} can't be read: {reason}.", "Check the path.") from error
+    if stat.S_ISDIR(found.st_mode):
         raise ModelFileError(f"{path} is a folder, and no ONNX model.", "Name the .onnx file.")
-    if not path.is_file():
-        raise ModelFileError(f"There is no model {path}.", "Check the path, or export the model first.")
-    size = path.stat().st_size
-    if size > LARGEST_FILE:
+    if not stat.S_ISREG(found.st_mode):
+        raise ModelFileError(f"{path} is a pipe or a device, and no ONNX model.", "Name the .onnx file.")
+    if found.st_size == 0:
+        raise ModelFileError(f"{Path(path).name} is empty.", "Export it again.")
+    if found.st_size > LARGEST_FILE:
         raise ModelFileError(
-            f"{path.name} is no ONNX model: it has {size:,} bytes, and such a file ends at {LARGEST_FILE:,}.",
+            f"{Path(path).name} is no ONNX model: it has {found.st_size:,} bytes, and such a file ends at "
+            f"{LARGEST_FILE:,}.",
             "Export it with its weights in a second file: onnx.save(..., save_as_external_data=True).",
         )
 
@@ -77,11 +105,17 @@ def _tensors(graph: "onnx.GraphProto | onnx.FunctionProto") -> Iterator["onnx.Te
         yield from (sparse.values, sparse.indices)
     for node in graph.node:
         for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from _held(attribute, "t", "tensors")
+            for sparse in _held(attribute, "sparse_tensor", "sparse_tensors"):
                 yield from (sparse.values, sparse.indices)
-            for body in (attribute.g, *attribute.graphs):
+            for body in _held(attribute, "g", "graphs"):
                 yield from _tensors(body)
+
+
+def _held(attribute: "onnx.AttributeProto", one: str, several: str) -> Iterator[Any]:
+    if attribute.HasField(one):
+        yield getattr(attribute, one)
+    yield from getattr(attribute, several)
 
 
 def located(path: Path, location: str) -> Path:
@@ -89,7 +123,7 @@ def located(path: Path, location: str) -> Path:
 
     A link may lead elsewhere only where the model itself is a link to that place, as in the cache of a hub.
     """
-    file = path.parent / location
+    file = path.parent / location.replace("\0", "\ufffd")  # a null byte is in no name
     outside = (
         not file.resolve().is_relative_to(path.parent.resolve()) and file.resolve().parent != path.resolve().parent
     )

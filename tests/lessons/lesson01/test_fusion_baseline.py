@@ -116,7 +116,8 @@ def test_ways_that_differ_are_not_timed(fused_chain, torch):
             fused_chain._require_equal(torch, torch.found, torch.expected)
 
 
-def test_networks_are_opened_at_both_levels(fusion_baseline, torch, monkeypatch, fp32_model):
+@pytest.mark.parametrize(("precision", "tensor_cores"), [("fp32", "0"), ("fp16", "1")])
+def test_networks_are_opened_at_both_levels(precision, tensor_cores, fusion_baseline, torch, monkeypatch, fp32_model):
     opened, timed = [], []
 
     def open_model(path, **options):
@@ -129,10 +130,10 @@ def test_networks_are_opened_at_both_levels(fusion_baseline, torch, monkeypatch,
     monkeypatch.setattr(onnx_session, "open_model", open_model)
     monkeypatch.setattr(on_stream, "onnxruntime_call", lambda session, torch, images: lambda: None)
     monkeypatch.setattr(ways, "timed", lambda *arguments: timed.append(arguments) or {"ways": []})
-    fusion_baseline.networks("quick-fp16", (4, 3, 32, 32), {"quick-fp32": fp32_model})
+    fusion_baseline.networks(f"quick-{precision}", (4, 3, 32, 32), {"quick-fp32": fp32_model})
     assert [options["optimize"] for _, options in opened] == [False, False, True, True]
-    assert {options["providers"][0][1]["use_tf32"] for _, options in opened} == {"0"}
-    assert {path.name for path, _ in opened} == {"fp16.onnx"}
+    assert {options["providers"][0][1]["use_tf32"] for _, options in opened} == {tensor_cores}
+    assert {path.name for path, _ in opened} == {"fp16.onnx" if precision == "fp16" else fp32_model.name}
     ((_, _, calls, graphs, no_graph, _),) = timed
     assert (list(calls), list(graphs)) == (["disabled", "all"], ["all"])
     assert no_graph == {"disabled": "ONNX Runtime: a node of the CPU."}

@@ -19,8 +19,7 @@ from tutorial_utils.measure.experiment import Measured
 @pytest.fixture
 def printed():
     """What the article printed."""
-    rows = recordings.load("article_polygraphy").data["commands"]
-    return {row["what"]: article_commands.read(row) for row in rows}
+    return article_commands.printed().result["the article"]
 
 
 def test_commands_are_the_articles_but_for_the_model(printed):

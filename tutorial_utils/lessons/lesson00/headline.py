@@ -14,7 +14,7 @@ _NAMES = {
 }
 _SHOWN = (
     *(("onnxruntime_cuda", precision) for precision in ("fp32", "tf32", "fp16")),
-    *(("onnxruntime_nhwc", precision) for precision in ("tf32", "fp16")),
+    ("onnxruntime_nhwc", "fp16"),
     *(("paddle_tensorrt", precision) for precision in ("tf32", "fp16", "int8_calibrated")),
     *(("tensorrt_typed", precision) for precision in ("fp32", "tf32", "fp16", "int8_qdq")),
 )

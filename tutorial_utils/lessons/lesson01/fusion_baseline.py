@@ -49,9 +49,10 @@ def networks(stem: str, shape: tuple[int, ...], models: Mapping[str, Path]) -> d
         images = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, dtype=np.float32)).cuda()
         calls, graphs, no_graph = {}, {}, {}
         for name, optimize in (("disabled", False), ("all", True)):
-            calls[name] = on_stream.onnxruntime_call(session(path, stream, optimize), torch, images)
+            open_session = functools.partial(session, path, stream, optimize, tensor_cores=precision == "fp16")
+            calls[name] = on_stream.onnxruntime_call(open_session(), torch, images)
             try:
-                graphs[name] = on_stream.onnxruntime_call(session(path, stream, optimize, graph=True), torch, images)
+                graphs[name] = on_stream.onnxruntime_call(open_session(graph=True), torch, images)
                 for _ in range(3):  # ONNX Runtime captures in its first runs
                     graphs[name]()
                 stream.synchronize()
@@ -61,11 +62,14 @@ def networks(stem: str, shape: tuple[int, ...], models: Mapping[str, Path]) -> d
         return ways.timed(torch, stream, calls, graphs, no_graph, {})
 
 
-def session(path: Path, stream: Any, optimize: bool, graph: bool = False) -> Any:
-    """Return a session on a stream: ``optimize=False`` is ONNX Runtime's level ORT_DISABLE_ALL."""
+def session(path: Path, stream: Any, optimize: bool, tensor_cores: bool, graph: bool = False) -> Any:
+    """Return a session on a stream: ``optimize=False`` is ONNX Runtime's level ORT_DISABLE_ALL.
+
+    Without Tensor Cores, FP32 isn't TF32. The provider's setting for that takes them from FP16, too.
+    """
     options = {
         "device_id": "0",
-        "use_tf32": "0",
+        "use_tf32": str(int(tensor_cores)),
         "enable_cuda_graph": str(int(graph)),
         "user_compute_stream": str(stream.cuda_stream),
     }

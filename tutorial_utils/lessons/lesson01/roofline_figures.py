@@ -16,7 +16,7 @@ _LABELS = {
     "arithmetic": "arithmetic, at the rate of a large product",
     "bytes": "bytes, at the bandwidth of a large copy",
     "rest": "the rest: kernels that reach neither rate, as small ones",
-    "launches": "waiting for launches: what a CUDA graph saves",
+    "launches": "gaps: what a CUDA graph saves",
 }
 _MARKERS = "os^Dv"
 _COLOURS = (BLUE, ORANGE, GREEN, RED, GREY)

@@ -18,7 +18,7 @@ import onnx
 from tutorial_utils import plotting
 from tutorial_utils.debug import polygraphy_cli
 from tutorial_utils.lessons.lesson04 import gpu_commands
-from tutorial_utils.measure import rows
+from tutorial_utils.measure import recordings, rows
 from tutorial_utils.measure.experiment import Experiment, Measured
 from tutorial_utils.model.number_formats import FP16
 
@@ -123,6 +123,14 @@ def by_stack(data: Mapping[str, Any]) -> dict[str, dict[str, Said]]:
             stack, _, what = row.name.partition("/")
             found.setdefault(stack, {})[what] = read(row.values)
     return found
+
+
+def printed() -> Measured[dict[str, dict[str, Said]]]:
+    """Return what the article printed: a recording of another form, of the author's own detector."""
+    recording = recordings.load("article_polygraphy")
+    said = {row["what"]: read(row) for row in recording.data["commands"]}
+    origin = recordings.recorded(recording.title, recording, "It is what the article shows.")
+    return Measured({"the article": said}, origin, recording.method, recording.machine)
 
 
 def table(stacks: Mapping[str, Mapping[str, Said]]) -> "pandas.DataFrame":

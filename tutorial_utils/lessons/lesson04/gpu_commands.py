@@ -323,7 +323,8 @@ def table(rows: Sequence[Command]) -> "pandas.DataFrame":
         }
         for row in rows
     ]
-    return pandas.DataFrame(lines).set_index(["model", "asked to"]).dropna(axis="columns", how="all")
+    found = pandas.DataFrame(lines, dtype=object).set_index(["model", "asked to"])
+    return found.dropna(axis="columns", how="all").fillna("")
 
 
 EXPERIMENT = Experiment(

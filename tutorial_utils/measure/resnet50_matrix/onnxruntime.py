@@ -78,7 +78,8 @@ def _cuda(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, dict
     if cell.precision == "int8_calibrated":
         raise PrecisionError("ONNX Runtime calibrates when it writes a Q/DQ file, not when it loads one.", "Take that.")
     options = {
-        "use_tf32": str(int(cell.precision == "tf32")),  # 1 is the provider's default
+        # 1 is the provider's default. 0 takes all kernels on Tensor Cores away, those of 16 bits, too.
+        "use_tf32": str(int(cell.precision != "fp32")),
         "prefer_nhwc": str(int(cell.library == "onnxruntime_nhwc")),  # 0 is
         "enable_cuda_graph": str(int(graph)),
     }
