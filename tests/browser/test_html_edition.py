@@ -183,8 +183,8 @@ def test_pictures_keep_a_light_ground_in_the_dark(pages, window):
     assert not dark
 
 
-# axe-core needs seconds for a long page. So: all rules once, then for lessons what a theme and a width can change; and code, whose
-# colours are always the same few, in the first cells of a page only.
+# axe-core needs seconds for a long page. So: all rules once, then for lessons what a theme and a width can change; and
+# code, whose colours are always the same few, in the first cells of a page only.
 MOST_CODE = ".jp-CodeCell:nth-of-type(n + 8) .jp-InputArea-editor"
 
 
