@@ -1,8 +1,13 @@
 # `make` alone lists the targets. Each of them first sets up .venv with the tested versions, once.
 
-# Everything that a clone makes stays in it. glog is the logger inside Paddle: warnings of its C++ code are no news to a learner.
-# ONNX Runtime sends usage data from 1.32 on, unless this is set before its import; notebooks and tests import it themselves.
+# What the course makes stays in its folder, but for what README lists below "Uninstall". glog is the logger inside Paddle:
+# warnings of its C++ code are no news to a learner. ONNX Runtime sends usage data from 1.32 on unless it is told not to.
 export TUTORIAL_UTILS_CACHE := $(CURDIR)/build/cache
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/build/home# Jupyter and Paddle write there, and end where they can't
+endif
+export MPLCONFIGDIR ?= $(CURDIR)/build/matplotlib
+export IPYTHONDIR ?= $(CURDIR)/build/ipython
 export GLOG_minloglevel ?= 2
 export ORT_DISABLE_TELEMETRY ?= 1
 
@@ -12,24 +17,38 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 	$$python $(CHECK) 2>/dev/null && echo $$python && break; done)
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip -qq --disable-pip-version-check
+# Of two `make` at once, one installs and the other waits: for the lock of this very file, where the system has flock.
+LOCKED := $(if $(shell command -v flock),flock Makefile)
+# `make lab LAB="--ip=0.0.0.0 --no-browser"`: options of JupyterLab. As root, the usual user in a container, it has to be told.
+LAB ?=
+# JupyterLab asks the network for newer versions of itself, for news, and for the extensions that there are.
+NO_WORD := --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None \
+	--LabApp.extension_manager=readonly
+ROOT_OPTION := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # TensorRT's public type stubs, for tests/engine/test_tensorrt_api.py. Not in requirements.txt: they depend on TensorRT
 # itself, which only NVIDIA's index has. In a folder of their own: on Python's path, they would look like an installed TensorRT.
 STUBS := tensorrt-stubs==10.13.0.35.1
 
-.PHONY: help course lab budget test test-hopper bench lint notebooks lock clean
+.PHONY: help environment sound-environment course lab doctor memory budget test test-browser test-hopper bench lint notebooks lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-course: .venv/installed ## run every lesson and write build/course/index.html
+course: environment ## run every lesson and write build/course/index.html
 	@$(RUN) tutorial_utils.authoring.course
 
-lab: .venv/installed ## open the lessons in JupyterLab
-	@$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks
+lab: environment ## open the lessons in JupyterLab
+	@$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(NO_WORD) $(ROOT_OPTION) $(LAB)
 
-budget: .venv/installed ## count what each lesson asks of its reader, against the limits
+doctor: environment ## say what this machine can run, and what to mend first
+	@$(RUN) tutorial_utils doctor
+
+memory: environment ## measure how much memory each lesson needs
+	@$(RUN) tutorial_utils.authoring.memory
+
+budget: environment ## count what each lesson asks of its reader, against the limits
 	@$(RUN) tutorial_utils.authoring.budget
 
 # Each process takes whole files, since the cells of a notebook share a kernel. Those with the most tests come first.
@@ -37,42 +56,62 @@ test: lint ## lint, then the tests of the package and of every notebook, in two 
 	@$(RUN) pytest -n 2 --dist loadfile \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests $(wildcard notebooks)
 
-test-hopper: .venv/installed build/rtx-1.6.1/tensorrt_rtx ## test the engine with TensorRT-RTX 1.6.1, which runs on Hopper
+# The two editions at the same time: HTML, and JupyterLab. Screenshots stay in build/browser.
+test-browser: environment ## look at the lessons with Chromium: JupyterLab and HTML, light and dark, phone and paper
+	@$(RUN) pytest -n 2 --dist loadfile -m browser tests/browser
+
+test-hopper: environment build/rtx-1.6.1/tensorrt_rtx ## test the engine with TensorRT-RTX 1.6.1, which runs on Hopper
 	@PYTHONPATH=build/rtx-1.6.1 $(RUN) pytest tests/engine
 
-build/rtx-1.6.1/tensorrt_rtx: | .venv/bin/python
+build/rtx-1.6.1/tensorrt_rtx: | environment
 	@$(PIP) install --target build/rtx-1.6.1 tensorrt-rtx==1.6.1.120
 
-bench: .venv/installed build/paddle2onnx-extras/sympy ## write build/bench.md: what the package costs beside the bare libraries
+bench: environment build/paddle2onnx-extras/sympy ## write build/bench.md: what the package costs beside the bare libraries
 	@$(RUN) benchmarks
 
 # What paddle2onnx would otherwise install while it is timed. The package itself does without.
-build/paddle2onnx-extras/sympy: | .venv/bin/python
+build/paddle2onnx-extras/sympy: | environment
 	@$(PIP) install --target build/paddle2onnx-extras sympy==1.14.0
 
-lint: .venv/installed ## check style of code and form of notebooks
+lint: environment ## check style of code and form of notebooks
 	@$(RUN) ruff check && $(RUN) ruff format --check && $(RUN) tutorial_utils.authoring.notebook_form
 
-notebooks: .venv/installed ## execute every notebook in place, after editing
+notebooks: environment ## execute every notebook in place, after editing
 	@$(RUN) tutorial_utils.authoring.course --in-place && $(RUN) tutorial_utils.authoring.notebook_form
 
-lock: .venv/bin/python ## write requirements.txt anew from pyproject.toml; pins that still fit stay
+lock: environment ## write requirements.txt anew from pyproject.toml; pins that still fit stay
 	@$(PIP) install uv && .venv/bin/uv pip compile --quiet --universal --python-version 3.10 --extra default --extra test \
 		--custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml
 
 clean: ## remove everything that the other targets made, .venv too
-	rm -rf .venv build .pytest_cache .ruff_cache
+	rm -rf .venv build .pytest_cache .ruff_cache .mypy_cache
+	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
-.venv/installed: requirements.txt pyproject.toml | .venv/bin/python
+environment:
+	@mkdir -p build "$$HOME"
+	@$(LOCKED) sh -c '$(MAKE) --no-print-directory -s sound-environment && $(MAKE) --no-print-directory -s .venv/installed'
+
+# An environment that this Makefile made (.venv/place says where) and that can't be used is made anew: its interpreter is
+# gone, its making was interrupted before pip came, or its folder has another name now, which scripts in it hold.
+# Anybody else's is left alone.
+sound-environment:
+	@if test -e .venv/place && test "$$(cat .venv/place)" != "$(CURDIR)"; then \
+		echo ".venv was made in $$(cat .venv/place): making it anew."; rm -rf .venv; \
+	elif { test -e .venv || test -L .venv; } && ! .venv/bin/python -c 'import pip' 2>/dev/null; then \
+		test -e .venv/place || { echo ".venv is broken: it has no Python that runs, with pip." \
+			"Run \`make clean\`, then this again." >&2; exit 1; }; \
+		echo ".venv is incomplete, or its Python is gone: making it anew."; rm -rf .venv; \
+	fi
+
+.venv/installed: requirements.txt pyproject.toml
+	@test -e .venv/bin/python || { \
+		"$(PYTHON)" $(CHECK) 2>/dev/null || { echo "The course needs Python 3.10, 3.11 or 3.12 with its venv module:" \
+			"install one (Debian, Ubuntu: python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+		echo "Making .venv with $$("$(PYTHON)" --version)."; \
+		mkdir -p .venv && echo "$(CURDIR)" > .venv/place && "$(PYTHON)" -m venv .venv; }
 	@echo "Installing requirements.txt into .venv: about 2 minutes, 1 GB to download."
 	@$(PIP) install -r requirements.txt
 	@$(PIP) install --no-deps $$($(RUN) tutorial_utils.base.requirements)
 	@$(PIP) install --no-deps --target .venv/tensorrt-stubs --upgrade $(STUBS)
 	@$(PIP) install --no-deps --editable .
 	@touch $@
-
-.venv/bin/python:
-	@"$(PYTHON)" $(CHECK) 2>/dev/null || { echo "The course needs Python 3.10, 3.11 or 3.12 with its venv module:" \
-		"install one (Debian, Ubuntu: python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "Making .venv with $$("$(PYTHON)" --version)."
-	@"$(PYTHON)" -m venv .venv

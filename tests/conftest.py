@@ -1,5 +1,7 @@
 """Small models, made once for all tests. Only `paddle_model` needs Paddle."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,20 @@ def paddle_model(tmp_path_factory) -> tuple[Path, Path]:
 
     paddle.seed(0)
     return save_paddle(Net(), [None, 3, 32, 32], tmp_path_factory.mktemp("paddle") / "net")
+
+
+@pytest.fixture
+def fake_program(tmp_path, monkeypatch):
+    """Put programs on the PATH that stand in for NVIDIA's: each runs some Python, with `sys` and `Path`."""
+    folder = tmp_path / "programs"
+
+    def make(name, body):
+        folder.mkdir(exist_ok=True)
+        program = folder / name
+        program.write_text(f"#!{sys.executable}\nimport sys\nfrom pathlib import Path\n{body}")
+        program.chmod(0o755)
+        if str(folder) not in os.environ["PATH"]:
+            monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+        return program
+
+    return make

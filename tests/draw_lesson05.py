@@ -1,29 +1,40 @@
-"""Draw the screenshots of lesson 05 anew: ``python tests/draw_lesson05.py [netron] [polygraphy]``, both by default.
+"""Draw the screenshot of lesson 05a anew: ``python tests/draw_lesson05.py``.
 
-It needs Chromium, a font with the angle brackets that Netron writes (U+3008, in Noto Sans CJK), and for Polygraphy's
-page npm, which fetches the scripts that the page would load from the network.
+It needs Chromium, and a font with the angle brackets that Netron writes (U+3008, in Noto Sans CJK).
 """
 
-import re
-import subprocess
+import contextlib
+import logging
 import sys
-import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import netron
 from chromium import Chromium
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tutorial_utils import engine
-from tutorial_utils.lessons.lesson05 import netron_view, polygraphy_viewer
 from tutorial_utils.model import networks
 
-IMAGES = Path(__file__).parents[1] / "notebooks" / "images"
+IMAGE = Path(__file__).parents[1] / "notebooks" / "images" / "lesson05_netron.png"
 
 # Netron asks to be updated where it is older than 180 days, and for consent to its cookies.
 YOUNG = "addEventListener('DOMContentLoaded', () => document.querySelector('meta[name=date]').content = '2999-01-01')"
 SHOWN = "document.body.className && !document.body.className.includes('spinner')"
+
+
+@contextlib.contextmanager
+def serving(path: Path) -> Iterator[str]:
+    """Serve a file with Netron at a free port of 127.0.0.1 while the block runs, and give the address."""
+    logging.getLogger("netron").setLevel(logging.WARNING)
+    address = netron.start(str(path), address=("127.0.0.1", 0), browse=False)
+    try:
+        yield "http://{}:{}/".format(*address)
+    finally:
+        netron.stop(address)
+        while netron.status(address):  # its thread looks up every 0.25 s
+            time.sleep(0.02)
 
 
 def open_netron(browser: Chromium, url: str, prepare: str = YOUNG) -> None:
@@ -40,48 +51,13 @@ def open_netron(browser: Chromium, url: str, prepare: str = YOUNG) -> None:
     browser.wait_for(SHOWN)
 
 
-def netron(target: Path) -> None:
+def main() -> None:
     """Draw Netron with the beginning of the quick classifier."""
-    with netron_view.serving(networks.quick()["fp32"]) as url, Chromium(620, 760, scale=2) as browser:
+    with serving(networks.quick()["fp32"]) as url, Chromium(620, 760, scale=2) as browser:
         open_netron(browser, url)
         browser.evaluate("document.getElementById('target').scrollTo({top: 60, behavior: 'instant'})")
-        browser.screenshot(target)
-
-
-def polygraphy(target: Path) -> None:
-    """Draw Polygraphy's viewer with the engine of the quick classifier."""
-    profile = engine.Profile.batch("x", (3, 32, 32), opt=64, max=64)
-    report = engine.build(networks.quick()["fp32"], engine.BuildOptions(profiles=[profile])).report
-    with tempfile.TemporaryDirectory() as folder, Chromium(1100, 640, scale=2) as browser:
-        page = polygraphy_viewer.save_engine(report, Path(folder) / "engine.html", batch=64)
-        page.write_text(with_local_scripts(page.read_text(), Path(folder)))
-        browser.open(page.as_uri())
-        browser.wait_for("typeof cy !== 'undefined' && document.querySelectorAll('.pg-node-card').length > 0")
-        browser.screenshot(target)
-
-
-def with_local_scripts(page: str, folder: Path) -> str:
-    """Fetch the npm packages whose files a page loads, and return the page with their local addresses."""
-
-    def fetched(match: re.Match) -> str:
-        package, file = match[1], match[2]
-        packed = subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True)
-        unpacked = folder / package.replace("@", "-")
-        unpacked.mkdir()
-        subprocess.run(["tar", "xzf", packed.stdout.decode().strip(), "-C", unpacked], cwd=folder, check=True)
-        return (unpacked / "package" / file).as_uri()
-
-    return re.sub(r"https://(?:unpkg\.com|cdn\.jsdelivr\.net/npm)/([\w-]+@[\d.]+)/([\w./-]+)", fetched, page)
-
-
-def main() -> None:
-    """Draw what is named on the command line."""
-    drawings: dict[str, Callable[[Path], None]] = {"netron": netron, "polygraphy": polygraphy}
-    IMAGES.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or drawings:
-        target = IMAGES / f"lesson05_{name}.png"
-        drawings[name](target)
-        print(target)
+        browser.screenshot(IMAGE)
+    print(IMAGE)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tutorial_utils.__main__ import main
+from tutorial_utils.base.errors import InputError
+from tutorial_utils.machine import doctor
+
 ROOT = Path(__file__).parents[1]
 WORKING = {
     "paddle": "__version__ = '3.3.1'\ndef is_compiled_with_cuda(): return False",
@@ -96,3 +100,40 @@ def test_a_command_is_required(cli):
     result = cli()
     assert result.returncode == 2
     assert "COMMAND" in result.stderr
+
+
+@pytest.mark.parametrize("cache", ["file", "file/below", "a" * 5000, "/dev/null", "模型 文件夹"])
+def test_doctor_looks_at_any_cache(cli, cache, tmp_path, monkeypatch):
+    """What can't be a folder is said in the table, and never with a traceback."""
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("TUTORIAL_UTILS_CACHE", str(tmp_path / cache))
+    result = cli("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    wrong = cache != "模型 文件夹"
+    assert (checks["Cache"]["status"] == "no") == (cache in ("file", "file/below", "/dev/null"))
+    assert not wrong or checks["Cache"]["reason"]
+    assert result.stderr == ""
+
+
+def test_yes_without_fix_is_a_wrong_call(cli):
+    result = cli("doctor", "--yes")
+    assert result.returncode == 2
+    assert "--yes is for --fix" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "Stopped.\n"),
+        (OSError(28, "No space left on device", "out.html"), 1, "out.html: No space left on device.\n"),
+        (InputError("A name: \x1b]0;x\x07.", "Rename it."), 1, "A name: \\u001b]0;x\\u0007. Remedy: Rename it. See "),
+    ],
+    ids=["Ctrl+C", "full disk", "control characters"],
+)
+def test_a_command_ends_in_one_line(monkeypatch, capsys, raised, status, said):
+    def fail(**_):
+        raise raised
+
+    monkeypatch.setattr(doctor, "run", fail)
+    assert main(["doctor"]) == status
+    assert capsys.readouterr().err.startswith(said)

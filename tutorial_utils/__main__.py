@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tutorial_utils.base.errors import CourseError, InputError
+from tutorial_utils.base.terminal import printable
 
 if sys.version_info < (3, 10):  # noqa: UP036 - an older Python can't read the other modules, so it is told here
     sys.exit(f"The course needs Python 3.10, 3.11 or 3.12; this is {sys.version.split()[0]}.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 for success, 1 for failure, 2 for a wrong call.
+    """Run one command and return its exit status: 0 for success, 1 for failure, 2 for a wrong call, 130 for Ctrl+C.
 
     Args:
         arguments: The words after the program's name; None takes those of this process.
@@ -88,16 +89,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug.set_defaults(run=_debug)
 
     options = parser.parse_args(arguments)
+    if options.run is _doctor and options.yes and not options.fix:
+        parser.error("--yes is for --fix: `doctor --fix --yes`")
     try:
         status = options.run(options)
         sys.stdout.flush()
         return status
     except CourseError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader has enough, as in `... | head`; what is left must not fail at exit again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(printable(f"{error.filename or 'A file'}: {error.strerror or error}."), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -110,7 +119,7 @@ def _record(options: argparse.Namespace) -> int:
     from tutorial_utils.measure import experiment, recordings
 
     if options.list:
-        print(experiment.listing())
+        print(printable(experiment.listing()))
         return 0
     chosen = [experiment.find(name) for name in options.names or experiment.names()]
     if options.all:
@@ -137,35 +146,41 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from tutorial_utils.base import progress
     from tutorial_utils.inspection import input_shapes, page
 
     if options.html:
-        page.check_writable(options.html)
+        page.check_writable(options.html, options.model)
     shapes = dict(map(input_shapes.parse, options.shape))
     values = dict(input_shapes.parse(text, ",") for text in options.values)
-    found = page.inspect(options.model, options.target, shapes, values, progress=sys.stderr.isatty())
+    with progress.still_working("TensorRT builds the engine"):
+        found = page.inspect(options.model, options.target, shapes, values, progress=sys.stderr.isatty())
     if options.html:
-        print(f"Written: {page.write_page(found, options.html)}")
+        print(printable(f"Written: {page.write_page(found, options.html)}"))
     else:
-        print(page.as_json(found) if options.json else page.as_text(found))
+        print(printable(page.as_json(found) if options.json else page.as_text(found)))
     return 0
 
 
 def _debug(options: argparse.Namespace) -> int:
+    from tutorial_utils.base import progress
     from tutorial_utils.debug import diagnosis, diagnosis_page
     from tutorial_utils.inspection import page
 
     model, seed = options.model, options.seed
     target = options.output or model.with_name(f"{model.stem}-{options.precision}-mended.onnx")
     for path in filter(None, (target, options.html)):
-        page.check_writable(path)
-    found = diagnosis.in_another_process(
-        model, options.precision, options.inputs, secrets.randbelow(10**6) if seed is None else seed, target,
-        write_healthy=options.output is not None,
-    )  # fmt: skip
-    print(diagnosis_page.as_json(found) if options.json else diagnosis_page.as_text(found))
+        page.check_writable(path, *filter(None, (model, options.inputs)))
     if options.html:
-        print(f"Written: {diagnosis_page.write_page(found, options.html)}")
+        page.check_writable(options.html, target)
+    with progress.still_working("The model is run, converted and compared"):
+        found = diagnosis.in_another_process(
+            model, options.precision, options.inputs, secrets.randbelow(10**6) if seed is None else seed, target,
+            write_healthy=options.output is not None,
+        )  # fmt: skip
+    print(printable(diagnosis_page.as_json(found) if options.json else diagnosis_page.as_text(found)))
+    if options.html:
+        print(printable(f"Written: {diagnosis_page.write_page(found, options.html)}"))
     return int(found.verdict == "not mended")
 
 

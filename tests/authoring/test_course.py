@@ -1,15 +1,23 @@
-import html.parser
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from notebook_files import notebook_file
 
 from tutorial_utils.authoring import course, notebook_form
 from tutorial_utils.authoring.course_page import Lesson, duration, front_page, reading_time
+from tutorial_utils.base import paths
 from tutorial_utils.base.errors import LessonError
 from tutorial_utils.measure.recordings import Origin
 
+ROOT = Path(__file__).parents[2]
 MACHINE = {
     "gpu": None,
     "cpu": "A <CPU>",
@@ -37,13 +45,6 @@ def _machine(monkeypatch):
     monkeypatch.setattr(course, "probe", Probe)
 
 
-def notebook_file(folder, name, *sources, text="intro"):
-    path = folder / f"{name}.ipynb"
-    cells = [new_markdown_cell(f"{text}\n\n# A lesson"), *(new_code_cell(source) for source in sources)]
-    nbformat.write(new_notebook(cells=cells), path)
-    return path
-
-
 def test_course_is_written_with_a_front_page(tmp_path, capsys):
     lesson = notebook_file(tmp_path, "01_lesson", "from pathlib import Path", SHOW_ORIGIN, "print(Path.cwd().name)")
     pages = tmp_path / "pages"
@@ -61,15 +62,18 @@ def test_course_is_written_with_a_front_page(tmp_path, capsys):
     assert "01_lesson: cell 2 of 3, " in capsys.readouterr().out
 
 
-def test_solutions_have_a_page_that_the_lesson_links_to(tmp_path):
-    lesson = notebook_file(tmp_path, "01_lesson", text="[solution](solutions/01_lesson.ipynb)")
-    (tmp_path / "solutions").mkdir()
-    notebook_file(tmp_path / "solutions", "01_lesson", "raise SystemExit  # never executed for the page")
-    course.write_course([lesson], tmp_path / "out")
-    assert 'href="solutions/01_lesson.html"' in (tmp_path / "out" / "01_lesson.html").read_text(encoding="utf-8")
-    page = (tmp_path / "out" / "solutions" / "01_lesson.html").read_text(encoding="utf-8")
-    assert "never executed" in page
-    assert 'href="../index.html"' in page
+def test_solutions_and_documents_have_pages(tmp_path):
+    lessons = tmp_path / "notebooks"
+    (lessons / "solutions").mkdir(parents=True)
+    lesson = notebook_file(lessons, "01_lesson")
+    notebook_file(lessons / "solutions", "01_lesson", "raise SystemExit  # never executed for the page")
+    (lessons / "GLOSSARY.md").write_text("# Glossary")
+    (tmp_path / "TROUBLESHOOTING.md").write_text("# Troubleshooting")
+    index = course.write_course([lesson], tmp_path / "out")
+    links = [link["href"] for link in BeautifulSoup(index.read_text(encoding="utf-8"), "html.parser").select("a")]
+    assert links == ["GLOSSARY.html", "TROUBLESHOOTING.html", "01_lesson.html", "solutions/01_lesson.html"]
+    assert "never executed" in (tmp_path / "out" / links[-1]).read_text(encoding="utf-8")
+    assert all((tmp_path / "out" / link).exists() for link in links)
 
 
 def test_images_of_the_text_lie_beside_the_pages_and_details_stay_folded(tmp_path):
@@ -83,70 +87,97 @@ def test_images_of_the_text_lie_beside_the_pages_and_details_stay_folded(tmp_pat
     assert "The answer." in page.find("details").get_text()
 
 
-def links(page):
-    return [link["href"] for link in BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("a[href]")]
-
-
-def test_links_between_lessons_and_to_the_glossary_lead_to_their_pages(tmp_path):
-    text = (
-        "[a](02_next.ipynb#A-lesson) [b](GLOSSARY.md#plan) [c](03_missing.ipynb) [d](README.md) [e](https://x.org/y.md)"
-    )
-    first = notebook_file(tmp_path, "01_lesson", text=text)
-    second = notebook_file(tmp_path, "02_next", text="`[f](01_lesson.ipynb)`")
-    (tmp_path / "GLOSSARY.md").write_text("# Glossary\n\n### <a id='plan'></a>Plan\n\nSee [g](01_lesson.ipynb).")
-    (tmp_path / "README.md").touch()
-    (tmp_path / "solutions").mkdir()
-    notebook_file(tmp_path / "solutions", "01_lesson", text="[h](../GLOSSARY.md#plan) [i](../02_next.ipynb)")
-    out = tmp_path / "out"
-    course.write_course([first, second], out)
-
-    to_all = ["index.html", "GLOSSARY.html"]
-    own = "#A-lesson"
-    assert links(out / "01_lesson.html") == [
-        *to_all,
-        *("02_next.html#A-lesson", "GLOSSARY.html#plan", "03_missing.ipynb", "README.md", "https://x.org/y.md"),
-        own,
+def test_failing_lesson_is_named_and_the_others_are_written(tmp_path, capsys):
+    files = [
+        notebook_file(tmp_path, "01_first", "1 + 1"),
+        notebook_file(tmp_path, "02_fails", "1 + 1", "# why\nraise ValueError('too\\nbad')"),
+        notebook_file(tmp_path, "03_last", "1 + 1"),
     ]
-    assert links(out / "02_next.html") == [*to_all, own]
-    assert [link for link in links(out / "GLOSSARY.html") if not link.startswith("#")] == [
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "02_fails.html").write_text("of an earlier run")
+    (pages / "99_removed.html").write_text("old")
+    with pytest.raises(LessonError, match=r"1 of 3 lessons failed: 02_fails\. .*All other pages are written"):
+        course.write_course(files, pages)
+    said = capsys.readouterr().err
+    assert f"{files[1]} failed in cell 3 (`# why`): ValueError: too" in said
+    assert "Traceback" in said
+    assert sorted(page.name for page in pages.iterdir()) == [
+        "01_first.html",
+        "02_fails.html",
+        "03_last.html",
         "index.html",
-        "01_lesson.html",
     ]
-    assert 'id="plan"' in (out / "GLOSSARY.html").read_text(encoding="utf-8").replace("'", '"')
-    solution = links(out / "solutions" / "01_lesson.html")
-    assert solution == ["../index.html", "../GLOSSARY.html", "../GLOSSARY.html#plan", "../02_next.html", own]
-    assert links(out / "index.html") == ["01_lesson.html", "02_next.html", "GLOSSARY.html"]
+    assert (pages / "02_fails.html").read_text() == "of an earlier run"
+    index = (pages / "index.html").read_text(encoding="utf-8")
+    assert "1 lesson failed." in index
+    assert "its page is that of an earlier run: " in index
+    assert "failed in cell 3 (`# why`): ValueError: too" in index
 
-
-def test_lesson_page_waits_for_no_script_from_the_network(tmp_path):
-    lesson = notebook_file(tmp_path, "01_lesson", "1 + 1")
-    page = course.write_course([lesson], tmp_path / "pages").with_name("01_lesson.html")
-
-    class Scripts(html.parser.HTMLParser):
-        def handle_starttag(self, tag, attributes):
-            if tag == "script" and "src" in dict(attributes):
-                assert "defer" in dict(attributes)
-
-    Scripts().feed(page.read_text(encoding="utf-8"))
-
-
-def test_lesson_page_keeps_the_descriptions_of_pictures(tmp_path):
-    picture = """from IPython.display import Image; Image(b"png", format="png", alt='Two "dots" & a line')"""
-    lesson = notebook_file(tmp_path, "01_lesson", picture)
-    page = course.write_course([lesson], tmp_path / "pages").with_name("01_lesson.html").read_text()
-    assert [img["alt"] for img in BeautifulSoup(page, "html.parser").find_all("img")] == ['Two "dots" & a line']
-
-
-def test_failing_lesson_is_named_with_cell_and_error(tmp_path, capsys):
-    lesson = notebook_file(tmp_path, "01_lesson", "1 + 1", "# why\nraise ValueError('too\\nbad')")
-    with pytest.raises(LessonError) as caught:
-        course.write_course([lesson], tmp_path / "pages")
-    assert caught.value.cause == f"{lesson} failed in cell 3 (`# why`): ValueError: too"
-    assert list((tmp_path / "pages").iterdir()) == []
-
-    assert course.main([str(lesson), "--in-place"]) == 1
+    assert course.main([str(files[1]), "--in-place"]) == 1
     assert "failed in cell 3" in capsys.readouterr().err
-    assert nbformat.read(lesson, as_version=4).cells[1].execution_count is None  # the file is as it was
+    assert nbformat.read(files[1], as_version=4).cells[1].execution_count is None  # the file is as it was
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    lesson = notebook_file(tmp_path, "01_lesson", "1 + 1")
+    pages = tmp_path / "pages"
+    index = course.write_course([lesson], pages)
+    before = {path: path.read_bytes() for path in pages.iterdir()}
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(
+        LessonError, match=r"01_lesson.html can't be written: No space left on device\. .*Free some space"
+    ):
+        course.write_course([lesson], pages)
+    assert {path: path.read_bytes() for path in index.parent.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_a_lesson_runs(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(LessonError, match=r"file/pages can't be written: Not a directory"):
+        course.write_course([notebook_file(tmp_path, "01_lesson", "1 + 1")], tmp_path / "file" / "pages")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_course_in_one_line(tmp_path, sent):
+    lesson = notebook_file(
+        tmp_path, "01_lesson", "1 + 1", "# long\nopen('runs', 'w').close(); import time; time.sleep(60)"
+    )
+    command = [sys.executable, "-m", "tutorial_utils.authoring.course", str(lesson)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TUTORIAL_UTILS_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "runs").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said == f"Stopped in {lesson}, cell 3 (`# long`). What was written before is whole.\n"
+    assert list((tmp_path / "cache" / "runs").iterdir()) == []
+
+
+def test_two_runs_have_folders_of_their_own(tmp_path, monkeypatch):
+    """Lessons write files of fixed names: one run would cut short what another one reads."""
+    monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / "cache"))
+    shared = paths.cache_dir("lesson04", "shrinking")
+    (tmp_path / "cache" / "runs" / "killed").mkdir(parents=True)
+    (tmp_path / "cache" / "runs" / "killed.lock").touch()
+    with course.own_folders():
+        first = paths.cache_dir("lesson04", "shrinking")
+        one = os.environ.pop(paths.RUN_VARIABLE)
+        with course.own_folders():
+            second = paths.cache_dir("lesson04", "shrinking")
+            assert first.exists()
+            assert paths.cache_dir("engines") == tmp_path / "cache" / "engines"  # what is safe to share is shared
+        os.environ[paths.RUN_VARIABLE] = one
+        assert len({shared, first, second}) == 3
+    assert list((tmp_path / "cache" / "runs").iterdir()) == []
+    assert paths.cache_dir("lesson04", "shrinking") == shared
 
 
 def test_dead_kernel_is_said(tmp_path):
@@ -168,18 +199,20 @@ def test_folder_without_lessons_is_an_error(tmp_path, monkeypatch, capsys):
     assert "There are no notebooks in" in capsys.readouterr().err
 
 
-def test_title_falls_back_to_the_file_name(tmp_path):
-    assert course.title(new_notebook(cells=[new_markdown_cell("## Part")]), tmp_path / "03_api.ipynb") == "03_api"
-
-
 def test_front_page_counts_and_escapes():
-    page = front_page(
-        [Lesson("A & B", "a.html", 70, 90, [LIVE, RECORDED]), Lesson("C", "c.html", 2, 1, [])], MACHINE, "2026-01-02"
-    )
+    lessons = [
+        Lesson("A & B", "a.html", 70, 90, [LIVE, RECORDED], part="01a", goals=["see", "do"]),
+        Lesson("C", "c.html", 2, 1, solutions="solutions/c.html"),
+    ]
+    page = front_page(lessons, MACHINE, "2026-01-02", {"GLOSSARY.html": "Words"})
     assert "2 lessons, about 1 h 12 min to read and do." in page
     assert "They ran in 1.5 min on this machine: 1 result live, 1 recording." in page
     assert "A &lt;CPU&gt;, 2 cores, no NVIDIA GPU, Linux, Python 3.11.7, paddle 3.3.1" in page
-    assert "A &amp; B" in page
+    assert '<span class="part">01a</span> <a href="a.html">A &amp; B</a>' in page
+    assert "You will see; do." in page
+    assert "<summary>1 result live, 1 recording</summary>" in page
+    assert '<a href="solutions/c.html">' in page
+    assert '<a href="GLOSSARY.html">Words</a>' in page
     assert "about 1 h 10 min</span>" in page
     assert "Latency &lt;ms&gt;" in page
     assert "http" not in page  # needs nothing from the network

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from tutorial_utils.authoring import course, notebook_form
+from tutorial_utils.authoring import notebook_form
 
 ROOT = Path(__file__).parents[2]
-GLOSSARY = ROOT / "notebooks" / course.GLOSSARY
+GLOSSARY = ROOT / "notebooks" / "GLOSSARY.md"
 NOTEBOOKS = sorted(path for path in GLOSSARY.parent.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "STACKS.md", "TROUBLESHOOTING.md")]
 

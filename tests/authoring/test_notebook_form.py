@@ -60,6 +60,25 @@ def test_content_that_is_not_committed(tmp_path, cells, expected):
     assert expected in violation
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[a](missing.ipynb#x)", "cell 1 (`[a](missing.ipynb#x)`) links to missing.ipynb, and there is no such file"),
+        ("![a](images/missing.svg)", "links to images/missing.svg"),
+        ("half of $2^{-11}$", "has the formula $2^{-11}$"),
+    ],
+)
+def test_text_that_no_reader_can_follow(tmp_path, text, expected):
+    (violation,) = notebook_form.violations(written(tmp_path, new_markdown_cell(text)))
+    assert expected in violation
+
+
+def test_text_that_a_reader_can_follow(tmp_path):
+    (tmp_path / "a page.md").touch()
+    text = "[a](a%20page.md#b) [c](https://x.org/missing) [d](#e) `[f](g)` `$HOME/$USER`\n```\n$x $y\n```\n5 $"
+    assert notebook_form.violations(written(tmp_path, new_markdown_cell(text))) == []
+
+
 def test_traceback_of_an_expected_exception_may_show_no_path_either(tmp_path):
     error = new_output("error", ename="KeyError", evalue="'x'", traceback=["\x1b[32m/home/kim/\x1b[0mlib.py"])
     (violation,) = notebook_form.violations(written(tmp_path, code("a", error, tags=["raises-exception"])))

@@ -1,8 +1,6 @@
-"""ONNX Runtime's sessions: exact in INT8, quiet, without usage data, and all made in one place."""
+"""ONNX Runtime's sessions: exact in INT8, quiet, and all made in one place."""
 
 import ast
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,11 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from small_models import residual_model
 from test_cli import ROOT
 
-from tutorial_utils.authoring import course
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import ModelFileError
-from tutorial_utils.debug import polygraphy_cli
-from tutorial_utils.machine import child
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 PACKAGE = ROOT / "tutorial_utils"
@@ -139,48 +134,3 @@ def test_missing_onnx_runtime_is_no_fault_of_the_model(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError):
         onnx_session.open_model("model.onnx")
-
-
-# --- usage data ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def unset(monkeypatch):
-    """Return the environment of a reader who never heard of the variable."""
-    monkeypatch.delenv(onnx_session.TELEMETRY_VARIABLE, raising=False)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-
-
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if takes_onnx_runtime(path)], ids=lambda path: str(path.relative_to(PACKAGE))
-)
-def test_module_that_takes_onnx_runtime_turns_telemetry_off_first(path, unset):
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    code = f"""
-import importlib.abc, os, sys
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, *rest):
-        if name == "onnxruntime":
-            assert os.environ.get("{onnx_session.TELEMETRY_VARIABLE}") == "1", "imported with telemetry"
-sys.meta_path.insert(0, Finder())
-import {module}, onnxruntime
-"""
-    done = subprocess.run([sys.executable, "-c", code], env=unset, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-
-
-def test_children_send_nothing(unset, tmp_path, monkeypatch):
-    assert course.kernel_environment()[onnx_session.TELEMETRY_VARIABLE] == "1"
-    assert polygraphy_cli._environment({})[onnx_session.TELEMETRY_VARIABLE] == "1"
-    # The child that the doctor looks for libraries with.
-    (tmp_path / "onnxruntime.py").write_text(
-        f"import os\n__version__ = os.environ.get({onnx_session.TELEMETRY_VARIABLE!r})\n"
-        "def get_available_providers(): return []"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    assert child.ask("modules", "onnxruntime", environment=unset).values["onnxruntime"]["version"] == "1"
-
-
-def test_setting_of_the_reader_stays(monkeypatch):
-    monkeypatch.setenv(onnx_session.TELEMETRY_VARIABLE, "0")
-    assert course.kernel_environment()[onnx_session.TELEMETRY_VARIABLE] == "0"

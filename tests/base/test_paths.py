@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from tutorial_utils.base import paths
@@ -8,6 +10,14 @@ def test_cache_dir_is_created_below_the_variable(tmp_path, monkeypatch):
     monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / "cache"))
     assert paths.cache_dir("engines", "new") == tmp_path / "cache" / "engines" / "new"
     assert (tmp_path / "cache" / "engines" / "new").is_dir()
+
+
+def test_the_cache_of_a_clone_is_the_same_with_make_and_without(tmp_path, monkeypatch):
+    monkeypatch.delenv(paths.CACHE_VARIABLE)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    assert paths.cache_root().name == "tutorial_utils"
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert paths.cache_root() == tmp_path / "build" / "cache"
 
 
 def test_cache_dir_that_cannot_be_made(tmp_path, monkeypatch):

@@ -110,3 +110,38 @@ def test_fp32_kernels_are_counted(models):
     half, full = (engine.build(models[name], options(), **profile).report for name in ("fp16", "fp32"))
     assert remedies.fp32_kernels(full) == len(full.kernels)
     assert 1 <= remedies.fp32_kernels(half) < len(half.kernels), "the output is FP32"
+
+
+# What became of it, by a metric of the task
+
+
+def same_sign(found, expected):
+    return float(np.mean(np.sign(found) == np.sign(expected)))
+
+
+def test_outcome_is_judged_by_any_metric(overflowing, tmp_path):
+    _, path, values = overflowing
+    right = remedies.judge(path, FEEDS, values["y"], same_sign)
+    assert right == remedies.Outcome(1.0, 0.0, 1.0)
+    half = half_precision.to_fp16(path, tmp_path / "fp16.onnx")
+    wrong = remedies.judge(half, FEEDS, values["y"], lambda found, expected: float(np.isnan(found).sum()))
+    assert wrong.finite == 0
+    assert wrong.rel_l2 == np.inf
+    assert wrong.task > 0
+    rounded = remedies.judge(path, FEEDS, values["y"], same_sign, output="y", stored_as="bf16")
+    assert 1e-3 < rounded.rel_l2 < 2e-2
+
+
+def test_finite_is_counted_by_input():
+    expected = np.ones((4, 3), np.float32)
+    found = expected.copy()
+    found[1, 2] = np.nan
+    assert remedies.judge_output(found, expected, same_sign).finite == 0.75
+
+
+def test_outputs_that_do_not_fit_are_refused(overflowing):
+    _, path, values = overflowing
+    with pytest.raises(InputError, match="has no output z"):
+        remedies.judge(path, FEEDS, values["y"], same_sign, output="z")
+    with pytest.raises(InputError, match=r"The output has the shape \[2, 8, 28, 28\], and \[1, 8, 28, 28\]"):
+        remedies.judge(path, FEEDS, values["y"][:1], same_sign)

@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_models import images
@@ -259,6 +260,30 @@ def test_tolerance_lets_rounding_pass_and_nothing_ten_times_as_large(stored_as):
     assert share.max() < 1
     assert share.max() > 0.1
     assert tensor_errors.first_bad(table, rel_l2=allowed) is None
+
+
+def test_a_node_alone_has_its_own_error_only(fp32_model, feeds, tmp_path):
+    """The first convolution's weights are 1 % too large: it alone is wrong, along the network what follows it, too."""
+    model = onnx_file.load(fp32_model)
+    weight = model.graph.initializer[0]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
+    half = half_precision.to_fp16(onnx_file.save(model, tmp_path / "m.onnx"), tmp_path / "fp16.onnx")
+    exact = tensor_errors.all_outputs(fp32_model, feeds)
+    alone = tensor_errors.each_node(half, {**feeds, **exact})
+    assert list(alone) == list(exact)
+    error = tensor_errors.compare(exact, alone)["rel_l2"]
+    assert error["conv0"] == pytest.approx(0.01, rel=0.1)
+    assert error.drop("conv0").max() < 2 * tensor_errors.machine_epsilon("fp16")
+    along = tensor_errors.compare(exact, tensor_errors.all_outputs(half, feeds))["rel_l2"]
+    assert along["relu0"] > 0.005
+
+
+def test_tolerances_are_three_times_the_largest_trusted_error():
+    tables = [pd.DataFrame({"rel_l2": errors}, index=["a", "b"]) for errors in ([1e-3, 0.0], [2e-3, 1e-9])]
+    allowed = tensor_errors.tolerances(tables)
+    assert allowed["a"] == pytest.approx(6e-3)
+    assert allowed["b"] == pytest.approx(3 * 2.0**-10 / 4), "one rounding is allowed to every tensor"
+    assert tensor_errors.tolerances(tables, 2, "bf16")["b"] == pytest.approx(2 * 2.0**-7 / 4)
 
 
 def test_tolerance_finds_a_weight_that_is_slightly_wrong(tmp_path):

@@ -302,7 +302,7 @@ die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 if moment == "build step":
     from tutorial_utils.engine import builder
-    builder.ProgressBar.step_complete = die
+    builder.Monitor.step_complete = die
 elif moment == "plan half written":
     write = Path.write_bytes
     Path.write_bytes = lambda path, content: (write(path, content[:100]), die())

@@ -12,11 +12,18 @@ from tutorial_utils.engine.report import (
     memory_from_log,
 )
 
-X = EngineTensor("x", (-1, 3, 32, 32), "fp32", "Linear")
-HALF = EngineTensor("conv_out", (-1, 16, 32, 32), "fp16", "NHWC")
+X = EngineTensor("x", (-1, 3, 32, 32), "fp32", "NCHW", (3072, 1024, 32, 1))
+HALF = EngineTensor("conv_out", (-1, 16, 32, 32), "fp16", "NHWC", (16384, 1, 512, 16))
 CONVOLUTION = EngineLayer("conv_0", "correlation", (X,), (HALF,), ("conv", "relu"))
 IN_LOG = replace(CONVOLUTION, tactic="some_kernel", weights="int8")
 WAIT = EngineLayer("wait_1", "wait", (), (), ())
+
+
+def without_strides(layer):
+    """As reports are that were kept before strides were read, and those of TensorRT 10."""
+    sides = {side: tuple(replace(one, strides=()) for one in getattr(layer, side)) for side in ("inputs", "outputs")}
+    return replace(layer, **sides)
+
 
 LOG = """\
 Layers:
@@ -57,14 +64,40 @@ def test_log_without_layers(messages):
     assert layers_from_log(messages) == ()
 
 
-def test_tensors_in_another_form_make_the_log_unreadable():
-    """As TensorRT 10.6 writes them: without them, every layer would read and write nothing."""
-    text = """Layers:
+# As TensorRT 10 writes them, whose tensors have their type alone.
+LOG_OF_10 = """Layers:
+Name: Reformatting CopyNode for Input Tensor 0 to conv + relu, LayerType: Reformat, Inputs: [ { Name: x, Location: \
+Device, Dimensions: [1,3,224,224], Format/Datatype: Half }], Outputs: [ { Name: Reformatted Input Tensor 0 to conv + \
+relu, Location: Device, Dimensions: [1,3,224,224], Format/Datatype: Half }], ParameterType: Reformat, Origin: \
+REFORMAT, TacticValue: 0x00000000000003e8, StreamId: 0, Metadata: \
+
+Name: conv + relu, LayerType: CaskConvolution, Inputs: [ { Name: Reformatted Input Tensor 0 to conv + relu, Location: \
+Device, Dimensions: [1,3,224,224], Format/Datatype: Half }], Outputs: [ { Name: r, Location: Device, Dimensions: \
+[1,64,55,55], Format/Datatype: Half }], ParameterType: Convolution, Kernel: [11,11], Weights: {"Type": "Half", \
+"Count": 23232}, Bias: {"Type": "Float", "Count": 64}, HasBias: 1, Activation: RELU, TacticName: \
+sm80_xmma_fprop_f16f16, TacticValue: 0x280b0ad3c23d8442, StreamId: 0, Metadata: [ONNX Layer: conv]\x1e[ONNX Layer: relu]
 Name: gemm, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [-1,64], Format/Datatype: Half }], Outputs: [ { Name: y, \
 Dimensions: [3,-1,64], Format/Datatype: Half }], TacticName: sm80_xmma_gemm_f16f16, StreamId: 0, Metadata: \
 [ONNX Layer: MatMul.0]\x1f[ONNX Layer: Add.4]
-"""
-    assert layers_from_log([text]) == ()
+
+Bindings:
+x
+y
+""".replace("Metadata: \n\nName", "Metadata: \nName")
+
+
+def test_log_of_tensorrt_10():
+    reformat, convolution, product = layers_from_log([LOG_OF_10])
+    assert (reformat.type, reformat.inputs[0].format, reformat.inputs[0].strides) == ("Reformat", "unknown", ())
+    assert (convolution.weights, convolution.tactic) == ("fp16", "sm80_xmma_fprop_f16f16")
+    assert convolution.onnx_nodes == ("conv", "relu")
+    assert convolution.outputs == (EngineTensor("r", (1, 64, 55, 55), "fp16", "unknown"),)
+    assert (product.inputs[0].shape, product.onnx_nodes) == ((-1, 64), ("MatMul.0", "Add.4"))
+
+
+def test_tensors_in_another_form_make_the_log_unreadable():
+    """Without them, every layer would read and write nothing."""
+    assert layers_from_log([LOG_OF_10.replace("Format/Datatype", "Kind")]) == ()
 
 
 def test_one_layer_in_another_form_makes_the_log_unreadable():
@@ -114,7 +147,7 @@ def test_inspector_of_tensorrt_10():
         {"Format/Datatype": "(NHWC) Channel major FP16 format"},
         Bindings=["x", "y"],
     )
-    assert layers_from_inspector(text) == (CONVOLUTION,)
+    assert layers_from_inspector(text) == (without_strides(CONVOLUTION),)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +161,12 @@ def test_short_forms_of_tensorrt_10(combined, dtype):
 
 def test_inspector_of_tensorrt_11_and_rtx():
     text = inspector_text(
-        {"Datatype": "Float", "Format": "(Linear) Row major linear format"},
-        {"Datatype": "Half", "Format": "(NHWC) Channel major format"},
+        {"Strides": [3072, 1024, 32, 1], "StrideOrder": [3, 2, 1, 0], "Datatype": "Float",
+         "Format": "(Linear) Row major linear format"},
+        {"Strides": [16384, 1, 512, 16], "StrideOrder": [3, 0, 2, 1], "Datatype": "Half",
+         "Format": "(Transposed) Transposed format"},
         **{"I/O Tensors": [{"Name": "x", "IOMode": "Input", "DataType": "Float"}]},
-    )
+    )  # fmt: skip
     assert layers_from_inspector(text) == (CONVOLUTION,)
 
 
@@ -147,12 +182,20 @@ def test_tactic_and_weights_of_the_inspector():
     assert (read.dtypes, read.onnx_nodes) == (("int8",), ())
 
 
+def test_report_as_json_and_back():
+    report = BuildReport("TensorRT-RTX", "1.6.1", layers=(IN_LOG, WAIT))
+    assert BuildReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+
+
 def test_report_of_an_older_recording():
-    """Recordings hold reports whose layers have neither tactic nor weights."""
+    """Its layers have neither tactic nor weights, and its tensors no strides."""
     values = BuildReport("TensorRT-RTX", "1.6.1", layers=(IN_LOG,)).to_dict()
+    (layer,) = values["layers"]
     for name in ("tactic", "weights"):
-        del values["layers"][0][name]
-    assert BuildReport.from_dict(values).layers == (CONVOLUTION,)
+        del layer[name]
+    for one in (*layer["inputs"], *layer["outputs"]):
+        del one["strides"]
+    assert BuildReport.from_dict(values).layers == (without_strides(CONVOLUTION),)
 
 
 def test_unknown_data_type_keeps_its_name():

@@ -2,7 +2,7 @@
 
 The inspector's text is in a recording of an H200. Against it stands a build with the same TensorRT-RTX without a GPU:
 of just now where that version is installed, as in ``make test-hopper``, and else of `data`. To make that file anew:
-``PYTHONPATH=build/rtx-1.6.1 python tests/test_inspector_equality.py``
+``PYTHONPATH=build/rtx-1.6.1 python tests/engine/test_inspector_equality.py``
 """
 
 import json

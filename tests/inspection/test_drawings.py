@@ -5,7 +5,7 @@ from collections import Counter
 
 import pictures
 import pytest
-from inspection.test_engine_layers import LAYERS, X, layer, tensor
+from inspection.test_engine_layers import FLAT, IMAGE, LAYERS, X, layer, moved, tensor
 from matplotlib.colors import to_hex
 
 from tutorial_utils import plotting
@@ -40,10 +40,16 @@ def test_overview_breaks_rows_where_the_resolution_changes_and_where_one_is_full
         return [layer(f"k{size}_{i}", writes=[tensor("t", shape=(1, 8, size, size))]) for i in range(count)]
 
     picture = drawings.overview(chain(4, 8) + chain(20, 4), "it")
-    assert [line.split(":")[0] for line in picture.text.split("\n")][1:] == ["row 0-3", "row 4-18", "row 19-23"]
+    assert [line.split(":")[0] for line in picture.text.split("\n")][1:] == ["row 0-3", "row 4-13", "row 14-23"]
     (axes,) = pictures.drawn(picture)
     rows = Counter(round(bottom, 2) for _, bottom, _, height in pictures.bars(axes) if height > 0.5)
-    assert list(rows.values()) == [4, 15, 5]
+    assert list(rows.values()) == [4, 10, 10]
+    assert [text for text in written(axes) if "-" in text] == ["0-3\n8x8", "4-13\n4x4", "14-23\n4x4"]
+
+
+def test_a_row_is_labelled_by_the_first_and_the_last_resolution_in_it():
+    sizes = [layer(f"k{size}", writes=[tensor("t", shape=(1, 8, size, size))]) for size in (16, 8, 4)]
+    assert "0-2\n16x16 to\n4x4" in written(*pictures.drawn(drawings.overview(sizes, "it")))
 
 
 def test_block_shows_tensors_and_nodes():
@@ -57,7 +63,14 @@ def test_block_shows_tensors_and_nodes():
     assert pictures.widths(axes).count(0.92) == 3
     assert len(pictures.arrows(axes)) == 2
     assert written(axes).count("from layer 0: fp16 NHWC 1x8x4x4") == 2
-    assert {"2  runtime_fusion", "conv, norm", "3  maxpool", "4  kgen"} <= set(written(axes))
+    heads = {"2  convolution", "3  pooling", "4  pointwise"}
+    assert heads | {"conv, norm", "runtime_fusion __myl_CorrMulAddRelu_myl0_2"} <= set(written(axes))
+
+
+def test_block_shows_strides_and_what_a_copy_does():
+    picture = drawings.block([moved("__myl_Resh_myl0_0", FLAT, IMAGE), moved("__myl_Resh_myl0_1", IMAGE, FLAT)], 0, 1)
+    assert "0 kgen Resh: copy, same bytes" in picture.text
+    assert "reads: fp16 NHWC 1x1024x196, strides 200704, 1, 1024 from" in picture.text
 
 
 def test_block_with_a_tensor_that_skips_a_layer():
@@ -80,7 +93,7 @@ def test_precision_map_lists_runs_of_kernels():
     assert picture.text.splitlines() == [
         "it, kernels by the type that they write: fp16 3, fp32 1",
         "  types: 0 fp32 to fp16; 2-3 fp16 to fp16; 4 fp16 to fp32",
-        "  formats: 0-3 NHWC; 4 Linear",
+        "  formats: 0-3 NHWC; 4 NCHW",
     ]
     assert "fp16 3, fp32 1" in picture.alt
     (axes,) = pictures.drawn(picture)
@@ -91,7 +104,7 @@ def test_precision_map_lists_runs_of_kernels():
     colours = {name: to_hex(style[0]) for name, style in (maps._DTYPES | maps._FORMATS).items()}
     assert reads == [colours[dtype] for dtype in ("fp32", "fp16", "fp16", "fp16")]
     assert writes == [colours[dtype] for dtype in ("fp16", "fp16", "fp16", "fp32")]
-    assert format_band == [colours[name] for name in ("NHWC", "NHWC", "NHWC", "Linear")]
+    assert format_band == [colours[name] for name in ("NHWC", "NHWC", "NHWC", "NCHW")]
     assert [x for x, _ in pictures.marks(axes)] == pytest.approx([0.47, 3.47])  # the kernels that change the type
 
 
@@ -121,7 +134,7 @@ def test_fusion_map_of_a_small_engine_has_a_box_for_each_node():
     ]
     (axes,) = pictures.drawn(picture)
     assert [(left, round(bottom + 0.4)) for left, bottom, _, _ in pictures.bars(axes)] == [(0, 0), (0, 1), (1, 1)]
-    notes = ["no ONNX node: same type and format", "no ONNX node: fp16 to fp32, NHWC to Linear"]
+    notes = ["no ONNX node: same type and format", "no ONNX node: fp16 to fp32, NHWC to NCHW"]
     assert written(axes) == ["conv", "conv", "norm", *notes]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["layer 0", "layer 2", "layer 3", "layer 4"]
     assert axes.get_xlabel() == "named by no layer: relu, same"
@@ -181,7 +194,11 @@ def test_lifetimes():
     first_to_last = [(0, 1), (1, 3), (2, 3), (3, 4)]
     assert lives == [pytest.approx((first - 0.45, last - first + 0.9)) for first, last in first_to_last]
     assert pictures.heights(lower) == pictures.near(pictures.numbers(steps, r": ([\d.]+) MiB alive$"))
-    assert written(upper) == [line.removeprefix("alive at the fullest: ") for line in alive]
+    listed = [line.removeprefix("alive at the fullest: ") for line in alive]
+    assert written(upper) == [
+        "a", "b", "c",
+        "\n".join(["alive at step 3:", *(f"{one}  {label}" for one, label in zip("abc", listed, strict=True))]),
+    ]  # fmt: skip
 
 
 def test_lifetimes_of_onnx_nodes(fp32_model):

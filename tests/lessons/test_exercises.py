@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from lessons.lesson01 import library_answers
+from lessons.lesson05 import wrong_answers as lesson05
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -18,7 +19,6 @@ from tutorial_utils.base.lesson_names import import_room, part_of
 from tutorial_utils.lessons import check, checking
 from tutorial_utils.lessons.checking import Case, Exercise, Mistake, by
 from tutorial_utils.lessons.lesson01 import exercises, exercises_engine, exercises_model
-from tutorial_utils.lessons.lesson04 import fault_lab
 from tutorial_utils.model import networks, onnx_file
 
 SOLUTIONS = sorted((Path(__file__).parents[2] / derive.SOLUTIONS).glob("*.ipynb"))
@@ -268,6 +268,14 @@ def test_exercises_of_a_part_are_derived(course):
     assert derive.exercises_in(derive.derived_cells(solutions)) == ["01a.1"]
 
 
+def test_links_to_files_lead_there_from_the_lesson_too(course):
+    links = "[a](../00_start.ipynb), [b](../../TROUBLESHOOTING.md) and [c](https://x.org/../y)."
+    lesson, solutions = course(exercise_cells(task=TASK.replace("Double x.", links)))
+    derive.main([str(solutions)])
+    expected = "[a](00_start.ipynb), [b](../TROUBLESHOOTING.md) and [c](https://x.org/../y)."
+    assert expected in notebook_form.read(lesson).cells[2].source
+
+
 def test_stub_has_no_empty_line_before_its_body(course):
     lesson, solutions = course(exercise_cells(solved=SOLVED.replace("    # solution", "\n    # solution")))
     derive.main([str(solutions)])
@@ -447,7 +455,7 @@ def test_other_right_answers_are_accepted(path, exercise):
         assert result.passed, result
 
 
-@pytest.mark.parametrize(("exercise", "answer", "words"), library_answers.UNNAMED)
+@pytest.mark.parametrize(("exercise", "answer", "words"), [*library_answers.UNNAMED, *lesson05.UNNAMED])
 def test_what_a_library_refuses_is_told(exercise, answer, words):
     result = check(exercise, answer)
     assert result.state == "wrong"
@@ -514,17 +522,3 @@ def test_file_that_an_earlier_answer_wrote_is_no_answer(fp32_model, tmp_path):
     assert check("01e.4", solution, on=data).passed
     lazy = check("01e.4", lambda *given: target if given[2] == target else solution(*given), on=data)
     assert "There is no ONNX file at the path" in lazy.message
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (("Overflow", "before.conv2"), "A cause has one of these names"),
-        (["overflow", "nothing"], "has no tensor of that name"),
-        ("overflow", "str, where tuple is right"),
-        ((["overflow"], None), "of whose parts none is right"),
-    ],
-)
-def test_answer_that_no_case_of_the_laboratory_has_is_told_why(answer, words):
-    assert fault_lab.order()[0] == "overflow"
-    assert words in check("04.1", lambda case: answer).message

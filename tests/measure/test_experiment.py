@@ -160,7 +160,8 @@ def test_unknown_experiment(capsys):
 # --- the experiments and the recordings of the course ----------------------------------------------------------------
 
 # Experiments that wait for a machine: the test below fails as soon as one of them has a recording.
-NOT_YET_RECORDED = {"lesson04_article", "lesson04_polygraphy_tools"}
+NOT_YET_RECORDED = {"lesson04_remedies", "lesson05_ncu", "lesson05_trtexec"}
+ON_A_CPU = {"lesson04_autocast"}  # what needs libraries of its own, and no GPU
 
 
 @pytest.fixture(scope="module", params=sorted(experiment.names()))
@@ -173,7 +174,7 @@ def test_shipped_recording_is_read(real):
     if real.name in NOT_YET_RECORDED:
         pytest.skip("not recorded yet")
     measured = real.recorded("there is no GPU")
-    assert measured.gpu.startswith("NVIDIA")
+    assert measured.gpu.startswith("NVIDIA") != (real.name in ON_A_CPU)
     assert measured.result
     assert recordings.load(real.name).title
     if real.draw:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -172,3 +173,28 @@ def test_damaged_weights_are_refused(tmp_path, content):
     (tmp_path / "w.npz").write_bytes(content)
     with pytest.raises(DataError, match="can't be read"):
         classifier.load_weights(classifier.build(), tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("name", ["model.pdiparams", "model.json"])
+def test_a_model_that_a_full_disk_cut_short_is_not_kept(tmp_path, monkeypatch, name):
+    """Paddle raises nothing there: it writes what fits."""
+    save = paddle.jit.save
+
+    def on_a_full_disk(model, prefix, **options):
+        save(model, prefix, **options)
+        path = Path(prefix).with_name(name)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size - 7])
+
+    saved = classifier.save(classifier.build("quick"), tmp_path / "model")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(paddle.jit, "save", on_a_full_disk)
+    with pytest.raises(ModelFileError, match=r"saved only a part of the model.*MiB are free there.*Free some space"):
+        classifier.save(classifier.build("quick"), tmp_path / "model")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert saved.model_path in before
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelFileError, match=r"can't be saved in .*file: "):
+        classifier.save(classifier.build("quick"), tmp_path / "file" / "model")

@@ -1,5 +1,6 @@
 """The cache of exported networks: what is exported anew, and what is read. Neither trains nor needs Paddle."""
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,12 +8,13 @@ import pytest
 
 from tutorial_utils import model
 from tutorial_utils.base import paths
+from tutorial_utils.base.errors import CacheError
 from tutorial_utils.model import export, half_precision, networks, quantization
 
 
 @pytest.fixture
 def exported(monkeypatch, tmp_path) -> list[str]:
-    """Precisions in the order in which they were exported; the files hold nothing."""
+    """Precisions in the order in which they were exported; the files hold their names."""
     monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / "cache"))
     saved = SimpleNamespace(model_path=tmp_path / "model.json", params_path=tmp_path / "model.pdiparams")
     saved.model_path.write_text("a program")
@@ -23,7 +25,7 @@ def exported(monkeypatch, tmp_path) -> list[str]:
 
     def write(target: Path) -> None:
         done.append(target.stem.rpartition("-")[2])
-        target.touch()
+        target.write_text(target.name)
 
     monkeypatch.setattr(export, "to_onnx", lambda model, params, target: write(target))
     monkeypatch.setattr(half_precision, "to_fp16", lambda source, target: write(target))
@@ -93,3 +95,78 @@ def test_a_comment_exports_nothing(module, exported, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "__file__", str(commented))
     networks.quick()
     assert exported == [*networks.RUN_EVERYWHERE]
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def altered(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[::-1])
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = [emptied, cut_short, altered, a_folder]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_damaged_file_is_made_again_with_a_warning(exported, precision, damage):
+    first = networks.quick()
+    before = {path: path.read_bytes() for path in first.values()}
+    damage(first[precision])
+    with pytest.warns(UserWarning, match=f"quick-{precision}.onnx is damaged and is made again"):
+        assert networks.quick() == first
+    assert {path: path.read_bytes() for path in first.values()} == before
+    assert exported == [*networks.RUN_EVERYWHERE, precision]
+    networks.quick()
+    assert len(exported) == 4
+
+
+def test_what_an_interruption_left_is_made_again(exported, recwarn):
+    first = networks.quick()
+    first["fp16"].with_name(f".{first['fp16'].name}.blake3").unlink()  # killed before it could be sealed
+    networks.quick()
+    assert exported == [*networks.RUN_EVERYWHERE, "fp16"]
+    assert not recwarn
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["model.json", "model.pdiparams"])
+def test_damaged_random_weights_are_drawn_again(exported, monkeypatch, name, damage):
+    classifier = pytest.importorskip("tutorial_utils.model.classifier")
+    saved = []
+
+    def save(_, prefix, shape):
+        saved.append(shape)
+        prefix.with_suffix(".json").write_text("a program")
+        prefix.with_suffix(".pdiparams").write_text("its weights")
+
+    monkeypatch.setattr(classifier, "save", save)
+    monkeypatch.setattr(classifier, "build", lambda name: None)
+    files = networks.resnet50(32)
+    (path,) = (paths.cache_root() / "models").rglob(name)
+    damage(path)
+    with pytest.warns(UserWarning, match=f"{name} is damaged and is made again"):
+        assert networks.resnet50(32) == files
+    assert saved == [(None, 3, 32, 32)] * 2
+
+
+def test_a_full_disk_is_said_in_one_sentence(exported, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "model.onnx")
+
+    monkeypatch.setattr(export, "to_onnx", full)
+    with pytest.raises(CacheError, match=r"The cache folder .* can't be written to: No space left .* \(model.onnx\)"):
+        networks.quick()

@@ -38,7 +38,7 @@ def test_external_data_are_read(external, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda data: data.unlink(), r"has weights in weights.data, and there is no such file beside it"),
+        (lambda data: data.unlink(), r"has weights in 'weights.data', and there is no such file beside it"),
         (
             lambda data: data.write_bytes(data.read_bytes()[:100]),
             r"wants 1,728 bytes at 0 of weights.data for w0.*cut short.*has 100\.",
@@ -53,19 +53,18 @@ def test_external_data_that_miss_something(convert, damage, says, external, tmp_
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_images_of_any_size(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(residual_model(), path)
+    opened = onnx_file.save(onnx_file.open_image_size(onnx_file.load(path)), tmp_path / "opened.onnx")
+    np.testing.assert_array_equal(run(opened), run(path))
+    large = np.ones((2, 3, 64, 48), np.float32)
+    assert onnx_session.new_session(opened).run(None, {"x": large})[0].shape == (2, 10)
+
+
 def test_a_folder_is_no_model(tmp_path):
     with pytest.raises(ModelFileError, match="is a folder, and no ONNX model"):
         onnx_file.load(tmp_path)
-
-
-@pytest.mark.parametrize("location", ["../weights.data", "/weights.data"])
-def test_external_data_outside_of_the_folder_are_not_read(location, external):
-    model = onnx.load(external, load_external_data=False)
-    for tensor in model.graph.initializer:
-        next(entry for entry in tensor.external_data if entry.key == "location").value = location
-    onnx.save(model, external)
-    with pytest.raises(ModelFileError, match=r"outside of its own folder"):
-        onnx_file.load(external)
 
 
 def test_a_length_that_does_not_fit_the_shape(external):
@@ -141,7 +140,7 @@ def test_a_newer_ir_version_is_lowered_for_the_checker(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no model", b"version https://git-lfs.github.com/spec/v1\n"])
 def test_a_file_that_is_no_model(content, tmp_path):
     (tmp_path / "text.onnx").write_bytes(content)
-    with pytest.raises(ModelFileError, match=r"text\.onnx (is not an ONNX model, or was cut short|holds no operators)"):
+    with pytest.raises(ModelFileError, match=r"text\.onnx (is not an ONNX model|is empty|is a pointer of Git LFS)"):
         onnx_file.load(tmp_path / "text.onnx")
 
 

@@ -13,7 +13,12 @@ def test_importing_paddle_says_nothing():
     """Whichever module imports it first: all take it from one place, as the next test shows."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     environment.pop("GLOG_minloglevel", None)
-    code = "import os, tutorial_utils.model.exporting.paddle2onnx_worker; assert os.environ['GLOG_minloglevel'] == '2'"
+    code = """
+import logging, os
+import tutorial_utils.model.exporting.paddle2onnx_worker
+assert os.environ["GLOG_minloglevel"] == "2"
+logging.getLogger("matplotlib.font_manager").info("generated new fontManager")
+"""
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -1,5 +1,6 @@
 """Trained networks: trained once, read from the cache after that, and trained again where the cache is damaged."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutorial_utils.base.errors import InputError
+from tutorial_utils.base.errors import InputError, ModelFileError
 from tutorial_utils.model import classifier, data, trained
 
 
@@ -61,6 +62,52 @@ def test_a_damaged_cache_is_trained_again(small_digits, name):
     assert len([warning for warning in caught if "trained again" in str(warning.message)]) == 1
     assert not again.from_cache
     assert trained.load_or_train(epochs=1).from_cache
+
+
+HASHLESS = [
+    "[]",
+    "null",
+    "3",
+    '{"hashes": []}',
+    '{"hashes": {}}',
+    '{"history": 1, "seconds": 1, "hashes": {}}',
+    "[" * 99999,
+]
+
+
+def a_file_in_its_place(folder):
+    shutil.rmtree(folder)
+    folder.touch()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(lambda folder, text=text: (folder / "training.json").write_text(text) for text in HASHLESS),
+        a_file_in_its_place,
+        lambda folder: (shutil.rmtree(folder), folder.mkdir()),
+    ],
+    ids=[*(text[:20] for text in HASHLESS), "a file", "an empty folder"],
+)
+def test_a_record_of_another_form_is_no_record(cache, monkeypatch, damage):
+    """Whatever `training.json` holds, the network is trained again; what the training writes doesn't matter here."""
+    folder = cache / "models" / "quick"
+    folder.mkdir(parents=True)
+    damage(folder)
+    with pytest.raises(ModelFileError, match="incomplete or altered"):
+        trained._read_cached(folder, "quick")
+    files = ("model.json", "model.pdiparams", "weights.npz")
+    monkeypatch.setattr(classifier, "save_weights", lambda *_: None)
+    monkeypatch.setattr(classifier, "load_weights", lambda *_: None)
+
+    def make_parent(prefix):
+        prefix.parent.mkdir()
+        return [(prefix.parent / file).write_text(file) for file in files]
+
+    monkeypatch.setattr(classifier, "save", lambda _, prefix: make_parent(prefix))
+    trained._write_cached(folder, "quick", None, [0.5], 2.0)
+    found = trained._read_cached(folder, "quick")
+    assert (found.history, found.seconds) == ([0.5], 2.0)
 
 
 def test_a_cached_file_that_is_gone_is_made_again(small_digits):

@@ -140,6 +140,17 @@ def test_engines_are_built_once_for_files_options_and_gpu(files, monkeypatch):
     assert len({first.folder, other.folder, trained.folder}) == len(calls) == 3
 
 
+@pytest.mark.parametrize("damage", [lambda log: log.write_text("cut"), lambda log: log.unlink()], ids=["cut", "gone"])
+def test_damaged_engines_are_built_again(files, monkeypatch, damage, recwarn):
+    calls = other_process(
+        monkeypatch, "---  detect a sub-graph with 123 nodes\nThe entire graph is offloaded to TensorRT."
+    )
+    first = paddle_tensorrt_build.cached(*files, shapes=SHAPES)
+    damage(first.folder / paddle_tensorrt_build.LOG_NAME)
+    assert paddle_tensorrt_build.cached(*files, shapes=SHAPES) == first
+    assert len(calls) == 2
+
+
 def test_a_process_that_ends_leaves_a_sentence_and_no_engine(files, monkeypatch):
     text = LOGS["calibration"]
     other_process(monkeypatch, text, -signal.SIGABRT)
@@ -159,6 +170,7 @@ def test_a_network_is_quantized_once_for_the_same_images(tmp_path, monkeypatch):
     def quantize(model_path, params_path, images, prefix):
         calls.append((model_path.name, params_path.name))
         prefix.with_suffix(".pdmodel").touch()
+        prefix.with_suffix(".pdiparams").touch()
 
     saved = SavedModel(tmp_path / "model.pdmodel", tmp_path / "model.pdiparams")
     monkeypatch.setattr(legacy_program, "untrained", lambda network: saved)

@@ -30,6 +30,7 @@ SECONDS_PER_FIGURE = 30
 NOTEBOOKS = Path("notebooks")
 _HIDDEN = "script, style, [hidden], [style*='display:none'], [style*='display: none'], details:not([open]) > *"
 _RUN_TIME = re.compile(r"^The lesson took (\d+) s\.$", re.MULTILINE)  # what a lesson's last cell prints
+_GOALS = "In this lesson you will"
 _PICTURE = re.compile(r"<(?:img|svg)\b")
 
 
@@ -90,6 +91,16 @@ def of_notebook(notebook: NotebookNode, run_seconds: float | None = None) -> Bud
         untimed_exercises=tuple(name for name, known in minutes if known is None),
         run_seconds=recorded_seconds(notebook) if run_seconds is None else run_seconds,
     )
+
+
+def goals(notebook: NotebookNode) -> tuple[str, ...]:
+    """Return what a lesson says that its reader will do, as plain text: the list below "In this lesson you will"."""
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown" and _GOALS in cell.source]
+    if not prose:
+        return ()
+    items = _html(prose[0].partition(_GOALS)[2]).find("ul")
+    texts = [" ".join(item.get_text().split()) for item in items.find_all("li", recursive=False)] if items else []
+    return tuple(text.rstrip(".,") for text in texts)
 
 
 def exercise_cells(notebook: NotebookNode) -> list[NotebookNode]:

@@ -2,84 +2,127 @@
 
 ``python -m tutorial_utils.authoring.course [NOTEBOOK ...]`` writes the executed lessons and a front page to
 build/course/. With ``--in-place`` the outputs go back into the notebooks instead: what an author runs after editing.
+
+Two runs in one checkout don't disturb each other: the folders that lessons write to are a run's own
+(`paths.cache_dir`), and each page is written beside the old one and takes its place when it is whole.
 """
 
 import argparse
+import contextlib
 import os
-import re
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from urllib.parse import unquote
 
+from filelock import FileLock, Timeout
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from nbformat.v4 import new_markdown_cell, new_notebook
 
 from tutorial_utils.authoring import budget, notebook_form
-from tutorial_utils.authoring.course_page import LESSON_TEMPLATE, Lesson, count, duration, front_page
-from tutorial_utils.base.errors import LessonError
-from tutorial_utils.base.onnx_session import TELEMETRY_VARIABLE
-from tutorial_utils.base.paths import ROOT
+from tutorial_utils.authoring.course_page import Lesson, count, duration, front_page
+from tutorial_utils.authoring.lesson_page import IMAGES, SOLUTIONS, Edition, short_title
+from tutorial_utils.base.errors import CourseError, LessonError
+from tutorial_utils.base.lesson_names import part_of
+from tutorial_utils.base.paths import ROOT, RUN_VARIABLE, cache_dir, replacing
 from tutorial_utils.base.progress import PROGRESS_VARIABLE
 from tutorial_utils.machine.capabilities import probe
 from tutorial_utils.measure.recordings import ORIGIN_MIME_TYPE, Origin
 
-SOLUTIONS, IMAGES = "solutions", "images"  # folders beside the lessons
-GLOSSARY = "GLOSSARY.md"  # beside the lessons
 OUTPUT = Path("build/course")
+_STOPPED = 130  # exit status of what Ctrl+C ended
+
+
+class StoppedError(KeyboardInterrupt):
+    """Ctrl+C or SIGTERM ended a lesson; the text says where."""
 
 
 def write_course(paths: Sequence[Path], folder: Path = OUTPUT) -> Path:
-    """Execute lessons, write a page for each and, when all of them ran, the front page, whose path is returned.
+    """Execute lessons, write a page for each and the front page, whose path is returned.
 
-    Earlier pages in the folder are removed first, so that it never shows a course half old.
+    A page is replaced as soon as its lesson has run. A lesson that fails keeps the page of an earlier run, if there is
+    one, and the front page says so. Pages of lessons that are no longer there are removed at the end.
 
     Raises:
-        LessonError: A lesson failed, or a file is no notebook.
+        LessonError: A page can't be written; or lessons failed, after all others ran and what they said went to stderr.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for old_page in folder.glob("*.html"):
-        old_page.unlink()
-    lessons = []
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    edition = Edition(paths)
+    pages = edition.pages()
+    lessons, failed = [], []
     for path in paths:
-        notebook, seconds = execute(path)
-        minutes = budget.of_notebook(notebook, run_seconds=seconds).minutes
-        lesson = Lesson(title(notebook, path), f"{path.stem}.html", minutes, seconds, origins(notebook))
-        (folder / lesson.page).write_text(_html(notebook, path, lesson.title), encoding="utf-8")
-        _write_solution(path, folder)
-        if (path.parent / IMAGES).exists():  # embedding them would close <details> in the text at a blank line
-            shutil.copytree(path.parent / IMAGES, folder / IMAGES, dirs_exist_ok=True)
-        lessons.append(lesson)
-    glossary = _write_glossary({path.parent / GLOSSARY for path in paths}, folder)
+        try:
+            notebook, seconds = execute(path)
+        except LessonError as error:
+            _tell(error)
+            failed.append(path.stem)
+            page = pages[path] if (folder / pages[path]).exists() else None
+            lessons.append(Lesson(short_title(path), page, part=part_of(path) or "", failure=error.cause))
+        else:
+            lessons.append(_write_lesson(edition, notebook, seconds, path, folder))
+    for path in edition.documents():
+        _write(folder / pages[path], edition.document_html(path))
+    documents = {pages[path]: name for path, name in edition.documents().items()}
     index = folder / "index.html"
-    text = front_page(lessons, probe().machine(), time.strftime("%Y-%m-%d"), glossary)
-    index.write_text(text, encoding="utf-8")
+    _write(index, front_page(lessons, probe().machine(), time.strftime("%Y-%m-%d"), documents))
+    _remove_other_pages(folder, {"index.html", *pages.values()})
+    if failed:
+        raise LessonError(
+            f"{len(failed)} of {count(len(paths), 'lesson')} failed: {', '.join(failed)}.",
+            f"Their errors stand above. All other pages are written: {index}.",
+        )
     return index
 
 
-def _write_solution(lesson: Path, folder: Path) -> None:
-    """Write the page of a lesson's solutions, as they were last executed: to run them is what `make test` does."""
-    path = lesson.parent / SOLUTIONS / lesson.name
-    if path.exists():
-        solution = notebook_form.read(path)
-        (folder / SOLUTIONS).mkdir(exist_ok=True)
-        page = _html(solution, path, title(solution, path), to_front="../")
-        (folder / SOLUTIONS / f"{lesson.stem}.html").write_text(page, encoding="utf-8")
+def _write_lesson(edition: Edition, notebook: NotebookNode, seconds: float, path: Path, folder: Path) -> Lesson:
+    """Write the page of an executed lesson, its pictures, and the page of its solutions, as they were last executed."""
+    pages, solutions = edition.pages(), edition.solutions(path)
+    if solutions:
+        _write(folder / pages[solutions], edition.html(notebook_form.read(solutions), solutions))
+    for image in (path.parent / IMAGES).glob("*"):  # embedding them would close <details> in the text at a blank line
+        with _writing(folder / IMAGES / image.name):
+            (folder / IMAGES).mkdir(exist_ok=True)
+            with replacing(folder / IMAGES / image.name) as temporary:
+                shutil.copyfile(image, temporary)
+    _write(folder / pages[path], edition.html(notebook, path))
+    return Lesson(
+        title=short_title(path),
+        page=pages[path],
+        minutes=budget.of_notebook(notebook, run_seconds=seconds).minutes,
+        seconds=seconds,
+        origins=origins(notebook),
+        part=part_of(path) or "",
+        goals=budget.goals(notebook),
+        solutions=pages[solutions] if solutions else None,
+    )
 
 
-def _write_glossary(paths: Iterable[Path], folder: Path) -> str | None:
-    """Write the page of the glossary beside the lessons, and return its file name; None where there is none."""
-    for path in filter(Path.exists, paths):
-        glossary = new_notebook(cells=[new_markdown_cell(path.read_text(encoding="utf-8"))])
-        page = f"{path.stem}.html"
-        (folder / page).write_text(_html(glossary, path, title(glossary, path)), encoding="utf-8")
-        return page
-    return None
+def _write(path: Path, text: str) -> None:
+    with _writing(path):
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LessonError(
+            f"{path} can't be written: {error.strerror or error}.",
+            "Free some space, or give yourself write access. An older file is as it was.",
+        ) from error
+
+
+def _remove_other_pages(folder: Path, pages: Container[str]) -> None:
+    for file in [*folder.glob("*.html"), *(folder / SOLUTIONS).glob("*.html")]:
+        if file.relative_to(folder).as_posix() not in pages:
+            file.unlink(missing_ok=True)  # another run may remove it, too
 
 
 def execute(path: Path) -> tuple[NotebookNode, float]:
@@ -87,10 +130,11 @@ def execute(path: Path) -> tuple[NotebookNode, float]:
 
     Raises:
         LessonError: A cell raised, or the kernel died; it names the notebook and the cell.
+        StoppedError: Ctrl+C or SIGTERM came.
     """
     notebook = notebook_form.canonical(notebook_form.read(path))
     progress = _Progress(path, notebook)
-    client = NotebookClient(
+    client = _Client(
         notebook,
         kernel_name="python3",
         timeout=None,
@@ -104,36 +148,66 @@ def execute(path: Path) -> tuple[NotebookNode, float]:
     try:
         client.execute(env=kernel_environment())
         progress.show(count(len(progress.code), "code cell"))
-    except CellExecutionError as error:
-        first_line = error.evalue.strip().partition("\n")[0]
-        raise LessonError(
-            f"{path} failed in {progress.current}: {error.ename}: {first_line}",
-            "Open it with `make lab` and run it up to that cell.",
-        ) from error
-    except DeadKernelError as error:
-        raise LessonError(
-            f"The kernel of {path} died in {progress.current}: a native library crashed, or memory ran out.",
-            "Look at the free memory, then run that cell's code as a script: it shows a crash's own message.",
-        ) from error
+    except BaseException as error:
+        if client.signalled or isinstance(error, KeyboardInterrupt):
+            raise StoppedError(f"Stopped in {path}, {progress.current}.") from None
+        if isinstance(error, CellExecutionError):
+            first_line = error.evalue.strip().partition("\n")[0]
+            raise LessonError(
+                f"{path} failed in {progress.current}: {error.ename}: {first_line}",
+                "Open it with `make lab` and run it up to that cell.",
+            ) from error
+        if isinstance(error, DeadKernelError):
+            raise LessonError(
+                f"The kernel of {path} died in {progress.current}: a native library crashed, or memory ran out.",
+                "Look at the free memory, then run that cell's code as a script: it shows a crash's own message.",
+            ) from error
+        raise
     finally:
         progress.end_line()
     return notebook, progress.seconds()
 
 
+class _Client(NotebookClient):
+    """A client that ends its kernel once. On a signal, nbclient ends it twice, and raises three errors about that."""
+
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal came while the notebook ran: nbclient's handler leaves this behind."""
+        return hasattr(self, "_async_cleanup_kernel_future")
+
+    async def _async_cleanup_kernel(self) -> None:
+        if self.km is None:
+            return
+        if self.signalled:  # who presses Ctrl+C doesn't want to wait for a long call
+            self.shutdown_kernel = "immediate"
+        await super()._async_cleanup_kernel()
+
+
 def kernel_environment() -> dict[str, str]:
-    """Return the environment of a headless kernel: a learner's, but without progress bars, and with this package.
-
-    ONNX Runtime sends no usage data from it, also where a lesson imports it before any module of this package.
-    """
+    """Return the environment of a headless kernel: a learner's, but without progress bars, and with this package."""
     python_path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {TELEMETRY_VARIABLE: "1", **os.environ, "PYTHONPATH": python_path, PROGRESS_VARIABLE: "0"}
+    return {**os.environ, "PYTHONPATH": python_path, PROGRESS_VARIABLE: "0"}
 
 
-def title(notebook: NotebookNode, path: Path) -> str:
-    """Return the first heading of a notebook, or its file name where it has none."""
-    markdown = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    headings = (line[2:].strip() for source in markdown for line in source.splitlines() if line.startswith("# "))
-    return next(headings, path.stem)
+@contextlib.contextmanager
+def own_folders() -> Iterator[None]:
+    """Let the lessons of this run write to folders of its own in the cache, which are removed when it ends.
+
+    What a run left that was killed is removed first: nobody holds its lock.
+    """
+    runs = cache_dir("runs")
+    for left in runs.glob("*.lock"):
+        with contextlib.suppress(Timeout, OSError), FileLock(left, timeout=0):
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+            left.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=runs, ignore_cleanup_errors=True) as folder, FileLock(f"{folder}.lock"):
+        os.environ[RUN_VARIABLE] = Path(folder).name
+        try:
+            yield
+        finally:
+            del os.environ[RUN_VARIABLE]
+            Path(f"{folder}.lock").unlink(missing_ok=True)
 
 
 def origins(notebook: NotebookNode) -> list[Origin]:
@@ -146,30 +220,6 @@ def origins(notebook: NotebookNode) -> list[Origin]:
 def _skipped_tag(notebook: NotebookNode) -> str:
     needs_gpu = any("gpu" in notebook_form.tags(cell) for cell in notebook.cells)
     return "gpu" if needs_gpu and not probe().tensorrt_run.available else "skip-execution"
-
-
-def _html(notebook: NotebookNode, path: Path, title: str, to_front: str = "") -> str:
-    """Return the page of a file that lies at a path; `to_front` is the way from the page to the front page's folder."""
-    exporter = HTMLExporter(template_name="lab", raw_template=LESSON_TEMPLATE)
-    resources = {"metadata": {"name": title}, "to_front": to_front, "glossary": None}
-    if path.name != GLOSSARY and (path.parent / to_front / GLOSSARY).exists():
-        resources["glossary"] = f"{to_front}{Path(GLOSSARY).stem}.html"
-    body, _ = exporter.from_notebook_node(notebook, resources=resources)
-    return _linked(body, path.parent)
-
-
-_LINK = re.compile(r'(<a href=")([^":?#]+)\.(ipynb|md)((?:#[^"]*)?")')
-
-
-def _linked(page: str, folder: Path) -> str:
-    """Return a page whose links to notebooks, and to the glossary, lead to their pages: both lie in the same order."""
-
-    def to_page(link: re.Match) -> str:
-        target = folder / f"{unquote(link[2])}.{link[3]}"
-        has_page = target.exists() and (link[3] == "ipynb" or target.name == GLOSSARY)
-        return f"{link[1]}{link[2]}.html{link[4]}" if has_page else link[0]
-
-    return _LINK.sub(to_page, page)
 
 
 class _Progress:
@@ -207,18 +257,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not paths:
             cause = f"There are no notebooks in {budget.NOTEBOOKS.resolve()}."
             raise LessonError(cause, "Run this in the root folder of the course.")
-        if options.in_place:
-            for path in options.notebooks or [*paths, *sorted((budget.NOTEBOOKS / SOLUTIONS).glob("*.ipynb"))]:
-                notebook, _ = execute(path)
-                notebook_form.write(notebook, path)
-        else:
-            print(f"The course: {write_course(paths).resolve()}")
-    except LessonError as error:
-        if isinstance(error.__cause__, CellExecutionError):
-            print(error.__cause__, file=sys.stderr)
-        print(error, file=sys.stderr)
+        with own_folders():
+            if options.in_place:
+                for path in options.notebooks or [*paths, *sorted((budget.NOTEBOOKS / SOLUTIONS).glob("*.ipynb"))]:
+                    notebook, _ = execute(path)
+                    with _writing(path):
+                        notebook_form.write(notebook, path)
+            else:
+                print(f"The course: {write_course(paths).resolve()}")
+    except CourseError as error:
+        _tell(error)
         return 1
+    except KeyboardInterrupt as error:
+        print(f"{error or 'Stopped.'} What was written before is whole.", file=sys.stderr)
+        return _STOPPED
     return 0
+
+
+def _tell(error: CourseError) -> None:
+    if isinstance(error.__cause__, CellExecutionError):
+        print(error.__cause__, file=sys.stderr)
+    print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The HTML of the executed course: its front page, and the template of the lessons' pages."""
+"""The front page of the executed course."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,41 +10,52 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tutorial_utils.measure.recordings import Origin
 
 _FOLDER = Path(__file__).parent
-# What the course changes of the page that nbconvert makes.
-LESSON_TEMPLATE = (_FOLDER / "lesson.html.j2").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Lesson:
     """One executed lesson."""
 
-    title: str  # its first heading
-    page: str  # file name of its HTML page, which lies beside the front page
-    minutes: float  # that a reader needs: see `budget`
-    seconds: float  # how long it ran
-    origins: Sequence[Origin]  # what ran live in it and what is a recording, in order
+    title: str  # its first heading, without "Lesson NN: "
+    page: str | None  # file name of its HTML page, which lies beside the front page; None where there is none
+    minutes: float = 0.0  # that a reader needs: see `budget`
+    seconds: float = 0.0  # how long it ran
+    origins: Sequence[Origin] = ()  # what ran live in it and what is a recording, in order
+    part: str = ""  # "01a"; nothing for a notebook that is no part of the course
+    goals: Sequence[str] = ()  # what a reader will be able to do
+    solutions: str | None = None  # place of the page with its solutions
+    failure: str = ""  # why it didn't run to its end: then the page is that of an earlier run
 
 
-def front_page(lessons: Sequence[Lesson], machine: Mapping[str, Any], date: str, glossary: str | None = None) -> str:
+def front_page(
+    lessons: Sequence[Lesson], machine: Mapping[str, Any], date: str, documents: Mapping[str, str] | None = None
+) -> str:
     """Return the HTML of the front page, for lessons that ran on a machine (`Capabilities.machine`) at a date.
 
-    It needs no other file and no network. `glossary` is the file name of the glossary's page, if there is one.
+    It needs no other file and no network. `documents` are the names of other pages, by their file names.
     """
     origins = [origin for lesson in lessons for origin in lesson.origins]
-    recordings = sum(origin.origin == "recording" for origin in origins)
     minutes, seconds = sum(lesson.minutes for lesson in lessons), sum(lesson.seconds for lesson in lessons)
     total = (
         f"{count(len(lessons), 'lesson')}, about {reading_time(minutes)} to read and do. "
         f"They ran in {duration(seconds)} on this machine: "
-        f"{count(len(origins) - recordings, 'result')} live, {count(recordings, 'recording')}."
+        f"{results(origins)}."
     )
+    if failed := sum(bool(lesson.failure) for lesson in lessons):
+        total += f" {count(failed, 'lesson')} failed."
     # Jinja comes with nbconvert, which makes the lessons' pages.
     folder = FileSystemLoader(_FOLDER)
     templates = Environment(loader=folder, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
-    templates.globals |= {"duration": duration, "reading_time": reading_time}
+    templates.globals |= {"duration": duration, "reading_time": reading_time, "results": results}
     return templates.get_template("front_page.html.j2").render(
-        lessons=lessons, total=total, date=date, machine=machine_line(machine), glossary=glossary
+        lessons=lessons, total=total, date=date, machine=machine_line(machine), documents=documents or {}
     )
+
+
+def results(origins: Sequence[Origin]) -> str:
+    """Return how many results ran live and how many are recordings: "2 results live, 1 recording"."""
+    recordings = sum(origin.origin == "recording" for origin in origins)
+    return f"{count(len(origins) - recordings, 'result')} live, {count(recordings, 'recording')}"
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:

@@ -124,7 +124,7 @@ def _check_parts(cells: Sequence[NotebookNode], path: Path) -> None:
 def _derived(cell: NotebookNode, solutions: Path) -> NotebookNode:
     kept_tags = [tag for tag in notebook_form.tags(cell) if tag != TAG]
     if cell.cell_type == "markdown":
-        source = cell.source
+        source = cell.source.replace("](../", "](")  # links to files: the lesson lies one folder up
         if _TASK.match(source):
             source += f"\n\nWhen you are done, compare with the [solution](solutions/{solutions.name})."
         new = nbformat.v4.new_markdown_cell(source)

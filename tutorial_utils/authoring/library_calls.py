@@ -13,7 +13,18 @@ from collections.abc import Iterable, Iterator
 from IPython.core.inputtransformer2 import TransformerManager
 
 LIBRARIES = (
-    *("cuda", "onnx", "onnxruntime", "paddle", "paddle2onnx", "polygraphy", "pycuda", "tensorrt", "tensorrt_rtx"),
+    *(
+        "cuda",
+        "netron",
+        "onnx",
+        "onnxruntime",
+        "paddle",
+        "paddle2onnx",
+        "polygraphy",
+        "pycuda",
+        "tensorrt",
+        "tensorrt_rtx",
+    ),
 )
 _NAMES = {*LIBRARIES, "trt"}  # the libraries, however a lesson came by them: trt is also what `flavour.load()` gives
 # Methods whose results are arrays, numbers, text or bytes: what is called on those is no call of the library.

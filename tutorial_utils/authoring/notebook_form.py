@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 from nbformat import NotebookNode
@@ -29,6 +30,9 @@ MACHINE_PATH = re.compile(
     r"(?<![\w.~-])/(?:home|root|Users|tmp|var|mnt|opt|srv|private|work|workspaces?|content)/[^\s'\"<>(),;:]+"
 )
 MEMORY_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+_CODE_IN_TEXT = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
+_FILE_LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)]*)?\)")
+_FORMULA = re.compile(r"\$[^$\n]+\$")
 
 
 def read(path: Path) -> NotebookNode:
@@ -38,11 +42,13 @@ def read(path: Path) -> NotebookNode:
         LessonError: The file is missing or isn't a notebook of format 4.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for
+            raise LessonError(f"{path} is a pipe or a device, and no notebook.", "Name the .ipynb file.")
         notebook = nbformat.v4.reads_json(path.read_text(encoding="utf-8"))
         nbformat.validate(canonical(notebook))
     except OSError as error:
         raise LessonError(f"{path} can't be read: {error.strerror}.", "Check the name.") from error
-    except (ValueError, AttributeError, nbformat.ValidationError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, nbformat.ValidationError) as error:
         raise LessonError(
             f"{path} isn't a Jupyter notebook of format 4.", "Restore it with git, or save it anew from JupyterLab."
         ) from error
@@ -67,7 +73,7 @@ def canonical(notebook: NotebookNode) -> NotebookNode:
 def violations(path: Path) -> list[str]:
     """Return one sentence for each place where a notebook file departs from the committed form."""
     notebook = read(path)
-    found = [*_content_violations(notebook), *_layout_violations(notebook)]
+    found = [*_content_violations(notebook), *_text_violations(notebook, path.parent), *_layout_violations(notebook)]
     if not found and path.read_text(encoding="utf-8") != _file_text(notebook):
         found = ["isn't indented and ordered as nbformat writes it (--fix repairs it)"]
     return [f"{path}: {sentence}." for sentence in found]
@@ -124,6 +130,17 @@ def _content_violations(notebook: NotebookNode) -> Iterator[str]:
         for output in cell.outputs:
             for fault in _output_faults(output, may_raise="raises-exception" in tags(cell)):
                 yield f"{cell_name(notebook, index)} {fault}"
+
+
+def _text_violations(notebook: NotebookNode, folder: Path) -> Iterator[str]:
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            text = _CODE_IN_TEXT.sub("", cell.source)
+            for target in _FILE_LINK.findall(text):
+                if not (folder / unquote(target)).exists():
+                    yield f"{cell_name(notebook, index)} links to {target}, and there is no such file"
+            for formula in _FORMULA.findall(text):
+                yield f"{cell_name(notebook, index)} has the formula {formula}, which the HTML pages don't set"
 
 
 def _output_faults(output: NotebookNode, may_raise: bool) -> Iterator[str]:

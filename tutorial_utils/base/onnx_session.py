@@ -4,11 +4,9 @@ On a CPU with AVX2 or AVX-512 and no VNNI, ONNX Runtime's fused INT8 operators a
 saturate. The same file would give another answer there than on a newer CPU, and a reader would blame INT8 or TensorRT,
 whose arithmetic doesn't saturate. A session of this module computes exactly on every CPU.
 
-ONNX Runtime itself is imported with the first session. This module also keeps it from sending usage data, which is why
-modules that take other parts of ONNX Runtime import this one as well.
+ONNX Runtime itself is imported with the first session.
 """
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +17,6 @@ from tutorial_utils.base.errors import InputError, ModelFileError, UnsupportedOp
 if TYPE_CHECKING:
     import numpy as np
     import onnxruntime
-
-# ONNX Runtime reads it once, when it is imported. Child processes inherit it. An own setting of the reader's stays.
-TELEMETRY_VARIABLE = "ORT_DISABLE_TELEMETRY"
-os.environ.setdefault(TELEMETRY_VARIABLE, "1")
 
 CPU: tuple[str, ...] = ("CPUExecutionProvider",)
 # Add products of unsigned integers in 32 bits. Only CPUs whose INT8 instructions saturate become slower by it.

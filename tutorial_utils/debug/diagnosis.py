@@ -105,6 +105,8 @@ def diagnose(
         CourseError: The model or the inputs can't be read, don't fit each other, or the model can't be converted.
     """
     began = time.monotonic()
+    if seed < 0:
+        raise InputError(f"The seed is {seed}.", "Give 0 or a positive number.")
     if target.exists() and onnx_path.exists() and target.samefile(onnx_path):
         raise InputError(f"{target} is the model itself.", "Name another file for the low-precision model.")
     with tempfile.TemporaryDirectory() as folder:

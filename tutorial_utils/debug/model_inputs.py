@@ -1,8 +1,6 @@
 """Inputs for a model that is to be debugged: read from an .npz file, or drawn so that the model accepts them."""
 
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -58,8 +56,12 @@ def read(path: Path, model: onnx.ModelProto, specs: Mapping[str, TensorSpec]) ->
             raise InputError(f"{path.name} holds one array without a name, as numpy.save writes it.", remedy)
         with archive:
             found = {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can fail in any way: in zip, zlib, NumPy's header or Python's parser
         what = "is damaged, or no file of numpy.savez"
+        if isinstance(error, MemoryError):
+            what = "says that it holds more than fits into the memory"
         if "Object arrays" in str(error):
             what = "holds Python objects, which are not read, since they could run code"
         raise InputError(f"{path.name} {what}.", remedy) from error

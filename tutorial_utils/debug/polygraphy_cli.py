@@ -15,7 +15,6 @@ from pathlib import Path
 
 from tutorial_utils.base import child_process, flavour
 from tutorial_utils.base.errors import BackendUnavailableError, InputError
-from tutorial_utils.base.onnx_session import TELEMETRY_VARIABLE
 from tutorial_utils.base.requirements import pip_install, requirement
 
 # The console script `polygraphy` does the same, but it may belong to another Python than the one that runs the lesson.
@@ -121,7 +120,6 @@ def run_all(commands: Sequence[str], folder: str | Path, at_once: int = 2) -> li
 def _environment(assigned: Mapping[str, str], programs: str = "") -> dict[str, str]:
     """Return the environment for Polygraphy and for the commands that it starts itself (`debug ... --check python`)."""
     variables = {
-        TELEMETRY_VARIABLE: os.environ.get(TELEMETRY_VARIABLE, "1"),
         "POLYGRAPHY_AUTOINSTALL_DEPS": "0",
         "POLYGRAPHY_USE_TENSORRT_RTX": "1" if flavour.installed_flavour() == "tensorrt_rtx" else "0",
         **assigned,

@@ -2,9 +2,13 @@
 
 Three of them change the model file: keep nodes in FP32 (`touching` says which, `half_precision.to_fp16` keeps them),
 clip the tensors that overflow, or scale them back with `scaling.move_scale` (`scale_for_headroom` says how far).
+`judge` says what came of it, by a metric of the task.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -12,6 +16,9 @@ from onnx import helper
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import InputError
+from tutorial_utils.debug import tensor_errors
+from tutorial_utils.debug.rounding import with_rounding
+from tutorial_utils.model import onnx_file
 from tutorial_utils.model.number_formats import FP16
 
 
@@ -26,7 +33,7 @@ def touching(model: onnx.ModelProto, tensors: Iterable[str]) -> list[str]:
 
     A tensor is stored in FP32 only if the node that writes it and those that read it all work in FP32.
     """
-    wanted = set(tensors)
+    wanted = onnx_file.names_in(tensors)
     return [node.name for node in model.graph.node if wanted & {*node.input, *node.output}]
 
 
@@ -36,7 +43,7 @@ def clip(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
     Raises:
         InputError: The model computes no tensor of such a name, or it is an output of the model.
     """
-    wanted = set(tensors)
+    wanted = onnx_file.names_in(tensors)
     inside = {name for node in model.graph.node for name in node.output} - {out.name for out in model.graph.output}
     if not wanted <= inside:
         raise InputError(
@@ -66,12 +73,77 @@ def scale_for_headroom(peak: float, headroom: float = 8) -> float:
     Raises:
         InputError: The peak is not a positive number, or the headroom is below 1.
     """
-    if not 0 < peak < np.inf or headroom < 1:
+    if not 0 < peak < np.inf or not 1 <= headroom < np.inf:
         raise InputError(
             f"A scale was asked for with a peak of {peak} and a headroom of {headroom}.",
             "Give a positive peak and a headroom of 1 or more.",
         )
     return min(1.0, float(2.0 ** np.floor(np.log2(FP16.largest / (headroom * peak)))))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a variant of a model answers, judged by the FP32 model's answer.
+
+    Attributes:
+        finite: Fraction of the inputs whose output has no Inf or NaN, 0 to 1.
+        rel_l2: Relative L2 error of the output; infinite where it isn't finite.
+        task: What the metric of the task says.
+    """
+
+    finite: float
+    rel_l2: float
+    task: float
+
+
+def judge(
+    onnx_path: str | Path,
+    feeds: Mapping[str, np.ndarray],
+    expected: np.ndarray,
+    metric: Callable[[np.ndarray, np.ndarray], float],
+    *,
+    output: str | None = None,
+    stored_as: Literal["fp16", "bf16"] | None = None,
+) -> Outcome:
+    """Run a variant of a model as a GPU rounds it (`tensor_errors.with_rounding`), and judge one of its outputs.
+
+    Args:
+        onnx_path: The variant. Its inputs and outputs are FP32.
+        feeds: One array for each input, by name.
+        expected: What the FP32 model computes: the output, one row for each input of the batch.
+        metric: Takes the output and the expected one, both with the same shape; returns a number of the task's own.
+        output: Name of the output; the first unless given.
+        stored_as: Round all tensors of an FP32 file to this format; otherwise only those that the file says.
+
+    Raises:
+        InputError: The feeds don't fit the model, it has no such output, or the output has another shape than expected.
+        ModelFileError: The model is missing, damaged, or ONNX Runtime can't load it.
+    """
+    model = onnx_file.load(onnx_path)
+    names = [value.name for value in model.graph.output]
+    name = output or names[0]
+    if name not in names:
+        raise InputError(f"{Path(onnx_path).name} has no output {name}.", f"Choose one of {', '.join(names)}.")
+    found = tensor_errors.run(with_rounding(model, stored_as), feeds, Path(onnx_path).name, [name])
+    return judge_output(found[name], expected, metric)
+
+
+def judge_output(found: np.ndarray, expected: np.ndarray, metric: Callable[[np.ndarray, np.ndarray], float]) -> Outcome:
+    """Judge an output that something else computed, such as an engine. See `judge`.
+
+    Raises:
+        InputError: The two have different shapes.
+    """
+    if found.shape != expected.shape:
+        raise InputError(
+            f"The output has the shape {list(found.shape)}, and {list(expected.shape)} was expected.",
+            "Run both models on the same inputs.",
+        )
+    finite = np.isfinite(found).reshape(len(found), -1).all(axis=1)
+    error = np.inf
+    if finite.all():
+        error = np.linalg.norm(np.subtract(found, expected, dtype=np.float64)) / np.linalg.norm(expected)
+    return Outcome(float(finite.mean()), float(error), float(metric(found, expected)))
 
 
 def fp32_kernels(report: engine.BuildReport) -> int:

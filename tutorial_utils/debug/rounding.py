@@ -152,7 +152,7 @@ def _types(model: onnx.ModelProto) -> list[dict[str, int]]:
             bare.graph.initializer.append(weight)
         elif weight.name not in declared:
             bare.graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
-    inferred = onnx.shape_inference.infer_shapes(bare).graph
+    inferred = onnx_file.with_shapes(bare).graph
     weights = {weight.name: weight.data_type for weight in model.graph.initializer}
     return list(_types_of(inferred, weights))
 

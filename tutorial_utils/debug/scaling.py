@@ -69,7 +69,7 @@ class _Facts(NamedTuple):
 
 
 def _facts(model: onnx.ModelProto) -> _Facts:
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    graph = onnx_file.with_shapes(model).graph
     inside = {name for node in graph.node for name in onnx_file.captured(node)}
     uses = Counter(name for node in graph.node for name in node.input)
     weights = onnx_file.constants(graph)

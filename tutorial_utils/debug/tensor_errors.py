@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from tutorial_utils.base.errors import InputError, PrecisionError
-from tutorial_utils.debug.rounding import with_rounding
+from tutorial_utils.debug.rounding import with_given_inputs, with_rounding
 from tutorial_utils.model import onnx_file
 from tutorial_utils.model.number_formats import BY_NAME
 from tutorial_utils.model.onnx_file import captured
@@ -57,6 +57,22 @@ def tolerance(dtype: Format, depth: int) -> float:
     """
     usual = _PEAK_TO_USUAL if dtype == "int8" else 1
     return 2 * usual * machine_epsilon(dtype) * max(depth, 1) ** 0.5
+
+
+def tolerances(trusted: "Iterable[pd.DataFrame]", factor: float = 3.0, dtype: Format = "fp16") -> "pd.Series":
+    """Return for each tensor a multiple of the largest relative L2 error that a trusted model of this format made.
+
+    An error below a quarter of the machine epsilon, which is about what one rounding leaves, counts as so much.
+
+    Args:
+        trusted: What `compare` returned for a model that is known to be sound, on some inputs.
+        factor: How many times that error is allowed.
+        dtype: Its format.
+    """
+    import pandas as pd
+
+    largest = pd.concat([table["rel_l2"] for table in trusted], axis="columns").max(axis="columns")
+    return factor * largest.clip(lower=machine_epsilon(dtype) / 4)
 
 
 def depths(model: onnx.ModelProto, counted: Collection[str] | None = None) -> dict[str, int]:
@@ -115,6 +131,32 @@ def all_outputs(
     """
     model = onnx_file.load(onnx_path)
     return run(with_rounding(model, stored_as), feeds, Path(onnx_path).name, tensor_names(model))
+
+
+def each_node(onnx_path: str | Path, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run each node of a model by itself, on the tensors of an exact run, and return what it makes of them.
+
+    So the error of a tensor is that of its own node: those before it, and their rounding, don't add to it.
+
+    Args:
+        onnx_path: The model, with FP16 or BF16 tensors or without. Its roundings are written down (`with_rounding`).
+        values: Every tensor of the exact run, from `all_outputs` of the FP32 model, and the inputs.
+
+    Returns:
+        The tensors that both models compute in floating point, under their names.
+
+    Raises:
+        ModelFileError, InputError: As for `all_outputs`.
+    """
+    model = with_rounding(onnx_file.load(onnx_path))
+    read = {name for node in model.graph.node for name in node.input}
+    given = {name: array for name, array in values.items() if name in read and array.dtype == np.float32 and array.size}
+    cut = with_given_inputs(model, {name: array.ndim for name, array in given.items()})
+    feeds = {value.name: values[value.name] for value in model.graph.input if value.name in values}
+    feeds |= {f"{name}/given": array for name, array in given.items()}
+    written = {name for node in model.graph.node for name in node.output}
+    wanted = [name for name, array in values.items() if name in written and array.dtype == np.float32]
+    return run(cut, feeds, Path(onnx_path).name, wanted)
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:

@@ -21,11 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutorial_utils.base import flavour, paths
-from tutorial_utils.base.errors import ModelFileError
+from tutorial_utils.base.errors import BuildError
 from tutorial_utils.base.gpu import find_gpu
 from tutorial_utils.engine.cache import CacheEntry, cache_key
 from tutorial_utils.engine.options import BuildOptions, Configure, Profile, ShapeRange
 from tutorial_utils.engine.report import BuildReport, EngineLayer, EngineTensor
+from tutorial_utils.model import weight_files
 
 __all__ = ["BuildOptions", "BuildReport", "Engine", "EngineLayer", "EngineTensor", "Profile", "ShapeRange", "build"]
 
@@ -89,7 +90,7 @@ def build(
         progress: Show a progress bar.
 
     Raises:
-        ModelFileError: The model is missing or is no valid ONNX file.
+        ModelFileError: The model is missing or is no valid ONNX file, or its weights lie outside of its folder.
         UnsupportedOperatorError: TensorRT can't convert an operator of the model.
         ProfileError: The profiles don't fit the model's inputs.
         PrecisionError, TargetError: The options ask for what this TensorRT doesn't have.
@@ -100,8 +101,11 @@ def build(
     """
     onnx_path = Path(onnx_path)
     options = options or BuildOptions()
-    if not onnx_path.is_file():
-        raise ModelFileError(f"There is no model {onnx_path}.", "Check the path, or export the model first.")
+    if not isinstance(options, BuildOptions):
+        raise BuildError(f"The options are {options!r}.", "Give BuildOptions(...).")
+    if configure is not None and not callable(configure):
+        raise BuildError(f"configure is {configure!r}.", "Give a function of the network and the configuration.")
+    weight_files.named_by(onnx_path)  # refuses what TensorRT's parser would open wherever it lies
     times = _timing_cache(cache_folder) if timing_cache else None
     if configure or not use_cache:
         plan, report, messages = _build(onnx_path, options, progress, configure, times)

@@ -1,9 +1,13 @@
 """ONNX to a serialized TensorRT engine (plan): every TensorRT call of a build, for TensorRT 10, 11 and RTX."""
 
+import contextlib
 import math
+import resource
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from tutorial_utils.base.errors import (
     ProfileError,
     TargetError,
     UnsupportedOperatorError,
+    first_line,
 )
 from tutorial_utils.base.flavour import FLAVOURS
 from tutorial_utils.engine import builder_flags, onnx_inputs
@@ -25,21 +30,56 @@ from tutorial_utils.engine.cache import model_hash
 from tutorial_utils.engine.options import BuildOptions, Configure, Profile
 from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, load_plan, reason_of, require_gpu, trt
 from tutorial_utils.engine.timing_cache import TimingCache
+from tutorial_utils.model import onnx_file
 
+_STACK_BYTES = 120 << 20
 _DOCTOR = "Run `python -m tutorial_utils doctor`."
 
 
-class ProgressBar(trt.IProgressMonitor):
-    """Shows how far a build is: one bar for the outermost phase, named after the phase that is running."""
+class Interruption:
+    """Ctrl+C while TensorRT works: noted inside a `with` block, and raised as KeyboardInterrupt where that ends.
 
-    def __init__(self, description: str):
+    Raised at once, it would come out of one of TensorRT's calls to Python, as that of a logger, where it is swallowed.
+    """
+
+    def __init__(self):
+        self.came = False
+        self._handler: Any = None
+
+    def __enter__(self) -> "Interruption":
+        in_main_thread = threading.current_thread() is threading.main_thread()  # no other one may handle signals
+        if in_main_thread and callable(signal.getsignal(signal.SIGINT)):
+            self._handler = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, *_: Any) -> None:
+        self.came = True
+
+    def __exit__(self, *_: object) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+        if self.came:
+            raise KeyboardInterrupt
+
+
+class Monitor(trt.IProgressMonitor):
+    """Shows how far a build is, and ends it after Ctrl+C.
+
+    There is one bar for the outermost phase, named after the phase that is running.
+    """
+
+    def __init__(self, description: str, interruption: Interruption, shown: bool):
         trt.IProgressMonitor.__init__(self)
         self._description = description
+        self._interruption = interruption
+        self._shown = shown
         self._outermost: str | None = None
         self._bar = None
 
     def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
         """Open the bar for the outermost phase, or name the inner one (called by TensorRT)."""
+        if not self._shown:
+            return
         if self._bar is None:
             self._outermost = phase_name
             self._bar = progress.bar(description=self._description, total=num_steps, unit="step")
@@ -47,10 +87,10 @@ class ProgressBar(trt.IProgressMonitor):
             self._bar.set_postfix_str(phase_name)
 
     def step_complete(self, phase_name: str, step: int) -> bool:
-        """Move the bar (called by TensorRT). Returning False would cancel the build."""
+        """Move the bar (called by TensorRT), and return False to cancel the build."""
         if phase_name == self._outermost and self._bar is not None:
             self._bar.update(step + 1 - self._bar.n)
-        return True
+        return not self._interruption.came
 
     def phase_finish(self, phase_name: str) -> None:
         """Close the bar with the outermost phase (called by TensorRT)."""
@@ -76,6 +116,18 @@ def build_plan(
         The plan, the report of its build, and every message that TensorRT logged.
     """
     require_gpu()
+    with Interruption() as interruption:
+        return _build(onnx_path, options, show_progress, configure, times, interruption)
+
+
+def _build(
+    onnx_path: Path,
+    options: BuildOptions,
+    show_progress: bool,
+    configure: Configure | None,
+    times: tuple[Path, str] | None,
+    interruption: Interruption,
+) -> tuple[bytes, reports.BuildReport, tuple[str, ...]]:
     log = MessageLog()
     builder = trt.Builder(log)
     flags = builder_flags.network_flags(options)
@@ -84,8 +136,7 @@ def build_plan(
     _parse(network, log, onnx_path, options.profiles)
     parsed = time.perf_counter()
     config = _configure(builder, network, log, options)
-    if show_progress:
-        config.progress_monitor = ProgressBar(f"Building {onnx_path.name}")
+    config.progress_monitor = Monitor(f"Building {onnx_path.name}", interruption, show_progress)
     timing_cache = TimingCache(config, log, *times) if times and not IS_RTX else None
     if timing_cache:
         timing_cache.attach()
@@ -93,7 +144,8 @@ def build_plan(
     if answer is not None:  # most calls return nothing
         checked(answer, log, BuildError, "TensorRT refuses what configure asks for", "Read its message.")
     calibrator = _prepare_calibration(builder, config, onnx_path)
-    serialized = builder.build_serialized_network(network, config)
+    with _deep_stack():
+        serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise getattr(calibrator, "failure", None) or _build_error(onnx_path, log)
     if timing_cache:
@@ -112,6 +164,26 @@ def build_plan(
         warnings=log.warnings(),
     )
     return plan, report, tuple(log.texts())
+
+
+@contextlib.contextmanager
+def _deep_stack() -> Iterator[None]:
+    """Let this thread's stack grow further than the usual 8 MiB, where it is the process's first.
+
+    TensorRT follows a network by calls within calls: with TensorRT-RTX 1.7.1, a chain of 5,000 operators ended the
+    process by a segmentation fault. Linux leaves 128 MiB for the first stack; threads have a size of their own.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    unlimited = resource.RLIM_INFINITY
+    wanted = _STACK_BYTES if hard == unlimited else min(hard, _STACK_BYTES)
+    if soft == unlimited or soft >= wanted:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_STACK, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, (soft, hard))
 
 
 def _parse(network: trt.INetworkDefinition, log: MessageLog, path: Path, profiles: Sequence[Profile]) -> None:
@@ -134,6 +206,7 @@ def _parse(network: trt.INetworkDefinition, log: MessageLog, path: Path, profile
             f"TensorRT's parser refuses {path.name}: {reasons or log.last_errors()}; onnx says: {fault}.",
             "Export the model again, and keep files of external weights beside it.",
         )
+    onnx_file.load(path, external_data=False)  # says so where the file is damaged, instead of an operator missing
     operators = ", ".join(sorted({one.node_operator() for one in refusals if one.node_operator()}))
     opset = next((one.version for one in onnx.load(path, load_external_data=False).opset_import if not one.domain), 0)
     old = 0 < opset < 7  # the oldest that the parser supports
@@ -168,10 +241,15 @@ def _configure(
     _check_values({tensor.name: tuple(tensor.shape) for tensor in inputs if tensor.is_shape_tensor}, options.profiles)
     for wanted in options.profiles:
         profile = checked(builder.create_optimization_profile(), log, BuildError, "TensorRT gives no profile", _DOCTOR)
-        for name, given in wanted.ranges:
-            profile.set_shape(name, given.min, given.opt, given.max)
-        for name, values in wanted.values:
-            profile.set_shape_input(name, values.min, values.opt, values.max)
+        try:
+            for name, given in wanted.ranges:
+                profile.set_shape(name, given.min, given.opt, given.max)
+            for name, values in wanted.values:
+                profile.set_shape_input(name, values.min, values.opt, values.max)
+        except (RuntimeError, ValueError, TypeError) as error:  # as of more elements than TensorRT counts
+            raise ProfileError(
+                f"TensorRT refuses the profile of {name}: {first_line(error)}.", "Give sizes that a tensor can have."
+            ) from error
         checked(
             config.add_optimization_profile(profile),
             log, ProfileError, f"TensorRT refuses the profile {wanted.ranges}", "Check its shapes against the model.",
@@ -253,7 +331,7 @@ def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[
     if not IS_RTX:
         raise TargetError(
             "Only TensorRT-RTX builds for other GPUs than the one at hand.",
-            "Leave compute_capabilities empty, or install tensorrt-rtx.",
+            "Name no compute capability, or install tensorrt-rtx.",
         )
     members = trt.ComputeCapability.__members__.items()  # SM86 is 8.6, SM120 is 12.0
     known = {f"{name[2:-1]}.{name[-1]}": value for name, value in members if name[-1].isdigit()}
@@ -261,7 +339,7 @@ def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[
     if unknown:
         raise TargetError(
             f"TensorRT-RTX {trt.__version__} can't build for compute capability {', '.join(unknown)}.",
-            f"Choose from {', '.join(known)}; leave compute_capabilities empty for TensorRT-RTX's own choice.",
+            f"Choose from {', '.join(known)}, or name none, for TensorRT-RTX's own choice.",
         )
     config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):

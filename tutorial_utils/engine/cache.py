@@ -6,8 +6,8 @@ and renamed, so that a build that dies at any moment leaves nothing that a later
 """
 
 import contextlib
+import errno
 import json
-import mmap
 import os
 import warnings
 from collections.abc import Iterator
@@ -18,14 +18,15 @@ from typing import Any
 import blake3
 import filelock
 
-from tutorial_utils.base import paths
+from tutorial_utils.base import paths, sealed_files
 from tutorial_utils.base.errors import CacheError, ModelFileError
 from tutorial_utils.engine.options import BuildOptions
 from tutorial_utils.engine.report import BuildReport
+from tutorial_utils.model import weight_files
 
 _NAME_BYTES = 128  # of the model's name in that of a file, which may have 255 bytes; the key tells engines apart
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what reading an entry can raise
-_FORMAT = 3  # of the side-car; a new number makes old entries unknown
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what reading an entry can raise
+_FORMAT = 4  # of the side-car; a new number makes old entries unknown
 
 
 def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:
@@ -36,7 +37,7 @@ def cache_key(onnx_path: Path, options: BuildOptions, tensorrt: str) -> str:
         tensorrt: Flavour and version of TensorRT, and the GPU where the build depends on it.
 
     Raises:
-        ModelFileError: The model, or a file with its weights, can't be read.
+        ModelFileError: The model, or a file with its weights, can't be read, or lies outside of the model's folder.
     """
     hasher = blake3.blake3(json.dumps([_FORMAT, tensorrt, asdict(options)], sort_keys=True).encode())
     _add_model(hasher, onnx_path)
@@ -52,37 +53,14 @@ def model_hash(onnx_path: Path) -> str:
 
 def _add_model(hasher: blake3.blake3, onnx_path: Path) -> None:
     try:
-        for path in (onnx_path, *_external_data_files(onnx_path)):
+        for path in (onnx_path, *weight_files.named_by(onnx_path)):
             hasher.update(path.stat().st_size.to_bytes(8, "little"))  # so that bytes can't move between the files
-            hasher.update_mmap(path)
+            sealed_files.add(hasher, path)
     except OSError as error:
         raise ModelFileError(
             f"The model {onnx_path.name} can't be read: {error.strerror} ({error.filename or onnx_path}).",
             "Export it again, and keep files of external weights beside it.",
         ) from error
-
-
-def _external_data_files(onnx_path: Path) -> list[Path]:
-    """Return the files with weights that the model refers to.
-
-    A tensor with external data always holds the key "location". Looking for those bytes first spares the usual model,
-    which has no such tensor, from being parsed: for ResNet-50 that would cost more than everything else here.
-    """
-    with onnx_path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return []
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if content.find(b"location") == -1:
-                return []
-    import onnx  # here: importing it takes longer than the key of a model without external data
-    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
-
-    try:
-        model = onnx.load(onnx_path, load_external_data=False)
-    except Exception:  # not an ONNX file: the parser says so, with the reason
-        return []
-    names = {ExternalDataInfo(tensor).location for tensor in _get_all_tensors(model) if uses_external_data(tensor)}
-    return [onnx_path.parent / name for name in sorted(names)]
 
 
 class CacheEntry:
@@ -148,9 +126,12 @@ def _checksum(plan: bytes, report: dict[str, Any]) -> str:
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise CacheError(
-            f"The engine cache {folder} can't be written: {error.strerror or error}.",
-            "Free some space or give yourself write access, or pass use_cache=False to build without a cache.",
+            f"The engine cache {folder} can't be written: {getattr(error, 'strerror', None) or error}.",
+            "Free some space, give yourself write access or name another folder, or pass use_cache=False to build "
+            "without a cache.",
         ) from error

@@ -19,12 +19,14 @@ def content(onnx_path: Path, profiles: Sequence[Profile]) -> bytes | None:
     "batch": a name that stands for several sizes in a profile is left out.
 
     Raises:
+        ModelFileError: The weights aren't whole, or lie in a file outside of the model's folder.
         ProfileError: An input declares no shape, and no profile gives it one.
     """
     try:
         model = onnx.load(onnx_path, load_external_data=False)
     except Exception:  # protobuf and onnx raise several kinds; what is wrong, TensorRT's parser says
         return None
+    onnx_file.require_weights(model, onnx_path)
     inputs = onnx_file.inputs(model.graph)
     changed = False
     for value in inputs:

@@ -1,7 +1,7 @@
 """What an engine is built for: input shapes, types, workspace, target GPUs."""
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ class ShapeRange:
             given = getattr(self, field)
             try:
                 object.__setattr__(self, field, tuple(array("q", given)))
-            except (TypeError, OverflowError) as error:  # "q": 64 bits, as TensorRT's sizes
+            except (TypeError, ValueError, OverflowError) as error:  # "q": 64 bits, as TensorRT's sizes
                 raise ProfileError(f"A profile holds {given!r}.", "Give tuples such as (1, 3, 64, 64).") from error
         if not len(self.min) == len(self.opt) == len(self.max):
             raise ProfileError(
@@ -59,6 +59,12 @@ class Profile:
     values: tuple[tuple[str, ShapeRange], ...] = ()
 
     def __post_init__(self):
+        for name, given in _pairs(self.ranges) + _pairs(self.values):
+            if not isinstance(name, str) or not isinstance(given, ShapeRange):
+                raise ProfileError(
+                    f"A profile has {given!r} for {name!r}.",
+                    "Make it of names and three shapes each: Profile.of(x=(min_shape, opt_shape, max_shape)).",
+                )
         for name, given in self.ranges:
             if min(given.min, default=0) < 0:  # 0 is a size: a cache of keys and values begins empty
                 raise ProfileError(f"The profile of {name} begins at {given.min}.", "Give sizes of 0 or more.")
@@ -80,6 +86,8 @@ class Profile:
     @classmethod
     def batch(cls, name: str, sample: Shape, *, opt: int, max: int, min: int = 1) -> "Profile":
         """Make a profile for one input whose first dimension is the batch: ``Profile.batch("x", (3, 32, 32), ...)``."""
+        if not isinstance(sample, Iterable):
+            raise ProfileError(f"The sample has the shape {sample!r}.", "Give a tuple without the batch: (3, 32, 32).")
         return cls.from_mapping({name: ((min, *sample), (opt, *sample), (max, *sample))})
 
     def __getitem__(self, name: str) -> ShapeRange:
@@ -87,6 +95,8 @@ class Profile:
 
 
 def _ranges(inputs: Mapping[str, tuple[Shape, Shape, Shape] | ShapeRange]) -> tuple[tuple[str, ShapeRange], ...]:
+    if not isinstance(inputs, Mapping):
+        raise ProfileError(f"A profile was asked for {inputs!r}.", 'Give shapes by input name: {"x": (min, opt, max)}.')
     ranges = {}
     for name, given in inputs.items():
         try:
@@ -95,7 +105,18 @@ def _ranges(inputs: Mapping[str, tuple[Shape, Shape, Shape] | ShapeRange]) -> tu
             raise ProfileError(
                 f"The profile of {name} is {given!r}.", "Give three shapes: the smallest, the best, the largest."
             ) from error
-    return tuple(sorted(ranges.items()))
+    return tuple(sorted(ranges.items(), key=lambda pair: str(pair[0])))
+
+
+def _pairs(given: Any) -> list[tuple[Any, Any]]:
+    """Return pairs of name and range; refuse what has another form."""
+    try:
+        return [(name, one) for name, one in given]
+    except (TypeError, ValueError) as error:
+        raise ProfileError(
+            f"A profile was made of {given!r}.",
+            "Make it of names and three shapes each: Profile.of(x=(min_shape, opt_shape, max_shape)).",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -136,7 +157,7 @@ class BuildOptions:
 
     def __post_init__(self):
         self._require_types()
-        if self.workspace_bytes is not None and self.workspace_bytes < 1:
+        if self.workspace_bytes is not None and not 1 <= self.workspace_bytes < 2**63:
             raise BuildError(
                 f"workspace_bytes is {self.workspace_bytes}.", "Give a positive number of bytes, or None for no limit."
             )

@@ -1,9 +1,9 @@
 """What a build made: layers after fusion with types, formats and ONNX nodes, memory, seconds and warnings.
 
 Two sources give the same report. The engine inspector needs a GPU, since it reads a deserialized engine. The detailed
-build log needs none: at VERBOSE, with detailed profiling verbosity, TensorRT-RTX prints the inspector's text when a
-build ends. That text is not an API; it was read with TensorRT-RTX 1.6.1 and 1.7.1, and a log in another form gives a
-report without layers and a warning.
+build log needs none: at VERBOSE, with detailed profiling verbosity, TensorRT prints the inspector's text when a build
+ends. That text is not an API; it was read with TensorRT-RTX 1.6.1 and 1.7.1, and in the form of TensorRT 10, and a log
+in another form gives a report without layers and a warning.
 """
 
 import json
@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tutorial_utils.engine import computed_types
+from tutorial_utils.engine import computed_types, memory_format
 from tutorial_utils.model import number_formats
 
 # Layers that neither compute nor move data of the network: they order the streams of an engine, compute shapes on the
@@ -23,12 +23,20 @@ _CONTROL_LAYERS = {"signal", "wait", "shape_call", "ShapeHostToDevice", "jmp", "
 
 @dataclass(frozen=True)
 class EngineTensor:
-    """A tensor between two engine layers. A dimension of -1 depends on the input shape."""
+    """A tensor between two engine layers. A dimension of -1 depends on the input shape.
+
+    Attributes:
+        format: How it lies in memory, such as "NHWC, channels padded to 4": see `memory_format`.
+        strides: Elements from one to the next along each axis, -1 where that depends on the input shape. Empty for
+            scalars, and where TensorRT doesn't say: 8.6 and 10 don't, nor do reports that were kept before strides
+            were read. Their format is then TensorRT's word, which may be "Transposed".
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     format: str
+    strides: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,10 @@ class BuildReport:
 
 def _layer_from_dict(values: dict[str, Any]) -> EngineLayer:
     tensors = {
-        side: tuple(EngineTensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in values[side])
+        side: tuple(
+            EngineTensor(**{**one, "shape": tuple(one["shape"]), "strides": tuple(one.get("strides", ()))})
+            for one in values[side]
+        )
         for side in ("inputs", "outputs")
     }
     return EngineLayer(**{**values, **tensors, "onnx_nodes": tuple(values["onnx_nodes"])})
@@ -124,12 +135,16 @@ _LIST = r"\[(?P<{}>|.*? \}})\]"
 _LOG_LAYER = re.compile(
     rf"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: {_LIST.format('inputs')}, "
     rf"(?:Constants: {_LIST.format('constants')}, )?Outputs: {_LIST.format('outputs')}, "  # ShapeHostToDevice has none
+    r'(?:.*?Weights: \{"Type": "(?P<weights>\w+)".*?\}, )?'
     r"(?:.*?TacticName: (?P<tactic>[^,]*), )?.*?StreamId: .*?Metadata: (?P<metadata>.*)$",
     re.DOTALL,
 )
+_NUMBERS = r"\[([^\]]*)\]"
+# TensorRT-RTX gives strides, their order, type and format; TensorRT 10 "Format/Datatype: Half", in one field.
 _LOG_TENSOR = re.compile(
-    r"\{ Name: (?P<name>.*?)(?:, Location: \w+)?, Dimensions: \[(?P<shape>[^\]]*)\],.*? "
-    r"Datatype: (?P<dtype>\w+), Format: (?P<format>.*?) \}",
+    rf"\{{ Name: (?P<name>.*?)(?:, Location: \w+)?, Dimensions: {_NUMBERS},"
+    rf"(?: Strides: {_NUMBERS},)?(?: StrideOrder: {_NUMBERS},)?"
+    r"(?: Datatype: (?P<dtype>\w+), Format: (?P<format>.*?)| Format/Datatype: (?P<combined>.*?)) \}",
     re.DOTALL,
 )
 
@@ -159,22 +174,45 @@ def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
             outputs=_tensors_from_log(row["outputs"]),
             onnx_nodes=_onnx_nodes(row["metadata"]),
             tactic=row["tactic"] or "",
-            weights=_weights(_tensors_from_log(row["constants"] or "")),
+            weights=number_formats.dtype_of(row["weights"] or "")
+            or _weights(_tensors_from_log(row["constants"] or "")),
         )
         for row in rows
     )
 
 
 def _tensors_from_log(text: str) -> tuple[EngineTensor, ...]:
-    return tuple(
-        EngineTensor(
-            name=found["name"],
-            shape=tuple(int(size) for size in found["shape"].split(",") if size),
-            dtype=number_formats.dtype_of(found["dtype"]),
-            format=_format(found["format"]),
-        )
-        for found in _LOG_TENSOR.finditer(text)
-    )
+    found = []
+    for one in _LOG_TENSOR.finditer(text):
+        shape, strides, order = (_numbers(one[group]) for group in (2, 3, 4))
+        combined = one["combined"]
+        kind = (number_formats.dtype_of(one["dtype"]), one["format"]) if combined is None else _kind(combined)
+        found.append(_tensor(one["name"], shape, kind, strides, order))
+    return tuple(found)
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    return tuple(int(number) for number in (text or "").split(",") if number)
+
+
+def _tensor(
+    name: str, shape: tuple[int, ...], kind: tuple[str, str], strides: tuple[int, ...], order: tuple[int, ...]
+) -> EngineTensor:
+    """Make a tensor of what either source says: the kind is its data type, and TensorRT's words for its format."""
+    dtype, words = kind
+    if strides and len(strides) == len(shape):
+        layout = memory_format.of_strides(shape, strides, order if len(order) == len(shape) else ())
+    else:
+        layout, strides = memory_format.of_words(words, len(shape)), ()
+    return EngineTensor(name, shape, dtype, layout, strides)
+
+
+def _kind(combined: str) -> tuple[str, str]:
+    """Split "Row major linear FP16 format" into type and format; "Half" is a type alone."""
+    words = combined.split()
+    types = [word for word in words if word.lower() in number_formats.BY_NAME]
+    layout = " ".join(word for word in words if word not in types)
+    return (number_formats.dtype_of(types[0]) if types else combined), layout
 
 
 def _weights(constants: tuple[EngineTensor, ...]) -> str:
@@ -221,21 +259,9 @@ def _tensors_from_inspector(tensors: list[dict[str, Any]]) -> tuple[EngineTensor
 
 def _tensor_from_inspector(tensor: dict[str, Any]) -> EngineTensor:
     combined = tensor.get("Format/Datatype")
-    if combined is not None:  # for example "Row major linear FP16 format", or "Half" where the engine says no more
-        words = combined.split()
-        types = [word for word in words if word.lower() in number_formats.BY_NAME]
-        dtype = number_formats.dtype_of(types[0]) if types else combined
-        layout = " ".join(word for word in words if word not in types)
+    if combined is None:
+        kind = number_formats.dtype_of(tensor["Datatype"]), tensor.get("Format", "")
     else:
-        dtype = number_formats.dtype_of(tensor["Datatype"])
-        layout = tensor.get("Format", "")
-    return EngineTensor(tensor["Name"], tuple(tensor["Dimensions"]), dtype, _format(layout))
-
-
-def _format(text: str) -> str:
-    """Shorten a memory format: "(NHWC) Channel major format" to "NHWC", "Row major linear format" to "Linear"."""
-    if short := re.match(r"\((\w+)\)", text):
-        return short[1]
-    if text.startswith("Format not available"):  # of tensors whose shape the engine computes
-        return "unknown"
-    return "Linear" if text.startswith("Row major linear") else text.removesuffix(" format")
+        kind = _kind(combined)
+    strides, order = (tuple(tensor.get(key, ())) for key in ("Strides", "StrideOrder"))
+    return _tensor(tensor["Name"], tuple(tensor["Dimensions"]), kind, strides, order)

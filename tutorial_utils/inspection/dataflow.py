@@ -139,7 +139,7 @@ def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     del model.graph.value_info[:]  # shapes with an unknown batch
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
-    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    return onnx_file.with_shapes(model, data_prop=True)
 
 
 def _sizes(graph: onnx.GraphProto) -> dict[str, int]:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tutorial_utils import plotting
-from tutorial_utils.engine import EngineLayer
+from tutorial_utils.engine import EngineLayer, EngineTensor
+from tutorial_utils.engine.computed_types import ATTENTION, CONVOLUTION, OPAQUE, PRODUCT
 from tutorial_utils.inspection import engine_layers
-from tutorial_utils.inspection.engine_layers import CONTROL, KINDS, MATRIX, MOVE, POINTWISE, POOLING, Edge
+from tutorial_utils.inspection.engine_layers import CONTROL, HEAVY, KINDS, MOVE, POINTWISE, POOLING, Edge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 # Colour and hatch of each kind of layer. Red is for those that compute nothing.
 KIND_STYLES = {
-    MATRIX: (plotting.BLUE, ""),
+    CONVOLUTION: (plotting.BLUE, ""),
+    PRODUCT: ("#0B4F6C", "\\\\\\"),
+    ATTENTION: ("#882255", "ooo"),
+    OPAQUE: ("#332288", "++"),
     POINTWISE: (plotting.GREEN, "///"),
     POOLING: (plotting.ORANGE, "..."),
     MOVE: (plotting.RED, "xxx"),
@@ -31,8 +35,9 @@ _ARROW = {"arrowstyle": "-|>", "color": "#333333", "shrinkA": 0, "shrinkB": 0}
 
 # --- overview --------------------------------------------------------------------------------------------------------
 
-_ROW_WIDTH = 15.5  # in widths of a kernel
-_ROW_HEIGHT = 1.75
+_ROW_WIDTH = 10.7  # in widths of a kernel
+_ROW_HEIGHT = 1.6
+_SHORT = {"BatchNormalization": "BatchN", "GlobalAveragePool": "AvgPool"}
 _WIDTHS = {True: 1.0, False: 0.32}  # of a kernel, and of a layer that only orders streams
 
 
@@ -43,14 +48,14 @@ def overview(layers: Sequence[EngineLayer], name: str) -> plotting.Picture:
     that skip kernels; where one leads to another row, small print names the other end. The name is for the description.
     """
     rows = _rows(layers)
-    figure, axes = plotting.new_figure(0.7 + 0.62 * len(rows))
-    bare(axes, (-2.0, _ROW_WIDTH + 0.4), (-_ROW_HEIGHT * (len(rows) - 1) - 0.75, 1.0))
+    figure, axes = plotting.new_figure(0.7 + 0.78 * len(rows))
+    bare(axes, (-1.75, _ROW_WIDTH + 0.2), (-_ROW_HEIGHT * (len(rows) - 1) - 0.75, 1.0))
     places: dict[int, tuple[float, float]] = {}  # left edge and middle of each layer
     for row, members in enumerate(rows):
         left, middle = 0.0, -_ROW_HEIGHT * row
-        sizes = [f"\n{size}" for position in members if (size := _resolution(layers[position]))]
-        label = f"{members[0]}-{members[-1]}{''.join(sizes[-1:])}"
-        axes.text(-0.35, middle, label, ha="right", va="center", fontsize=8)
+        sizes = [*dict.fromkeys(size for position in members if (size := _resolution(layers[position])))]
+        label = f"{members[0]}-{members[-1]}\n{sizes[0]}" + f" to\n{sizes[-1]}" * (len(sizes) > 1) if sizes else ""
+        axes.text(-0.3, middle, label or f"{members[0]}-{members[-1]}", ha="right", va="center", fontsize=8)
         for position in members:
             places[position] = (left, middle)
             _draw_layer(axes, left, middle, position, layers[position])
@@ -101,17 +106,21 @@ def _draw_layer(axes: "Axes", left: float, middle: float, position: int, layer: 
     filled(axes, left + 0.08, middle - 0.4, 0.84, 0.8, (colour, ""), edgecolor=colour, linewidth=1)
     filled(axes, left + 0.08, middle - 0.4, 0.84, 0.18, (colour, hatch))
     text = {"ha": "center", "va": "center", "color": ink(colour)}
-    axes.text(left + 0.5, middle + 0.2, str(position), fontsize=8, weight="bold", **text)
-    axes.text(left + 0.5, middle - 0.08, clipped(_label(layer), 8), fontsize=6, **text)
+    axes.text(left + 0.5, middle + 0.2, str(position), fontsize=9, weight="bold", **text)
+    axes.text(left + 0.5, middle - 0.08, clipped(_label(layer), 9), fontsize=7.5, **text)
 
 
 def _label(layer: EngineLayer) -> str:
-    """Return the end of the name of one ONNX node in a layer: its convolution or product, else its first."""
-    if not layer.onnx_nodes:
-        return engine_layers.short_name(layer)
+    """Return the end of the name of one ONNX node in a layer: its convolution or product, else its first.
+
+    A layer that moves data, or belongs to no node, is called by what it does.
+    """
+    if not layer.onnx_nodes or engine_layers.kind(layer) == MOVE:
+        return engine_layers.kind_word(layer)
     heavy = (node for node in layer.onnx_nodes if any(word in node for word in ("Conv", "MatMul", "Gemm")))
-    node = next(heavy, layer.onnx_nodes[0]) if engine_layers.kind(layer) == MATRIX else layer.onnx_nodes[0]
-    return ".".join(node.rsplit("/", 1)[-1].split(".")[-2:])
+    node = next(heavy, layer.onnx_nodes[0]) if engine_layers.kind(layer) in HEAVY else layer.onnx_nodes[0]
+    operator, *number = node.rsplit("/", 1)[-1].split(".")[-2:]
+    return ".".join([_SHORT.get(operator, operator), *number])
 
 
 def _draw_tensors(axes: "Axes", layers: Sequence[EngineLayer], places: dict[int, tuple[float, float]]) -> None:
@@ -134,13 +143,13 @@ def _draw_tensors(axes: "Axes", layers: Sequence[EngineLayer], places: dict[int,
             axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", **arrow))
         else:
             axes.add_patch(FancyArrowPatch((left + 0.9, middle), (other_left + 0.1, middle), **arrow))
-    note = {"va": "top", "fontsize": 6, "color": "#333333"}
+    note = {"va": "top", "fontsize": 7.5, "color": "#333333"}
     for position, others in coming.items():
         left, middle = places[position]
         axes.text(left + 0.1, middle - 0.46, f"from {_few(others)}", ha="left", **note)
     for position, others in leaving.items():
         left, middle = places[position]
-        below = 0.68 if position in coming else 0.46  # on a second line where both would meet
+        below = 0.66 if position in coming else 0.46  # on a second line where both would meet
         axes.text(left + 0.9, middle - below, f"to {_few(others)}", ha="right", **note)
 
 
@@ -199,8 +208,11 @@ def _draw_box(axes: "Axes", x: float, y: float, position: int, layer: EngineLaye
     room = 104 // lanes  # characters in a line
     nodes = textwrap.wrap(", ".join(layer.onnx_nodes) or "no ONNX node", room, max_lines=2, placeholder=" …")
     left = x - 0.46 + 1.8 * strip
-    axes.text(left, y + 0.15, clipped(f"{position}  {layer.type}", room), va="center", fontsize=8.5, weight="bold")
-    axes.text(left, y + 0.03, clipped(layer.name, room), va="center", fontsize=7, color="#333333")
+    does = engine_layers.conversion(layer) if engine_layers.kind(layer) == MOVE else engine_layers.kind_word(layer)
+    head = clipped(f"{position}  {does}", room)
+    axes.text(left, y + 0.15, head, va="center", fontsize=8.5, weight="bold")
+    name = clipped(f"{layer.type} {layer.name}", room)
+    axes.text(left, y + 0.03, name, va="center", fontsize=7.5, color="#333333")
     axes.text(left, y - 0.14, plotting.literal("\n".join(nodes)), va="center", fontsize=7.5)
 
 
@@ -212,7 +224,7 @@ def _draw_reads(axes: "Axes", centre: dict[int, tuple[float, float]], position: 
     outside = [edge for edge in reads if edge.source not in centre]
     notes = "\n".join(f"from {_origin(edge)}: {engine_layers.describe(edge.tensor)}" for edge in outside)
     x, y = centre[position]
-    axes.text(x - 0.44, y + 0.31, notes, fontsize=7, va="bottom", color=plotting.GREY, style="italic")
+    axes.text(x - 0.44, y + 0.31, notes, fontsize=7.5, va="bottom", color=plotting.GREY, style="italic")
 
 
 def _draw_edge(
@@ -237,8 +249,9 @@ def _draw_edge(
         note = (x - side, target_y + 0.66) if between else (target_x + side, target_y + 0.42)
     axes.add_patch(FancyArrowPatch(path=Path(corners), **_ARROW, mutation_scale=7, linewidth=1))
     if note:
+        lines = filter(None, (engine_layers.describe(edge.tensor), engine_layers.strides_text(edge.tensor)))
         axes.annotate(
-            engine_layers.describe(edge.tensor), note, xytext=(5, 0), textcoords="offset points", fontsize=7,
+            "\n".join(lines), note, xytext=(5, 0), textcoords="offset points", fontsize=7.5,
             va="center", bbox={"facecolor": "#fafafa", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
 
@@ -248,11 +261,17 @@ def _origin(edge: Edge) -> str:
 
 
 def _detail(position: int, layer: EngineLayer, reads: list[Edge]) -> str:
-    tensors = "; ".join(f"{engine_layers.describe(edge.tensor)} from {_origin(edge)}" for edge in reads)
-    writes = "; ".join(engine_layers.describe(tensor) for tensor in layer.outputs)
+    tensors = "; ".join(f"{_in_full(edge.tensor)} from {_origin(edge)}" for edge in reads)
+    writes = "; ".join(_in_full(tensor) for tensor in layer.outputs)
     nodes = ", ".join(layer.onnx_nodes) or "none"
     head = f"{position} {layer.type} {engine_layers.short_name(layer)}"
+    if engine_layers.kind(layer) == MOVE:
+        head += f": {engine_layers.conversion(layer)}"
     return f"{head}\n  nodes: {nodes}\n  reads: {tensors}\n  writes: {writes}"
+
+
+def _in_full(tensor: EngineTensor) -> str:
+    return ", ".join(filter(None, (engine_layers.describe(tensor), engine_layers.strides_text(tensor))))
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 import onnx
 
-from tutorial_utils.engine import EngineLayer, EngineTensor, computed_types
+from tutorial_utils.engine import EngineLayer, EngineTensor, computed_types, memory_format
+from tutorial_utils.engine.computed_types import ATTENTION, CONVOLUTION, OPAQUE, PRODUCT
 from tutorial_utils.engine.computed_types import generated_operations as operations
 from tutorial_utils.inspection.dataflow import VIEWS
 
-MATRIX = "convolution/matrix product"
 POINTWISE = "pointwise/reduction"
 POOLING = "pooling"
 MOVE = "reformat/cast/copy"
 CONTROL = "signal/wait/shapes"
-KINDS = (MATRIX, POINTWISE, POOLING, MOVE, CONTROL)
+HEAVY = (CONVOLUTION, PRODUCT, ATTENTION, OPAQUE)  # what most of the arithmetic is in
+KINDS = (*HEAVY, POINTWISE, POOLING, MOVE, CONTROL)
+SAME_BYTES = "copy, same bytes"
 
 _MOVE_OPERATIONS = {
     "Cast": "casts", "Conc": "joins", "Move": "copies", "Repl": "repeats", "Resh": "reshapes", "Slic": "cuts out",
@@ -37,8 +39,10 @@ def kind(layer: EngineLayer) -> str:
     words, layer_type = set(operations(layer)), layer.type.lower()
     if not layer.is_kernel:
         return CONTROL
-    if computed_types.operation(layer):
-        return MATRIX
+    if what := computed_types.operation(layer):
+        return what
+    if layer.weights and "MulSum" in "".join(operations(layer)):  # a product with weights, written out: of one image
+        return PRODUCT
     if "pool" in layer_type:
         return POOLING
     if (words and words <= _MOVE_OPERATIONS.keys()) or layer_type in _MOVE_TYPES:
@@ -47,9 +51,28 @@ def kind(layer: EngineLayer) -> str:
 
 
 def kind_word(layer: EngineLayer) -> str:
-    """Return the kind of a layer in one word, which tells convolutions, other products and attention apart."""
-    what = computed_types.operation(layer) or kind(layer)
-    return what.removeprefix("matrix ").removeprefix("fused ").partition("/")[0]
+    """Return the kind of a layer in a word or two; of those that move data, which of "reformat", "cast" and "copy"."""
+    what = kind(layer)
+    if what != MOVE:
+        return what.partition("/")[0]
+    if not (layer.inputs and layer.outputs) or copies_only(layer):
+        return "copy"
+    source, target = layer.inputs[0], layer.outputs[0]
+    if memory_format.UNKNOWN in (source.format, target.format):  # as TensorRT 10 says it, nothing tells
+        return "cast" if source.dtype != target.dtype else "reformat" if layer.type.lower() == "reformat" else "copy"
+    return "reformat" if source.format != target.format else "cast" if source.dtype != target.dtype else "copy"
+
+
+def copies_only(layer: EngineLayer) -> bool:
+    """Say whether a layer only gives a tensor another shape, and each element has the same place in what it writes.
+
+    The strides on both sides say so. False also where they aren't known.
+    """
+    if kind(layer) != MOVE or not set(operations(layer)) <= {"Resh", "Move"} or len(layer.inputs) != 1:
+        return False
+    source, target = layer.inputs[0], layer.outputs[0]
+    known = source.strides and target.strides and source.dtype == target.dtype
+    return bool(known) and memory_format.same_bytes(source.shape, source.strides, target.shape, target.strides)
 
 
 def conversion(layer: EngineLayer) -> str:
@@ -57,15 +80,28 @@ def conversion(layer: EngineLayer) -> str:
     does = ", ".join(dict.fromkeys(_MOVE_OPERATIONS[one] for one in operations(layer) if one in _MOVE_OPERATIONS))
     if not (layer.inputs and layer.outputs):
         return does or "nothing to convert"
+    if copies_only(layer):
+        return SAME_BYTES
     source, target = layer.inputs[0], layer.outputs[0]
     pairs = (source.dtype, target.dtype), (source.format, target.format)
     changes = [f"{before} to {after}" for before, after in pairs if before != after]
+    if (
+        len(source.shape) == len(target.shape) > 3
+        and 0 < source.shape[1] < target.shape[1]
+        and "Conc" in operations(layer)
+    ):
+        changes.append(f"{source.shape[1]} channels padded to {target.shape[1]}")
     return ", ".join(changes) or does or "same type and format"
 
 
 def describe(tensor: EngineTensor) -> str:
     """Return a tensor as "fp16 NHWC 1x64x56x56"."""
     return f"{tensor.dtype} {tensor.format} {'x'.join(map(str, tensor.shape))}"
+
+
+def strides_text(tensor: EngineTensor) -> str:
+    """Return a tensor's strides as "strides 200704, 1, 3584, 64", or "" where they aren't known."""
+    return f"strides {', '.join(map(str, tensor.strides))}" if tensor.strides else ""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,10 @@ _DTYPES = {
     "fp32": (plotting.BLUE, ""), "fp16": (plotting.ORANGE, "///"), "bf16": ("#F0E442", "\\\\\\"),
     "int8": (plotting.GREEN, "xxx"), "fp8": ("#CC79A7", "..."), "int4": ("#56B4E9", "ooo"),
 }  # fmt: skip
-_FORMATS = {"Linear": ("#ffffff", ""), "NHWC": ("#b9c2cb", ""), "Transposed": (plotting.RED, "\\\\\\")}
+_FORMATS = {
+    "NHWC": ("#b9c2cb", ""), "NCHW": ("#ffffff", ""), "row major": ("#ffffff", ""), "column major": ("#e9d8a6", "\\\\"),
+    "vector": ("#ffffff", "..."),
+}  # fmt: skip
 _OTHER = (plotting.GREY, "---")
 
 
@@ -42,8 +45,11 @@ def precision_map(engines: dict[str, Sequence[EngineLayer]]) -> plotting.Picture
         _draw_strip(one, name, kernels, widest)
     tensors = [tensor for layers in engines.values() for layer in layers for tensor in (*layer.inputs, *layer.outputs)]
     shown = {dtype: _DTYPES.get(dtype, _OTHER) for dtype in Counter(tensor.dtype for tensor in tensors)}
-    formats = Counter(tensor.format for tensor in tensors)
-    legend(figure, shown | {f"format {one}": _FORMATS.get(one, _OTHER) for one in formats})
+    formats = dict.fromkeys(tensor.format for tensor in tensors)
+    named: dict[tuple[str, str], list[str]] = {}  # formats that look alike share an entry of the legend
+    for one in formats:
+        named.setdefault(_FORMATS.get(one, _OTHER), []).append(one)
+    legend(figure, shown | {f"format {', '.join(alike)}": style for style, alike in named.items()})
     text = [line for name, layers in engines.items() for line in _precision_text(name, layers)]
     alt = "Data types and formats by kernel. " + " ".join(f"{line}." for line in text if not line.startswith(" "))
     return plotting.Picture(figure, alt, "\n".join(text))
@@ -86,8 +92,12 @@ def _band(tensors: Sequence[EngineTensor], attribute: str = "dtype") -> list[tup
 
 
 def _number_columns(axes: "Axes", numbers: Sequence[int], width: int) -> None:
-    """Write the number of its layer below each column, or below every second and so on where there are many."""
-    columns = range(0, len(numbers), max(1, width // 16))
+    """Write the number of its layer below each column, or below those of every fifth number where there are many.
+
+    Numbers of layers that aren't kernels are missing.
+    """
+    step = next((step for step in (1, 2, 5, 10) if width <= 20 * step), 20)
+    columns = [column for column, number in enumerate(numbers) if number % step == 0]
     axes.set_xticks([column + 0.47 for column in columns], [numbers[column] for column in columns])
     axes.tick_params(labelsize=7, length=0, pad=1)
 
@@ -207,6 +217,7 @@ def _draw_cell(axes: "Axes", column: int, row: int, count: int, layer: EngineLay
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 _MIB = 2**20
+_LETTERS = "abcdefgh"  # for tensors that are alive at the fullest step
 _NAMED_STEPS = 40  # up to which each step has its name below its bar
 
 
@@ -226,14 +237,14 @@ def lifetimes(flow: Dataflow, names: Sequence[str] = ()) -> plotting.Picture:
             row, one.last - one.first + 0.9, left=one.first - 0.45, height=0.25 + 0.65 * one.size / largest,
             edgecolor="white", linewidth=0, **styles[row in alive],
         )  # fmt: skip
-    spacing = len(tensors) / 14  # of the labels: to the right of the bars, so that no line crosses one
-    place = max(one.last for row, one in enumerate(tensors) if row <= spacing * len(alive)) + 0.04 * len(live)
     labels = [f"{tensors[row].size / _MIB:.2f} MiB, written by {names[tensors[row].first]}" for row in alive]
-    for index, (row, label) in enumerate(zip(alive, labels, strict=True)):
-        upper.annotate(
-            plotting.literal(label), (tensors[row].last + 0.45, row), xytext=(place, spacing * index), va="center",
-            fontsize=9, arrowprops={"arrowstyle": "-", "color": plotting.GREY, "relpos": (0, 0.5)},
-        )  # fmt: skip
+    for letter, row in zip(_LETTERS, alive, strict=False):  # lines to the words would cross other bars
+        at = tensors[row].first - 0.45, row  # where the bars are staggered
+        plotting.note(upper, letter, at, (-3, 0), ha="right", fontsize=8, weight="bold")
+    listed = [f"{letter}  {label}" for letter, label in zip(_LETTERS, labels, strict=False)]
+    more = [f"and {len(labels) - len(_LETTERS)} more"] * (len(labels) > len(_LETTERS))
+    text = plotting.literal("\n".join([f"alive at step {fullest}:", *listed, *more]))
+    upper.text(0.99, 0.97, text, transform=upper.transAxes, ha="right", va="top", fontsize=9, multialignment="left")
     upper.set_ylim(len(tensors) - 0.4, -1)
     upper.set_yticks([])
     upper.set_ylabel("tensors, thicker when larger")

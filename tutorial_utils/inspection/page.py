@@ -135,7 +135,7 @@ def summary(one: Inspection) -> list[tuple[str, str]]:
         ("types of layers", _counted(Counter(layer.type for layer in layers))),
         ("kernels write", _counted(report.kernel_dtypes)),
         ("formats written", _counted(formats)),
-        ("reformats, casts", "; ".join(moves) or "none of their own"),
+        ("moves of data", "; ".join(moves) or "none of their own"),
         ("activations", _size_text(report.activation_bytes)),
         ("weights", _size_text(report.weights_bytes)),
         ("plan", _size_text(report.plan_bytes)),
@@ -165,7 +165,7 @@ def as_text(one: Inspection) -> str:
             writes = "+".join(dict.fromkeys(f"{tensor.dtype} {tensor.format}" for tensor in layer.outputs))
             nodes = ", ".join(layer.onnx_nodes) or "no ONNX node"
             kind = engine_layers.kind_word(layer)
-            lines.append(f"{position:4} {kind:11} {reads} to {writes:15} {engine_layers.short_name(layer)}: {nodes}")
+            lines.append(f"{position:4} {kind:14} {reads} to {writes:15} {engine_layers.short_name(layer)}: {nodes}")
     lines += ["", "ONNX nodes that no layer names"]
     unnamed = engine_layers.unnamed(one.node_homes)
     for reason, nodes in unnamed.items():
@@ -228,16 +228,23 @@ def write_html(title: str, body: str, path: Path) -> Path:
     text = string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(title=html.escape(title), body=body)
     try:
         with paths.replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise _unwritable(path, error.strerror or str(error)) from error
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # of file names that are no UTF-8
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise _unwritable(path, getattr(error, "strerror", None) or str(error)) from error
     return path
 
 
-def check_writable(path: Path) -> None:
-    """Raise InputError where a file can't be written, before the work for it is done."""
+def check_writable(path: Path, *read: Path) -> None:
+    """Raise InputError for a file that can't be written or is one of those that are read, before the work is done."""
+    for other in read:
+        if os.path.realpath(path) == os.path.realpath(other):
+            raise InputError(f"{path} is to be written, and is {other} itself.", "Name another file.")
     folder = path.absolute().parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    try:
+        in_the_way = path.exists() and not path.is_file()
+    except (OSError, ValueError) as error:  # a name that is too long, or has a null byte
+        raise _unwritable(path, getattr(error, "strerror", None) or str(error)) from error
+    if in_the_way or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise _unwritable(path, "no file can be made there")
 
 

@@ -13,6 +13,7 @@ import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, Literal
 
 from tutorial_utils.base.errors import InputError
@@ -152,10 +153,16 @@ def find(exercise: str) -> Exercise:
 def _tried(exercise: str, answer: Callable[..., Any], case: Case) -> tuple[Any, Result | None]:
     """Return what the function returns, or what is judged of it, and what to tell the learner if it isn't right."""
     returned, failure = _call(exercise, answer, case.arguments)
-    if failure is None and returned is not None:
-        returned = case.judged(returned) if case.judged else _plain(returned)
-    if failure is None and not any(_same(returned, right) for right in (case.answer, *case.also_right)):
-        failure = Result(exercise, "wrong", _mistake(returned, case))
+    kind = type(returned).__name__
+    try:
+        if failure is None and returned is not None:
+            returned = case.judged(returned) if case.judged else _plain(returned)
+        if failure is None and not any(_same(returned, right) for right in (case.answer, *case.also_right)):
+            failure = Result(exercise, "wrong", _mistake(returned, case))
+    except Exception as error:  # of a list that holds itself, a number beyond float, or an object's own methods
+        why = _in_one_line(error, answer)
+        message = f"For {case.what}, your function returned {kind}, which can't be compared with an answer: {why}."
+        failure = Result(exercise, "wrong", message)
     return returned, failure
 
 
@@ -165,7 +172,7 @@ def _call(exercise: str, answer: Callable[..., Any], arguments: tuple[Any, ...])
         return answer(*copy.deepcopy(arguments)), None
     except NotImplementedError:
         return None, _not_answered(exercise)
-    except Exception as error:  # whatever a learner's code can raise
+    except (Exception, SystemExit) as error:  # whatever a learner's code can raise
         return None, Result(exercise, "wrong", f"Your function raised {_in_one_line(error, answer)}.")
 
 
@@ -176,7 +183,7 @@ def _not_answered(exercise: str) -> Result:
 
 def _does_nothing(answer: Callable[..., Any]) -> bool:
     """Whether a function's body is `pass`, `...`, `return None` or no more than a docstring: not written yet."""
-    code = getattr(answer, "__code__", None)
+    code = _code(answer)
     steps = [step for step in dis.get_instructions(code) if step.opname not in ("RESUME", "NOP")] if code else []
     returning = ("LOAD_CONST", "RETURN_CONST", "RETURN_VALUE")
     return bool(steps) and all(step.opname in returning and step.argval is None for step in steps)
@@ -188,10 +195,19 @@ def _always_returns_none(exercise: str, answer: Callable[..., Any], cases: Seque
     return len(cases) > 1 and all(returned is None and failure is None for returned, failure in outcomes)
 
 
-def _in_one_line(error: Exception, answer: Callable[..., Any]) -> str:
-    """Return type and message of an exception, and the line of the learner's function that it came from."""
-    text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+def _code(answer: Callable[..., Any]) -> CodeType | None:
+    """Return the bytecode of a function; None for another callable, such as a class."""
     code = getattr(answer, "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _in_one_line(error: BaseException, answer: Callable[..., Any]) -> str:
+    """Return type and message of an exception, and the line of the learner's function that it came from."""
+    try:
+        text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    except Exception:  # of a class of the learner's own
+        text = ""
+    code = _code(answer)
     place = (code.co_filename, code.co_name) if code else None
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if (frame.filename, frame.name) == place]
@@ -279,7 +295,7 @@ def _name_of_type(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     """Whether this is a single number; a truth value is none."""
-    return hasattr(value, "__float__") and not isinstance(value, bool)
+    return hasattr(value, "__float__") and not isinstance(value, bool | type)
 
 
 def _shown(value: Any) -> str:

@@ -62,6 +62,8 @@ class Diagnosis:
         if self.lessons:
             parts.append(text_table([(lesson.lesson, lesson.runs, lesson.reason, "") for lesson in self.lessons]))
         end = "Ready: the lessons run here. What can't run live is shown from recordings."
+        if not self.lessons:
+            end = "Ready: the package works here. The lessons are in a clone of the course, which this isn't."
         if first := self.first_to_mend:
             end = f"Not ready. Mend this first: {first.name}. {first.remedy}"
         return "\n\n".join([*parts, end])

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from filelock import FileLock
+
+from tutorial_utils.base import paths
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError, RecordingError
 from tutorial_utils.base.lesson_names import import_room
 from tutorial_utils.machine import capabilities
@@ -43,8 +46,8 @@ class Measured(Generic[Result]):
 
     @property
     def gpu(self) -> str:
-        """Name of the GPU."""
-        return self.machine.get("gpu", "")
+        """Name of the GPU, "" where there was none."""
+        return self.machine.get("gpu") or ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Experiment(Generic[Result]):
         recording = recordings.load(self.name)
         try:
             result = self.read(recording.data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise recordings.damaged(recordings.FOLDER / f"{self.name}.json") from error
         origin = recordings.recorded(self.title, recording, reason)
         return Measured(result, origin, recording.method, recording.machine)
@@ -116,11 +119,13 @@ class Experiment(Generic[Result]):
         Raises:
             BackendUnavailableError: This machine lacks what the experiment needs.
             ModelFileError: A model is missing or damaged.
+            RecordingError: The package isn't in a clone, so there is no place for recordings.
         """
+        folder = recordings.folder_to_write()
         stamp = self._stamp()
         data = self._measure(self.make_models(self.models) if models is None else self._models_in(models))
         recording = recordings.new(self.title, self.method, stamp, data)
-        return recordings.save(recording, recordings.FOLDER / f"{name or self._name_here(stamp)}.json")
+        return recordings.save(recording, folder / f"{name or self._name_here(stamp)}.json")
 
     def record_rows(
         self,
@@ -155,7 +160,7 @@ class Experiment(Generic[Result]):
         stamp = self._stamp()
         if stamp["gpu"] is None:
             raise BackendUnavailableError("There is no NVIDIA GPU here to measure on.", "Record where there is one.")
-        path = path or recordings.FOLDER / f"{self._name_here(stamp)}.json"
+        path = path or recordings.folder_to_write() / f"{self._name_here(stamp)}.json"
         there = rows.load(path, self.title)
         if there:
             rows.require_same_gpu(there, stamp)
@@ -178,8 +183,9 @@ class Experiment(Generic[Result]):
                 continue
             report(f"{name}: {row.get('reason') or 'measured'} ({time.monotonic() - started:.0f} s)")
             empty = recordings.new(self.title, self.method, stamp, {"stacks": [], "rows": {}})
-            now = rows.load(path, self.title) or empty  # read anew: another process may have added rows meanwhile
-            recordings.save(rows.merged(now, name, row, stamp, empty.date), path)
+            with FileLock(paths.cache_dir("locks") / f"{path.stem}.lock"):
+                now = rows.load(path, self.title) or empty  # read anew: another process may have added rows meanwhile
+                recordings.save(rows.merged(now, name, row, stamp, empty.date), path)
             added += 1
         if unavailable and not added:
             raise unavailable

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from tutorial_utils.base import onnx_session  # noqa: F401 - it keeps ONNX Runtime from sending usage data
 from tutorial_utils.base.errors import BackendUnavailableError
 
 _LIBRARIES = {"PyTorch": "torch", "torchvision": "torchvision", "cuda-python": "cuda-bindings", "onnx": "onnx"}

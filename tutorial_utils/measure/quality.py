@@ -37,7 +37,7 @@ def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> Metrics:
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    labels = np.asarray(labels)
+    labels = _numbers("labels", labels)
     logits = _logits("logits", logits)
     if labels.ndim != 1 or len(labels) != len(logits) or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
@@ -108,18 +108,23 @@ def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tup
     """
     from scipy.stats import binomtest
 
-    if total < 1 or not 0 <= correct <= total:
+    try:
+        counts = int(correct), int(total)
+        are_counts = counts == (correct, total) and 0 <= correct <= total < 2**53 and total > 0
+    except (TypeError, ValueError, OverflowError):
+        are_counts = False
+    if not are_counts:
         raise InputError(
             f"{correct} right answers of {total} were given.", "Give 0 to total right answers of at least one image."
         )
-    if not 0 < confidence < 1:
+    if not isinstance(confidence, float | int) or not 0 < confidence < 1:
         raise InputError(f"The confidence is {confidence}.", "Give a number between 0 and 1, such as 0.95.")
-    interval = binomtest(int(correct), int(total)).proportion_ci(confidence, method="wilson")
+    interval = binomtest(*counts).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def _logits(name: str, values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values)
+    values = _numbers(name, values)
     if values.ndim != 2 or values.size == 0:
         raise InputError(f"{name} has shape {list(values.shape)}.", "Give logits [N, C] of at least one image.")
     _require_finite(name, values)
@@ -128,7 +133,9 @@ def _logits(name: str, values: np.ndarray) -> np.ndarray:
 
 def _comparable(actual: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # float64: in FP16 the squares and the differences would overflow or vanish
-    actual, reference = np.asarray(actual, np.float64), np.asarray(reference, np.float64)
+    actual, reference = (
+        _numbers(name, values).astype(np.float64) for name, values in (("actual", actual), ("reference", reference))
+    )
     _require_same_shape(actual, reference)
     _require_finite("actual", actual)
     _require_finite("reference", reference)
@@ -137,7 +144,22 @@ def _comparable(actual: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, 
             "The reference is empty or zero everywhere: an error relative to it has no meaning.",
             "Check the input and the output name of the reference run.",
         )
-    return actual, reference
+    # A power of two, by which no digit changes: squares of the largest numbers overflow, those of the smallest vanish.
+    _, exponent = np.frexp(np.abs(reference).max())
+    return np.ldexp(actual, -exponent), np.ldexp(reference, -exponent)
+
+
+def _numbers(name: str, values: np.ndarray) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+        is_real = array.dtype.kind in "biuf" or np.can_cast(array.dtype, np.float64)  # BF16 and FP8 are of kind "V"
+    except ValueError:  # rows of different lengths
+        is_real = False
+    if not is_real:
+        raise InputError(
+            f"{name} is no array of real numbers.", "Give a NumPy array of numbers, in rows of one length."
+        )
+    return array
 
 
 def _require_same_shape(a: np.ndarray, b: np.ndarray) -> None:

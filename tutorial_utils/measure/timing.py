@@ -79,7 +79,8 @@ class Measurement:
     @property
     def images_per_second(self) -> float:
         """Throughput of calls one after the other, at the median."""
-        return 1000 * self.batch / self.median_ms
+        median = self.median_ms  # 0 where all calls took less than the half microsecond that `to_dict` rounds away
+        return 1000 * self.batch / median if median else math.inf
 
     def to_dict(self) -> dict[str, Any]:
         """Return the measurement as plain values for JSON, times to the microsecond."""
@@ -137,6 +138,7 @@ def measure_in_turn(
     Raises:
         InputError: There is nothing to time, or a limit is not positive.
     """
+    _require_callables(calls)
     timed = {name: functools.partial(_times, call) for name, call in calls.items()}
 
     def turn(name: str, turn_ms: float, least: int, most: int, _: float) -> list[float]:
@@ -170,11 +172,18 @@ def measure_on_device_in_turn(
         batch, seconds, max_calls: As for `measure_in_turn`, which also says what is raised.
     """
 
+    _require_callables(device_times)
+
     def turn(name: str, turn_ms: float, least: int, most: int, call_ms: float) -> list[float]:
         calls = int(np.clip(turn_ms / call_ms, least, most))
         return [float(ms) for ms in device_times[name](calls + 1)[1:]]  # the first waits for the copy of the inputs
 
     return _in_turn(device_times, turn, batch, seconds, max_calls, clock="CUDA events", includes_copies=False)
+
+
+def _require_callables(calls: Mapping[str, Callable[..., Any]]) -> None:
+    if not isinstance(calls, Mapping) or not all(map(callable, calls.values())):
+        raise InputError(f"There is something that can't be called in {calls!r}.", "Give functions by name.")
 
 
 def _in_turn(
@@ -189,12 +198,17 @@ def _in_turn(
 
     A turn gets a name, milliseconds to fill, the fewest and the most calls, and what a call took at last.
     """
-    if not timed or seconds <= 0 or max_calls < _FEWEST_ROUNDS or batch < 1:
+    given = (seconds, max_calls, batch)
+    are_numbers = all(isinstance(one, int | float | np.number) and math.isfinite(one) for one in given)
+    if not timed or not are_numbers or seconds <= 0 or max_calls < _FEWEST_ROUNDS or batch < 1:
         raise InputError(
             f"Can't time {len(timed)} candidates for {seconds} s, {max_calls} calls and batch {batch}.",
             f"Give at least one callable, a positive time and batch, and max_calls of at least {_FEWEST_ROUNDS}.",
         )
     warm = {name: _warm_up(times, seconds) for name, times in timed.items()}
+    for name, (times, _) in warm.items():
+        if not np.isfinite(times).all():
+            raise InputError(f"The times of {name} are no numbers of milliseconds: {times[-1]}.", "Look at its clock.")
     # The median of the last calls: a single one may be an outlier.
     call_ms = {name: max(float(np.median(times[-WINDOW:])), 1e-3) for name, (times, _) in warm.items()}
     fitting = min(seconds * 1000 / max(call_ms.values()), max_calls)
@@ -275,8 +289,9 @@ def compare(baseline: Measurement, candidate: Measurement) -> Comparison:
     rounds, its last are left out.
 
     Raises:
-        InputError: The measurements differ in clock, copies or batch, so that they can't be compared.
+        InputError: The measurements differ in clock, copies or batch, so that they can't be compared, or hold no times.
     """
+    _require_times(baseline, candidate)
     for field in ("clock", "includes_copies", "batch"):
         one, other = getattr(baseline, field), getattr(candidate, field)
         if one != other:
@@ -285,9 +300,23 @@ def compare(baseline: Measurement, candidate: Measurement) -> Comparison:
                 "Measure both in the same way.",
             )
     rounds = zip(baseline.rounds_ms, candidate.rounds_ms, strict=False)
-    ratios = np.sort([np.median(one) / np.median(other) for one, other in rounds])
+    medians = [(np.median(one), np.median(other)) for one, other in rounds]
+    if not all(one and other for one, other in medians):
+        raise InputError("A round took 0 ms: its calls are shorter than the clock tells.", "Time several calls as one.")
+    ratios = np.sort([one / other for one, other in medians])
     beyond = _left_out(len(ratios))
     return Comparison(float(np.median(ratios)), float(ratios[beyond]), float(ratios[-1 - beyond]))
+
+
+def _require_times(*measurements: Measurement) -> None:
+    for one in measurements:
+        times = [ms for calls in one.rounds_ms for ms in calls]
+        if not times or not all(one.rounds_ms) or not all(0 <= ms < math.inf for ms in times):
+            raise InputError(
+                f"A measurement of {len(one.rounds_ms)} rounds and {len(times)} calls has a round without calls, or a "
+                "time that is no number of milliseconds.",
+                "Measure again, with `measure_in_turn`.",
+            )
 
 
 def _left_out(rounds: int) -> int:
@@ -300,7 +329,11 @@ def median_interval(measurement: Measurement) -> tuple[float, float]:
     """Return the ends of the 95 % interval of a median, in milliseconds, by a bootstrap over rounds.
 
     Neighbouring calls share the state of the machine, so that single calls are no independent samples.
+
+    Raises:
+        InputError: The measurement holds no times.
     """
+    _require_times(measurement)
     rounds = [np.asarray(one) for one in measurement.rounds_ms]
     drawn = np.random.default_rng(0).integers(len(rounds), size=(_RESAMPLES, len(rounds)))
     medians = [np.median(np.concatenate([rounds[i] for i in one])) for one in drawn]

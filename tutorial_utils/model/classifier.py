@@ -1,5 +1,6 @@
 """The Paddle models of the course: build, train and run them, and save them as the static models that get optimized."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import numpy as np
 
 from tutorial_utils.base.errors import DataError, InputError, ModelFileError
 from tutorial_utils.base.progress import bar
-from tutorial_utils.model import data, transformer
+from tutorial_utils.model import data, paddle_program, transformer
 from tutorial_utils.model.quiet_paddle import paddle
 
 nn, functional = paddle.nn, paddle.nn.functional
@@ -221,15 +222,45 @@ def saving(target: SavedModel) -> Iterator[Path]:
     """Give a path without endings to write the two files to, and move them to ``target`` when both are complete.
 
     The program is moved last, so a save that is killed leaves no pair of files that don't belong together.
+
+    Raises:
+        ModelFileError: A file can't be written, or isn't whole: on a full disk, Paddle writes what fits in silence.
     """
     folder = target.model_path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as temporary:
-        written = Path(temporary) / "model"
-        yield written
-        target.model_path.unlink(missing_ok=True)
-        for path in (target.params_path, target.model_path):
-            written.with_suffix(path.suffix).replace(path)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as temporary:
+            written = Path(temporary) / "model"
+            yield written
+            program, params = (written.with_suffix(path.suffix) for path in (target.model_path, target.params_path))
+            if program.exists():  # else Paddle wrote another form, and who asked for this one says so
+                _require_whole(program, params, folder)
+            target.model_path.unlink(missing_ok=True)
+            params.replace(target.params_path)
+            program.replace(target.model_path)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelFileError(
+            f"The model can't be saved in {folder}: {error.strerror or error}.",
+            "Free some space, or choose a folder that you can write to.",
+        ) from error
+
+
+def _require_whole(program: Path, params: Path, folder: Path) -> None:
+    try:
+        paddle_program.operators(program)
+        paddle_program.require_files(program, params)
+    except ModelFileError as error:
+        free = f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB"
+        raise ModelFileError(
+            f"Paddle saved only a part of the model in {folder}, without an error; {free} are free there.",
+            "Free some space, and save it again.",
+        ) from error
 
 
 def save(
@@ -256,7 +287,8 @@ def save(
     with _evaluation_mode(model), saving(target) as written:
         spec = paddle.static.InputSpec(list(input_shape), dtype, name=input_name)
         paddle.jit.save(model, str(written), input_spec=[spec])
-        SavedModel.at(written)
+        if not written.with_suffix(".json").exists():
+            SavedModel.at(written)  # says so; that a file is cut short, `saving` says
     return target
 
 

@@ -61,7 +61,7 @@ def _converted(onnx_path: str | Path, target_path: str | Path, half: int, keep_f
         if half == TensorProto.BFLOAT16:
             model = _with_opset(model, _BF16_OPSET)
         onnx_file.name_nodes(model)
-        kept = frozenset(keep_fp32)
+        kept = onnx_file.names_in(keep_fp32)
         unknown = sorted(kept - {node.name for graph in onnx_file.graphs(model.graph) for node in graph.node})
         if unknown:
             raise PrecisionError(

@@ -10,8 +10,7 @@ from pathlib import Path
 from blake3 import blake3
 from filelock import FileLock
 
-from tutorial_utils.base import paths
-from tutorial_utils.base.errors import ModelFileError
+from tutorial_utils.base import paths, sealed_files
 from tutorial_utils.base.flavour import installed_version
 from tutorial_utils.model import data, export, precisions
 from tutorial_utils.model.precisions import PRECISIONS
@@ -51,11 +50,12 @@ def _trained(network: str, dataset: str, wanted: tuple[str, ...]) -> dict[str, P
     folder = _folder(network, saved.model_path, saved.params_path)
     needed = {"fp32", *wanted, *(source for name in wanted for source in PRECISIONS[name].made_from)}
     files = {name: folder / PRECISIONS[name].file_name(network) for name in needed}
-    with FileLock(folder / "lock"):
-        if not all(path.exists() for path in files.values()):
+    with paths.filling_cache(), FileLock(folder / "lock"):
+        if not sealed_files.ready(files.values()):
             if not files["fp32"].exists():
                 export.to_onnx(saved.model_path, saved.params_path, files["fp32"])
             precisions.write(files, data.calibration_images(data.load(dataset, "train"), CALIBRATION_IMAGES))
+            sealed_files.seal(files.values())
     return {name: files[name] for name in wanted}
 
 
@@ -68,16 +68,18 @@ def resnet50(image_size: int = 224) -> dict[str, Path]:
     from tutorial_utils.model import classifier  # imports Paddle
 
     folder = paths.cache_dir("models", f"resnet50-random-{image_size}-{EXPORT_RECIPE}")
-    with FileLock(folder / "lock"):
-        try:
-            saved = classifier.SavedModel.at(folder / "model")
-        except ModelFileError:
-            saved = classifier.save(classifier.build("resnet50"), folder / "model", (None, 3, image_size, image_size))
+    saved = classifier.SavedModel(folder / "model.json", folder / "model.pdiparams")
+    with paths.filling_cache(), FileLock(folder / "lock"):
+        if not sealed_files.ready(vars(saved).values()):
+            classifier.save(classifier.build("resnet50"), folder / "model", (None, 3, image_size, image_size))
+            sealed_files.seal(vars(saved).values())
         onnx_folder = _folder("resnet50", saved.model_path, saved.params_path)
         files = {name: onnx_folder / PRECISIONS[name].file_name("resnet50") for name in ("fp32", "fp16")}
-        if not files["fp32"].exists():
-            export.to_onnx(saved.model_path, saved.params_path, files["fp32"])
-        precisions.write(files)
+        if not sealed_files.ready(files.values()):
+            if not files["fp32"].exists():
+                export.to_onnx(saved.model_path, saved.params_path, files["fp32"])
+            precisions.write(files)
+            sealed_files.seal(files.values())
     return files
 
 
@@ -96,5 +98,5 @@ def _folder(name: str, *sources: Path) -> Path:
     recipe = [EXPORT_RECIPE, export.OPSET, CALIBRATION_IMAGES, {one: installed_version(one) for one in _EXPORTERS}]
     hasher = blake3(json.dumps(recipe).encode())
     for source in sources:
-        hasher.update_mmap(source)
+        sealed_files.add(hasher, source)
     return paths.cache_dir("onnx", f"{name}-{hasher.hexdigest(length=8)}")

@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -16,10 +17,26 @@ import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from tutorial_utils.base import onnx_session, paths
-from tutorial_utils.base.errors import ExportError, ModelFileError, PrecisionError
+from tutorial_utils.base.errors import ExportError, ModelFileError, PrecisionError, first_line
+from tutorial_utils.model import weight_files
 
 LARGEST = 2**31 - 2**24  # bytes of weights in one file, or in what protobuf serializes: its limit is 2 GiB
 _SMALL = 1024  # bytes of weights that stay in the file itself even so
+_LFS = b"version https://git-lfs"
+# Bits of a number of each data type in a file.
+_BITS = {
+    getattr(TensorProto, name): bits
+    for bits, names in {
+        4: "INT4 UINT4 FLOAT4E2M1",
+        8: "BOOL INT8 UINT8 FLOAT8E4M3FN FLOAT8E4M3FNUZ FLOAT8E5M2 FLOAT8E5M2FNUZ FLOAT8E8M0",
+        16: "INT16 UINT16 FLOAT16 BFLOAT16",
+        32: "INT32 UINT32 FLOAT",
+        64: "INT64 UINT64 DOUBLE COMPLEX64",
+        128: "COMPLEX128",
+    }.items()
+    for name in names.split()
+    if hasattr(TensorProto, name)  # onnx 1.17 lacks the newest
+}
 
 
 def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProto:
@@ -37,31 +54,53 @@ def load(onnx_path: str | Path, *, external_data: bool = True) -> onnx.ModelProt
         ModelFileError: The file is missing or is not an ONNX model, or its external data is missing or cut short.
     """
     path = Path(onnx_path)
-    if path.is_dir():
-        raise ModelFileError(f"{path} is a folder, and no ONNX model.", "Name the .onnx file.")
-    if not path.is_file():
-        raise ModelFileError(f"There is no model {path}.", "Check the path, or export the model first.")
+    weight_files.require_model(path)
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(_LFS)) == _LFS
+        if is_pointer:
+            raise ModelFileError(
+                f"{path.name} is a pointer of Git LFS, and no model.", "Run `git lfs pull`."
+            ) from error
         raise ModelFileError(f"{path.name} is not an ONNX model, or was cut short.", "Export it again.") from error
-    if not model.graph.node:
-        raise ModelFileError(f"{path.name} holds no operators.", "Export it again.")
+    if lack := _lack(model):
+        raise ModelFileError(f"{path.name} {lack}.", "Export it again.")
     model.ir_version = min(model.ir_version, onnx.IR_VERSION)
-    for tensor in [one for graph in graphs(model.graph) for one in constants(graph).values()]:
-        if external_data_helper.uses_external_data(tensor):
-            _require_external_data(tensor, path)
+    require_weights(model, path)
     if external_data:
         load_external_data(model, path)
-    try:
-        for graph in graphs(model.graph):
+    for graph in graphs(model.graph):
+        _require_one_writer(graph, path.name)
+        try:
             _sort(graph)
-    except graphlib.CycleError as error:
-        raise ModelFileError(
-            f"In {path.name}, nodes read each other's tensors in a circle.", "Export it again."
-        ) from error
+        except graphlib.CycleError as error:
+            raise ModelFileError(
+                f"In {path.name}, nodes read each other's tensors in a circle.", "Export it again."
+            ) from error
     name_nodes(model)
     return model
+
+
+def _lack(model: onnx.ModelProto) -> str:
+    """Return which part without which nothing is computed a model lacks; "" where it has them all."""
+    graph = model.graph
+    for lacks, what in (
+        (not graph.node, "holds no operators"),
+        (not graph.output, "has no outputs"),
+        (not model.opset_import, "doesn't say of which opset it is"),
+    ):
+        if lacks:
+            return what
+    without_type = [value.name for value in graph.input if not value.type.WhichOneof("value")]
+    return f"doesn't say of which data type its input {without_type[0]} is" if without_type else ""
+
+
+def _require_one_writer(graph: onnx.GraphProto, name: str) -> None:
+    writers = Counter(output for node in graph.node for output in node.output if output)
+    if several := [tensor for tensor, count in writers.items() if count > 1]:
+        raise ModelFileError(f"In {name}, several nodes write the tensor {several[0]}.", "Export it again.")
 
 
 def _sort(graph: onnx.GraphProto) -> None:
@@ -106,29 +145,62 @@ def load_external_data(model: onnx.ModelProto, onnx_path: str | Path) -> None:
         ) from error
 
 
-def _require_external_data(tensor: TensorProto, path: Path) -> None:
+def require_weights(model: onnx.ModelProto, onnx_path: Path) -> None:
+    """Refuse weights that aren't as long as their shape says, or lie elsewhere than beside the model or below.
+
+    What a model names outside of its own folder isn't even looked at: a device or a pipe there never ends.
+
+    Raises:
+        ModelFileError: It names the weight, or the file.
+    """
+    for tensor in weight_files.tensors(model):
+        name = tensor.name or "of a node"
+        if external_data_helper.uses_external_data(tensor):
+            _require_external_data(name, tensor, onnx_path)
+        elif fault := _fault_inside(tensor):
+            raise ModelFileError(
+                f"The weight {name} of {onnx_path.name} is damaged: {fault}.", "Export the model again."
+            )
+
+
+def _size(tensor: TensorProto) -> int:
+    """Return the bytes of a tensor's values in a file; raise ValueError where its shape or data type is none."""
+    if tensor.data_type not in _BITS:
+        raise ValueError(f"there is no data type {tensor.data_type}")
+    if min(tensor.dims, default=0) < 0:
+        raise ValueError(f"it has the shape {[*tensor.dims]}")
+    return math.ceil(math.prod(tensor.dims) * _BITS[tensor.data_type] / 8)
+
+
+def _fault_inside(tensor: TensorProto) -> str:
+    if tensor.data_type == TensorProto.STRING:
+        return ""
+    try:
+        size = _size(tensor)
+    except ValueError as error:
+        return str(error)
+    raw, count = len(tensor.raw_data), math.prod(tensor.dims)
+    if raw:
+        return "" if raw == size else f"it has {raw:,} bytes, and the shape {[*tensor.dims]} wants {size:,}"
+    found = len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type)))
+    return "" if found or not count else f"it has no values, and the shape {[*tensor.dims]} wants {count:,}"
+
+
+def _require_external_data(name: str, tensor: TensorProto, path: Path) -> None:
     """Raise ModelFileError unless the file that holds a tensor lies beside the model or below, and is long enough."""
-    entries = external_data_helper.ExternalDataInfo(tensor)
-    location = Path(entries.location)
-    file = path.parent / location
-    if location.is_absolute() or ".." in location.parts:
-        fault = f"has weights in {location}, outside of its own folder"
-    elif not file.is_file():
-        fault = f"has weights in {location}, and there is no such file beside it"
-    else:
-        dtype, size = helper.tensor_dtype_to_np_dtype(tensor.data_type), entries.length or 0
-        if helper.np_dtype_to_tensor_dtype(dtype) == tensor.data_type:  # numpy has it, unlike BF16, FP8 and INT4
-            size = math.prod(tensor.dims) * dtype.itemsize
-        if file.stat().st_size >= (entries.offset or 0) + size and entries.length in (None, size):
-            return
-        fault = (
-            f"wants {size:,} bytes at {entries.offset or 0:,} of {location} for {tensor.name}, and that file is cut "
-            f"short or of another model: it has {file.stat().st_size:,}"
+    remedy = "Export the model again, with its weights in the same folder, or bring the file that belongs to it."
+    try:
+        entries = external_data_helper.ExternalDataInfo(tensor)
+        size, offset = _size(tensor), entries.offset or 0
+    except ValueError as error:  # of numbers that are none
+        raise ModelFileError(f"The weight {name} of {path.name} is damaged: {error}.", remedy) from error
+    held = weight_files.located(path, entries.location).stat().st_size
+    if offset < 0 or held < offset + size or entries.length not in (None, size):
+        raise ModelFileError(
+            f"{path.name} wants {size:,} bytes at {offset:,} of {entries.location} for {name}, and that file is cut "
+            f"short or of another model: it has {held:,}.",
+            remedy,
         )
-    raise ModelFileError(
-        f"{path.name} {fault}.",
-        "Export the model again, with its weights in the same folder, or bring the file of weights that belongs to it.",
-    )
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
@@ -149,6 +221,11 @@ def name_nodes(model: onnx.ModelProto) -> None:
         seen.add(node.name)
 
 
+def names_in(given: Iterable[str]) -> frozenset[str]:
+    """Return names of nodes or tensors; a string is one name, and no iterable of letters."""
+    return frozenset([given] if isinstance(given, str) else map(str, given))
+
+
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """Iterate over a graph and those inside its nodes, an outer one before its inner ones."""
     yield graph
@@ -165,10 +242,37 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def with_shapes(model: onnx.ModelProto, **options: bool) -> onnx.ModelProto:
+    """Return the model with the shapes and types of its tensors, as far as onnx infers them.
+
+    Raises:
+        ModelFileError: onnx finds a contradiction, or a domain of operators of which the model doesn't give the opset.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(model, **options)
+    except Exception as error:  # InferenceError, and what protobuf raises
+        raise ModelFileError(
+            f"onnx can't infer the shapes of the model: {first_line(error)}.",
+            "Export it again; onnx.checker.check_model(path, full_check=True) must pass.",
+        ) from error
+
+
 def inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     """Return the inputs of a graph that hold data. Old files list weights among them."""
     weights = {tensor.name for tensor in graph.initializer}
     return [value for value in graph.input if value.name not in weights]
+
+
+def open_image_size(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Leave open how high and wide the images ``[N, C, H, W]`` of a network are, where its export named a size.
+
+    For a network that takes any, as one does that ends in a global pooling. The model is changed, and returned.
+    """
+    (images,) = inputs(model.graph)
+    for dim, name in zip(images.type.tensor_type.shape.dim[2:], ("height", "width"), strict=True):
+        dim.dim_param = name
+    del model.graph.value_info[:]  # shapes of that size
+    return model
 
 
 def fix_weights(model: onnx.ModelProto) -> None:
@@ -197,8 +301,9 @@ def constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
     """Return the constants of a graph by name, whether they are initializers or Constant nodes that hold a tensor."""
     found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = node.attribute[0].t
+        given = [one.t for one in node.attribute if one.name == "value"]
+        if node.op_type == "Constant" and given and node.output:
+            found[node.output[0]] = given[0]
     return found
 
 
@@ -290,9 +395,12 @@ def writing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with paths.replacing(path) as temporary:
             yield temporary
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        if isinstance(error, ValueError) and "null byte" not in str(error):
+            raise
         raise ExportError(
-            f"{path} can't be written: {error.strerror or error}.", "Free some space, or choose a folder of your own."
+            f"{path} can't be written: {getattr(error, 'strerror', None) or error}.",
+            "Free some space, or choose a folder of your own.",
         ) from error
 
 

@@ -76,11 +76,13 @@ def to_int8(
     if method not in get_args(CalibrationMethod):
         known = ", ".join(get_args(CalibrationMethod))
         raise CalibrationError(f"There is no calibration method {method!r}.", f"Choose one of {known}.")
+    if type(batch_size) is not int or batch_size < 1:
+        raise CalibrationError(f"The batch_size is {batch_size!r}.", "Give the images of one step: an int from 1 on.")
     name = Path(onnx_path).name
     model = onnx_file.load(onnx_path)
     _require_exact(model, name)
     feeds = calibration_inputs.feeds(model, images, batch_size)
-    excluded = _existing(set(exclude), model, name)
+    excluded = _existing(onnx_file.names_in(exclude), model, name)
     with _own_errors(name):
         exact = _run(model, feeds[0], name)
         model = _prepared(model)

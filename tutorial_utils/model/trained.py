@@ -1,6 +1,7 @@
 """Trained networks: trained once by a recipe, then read from the cache."""
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -80,8 +81,11 @@ def load_or_train(name: str = "quick", dataset_name: str | None = None, epochs: 
     known_by = json.dumps([TRAINING_RECIPE, name, dataset_name, recipe, paddle.__version__])
     key = blake3(known_by.encode()).hexdigest(length=8)
     folder = paths.cache_dir("models") / f"{name}-{dataset_name}-{key}"
-    with FileLock(f"{folder}.lock"):  # a second process waits and then reads what the first has trained
-        if folder.exists():
+    with (
+        paths.filling_cache(),
+        FileLock(f"{folder}.lock"),
+    ):  # a second process waits and then reads what the first has trained
+        if os.path.lexists(folder):
             try:
                 return _read_cached(folder, name)
             except (DataError, ModelFileError) as error:
@@ -101,25 +105,34 @@ def _write_cached(folder: Path, name: str, model: paddle.nn.Layer, history: list
         complete = Path(temporary) / "complete"
         classifier.save(model, complete / "model", **_INPUTS.get(name, {}))
         classifier.save_weights(model, complete / "weights.npz")
-        hashes = {path.name: _hash(path) for path in sorted(complete.iterdir())}
+        hashes = {path.name: _hash(path) for path in _files(complete)}
         record = {"history": history, "seconds": seconds, "hashes": hashes}
         (complete / "training.json").write_text(json.dumps(record, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink(missing_ok=True)  # a file in its place
         complete.rename(folder)
 
 
 def _read_cached(folder: Path, name: str) -> Trained:
     try:
         record = json.loads((folder / "training.json").read_text())
-        intact = all(_hash(folder / file_name) == expected for file_name, expected in record["hashes"].items())
-    except (OSError, ValueError, KeyError):
+        history, seconds = [float(loss) for loss in record["history"]], float(record["seconds"])
+        intact = {path.name: _hash(path) for path in _files(folder)} == record["hashes"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         intact = False
     if not intact:
         raise ModelFileError(f"{folder} is incomplete or altered.", "Train the model again.")
     model = classifier.build(name)  # both datasets have the default of 10 classes
     classifier.load_weights(model, folder / "weights.npz")
     model.eval()
-    return Trained(model, SavedModel.at(folder / "model"), record["history"], record["seconds"], from_cache=True)
+    return Trained(model, SavedModel.at(folder / "model"), history, seconds, from_cache=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    saved = SavedModel(folder / "model.json", folder / "model.pdiparams")
+    return [saved.model_path, saved.params_path, folder / "weights.npz"]
 
 
 def _hash(path: Path) -> str:

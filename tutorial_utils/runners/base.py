@@ -12,6 +12,7 @@ from tutorial_utils.base.errors import InputError
 
 Arrays = dict[str, np.ndarray]
 T = TypeVar("T")
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,15 @@ class TensorSpec:
         return "(" + ", ".join("any" if size < 0 else str(size) for size in self.shape) + ")"
 
 
+def check_threads(threads: int | None) -> None:
+    """Raise InputError for a number of threads that no library can have."""
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= _MOST_THREADS):
+        raise InputError(
+            f"{threads!r} threads were asked for.",
+            f"Give a number from 1 to {_MOST_THREADS:,}, or None for one per core.",
+        )
+
+
 class Runner(ABC):
     """A model that is ready to run on one backend.
 
@@ -92,6 +102,11 @@ class Runner(ABC):
 
     def check(self, feeds: Mapping[str, np.ndarray]) -> None:
         """Raise the error of `infer` for feeds that don't fit. What fitted in the last call is not looked at again."""
+        if not isinstance(feeds, Mapping):
+            raise InputError(
+                f"The inputs given are a {type(feeds).__name__}, and a runner takes arrays by name.",
+                f"Pass a dictionary: {{{next(iter(self.inputs), 'x')!r}: array}}.",
+            )
         given = [
             (name, type(array), getattr(array, "dtype", None), getattr(array, "shape", None))
             for name, array in feeds.items()
@@ -99,8 +114,9 @@ class Runner(ABC):
         if given == self._accepted:
             return
         if feeds.keys() != self.inputs.keys():
+            names = ", ".join(map(str, feeds))
             raise InputError(
-                f"The inputs given are {', '.join(feeds) or 'none'}, but the model takes {', '.join(self.inputs)}.",
+                f"The inputs given are {names or 'none'}, but the model takes {', '.join(self.inputs)}.",
                 "Pass one array for each input of the model, under its name.",
             )
         for name, spec in self.inputs.items():

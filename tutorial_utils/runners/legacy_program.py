@@ -12,7 +12,7 @@ import numpy as np
 from blake3 import blake3
 from filelock import FileLock
 
-from tutorial_utils.base import child_process, paths
+from tutorial_utils.base import child_process, paths, sealed_files
 from tutorial_utils.base.errors import ExportError
 from tutorial_utils.model import paddle_quantization
 
@@ -70,10 +70,11 @@ def untrained(network: str, seed: int = 0) -> "SavedModel":
 
     folder = paths.cache_dir("models", f"{network}-legacy-{seed}-{paddle.__version__}")
     target = SavedModel(folder / "model.pdmodel", folder / "model.pdiparams")
-    with FileLock(folder / "lock"):
-        if not target.model_path.exists():
+    with paths.filling_cache(), FileLock(folder / "lock"):
+        if not sealed_files.ready(vars(target).values()):
             with saving(target) as written:
                 child_process.run(_write, network, None, written, [-1, 3, -1, -1], 10, seed)
+            sealed_files.seal(vars(target).values())
     return target
 
 
@@ -88,9 +89,10 @@ def quantized(network: str, images: np.ndarray) -> "SavedModel":
     target = type(saved)(
         saved.model_path.with_name(f"{name}.pdmodel"), saved.params_path.with_name(f"{name}.pdiparams")
     )
-    with FileLock(saved.model_path.with_name("lock")):
-        if not target.model_path.exists():
+    with paths.filling_cache(), FileLock(saved.model_path.with_name("lock")):
+        if not sealed_files.ready(vars(target).values()):
             paddle_quantization.quantize(saved.model_path, saved.params_path, images, target.model_path.with_suffix(""))
+            sealed_files.seal(vars(target).values())
     return target
 
 

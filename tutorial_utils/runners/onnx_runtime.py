@@ -10,7 +10,8 @@ import onnx
 
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, InputError
-from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
+from tutorial_utils.model import weight_files
+from tutorial_utils.runners.base import Arrays, Runner, TensorSpec, check_threads
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -31,10 +32,11 @@ class OnnxRuntimeRunner(Runner):
         session: ONNX Runtime's own session.
 
     Raises:
-        ModelFileError: The model is missing or ONNX Runtime can't load it.
+        ModelFileError: The model is missing or ONNX Runtime can't load it, or its weights lie outside of its folder.
         UnsupportedOperatorError: ONNX Runtime has no operator of that name, or not for that data type.
         BackendUnavailableError: CUDA was asked for and can't be used.
-        InputError: There is no such device, or an input or output is a sequence, a map or an optional value.
+        InputError: There is no such device or number of threads, or an input or output is a sequence, a map or an
+            optional value.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class OnnxRuntimeRunner(Runner):
         threads: int | None = None,
         optimize: bool = True,
     ):
-        if device not in _PROVIDERS:
+        if not isinstance(device, str) or device not in _PROVIDERS:
             raise InputError(f"ONNX Runtime has no device {device!r} here.", f"Choose one of {', '.join(_PROVIDERS)}.")
+        check_threads(threads)
         provider = _PROVIDERS[device]
+        weight_files.named_by(onnx_path)
         self.session = onnx_session.open_model(onnx_path, providers=[provider], threads=threads, optimize=optimize)
         if self.session.get_providers()[0] != provider:  # ONNX Runtime falls back to the CPU with no error
             raise BackendUnavailableError(

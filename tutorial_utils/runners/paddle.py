@@ -13,7 +13,7 @@ from tutorial_utils.base.errors import InputError
 from tutorial_utils.model import paddle_program
 from tutorial_utils.model.quiet_paddle import paddle
 from tutorial_utils.runners import paddle_kernels
-from tutorial_utils.runners.base import Arrays, Runner, TensorSpec
+from tutorial_utils.runners.base import Arrays, Runner, TensorSpec, check_threads
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, tuple[Shape, Shape, Shape]]  # for each input the smallest, best and largest shape
@@ -51,7 +51,7 @@ class PaddleRunner(Runner):
     Raises:
         ModelFileError: A file is missing or Paddle can't load it.
         BackendUnavailableError: A GPU was asked for, and this build of Paddle has none, or no kernels for it.
-        InputError: There is no such device.
+        InputError: There is no such device or number of threads.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class PaddleRunner(Runner):
     ):
         if device not in ("cpu", "gpu"):
             raise InputError(f"Paddle has no device {device!r} here.", "Choose one of cpu, gpu.")
+        check_threads(threads)
         paddle_program.require_files(model_path, params_path)
         config = paddle.inference.Config(str(model_path), paddle_program.existing(params_path))
         config.disable_glog_info()

@@ -7,6 +7,7 @@ predictor of this process takes the engines from there, in less than a second.
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -18,7 +19,7 @@ from typing import Any
 from blake3 import blake3
 from filelock import FileLock
 
-from tutorial_utils.base import child_process, paths
+from tutorial_utils.base import child_process, paths, sealed_files
 from tutorial_utils.base.errors import BackendUnavailableError, BuildError
 from tutorial_utils.base.gpu import find_gpu
 from tutorial_utils.model import paddle_program
@@ -91,14 +92,21 @@ def cached(model_path: str | Path, params_path: str | Path, **options: Any) -> B
     engines = paths.cache_dir("paddle_tensorrt")
     paddle_tensorrt.legacy_config(model_path, params_path, engines, **options)  # without TensorRT there is no key
     folder = engines / _key(model_path, params_path, options)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
+    with paths.filling_cache(), FileLock(f"{folder}.lock"):
+        if not (folder.exists() and sealed_files.ready(_read_later(folder))):
+            shutil.rmtree(folder, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as unfinished:
                 built = build(model_path, params_path, Path(unfinished) / "whole", **options)
                 (built.folder / _SECONDS_NAME).write_text(str(built.seconds))
+                sealed_files.seal(_read_later(built.folder))
                 built.folder.rename(folder)
         log = paddle_tensorrt_log.parse((folder / LOG_NAME).read_text(errors="replace"))
         return Built(folder, log, float((folder / _SECONDS_NAME).read_text()))
+
+
+def _read_later(folder: Path) -> list[Path]:
+    """Return the files that Paddle doesn't write again when it loads the engines."""
+    return [folder / LOG_NAME, folder / _SECONDS_NAME, *sorted(folder.rglob("trt_serialized_*"))]
 
 
 def open_runner(model_path: str | Path, params_path: str | Path, **options: Any) -> PaddleRunner:
@@ -160,5 +168,5 @@ def _key(model_path: str | Path, params_path: str | Path, options: dict[str, Any
     versions.append(os.environ.get("NVIDIA_TF32_OVERRIDE"))  # the one variable that makes TensorRT build another engine
     hasher = blake3(json.dumps([versions, {name: str(value) for name, value in sorted(options.items())}]).encode())
     for path in filter(None, (model_path, params_path, options.get("shape_ranges"))):
-        hasher.update_mmap(path)
+        sealed_files.add(hasher, Path(path))
     return f"{Path(model_path).stem}-{options.get('precision', 'fp32')}-{hasher.hexdigest(length=8)}"

@@ -1,8 +1,6 @@
 """Tactics from a log, what ncu counts, and the pictures. Logs and counts have the real forms, and made-up numbers."""
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from tutorial_utils.base.errors import BackendUnavailableError, BuildError, Plan
 from tutorial_utils.base.flavour import installed_flavour
 from tutorial_utils.lessons.lesson01 import kernels_figures, tensor_pipe
 from tutorial_utils.lessons.lesson01.kernels_data import Built, Convolution, Tactic, summary
+from tutorial_utils.measure import ncu
 
 FAST = "sm90_xmma_fprop_implicit_gemm_f16f16_f16f32_f16_nhwckrsc_nhwc_tilesize64x32x32_g1"
 SLOW = "sm80_xmma_fprop_implicit_gemm_indexed_f32f32_f32f32_f32_nchwkcrs_nchw_tilesize32x32x8_stage3_g1_ffma"
@@ -131,72 +130,28 @@ sm__inst_executed_pipe_fma                  Counter      inst         # of instr
 sm__inst_executed_pipe_tensor_op_gmma       Counter      inst         # of instructions
 sm__pipe_tensor_op_gmma_cycles_active       Counter      cycle        # of cycles
 """
-COUNTED = """==PROF== Connected to process 17
-==PROF== Profiling "a_kernel": 0%....100% - 3 passes
-what the program itself prints
-"ID","Process ID","Process Name","Host Name","Kernel Name","Metric Name","Metric Unit","Metric Value"
-"0","17","python","127.0.0.1","reformat(int, float)","sm__inst_executed_pipe_tensor_op_gmma.sum","inst","0"
-"0","17","python","127.0.0.1","reformat(int, float)","gpu__time_duration.sum","ns","2,500.00"
-"1","17","python","127.0.0.1","a_kernel","sm__inst_executed_pipe_tensor_op_gmma.sum","inst","1,234,567"
-"1","17","python","127.0.0.1","a_kernel","sm__pipe_tensor_op_gmma_cycles_active.avg.pct_of_peak_sustained_active","%","61.5"
-"1","17","python","127.0.0.1","a_kernel","sm__no_such_counter.sum","","n/a"
-==PROF== Disconnected from process 17
-"""
 
 
-@pytest.fixture
-def ncu(tmp_path, monkeypatch):
-    """Put a program of that name on the PATH: it lists metrics, or prints what is given and notes its arguments."""
-
-    def make(counted=COUNTED, metrics=METRICS, status=0):
-        program = tmp_path / "ncu"
-        program.write_text(
-            f"#!{sys.executable}\nimport json, sys\nfrom pathlib import Path\n"
-            f"if '--query-metrics' in sys.argv:\n    print({metrics!r})\n    sys.exit()\n"
-            f"asked = [sys.argv[1:], Path(sys.argv[-1]).read_text()]\n"
-            f"Path({str(tmp_path / 'asked')!r}).write_text(json.dumps(asked))\n"
-            f"print({counted!r})\nsys.exit({status})\n"
-        )
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-        return tmp_path / "asked"
-
-    return make
-
-
-def test_ncu_is_asked_for_the_counters_of_this_gpu_and_watches_the_very_plan(ncu):
-    asked = ncu()
-    reformat, kernel = tensor_pipe.counted(b"a plan")
-    arguments, plan = json.loads(asked.read_text())
-    assert plan == "a plan"
-    assert arguments[arguments.index("-m") + 1] == "tutorial_utils.lessons.lesson01.tensor_pipe"
-    assert arguments[arguments.index("--metrics") + 1].split(",") == [
+def test_ncu_is_asked_for_the_counters_of_this_gpu(fake_program, tmp_path):
+    asked = tmp_path / "asked"
+    fake_program(
+        "ncu",
+        f"if '--query-metrics' in sys.argv:\n    print({METRICS!r})\n    sys.exit()\n"
+        f"Path({str(asked)!r}).write_text(sys.argv[sys.argv.index('--metrics') + 1])\n"
+        """print('"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"')\n""",
+    )
+    tensor_pipe.counted(b"a plan")
+    assert asked.read_text().split(",") == [
         "sm__inst_executed_pipe_tensor_op_gmma.sum",
         "sm__pipe_tensor_op_gmma_cycles_active.avg.pct_of_peak_sustained_active",
         "gpu__time_duration.sum",
         "sm__inst_executed.sum",
     ]
-    assert (reformat["kernel"], reformat["counts"]["gpu__time_duration.sum"]) == ("reformat(int, float)", 2500)
-    assert kernel["counts"] == {
-        "sm__inst_executed_pipe_tensor_op_gmma.sum": 1234567,
-        "sm__pipe_tensor_op_gmma_cycles_active.avg.pct_of_peak_sustained_active": 61.5,
-    }
-    assert reformat["units"]["gpu__time_duration.sum"] == "ns"
 
 
-def test_why_ncu_counts_nothing(ncu, monkeypatch):
-    ncu(
-        "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission to access NVIDIA GPU Performance Counters",
-        status=1,
-    )
-    with pytest.raises(PlanError, match="ncu counted nothing: ==ERROR== ERR_NVGPUCTRPERM"):
-        tensor_pipe.counted(b"a plan")
-    ncu(metrics="sm__inst_executed  Counter")
+def test_a_gpu_without_counters_of_tensor_cores():
     with pytest.raises(PlanError, match="no counter of Tensor Cores"):
-        tensor_pipe.counted(b"a plan")
-    monkeypatch.setattr(tensor_pipe.shutil, "which", lambda name: None)
-    with pytest.raises(BackendUnavailableError, match="no ncu on the PATH"):
-        tensor_pipe.counted(b"a plan")
+        tensor_pipe.chosen(["sm__inst_executed"])
 
 
 # --- reading and drawing, of numbers that nobody measured -----------------------------------------------------------
@@ -282,6 +237,6 @@ def test_the_watched_program_runs_a_plan_once(runner, monkeypatch, tmp_path):
     monkeypatch.setattr(runner.TensorRTRunner, "infer", lambda self, feeds: inferred.append(feeds), raising=False)
     plan = Path(tmp_path / "plan")
     plan.write_bytes(b"a plan")
-    tensor_pipe.run_once(plan)
+    ncu.run_once(plan)
     (feeds,) = inferred
     assert (feeds["x"].shape, feeds["x"].dtype) == ((2, 3), np.float16)

@@ -232,7 +232,7 @@ def test_without_a_gpu_it_is_refused_in_a_sentence(name, any_tensorrt, tmp_path,
 # --- reading and drawing, of numbers that nobody measured -----------------------------------------------------------
 
 CHIP = Chip({2**20: 4e12, 2**31: 2e12}, {"fp32": 5e13, "tf32": 4e14, "fp16": 8e14}, {"host": 3.0, "graph": 1.0})
-MAKES_IT = Layer("multiplies", "convolution/matrix product", 0.02, 4_000_000_000, 2_000_000)  # 0.01 and 0.001 ms
+MAKES_IT = Layer("multiplies", "convolution", 0.02, 4_000_000_000, 2_000_000)  # 0.01 and 0.001 ms
 MOVES_IT = Layer("moves", "pointwise/reduction", 0.02, 1000, 8_000_000)  # 0.004 ms
 
 

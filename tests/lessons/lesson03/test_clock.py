@@ -1,68 +1,27 @@
 """The experiment that holds our clocks against trtexec's: what needs no GPU, with a stand-in for trtexec."""
 
 import json
-import os
-import sys
 
 import pytest
 
-from tutorial_utils.base.errors import PlanError
-from tutorial_utils.base.flavour import FLAVOUR_VARIABLE, installed_flavour
+from tutorial_utils.base.flavour import installed_flavour
 
 pytest.importorskip("tensorrt_rtx")
 from tutorial_utils.lessons.lesson03 import clock, figures
 
-# Two calls in the form of trtexec 10.6.
-CALLS = [
-    {"startEnqMs": at, "endEnqMs": at + enqueue, "startH2dMs": at, "endH2dMs": at + 1, "startComputeMs": at + 1,
-     "endComputeMs": at + 4, "startD2hMs": at + 4, "endD2hMs": at + 6, "h2dMs": 1, "computeMs": 3, "d2hMs": 2,
-     "latencyMs": 6}
-    for at, enqueue in ((0, 0.5), (10, 0.7))
-]  # fmt: skip
-TIMES = {"compute": 3, "enqueue": 0.6, "copy in": 1, "copy out": 2, "latency": 6}
-
-
-@pytest.fixture
-def trtexec(tmp_path, monkeypatch):
-    """Put a program of that name on the PATH, which runs the given Python with its options as `options`."""
-
-    def make(body):
-        program = tmp_path / "trtexec"
-        start = (
-            "import sys\nfrom pathlib import Path\noptions = dict(one.partition('=')[::2] for one in sys.argv[1:])\n"
-        )
-        program.write_text(f"#!{sys.executable}\n{start}{body}")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-
-    return make
+CALL = {"startEnqMs": 0, "endEnqMs": 0.5, "h2dMs": 1, "computeMs": 3, "d2hMs": 2, "latencyMs": 6}
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])
-def test_trtexec_times_the_very_plan(cuda_graph, trtexec):
-    trtexec(
-        "assert Path(options['--loadEngine']).read_bytes() == b'a plan'\n"
+def test_trtexec_is_asked_for_the_shape_and_the_way(cuda_graph, fake_program):
+    fake_program(
+        "trtexec",
+        "options = dict(one.partition('=')[::2] for one in sys.argv[1:])\n"
         f"assert ('--useCudaGraph' in options) is {cuda_graph}\n"
         "assert options['--shapes'] == 'x:64x3x32x32'\n"
-        f"Path(options['--exportTimes']).write_text({json.dumps(CALLS)!r})\n"
+        f"Path(options['--exportTimes']).write_text({json.dumps([CALL])!r})\n",
     )
-    assert clock.run_trtexec(b"a plan", cuda_graph) == pytest.approx(TIMES)
-
-
-def test_plan_that_trtexec_refuses(trtexec):
-    trtexec("print('[I] Loading'); print('[E] Error Code 1: version tag does not match'); sys.exit(1)")
-    with pytest.raises(PlanError, match=r"trtexec refuses the plan: \[E\] Error Code 1: version tag does not match\."):
-        clock.run_trtexec(b"a plan", False)
-
-
-def test_why_trtexec_is_missing(trtexec, monkeypatch):
-    monkeypatch.setenv(FLAVOUR_VARIABLE, "tensorrt")
-    monkeypatch.setattr(clock.shutil, "which", lambda name: None)
-    assert clock.trtexec_missing() == "there is no trtexec on the PATH"
-    monkeypatch.setattr(clock.shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert clock.trtexec_missing() == ""
-    monkeypatch.setenv(FLAVOUR_VARIABLE, "tensorrt_rtx")
-    assert clock.trtexec_missing() == "trtexec loads no plans of TensorRT-RTX"
+    assert clock._trtexec(b"a plan", cuda_graph)["compute"] == 3
 
 
 def clocks(engine, cuda_graph, device, **trtexec):

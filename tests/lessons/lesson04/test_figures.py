@@ -7,8 +7,8 @@ import pandas as pd
 import pictures
 import pytest
 
-from tutorial_utils.debug import tensor_errors
-from tutorial_utils.lessons.lesson04 import detection_figures, errors_figures, gpu_commands
+from tutorial_utils.debug import remedies, tensor_errors
+from tutorial_utils.lessons.lesson04 import detection_figures, errors_figures, gpu_commands, remedies_figures
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -61,3 +61,31 @@ def test_toolbox_has_a_line_for_each_tool():
     for line in picture.text.splitlines():
         tool, goes_in, comes_out = re.fullmatch(r"(\w+) +(.+?) +-> (.+)", line).groups()
         assert {tool, goes_in, comes_out} <= words
+
+
+def test_two_ways_mark_what_is_beyond_the_tolerance():
+    names = ["a", "b", "c"]
+    tables = [pd.DataFrame({"rel_l2": errors}, index=names) for errors in ([1e-3] * 3, [1e-3, 0.02, 2e-3])]
+    allowed = {"along": pd.Series(0.03, names), "alone": pd.Series(3e-3, names)}
+    picture = errors_figures.two_ways({way: (tables[0], one, tables[1]) for way, one in allowed.items()}, "b")
+    assert picture.text.splitlines() == [
+        "along: 0 of 3 tensors beyond what is allowed; first none",
+        "alone: 1 of 3 tensors beyond what is allowed; first b",
+    ]
+    _, alone = pictures.drawn(picture)
+    assert (1, 0.02) in pictures.marks(alone)
+    assert "A line marks b" in picture.alt
+
+
+def test_outcomes_say_error_and_answers_of_each_remedy():
+    plain, mended = remedies.Outcome(0.25, np.inf, 0.2), remedies.Outcome(1.0, 1e-3, 1.0)
+    picture = remedies_figures.outcomes({"one": {"FP16": plain, "clip": mended}, "two": {"FP16": mended}})
+    assert picture.text.splitlines() == [
+        "one, FP16: finite for 25% of the inputs, 20.0% of the answers as in FP32",
+        "one, clip: error 1.0e-03, 100.0% of the answers as in FP32",
+        "two, FP16: error 1.0e-03, 100.0% of the answers as in FP32",
+    ]
+    panels = pictures.drawn(picture)
+    assert [len(pictures.bars(axes)) for axes in panels] == [2, 1]
+    notes = {text.get_text() for axes in panels for text in axes.texts}
+    assert "Inf or NaN; 20.0% of the answers" in notes

@@ -168,3 +168,42 @@ def test_statistics_are_the_mean_over_all_batches():
 def test_paddle_cannot_convert_what_it_trained():
     """The lesson goes around it; where this fails, Paddle has mended it."""
     assert retraining.paddle_conversion().startswith("TypeError")
+
+
+# The transformer
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    whole = data.load("digit_sentences", "test")
+    return data.Dataset(whole.name, whole.inputs[:200], whole.labels[:200], whole.class_names)
+
+
+def test_a_larger_stream_shows_in_fp16_only_and_decay_mends_it(sentences, tmp_path):
+    made = {"scaled": retraining.stream_scaled(), "mended": retraining.decay_stream(100.0).model}
+    found = {}
+    for name, model in {"sound": retraining.network("transformer"), **made}.items():
+        path = retraining.write_onnx(model, tmp_path / f"{name}.onnx", "transformer")
+        found[name] = retraining.examine(path, sentences)
+    assert found["scaled"].accuracy == pytest.approx(found["sound"].accuracy, abs=0.02)
+    assert not found["scaled"].finite
+    assert found["scaled"].largest_activation > 65504
+    assert found["mended"].finite
+    assert found["mended"].accuracy_fp16 > found["scaled"].accuracy_fp16
+
+
+def test_the_transformers_file_computes_what_it_computes(sentences, tmp_path):
+    model = retraining.round_weights(retraining.network("transformer"), 3)
+    path = retraining.write_onnx(model, tmp_path / "rounded.onnx", "transformer")
+    values = tensor_errors.all_outputs(path, {"ids": sentences.inputs[:8]})
+    expected = model(retraining.paddle.to_tensor(sentences.inputs[:8])).numpy()
+    np.testing.assert_allclose(list(values.values())[-1], expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ExportError, match="isn't the transformer"):
+        retraining.write_onnx(retraining.network(), tmp_path / "other.onnx", "transformer")
+
+
+def test_linear_layers_are_pruned_along_their_inputs():
+    model = retraining.prune("2:4", name="transformer").model
+    for layer in retraining._layers(model, retraining.nn.Linear):
+        groups = np.count_nonzero(layer.weight.numpy().T.reshape(-1, 4), axis=1)
+        assert groups.max() == 2

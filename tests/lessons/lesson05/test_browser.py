@@ -7,13 +7,12 @@ import chromium
 import numpy as np
 import onnx
 import pytest
-from draw_lesson05 import YOUNG, open_netron
+from draw_lesson05 import YOUNG, open_netron, serving
 from PIL import Image
 
 from tutorial_utils import engine
 from tutorial_utils.__main__ import main
 from tutorial_utils.debug import polygraphy_cli
-from tutorial_utils.lessons.lesson05 import netron_view, polygraphy_viewer
 
 pytestmark = pytest.mark.skipif(chromium.EXECUTABLE is None, reason=chromium.NOT_INSTALLED)
 
@@ -32,7 +31,7 @@ def colours(png) -> int:
 
 
 def open_model(browser, path, prepare=YOUNG):
-    with netron_view.serving(path) as url:
+    with serving(path) as url:
         open_netron(browser, url, prepare)
 
 
@@ -50,7 +49,7 @@ def test_netron_draws_a_model_whose_weights_are_in_another_file(browser, fp32_mo
 
 
 def test_netron_asks_for_consent_first(browser, fp32_model):
-    with netron_view.serving(fp32_model) as url:
+    with serving(fp32_model) as url:
         browser.run_in_every_page(YOUNG)
         browser.open(url)
         assert "cookies" in browser.wait_for(MESSAGE)
@@ -78,15 +77,10 @@ def test_netron_opens_neither_a_plan_nor_what_the_inspector_writes(browser, fp32
     assert "Unsupported JSON content" in browser.evaluate(MESSAGE)
 
 
-@pytest.mark.parametrize("kind", ["model", "engine"])
-def test_polygraphys_page_stays_empty_without_a_network(browser, fp32_model, tmp_path, kind):
+def test_polygraphys_page_stays_empty_without_a_network(browser, fp32_model, tmp_path):
     page = tmp_path / "page.html"
-    if kind == "model":
-        command = f"polygraphy inspect model {fp32_model} --visual --save-visual page.html"
-        assert polygraphy_cli.run(command, tmp_path).returncode == 0
-    else:
-        options = engine.BuildOptions(profiles=[engine.Profile.batch("x", (3, 32, 32), opt=8, max=8)])
-        polygraphy_viewer.save_engine(engine.build(fp32_model, options).report, page, batch=8)
+    command = f"polygraphy inspect model {fp32_model} --visual --save-visual page.html"
+    assert polygraphy_cli.run(command, tmp_path).returncode == 0
     browser.open(page.as_uri())
     assert browser.text().strip().startswith("Loading graph")
     assert browser.evaluate("typeof cytoscape") == "undefined"

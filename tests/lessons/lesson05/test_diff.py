@@ -39,7 +39,7 @@ def test_serial_numbers_that_name_other_tensors_are_one():
         ("name", "other"),
         ("onnx_nodes", ("fc",)),
         ("inputs", (tensor("__mye2_q8", "fp32"),)),
-        ("inputs", (tensor("__mye2_q8", layout="Linear"),)),
+        ("inputs", (tensor("__mye2_q8", layout="NCHW"),)),
         ("inputs", (tensor("__mye2_q8", shape=(1,)),)),
     ],
 )
@@ -81,9 +81,26 @@ def test_aligned_by_the_nodes_that_the_first_model_has_too():
 
 def test_format_of_an_input_is_a_change():
     one = report(layer("k", reads=[tensor("x")], writes=[tensor("y")], nodes=["n"]))
-    other = report(layer("k", reads=[tensor("x", layout="Linear")], writes=[tensor("y")], nodes=["n"]))
+    other = report(layer("k", reads=[tensor("x", layout="NCHW")], writes=[tensor("y")], nodes=["n"]))
     (group,) = diff.align_kernels([one, other])
     assert group.changes == ("formats",)
+
+
+@pytest.mark.parametrize(("one", "other"), [("NCHW", "row major"), ("NHWC", "vector")])
+def test_two_names_for_one_order_are_no_change(one, other):
+    """A matrix product reads an image as a matrix, and one pixel has no order."""
+    sides = [report(layer("k", reads=[tensor("x", layout=name), tensor("w")], nodes=["n"])) for name in (one, other)]
+    (group,) = diff.align_kernels(sides)
+    assert group.changes == ()
+
+
+def test_strides_are_compared_where_both_have_them():
+    first, second, unknown = (
+        (layer("k", reads=[replace(tensor("x"), strides=strides)]),)
+        for strides in ((128, 1, 32, 8), (256, 1, 64, 16), ())
+    )
+    assert len(diff.differences(first, second)) == 1
+    assert diff.differences(first, unknown) == diff.differences(unknown, second) == []
 
 
 def test_aligned_of_real_engines_has_every_kernel_once(models):
@@ -98,19 +115,38 @@ def test_aligned_of_real_engines_has_every_kernel_once(models):
 def test_summary_draws_kernels_and_memory():
     picture = diff_figures.summary({"fused": FUSED, "split": SPLIT})
     assert picture.text.splitlines()[1].startswith(
-        "split: 3 kernels (2 convolution/matrix product, 1 pointwise/reduction)"
+        "split: 3 kernels (1 convolution, 1 matrix product, 1 pointwise/reduction)"
     )
     assert "activations 1.00 MiB, weights 0.50 MiB" in picture.text
-    left, right = pictures.drawn(picture)
-    ends = [(start, round(bottom + 0.4), width) for start, bottom, width, _ in pictures.bars(left)]
-    assert ends == [(0, 0, 2), (2, 0, 1), (0, 1, 2), (2, 1, 1)]
-    for row, memory in enumerate((r"activations ([\d.]+)", r"weights ([\d.]+)")):
-        assert pictures.widths(right)[row::2] == pictures.near(pictures.numbers(picture.text, memory))
+    left, *memory = pictures.drawn(picture)
+    ends = [(start, round(bottom + 0.35), width) for start, bottom, width, _ in pictures.bars(left)]
+    assert ends == [(0, 0, 1), (1, 0, 1), (2, 0, 1), (0, 1, 1), (1, 1, 1), (2, 1, 1)]
+    for axes, pattern in zip(memory, (r"activations ([\d.]+)", r"weights ([\d.]+)"), strict=True):
+        assert pictures.widths(axes) == pictures.near(pictures.numbers(picture.text, pattern))
 
 
 def test_side_by_side_has_a_box_for_each_kernel():
-    picture = diff_figures.side_by_side(diff.align_kernels([FUSED, SPLIT]), ["fused", "split"])
+    reports = {"fused": FUSED, "split": SPLIT}
+    picture = diff_figures.side_by_side(diff.align_kernels([FUSED, SPLIT]), reports)
     assert "  fused: CorrRelu writes fp32 | split: conv writes fp32, Relu·Q writes int8" in picture.text.splitlines()
     assert picture.alt.endswith("Kernels by engine: fused 3, split 3.")
     (axes,) = pictures.drawn(picture)
-    assert [left for left, *_ in pictures.bars(axes)] == [0, 0.5, 0.5, 0, 0.5, 0]
+    assert [left for left, *_ in pictures.bars(axes)] == pytest.approx([0.3, 0.65, 0.65, 0.3, 0.65, 0.3])
+    texts = {one.get_text() for one in axes.texts}
+    assert {
+        "conv, relu",
+        "1 Corr Relu → fp32",
+        "0 conv → fp32",
+        "2 Relu Q → int8",
+        "no node of the first model",
+    } <= texts
+
+
+def test_long_names_are_wrapped_and_none_is_cut():
+    many = layer("__myl_" + "MulAddRelu" * 12 + "_myl0_0", writes=[tensor("y")], nodes=[f"Conv.{i}" for i in range(30)])
+    one = report(many)
+    (axes,) = pictures.drawn(diff_figures.side_by_side(diff.align_kernels([one, one]), {"a": one, "b": one}))
+    texts = " ".join(text.get_text() for text in axes.texts)
+    assert "…" not in texts
+    assert texts.count("Relu") == 24
+    assert all(f"Conv.{i}" in texts for i in range(30))

@@ -4,6 +4,7 @@ import json
 import tempfile
 from types import SimpleNamespace
 
+import onnx
 import pictures
 import pytest
 from small_models import images
@@ -84,9 +85,21 @@ def test_the_fastest_call_after_the_warm_up_counts(monkeypatch):
         layer_times.onnx_session, "open_model", lambda _, **more: Session(next(sessions), clock, **more)
     )
     monkeypatch.setattr(layer_times.time, "perf_counter", lambda: clock[-1])
+    monkeypatch.setattr(layer_times.onnx, "load", lambda *_, **__: onnx.ModelProto())
     timed = layer_times.on_cpu("model.onnx", {}, calls=3)
     assert (timed.network_ms, timed.profiled_ms) == pytest.approx((5, 6))
     assert timed.layers == (LayerTime("a", "Conv", 3.0),)
+    assert timed.unit == "nodes"
+
+
+def test_nodes_have_names_of_the_file():
+    nodes = [("Conv", "x", "c", "Conv.7"), ("Relu", "c", "r", "Relu.3"), ("MaxPool", "r", "p", "MaxPool.0")]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(op, [reads], [writes], name) for op, reads, writes, name in nodes], "g", [], []
+    )
+    ran = [("c_nchwc", "Conv"), ("r_nchwc", "Conv"), ("p_nchwc", "MaxPool"), ("ReorderOutput", "ReorderOutput")]
+    named = layer_times.in_file([LayerTime(*one, 1.0) for one in ran], graph)
+    assert [layer.name for layer in named] == ["Conv.7", "Conv to Relu.3", "MaxPool.0", "ReorderOutput"]
 
 
 def test_profile_leaves_no_files(fp32_model, tmp_path, monkeypatch):
@@ -126,6 +139,9 @@ def test_waterfall_groups_what_lies_between_the_slowest():
     picture = time_figures.waterfall(TimedLayers(layers, 61.0, 50.0), "a network", labelled=2)
     rows = [line.split(maxsplit=6) for line in picture.text.splitlines()]
     assert [row[-1] for row in rows[:-1]] == ["layer0", "layer1", "2 layers", "layer4", "2 layers"]
+    (axes,) = picture.figure.axes
+    hatched = [patch.get_hatch() is not None for patch in axes.patches]
+    assert hatched == [False, False, True, False, True], "only what stands for several is hatched"
     assert [float(row[1]) for row in rows[:-1]] == [0, 3, 23, 25, 55]  # each begins where the one before it ends
     assert "sum of the layers 60.0000 ms, the network without profiler 50.0000 ms" in picture.text
     assert "7 layers, 60 ms end to end; the network alone takes 50 ms. Slowest: layer4 with 50%" in picture.alt

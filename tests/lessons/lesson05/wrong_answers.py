@@ -5,27 +5,32 @@ from dataclasses import replace
 
 from onnx import helper
 
-# --- 05.1 ------------------------------------------------------------------------------------------------------------
+from tutorial_utils import engine
+from tutorial_utils.engine.tensorrt import trt
+
+# --- 05c.1 -----------------------------------------------------------------------------------------------------------
 
 
-def mixes_clocks(layers, network_ms, name, factor):
-    return network_ms - layers[name] + layers[name] / factor
+def with_formats(choose):
+    """Return an answer to 05c.1: `choose` takes an input and its number, and returns the mask for it, or None."""
+
+    def engine_for_nhwc(onnx_path, options):
+        def configure(network, config):
+            for i in range(network.num_inputs):
+                tensor = network.get_input(i)
+                if (mask := choose(tensor, i)) is not None:
+                    tensor.allowed_formats = mask
+
+        return engine.build(onnx_path, options, configure=configure, progress=False)
+
+    return engine_for_nhwc
 
 
-def vanishes(layers, network_ms, name, factor):
-    return network_ms * (1 - layers[name] / sum(layers.values()))
+def mask(name):
+    return 1 << int(getattr(trt.TensorFormat, name))
 
 
-def correct_time(layers, network_ms, name, factor):
-    share = layers[name] / sum(layers.values())
-    return network_ms * (1 - share + share / factor)
-
-
-def only_finite(layers, network_ms, name, factor):
-    return correct_time(layers, network_ms, name, factor) if factor < 1e9 else network_ms
-
-
-# --- 05.2 ------------------------------------------------------------------------------------------------------------
+# --- 05c.2 -----------------------------------------------------------------------------------------------------------
 
 
 def writers(model):
@@ -89,7 +94,7 @@ def only_the_first(model, report):
     return dict(list(reasons(model, really_apart(model, report)).items())[:1])
 
 
-# --- 05.3 ------------------------------------------------------------------------------------------------------------
+# --- 05c.3 -----------------------------------------------------------------------------------------------------------
 
 
 def bypass(model, nodes):
@@ -197,13 +202,25 @@ def connecting_others(kept):
     return without_transposes
 
 
+def put_identities(model):
+    """Turn both nodes of a pair into Identity."""
+    readers = Counter([name for node in model.graph.node for name in node.input])
+    outputs = {value.name for value in model.graph.output}
+    for first, relu, second in pairs(model):
+        if relu.output[0] not in outputs and readers[first.output[0]] == readers[relu.output[0]] == 1:
+            for node in (first, second):
+                node.op_type = "Identity"
+                del node.attribute[:]
+    return model
+
+
 def another_node(model):
     """Add a node that does nothing."""
     model.graph.node.append(helper.make_node("Identity", ["x"], ["unused"], "identity"))
     return model
 
 
-# --- 05.4 ------------------------------------------------------------------------------------------------------------
+# --- 05c.4 -----------------------------------------------------------------------------------------------------------
 
 
 def without(flow, tensor, *, readers):
@@ -246,15 +263,12 @@ def of_the_first_block(flow, tensor):
 
 
 WRONG_ANSWERS = {
-    "05.1": [
-        (mixes_clocks, "mix two clocks"),
-        (lambda layers, ms, name, factor: sum(layers.values()) - layers[name] * (1 - 1 / factor), "sum of the layers"),
-        (lambda layers, ms, name, factor: ms / factor, "the whole network faster"),
-        (vanishes, "let the layer vanish"),
-        (lambda *given: given[1] / correct_time(*given), "how many times as fast"),
-        (only_finite, "no time at all"),
+    "05c.1": [
+        (with_formats(lambda tensor, i: None), "still takes the image in NCHW"),
+        (with_formats(lambda tensor, i: mask("LINEAR")), "still takes the image in NCHW"),
+        (with_formats(lambda tensor, i: mask("HWC") if i == 0 else None), "stop at the first input"),
     ],
-    "05.2": [
+    "05c.2": [
         (names_all, "runs in the kernel of its convolution"),
         (lambda model, report: {}, "You find nothing"),
         (ignores_outputs, "Who else wants the tensor"),
@@ -263,7 +277,7 @@ WRONG_ANSWERS = {
         (only_the_first, "stop at the first"),
         (goes_by_names, "names of nodes"),
     ],
-    "05.3": [
+    "05c.3": [
         (lambda model: model, "the pair is still there"),
         (another_node, "the pair is still there"),
         (drop_first_of_each, "One of the two is gone"),
@@ -290,7 +304,7 @@ WRONG_ANSWERS = {
         ),
         (drop_one_pair, "another is still there"),
     ],
-    "05.4": [
+    "05c.4": [
         (lambda flow, tensor: flow.sizes[tensor], "the size of the tensor"),
         (
             lambda flow, tensor: flow.largest_live_set - without(flow, tensor, readers=range(99)).largest_live_set,
@@ -306,3 +320,15 @@ WRONG_ANSWERS = {
         (of_the_first_block, "The second block has"),
     ],
 }
+
+RIGHT_ANSWERS = {
+    "05c.1": [with_formats(lambda tensor, i: mask("HWC") if len(tensor.shape) == 4 else None)],
+}
+
+# What a check says of itself, or a library of an answer; for "05c.1", HWC8 takes no FP32.
+UNNAMED = [
+    ("05c.1", with_formats(lambda tensor, i: mask("HWC8")), "Your function raised BuildError"),
+    ("05c.1", lambda *given: with_formats(lambda *_: None)(*given).report, "BuildReport instead of what engine.build"),
+    ("05c.3", lambda model: model.SerializeToString(), "returned bytes instead of an onnx.ModelProto"),
+    ("05c.3", put_identities, "Something stands in the pair's place"),
+]

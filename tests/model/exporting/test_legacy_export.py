@@ -1,6 +1,7 @@
 """Export of legacy programs. Those of Paddle 2.6.2 and of real packages are in benchmarks/legacy_models.py."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -191,6 +192,21 @@ def test_the_converter_is_installed_once(converter, monkeypatch):
     for name, value in NO_INDEX.items():
         monkeypatch.setenv(name, value)
     assert legacy_export.converter() == converter
+
+
+@pytest.mark.parametrize("size", [None, 1000], ids=["gone", "cut short"])
+def test_a_damaged_converter_is_installed_again(converter, own_cache, monkeypatch, size):
+    shutil.copytree(converter, own_cache / "environments" / converter.name)
+    (extension,) = (own_cache / "environments").rglob("paddle2onnx_cpp2py_export*.so")
+    if size is None:
+        extension.unlink()
+    else:
+        os.truncate(extension, size)
+    stand_in(monkeypatch, own_cache, f'for last; do :; done; cp -r "{converter}" "$last"')
+    with pytest.warns(UserWarning, match="is damaged and is installed again"):
+        assert legacy_export.converter().parent.parent == own_cache
+    assert extension.stat().st_size > 1000
+    legacy_export.converter()
 
 
 def test_without_an_index_pip_is_quoted_and_nothing_is_left(own_cache, monkeypatch):

@@ -1,5 +1,8 @@
 """What is said of a failed conversion names what is at fault, and nothing else."""
 
+import signal
+from pathlib import Path
+
 import pytest
 
 from tutorial_utils.model import paddle_program
@@ -39,3 +42,9 @@ def test_hints_are_of_the_form_that_fails(operator, attributes, said, program):
     hint = paddle2onnx_errors.hint(None)
     assert said in hint
     assert bool(said) == bool(hint)
+
+
+def test_a_process_that_was_killed_says_memory_and_not_what_it_printed_before():
+    error = paddle2onnx_errors.of_log("\x1b[1m\x1b[35m--- Running PIR pass", -signal.SIGKILL, Path("net.json"))
+    assert "killed (SIGKILL) while it converted net.json: as a rule, memory ran out" in error.cause
+    assert "PIR pass" not in str(error)

@@ -22,7 +22,7 @@ from tutorial_utils.engine import computed_types
 from tutorial_utils.engine.tensorrt import LayerTimes, require_gpu
 from tutorial_utils.lessons.lesson01 import kernels_figures, tensor_pipe
 from tutorial_utils.lessons.lesson01.kernels_data import Built, Convolution, Tactic, summary
-from tutorial_utils.measure import rows, timing
+from tutorial_utils.measure import ncu, rows, timing
 from tutorial_utils.measure.experiment import Experiment
 
 LEVEL = 3
@@ -136,7 +136,7 @@ def _measured(convolution: Convolution, precision: str) -> dict[str, Any]:
 
 def measure_tensor_pipe(convolution: Convolution, models: Mapping[str, Path]) -> dict[str, Any]:
     """Let ncu count what a call of a convolution does on the Tensor Cores, in each precision: see `tensor_pipe`."""
-    tensor_pipe.require_ncu()
+    ncu.require()
     return {precision: tensor_pipe.counted(build(convolution, precision).plan) for precision in PRECISIONS}
 
 

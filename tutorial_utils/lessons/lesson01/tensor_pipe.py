@@ -1,108 +1,36 @@
 """What NVIDIA's kernel profiler `ncu` counts of an engine's call: instructions on the Tensor Cores, cycles they work.
 
-The names of these counters differ between GPUs, so that ncu itself is asked for those of the GPU at hand. As a program,
-this module is what ncu watches: ``python -m tutorial_utils.lessons.lesson01.tensor_pipe PLAN`` runs a plan once.
+The names of these counters differ between GPUs, so that ncu itself is asked for those of the GPU at hand.
 """
 
-import csv
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from tutorial_utils.base.errors import PlanError
+from tutorial_utils.measure import ncu
 
-from tutorial_utils.base.errors import BackendUnavailableError, PlanError
-
-# Of the counters that `ncu --query-metrics` lists for a GPU, those of Tensor Cores, and how each is to be summed up.
+# Of the counters that ncu lists for a GPU, those of Tensor Cores, and how each is to be summed up.
 _WANTED = {
     r"sm__inst_executed_pipe_tensor\w*": "sum",
     r"sm__pipe_tensor\w*_cycles_active": "avg.pct_of_peak_sustained_active",
 }
 _ALWAYS = ("gpu__time_duration.sum", "sm__inst_executed.sum")
-_LIMIT_S = 120
-
-
-def require_ncu() -> None:
-    """Raise BackendUnavailableError where there is no ncu on the PATH."""
-    if not shutil.which("ncu"):
-        raise BackendUnavailableError("There is no ncu on the PATH.", "It comes with the CUDA toolkit.")
 
 
 def counted(plan: bytes) -> list[dict[str, Any]]:
-    """Run a plan once under ncu; return for each kernel its name, and its counts by metric.
-
-    Raises:
-        BackendUnavailableError: There is no ncu.
-        PlanError: ncu counts nothing, as where the driver keeps the GPU's counters to administrators.
-    """
-    require_ncu()
-    metrics = chosen(_run("ncu", "--query-metrics"))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "plan"
-        path.write_bytes(plan)
-        watched = (sys.executable, "-m", __spec__.name, str(path))
-        return kernels_in(_run("ncu", "--csv", "--metrics", ",".join(metrics), *watched))
+    """Run a plan once under ncu; return for each kernel its name, and its counts by metric. See `ncu.counted`."""
+    ncu.require()
+    return ncu.counted(plan, chosen(ncu.metrics()))
 
 
-def chosen(listing: str) -> list[str]:
-    """Return which metrics to ask for, from ncu's list of those of this GPU: one a line, its name first.
+def chosen(names: Sequence[str]) -> list[str]:
+    """Return which metrics to ask for, of those of this GPU.
 
     Raises:
         PlanError: None of them is of Tensor Cores.
     """
-    names = [line.split()[0] for line in listing.splitlines() if line.strip()]
     found = [f"{name}.{rollup}" for name in names for pattern, rollup in _WANTED.items() if re.fullmatch(pattern, name)]
     if not found:
         raise PlanError("ncu lists no counter of Tensor Cores for this GPU.", "Read ncu --query-metrics.")
     return [*found, *_ALWAYS]
-
-
-def kernels_in(printed: str) -> list[dict[str, Any]]:
-    """Read what ``ncu --csv`` printed: lines that begin with "==" and the program's own, then a line for each count.
-
-    Raises:
-        PlanError: It holds no table; the reason is ncu's own.
-    """
-    lines = printed.splitlines()
-    start = next((number for number, line in enumerate(lines) if line.startswith('"ID"')), None)
-    if start is None:
-        said = [line for line in lines if "==ERROR==" in line] or lines[-1:]
-        raise PlanError(f"ncu counted nothing: {' '.join(said).strip()}.", "Its message says why.")
-    kernels: dict[str, dict[str, Any]] = {}
-    for row in csv.DictReader(_table(lines[start:])):
-        kernel = kernels.setdefault(row["ID"], {"kernel": row["Kernel Name"], "counts": {}, "units": {}})
-        try:
-            kernel["counts"][row["Metric Name"]] = float(row["Metric Value"].replace(",", ""))
-        except ValueError:  # "n/a": this GPU doesn't have it after all
-            continue
-        kernel["units"][row["Metric Name"]] = row["Metric Unit"]
-    return list(kernels.values())
-
-
-def _table(lines: Sequence[str]) -> Iterable[str]:
-    return (line for line in lines if line.startswith('"'))
-
-
-def _run(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_LIMIT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise PlanError(f"ncu didn't end within {_LIMIT_S} s.", "Run it by hand.") from error
-    return done.stdout if done.returncode == 0 else f"{done.stdout}\n{done.stderr}"
-
-
-def run_once(plan: Path) -> None:
-    """Run a plan on inputs of zeros, once."""
-    from tutorial_utils.runners.tensorrt import TensorRTRunner, primary_context
-
-    with primary_context(), TensorRTRunner(plan.read_bytes()) as runner:
-        runner.infer({name: np.zeros(spec.shape, spec.dtype) for name, spec in runner.inputs.items()})
-
-
-if __name__ == "__main__":
-    run_once(Path(sys.argv[1]))

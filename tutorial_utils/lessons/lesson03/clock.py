@@ -6,9 +6,6 @@ host's clock around the enqueue.
 """
 
 import functools
-import json
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +17,10 @@ import numpy as np
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import PlanError
-from tutorial_utils.base.flavour import installed_flavour
 from tutorial_utils.lessons.lesson03 import figures
-from tutorial_utils.measure import rows
+from tutorial_utils.measure import rows, trtexec
 from tutorial_utils.measure.experiment import Experiment
+from tutorial_utils.model import onnx_file
 
 if TYPE_CHECKING:
     from tutorial_utils.runners.tensorrt import TensorRTRunner
@@ -90,11 +87,14 @@ def measure(model: str, models: Mapping[str, Path], rounds: int = ROUNDS, calls:
         BackendUnavailableError: TensorRT engines can't run here, or CUDA graphs can't be captured.
     """
     profile = engine.Profile.batch("x", SHAPE[1:], opt=SHAPE[0], max=SHAPE[0])
-    built = engine.build(models[model], engine.BuildOptions(profiles=(profile,)))
-    return {
-        way: _clocks_of(built, ENGINES[model], cuda_graph, rounds, calls)
-        for way, cuda_graph in (("calls", False), ("graph", True))
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        opened = onnx_file.open_image_size(onnx_file.load(models[model]))  # ResNet-50 is exported for 224x224
+        path = onnx_file.save(opened, Path(folder) / f"{model}.onnx")
+        built = engine.build(path, engine.BuildOptions(profiles=(profile,)))
+        return {
+            way: _clocks_of(built, ENGINES[model], cuda_graph, rounds, calls)
+            for way, cuda_graph in (("calls", False), ("graph", True))
+        }
 
 
 def read(data: Mapping[str, Any]) -> list[Clocks]:
@@ -107,7 +107,7 @@ def _clocks_of(built: engine.Engine, name: str, cuda_graph: bool, rounds: int, c
     from tutorial_utils.runners.tensorrt import TensorRTRunner, primary_context
 
     feeds = {"x": np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)}
-    missing = trtexec_missing()
+    missing = trtexec.missing()
     ours, theirs = [], []
     with primary_context(), TensorRTRunner(built, cuda_graph=cuda_graph) as runner:
         for _ in range(WARM_UP):
@@ -117,7 +117,7 @@ def _clocks_of(built: engine.Engine, name: str, cuda_graph: bool, rounds: int, c
             ours.append({clock: float(np.median(times(calls))) for clock, times in clocks.items()})
             if not missing:
                 try:
-                    theirs.append(run_trtexec(built.plan, cuda_graph))
+                    theirs.append(_trtexec(built.plan, cuda_graph))
                 except PlanError as error:  # our own clocks need no trtexec
                     missing = error.cause
     return {
@@ -178,41 +178,10 @@ def _host_times(runner: "TensorRTRunner", work: Callable[[], Any], calls: int) -
     return times
 
 
-def trtexec_missing() -> str:
-    """Return why trtexec can't time plans here, or ""."""
-    if installed_flavour() == "tensorrt_rtx":
-        return "trtexec loads no plans of TensorRT-RTX"
-    return "" if shutil.which("trtexec") else "there is no trtexec on the PATH"
-
-
-def run_trtexec(plan: bytes, cuda_graph: bool) -> dict[str, float]:
-    """Time a plan with trtexec; return the medians over its calls, in milliseconds, by the names of `Clocks.trtexec`.
-
-    Raises:
-        PlanError: trtexec refuses the plan, as it does one of another version.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        file, times = Path(folder) / "plan", Path(folder) / "times.json"
-        file.write_bytes(plan)
-        graph = ("--useCudaGraph",) if cuda_graph else ()
-        command = ["trtexec", f"--loadEngine={file}", f"--exportTimes={times}", *TRTEXEC_OPTIONS, *graph]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode:
-            errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
-            raise PlanError(f"trtexec refuses the plan: {' '.join(errors[-2:])}.", "Take the trtexec of this TensorRT.")
-        return read_times(json.loads(times.read_text()))
-
-
-def read_times(calls: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the medians of a file that `trtexec --exportTimes` wrote: its list of calls."""
-    columns = {
-        "compute": [call["computeMs"] for call in calls],
-        "enqueue": [call["endEnqMs"] - call["startEnqMs"] for call in calls],
-        "copy in": [call["h2dMs"] for call in calls],
-        "copy out": [call["d2hMs"] for call in calls],
-        "latency": [call["latencyMs"] for call in calls],
-    }
-    return {name: float(np.median(ms)) for name, ms in columns.items()}
+def _trtexec(plan: bytes, cuda_graph: bool) -> dict[str, float]:
+    """Time a plan with trtexec; return the medians of its calls, in milliseconds, by the names of `Clocks.trtexec`."""
+    options = (*TRTEXEC_OPTIONS, *(("--useCudaGraph",) if cuda_graph else ()))
+    return trtexec.medians(trtexec.run(plan, options, ["exportTimes"]).exported["exportTimes"])
 
 
 EXPERIMENT = Experiment(

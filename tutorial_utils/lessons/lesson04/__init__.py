@@ -3,13 +3,17 @@
 from tutorial_utils.machine.needs import Needs
 
 NEEDS = {
-    "04": Needs(live=("polygraphy", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
     "04a": Needs(live=("polygraphy", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
+    "04b": Needs(live=("paddle", "polygraphy", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
+    "04c": Needs(live=("polygraphy", "onnxruntime_cpu", "tensorrt_build")),
+    "04d": Needs(live=("polygraphy", "onnxruntime_cpu")),
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {
     "lesson04_article": "article_commands",
+    "lesson04_autocast": "autocast",
     "lesson04_polygraphy": "gpu_commands",
     "lesson04_polygraphy_tools": "polygraphy_tools",
+    "lesson04_remedies": "remedies_on_gpu",
     "lesson04_specialization": "specialization",
 }

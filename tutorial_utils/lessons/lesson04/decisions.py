@@ -14,79 +14,105 @@ class Decision:
     leaves: str  # the answer at which the search ends here; with the other answer, the next question follows
     verdict: str  # what is wrong then
     remedy: str  # the command or change that shows or mends it
-    section: str  # where the lesson does it
+    notebook: str  # which teaches it
+    section: str  # the heading there
 
 
 START = "The engine's output is not what it should be"
 # Cheap questions come before dear ones, and those about the comparison before those about the model.
 DECISIONS = (
     Decision(
-        "Is the difference more than the data type and the depth of the network explain?",
+        "Is an error beyond three times a trusted model's, or an answer lost?",
         "no",
-        "Nothing is wrong but the tolerance",
-        "a tolerance from the data type, and the task's own metric",
-        "section 4",
+        "Nothing but the tolerance",
+        "tensor_errors.tolerances; count answers",
+        "04b_judge_and_mend",
+        "1. A tolerance that catches 1 %",
     ),
     Decision(
-        "Did both runs get the same bytes? Compare values, planes, mean, strides.",
+        "Did both runs get the same bytes? Values, mean, strides.",
         "no",
-        "The feed: layout, normalization, memory order",
-        "np.ascontiguousarray; --save-inputs, --load-inputs",
-        "sections 3 and 7",
+        "The feed: layout, normalization, order",
+        "np.ascontiguousarray; --load-inputs",
+        "04a_find_the_layer",
+        "7. Comparisons that pass whatever comes",
     ),
     Decision(
         "Is the FP32 file right in ONNX Runtime?",
         "no",
         "The export",
-        "polygraphy check lint, inspect model, surgeon sanitize",
-        "section 6",
+        "polygraphy check lint; compare every tensor",
+        "04c_fault_lab",
+        "3. A new export",
     ),
     Decision(
-        "Is the file of this precision just as wrong in ONNX Runtime, unoptimized and with its roundings?",
+        "Is this precision's file as wrong on a CPU, with its roundings?",
         "no",
-        "The engine: builder, library, or how it is called",
-        "polygraphy run --trt --onnxrt, debug reduce; report it",
-        "section 6",
+        "The engine, or how it is called",
+        "strong typing, TF32, debug tensors",
+        "04a_find_the_layer",
+        "6. Looking changes the engine",
     ),
     Decision(
-        "All tensors marked: is the first bad one infinite (and written by no division)?",
+        "Is a tensor all 0 that isn't in FP32?",
+        "yes",
+        "Underflow",
+        "scale up by a power of two; nodes in FP32",
+        "04b_judge_and_mend",
+        "3. Remedies in the file",
+    ),
+    Decision(
+        "Is the first Inf a mask that softmax takes well?",
+        "yes",
+        "A harmless Inf: look for the next one",
+        "a mask of -10,000 instead of -3.4e38",
+        "04a_find_the_layer",
+        "4. The transformer",
+    ),
+    Decision(
+        "Is the first bad tensor Inf, and not written by a division?",
         "yes",
         "Overflow, by this layer or one before it",
-        "tensor_errors.layers_behind; FP32, a clip, a moved scale",
-        "sections 3 and 5",
+        "nodes in FP32, scale back, BF16; clip last",
+        "04b_judge_and_mend",
+        "3. Remedies in the file",
     ),
     Decision(
-        "Is the first bad one not finite, although its inputs are?",
+        "Is it not finite, although its inputs are?",
         "yes",
-        "A division by zero, a root or a logarithm",
-        "an epsilon that the type can hold, or the node in FP32",
-        "section 7",
+        "A division by 0, a root, a logarithm",
+        "an epsilon that FP16 holds; nodes in FP32",
+        "04b_judge_and_mend",
+        "3. Remedies in the file",
     ),
     Decision(
         "Is the file quantized?",
         "yes",
-        "The scales: they cut values off, or are too coarse",
-        "calibration on real inputs, quantization-aware training",
-        "section 5",
+        "Scales that cut values, or few levels",
+        "calibrate on real inputs; QAT (04b, 4)",
+        "01b_precision",
+        "5. Calibrated on the wrong data",
     ),
     Decision(
-        "Does the error jump at one layer?",
+        "Is one node alone beyond its tolerance?",
         "yes",
-        "A layer that needs more digits",
-        "that layer in FP32: mixed precision",
-        "section 5",
+        "Its weights, or it needs more digits",
+        "compare with FP32's weights; node in FP32",
+        "04b_judge_and_mend",
+        "1. A tolerance that catches 1 %",
     ),
 )
 LAST = Decision(
-    "It grows from layer to layer.",
+    "The error grows from node to node.",
     "",
-    "The data type is too coarse for this network",
-    "FP32 for the sensitive part, or smaller ranges by training",
-    "section 5",
+    "The format is too coarse for this network",
+    "FP16 for BF16; the sensitive part in FP32",
+    "04b_judge_and_mend",
+    "3. Remedies in the file",
 )
 
-_TOP, _STEP = 0.5, 1.02  # where the questions begin and from one to the next: inches, as all lengths here
-_QUESTION_WIDTH, _LEAF_WIDTH, _HEIGHT = 3.85, 4.25, 0.74
+_TOP, _STEP = 0.55, 1.04  # where the questions begin and from one to the next: inches, as all lengths here
+_QUESTION_WIDTH, _LEAF_WIDTH, _HEIGHT = 3.85, 4.4, 0.82
 _LEAF_X = plotting.WIDTH_INCHES - _LEAF_WIDTH
 
 
@@ -99,22 +125,22 @@ def chart() -> plotting.Picture:
     axes.set_ylim(height, 0)
     axes.set_axis_off()
     middle = _QUESTION_WIDTH / 2
-    axes.text(0, 0.2, START, fontsize=12, fontweight="bold", va="center")
+    axes.text(0, 0.2, START, fontsize=14, fontweight="bold", va="center")
     for index, row in enumerate(rows):
         y = _TOP + _STEP * index + _HEIGHT / 2
         _box(axes, 0, y, _QUESTION_WIDTH, plotting.BLUE, "#eaf2f8")
-        axes.text(middle, y, "\n".join(wrap(row.question, 46)), ha="center", va="center", fontsize=10)
+        axes.text(middle, y, "\n".join(wrap(row.question, 36)), ha="center", va="center", fontsize=12)
         _box(axes, _LEAF_X, y, _LEAF_WIDTH, plotting.GREEN, "#eaf6f1")
         left = _LEAF_X + 0.12
-        axes.text(left, y - 0.22, row.verdict, va="center", fontsize=10, fontweight="bold")
-        axes.text(left, y + 0.01, row.remedy, va="center", fontsize=9)
-        axes.text(left, y + 0.23, row.section, va="center", fontsize=9, color=plotting.GREY)
+        axes.text(left, y - 0.25, row.verdict, va="center", fontsize=12, fontweight="bold")
+        axes.text(left, y + 0.01, row.remedy, va="center", fontsize=11.5)
+        axes.text(left, y + 0.26, _place(row), va="center", fontsize=11, color=plotting.GREY)
         _arrow(axes, (_QUESTION_WIDTH, y), (_LEAF_X, y))
-        axes.text((_QUESTION_WIDTH + _LEAF_X) / 2, y - 0.13, row.leaves, ha="center", va="center", fontsize=10)
+        axes.text((_QUESTION_WIDTH + _LEAF_X) / 2, y - 0.15, row.leaves, ha="center", va="center", fontsize=12)
         if row is not LAST:
             _arrow(axes, (middle, y + _HEIGHT / 2), (middle, y + _STEP - _HEIGHT / 2))
             other_answer = "yes" if row.leaves == "no" else "no"
-            axes.text(middle + 0.12, y + _STEP / 2, other_answer, va="center", fontsize=10)
+            axes.text(middle + 0.12, y + _STEP / 2, other_answer, va="center", fontsize=12)
     alt = (
         f"A decision chart: {len(DECISIONS)} questions in a column, from the comparison over the feed and the file to "
         "the tensors. Beside each stands what is wrong if the way ends there, with a remedy and the lesson's section. "
@@ -128,8 +154,12 @@ def text() -> str:
     lines = [START]
     for number, row in enumerate((*DECISIONS, LAST), 1):
         answer = f"{row.leaves}: " if row.leaves else ""
-        lines += [f"{number}. {row.question}", f"   {answer}{row.verdict} -> {row.remedy} ({row.section})"]
+        lines += [f"{number}. {row.question}", f"   {answer}{row.verdict} -> {row.remedy} ({_place(row)})"]
     return "\n".join(lines)
+
+
+def _place(row: Decision) -> str:
+    return f"lesson {row.notebook.partition('_')[0]}, section {row.section.partition('.')[0]}"
 
 
 def _box(axes, x: float, y: float, width: float, edge: str, face: str) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TIME_LIMIT_S = 300  # of each command
 METHOD = (
-    "each command run once with this Polygraphy and TensorRT, those of a chain in turn, up to three chains at a time; "
+    "each command run once with this Polygraphy and TensorRT, those of a chain in turn, beside up to two other builds; "
     "builder optimization level 1: a search that builds many engines is not about the fastest one; they share a timing "
     "cache, but for those that are about tactics; lines and numbers are those that were printed"
 )

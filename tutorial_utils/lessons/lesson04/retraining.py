@@ -1,8 +1,9 @@
-"""Lesson 04: remedies that change the weights of the quick classifier, each by a training of seconds.
+"""Lesson 04: remedies that change the weights of the classifier or the transformer, each by a training of seconds.
 
+- `decay_stream` for `stream_scaled`: the transformer whose residual stream overflows FP16.
 - `decay_scale` for `scale_moved`: the classifier with one tensor that overflows FP16. It answers in FP32 as before,
   since a batch norm is multiplied by a power of two and the convolution after it divided by the same.
-- `train_quantized` for weights on so few levels that rounding the trained ones (`round_weights`) ruins the classifier.
+- `train_quantized` for weights on so few levels that rounding the trained ones (`round_weights`) ruins the network.
 - `prune` sets weights to 0.
 
 What is trained here is kept in the cache.
@@ -22,7 +23,7 @@ from blake3 import blake3
 from filelock import FileLock
 from onnx import numpy_helper
 
-from tutorial_utils.base import paths
+from tutorial_utils.base import paths, sealed_files
 from tutorial_utils.base.errors import ExportError, InputError
 from tutorial_utils.debug import tensor_errors
 from tutorial_utils.measure import deployment, quality
@@ -34,7 +35,10 @@ from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 nn = paddle.nn
 
 SCALE = 2.0**14
-EPOCHS = 2
+STREAM_FACTOR = 2.0**13  # as of `patients`
+EPOCHS = 2  # of the classifier; the transformer has five times the data, and half of them
+_DATASETS = {"quick": "digits", "transformer": "digit_sentences"}
+_RATES = {"quick": 1e-3, "transformer": 3e-3}  # learning rates
 # Raise this by one whenever a training below, or `classifier.train`, gives other weights: the cache finds them by it.
 RECIPE = 1
 BATCH = 64
@@ -49,9 +53,47 @@ class Retrained:
     seconds: float
 
 
-def network() -> nn.Layer:
-    """Return a new copy of the trained quick classifier."""
-    return trained.load_or_train("quick", "digits").model
+def network(name: str = "quick") -> nn.Layer:
+    """Return a new copy of a trained network: "quick", the classifier, or "transformer"."""
+    return trained.load_or_train(name, _DATASETS[name]).model
+
+
+def stream_scaled(factor: float = STREAM_FACTOR) -> nn.Layer:
+    """Return the transformer with its residual stream larger by a factor.
+
+    Each LayerNorm takes the factor out again, but for its epsilon, which is small beside either stream.
+    """
+    model = network("transformer")
+    with paddle.no_grad():
+        for parameter in _stream_writers(model):
+            parameter.set_value(parameter * factor)
+    return model
+
+
+def decay_stream(decay: float) -> Retrained:
+    """Train `stream_scaled` on, with weight decay on the parameters that write to the residual stream.
+
+    The loss doesn't resist: LayerNorm takes every scale out again.
+
+    Args:
+        decay: As for `decay_scale`.
+    """
+
+    def train() -> nn.Layer:
+        model = stream_scaled()
+        decayed = {parameter.name for parameter in _stream_writers(model)}
+        options = {"weight_decay": decay, "apply_decay_param_fun": lambda name: name in decayed}
+        _fit(model, _RATES["transformer"], "transformer", **options)
+        return model
+
+    return _cached(f"stream-{decay}", train, "transformer")
+
+
+def _stream_writers(model: nn.Layer) -> list[paddle.Tensor]:
+    written = [model.tokens.weight, model.positions.weight]
+    for layer in model.layers:
+        written += [*layer.attention_output.parameters(), *layer.contract.parameters()]
+    return written
 
 
 def scale_moved(factor: float = SCALE) -> nn.Layer:
@@ -97,8 +139,8 @@ def decay_scale(decay: float) -> Retrained:
     return _cached(f"decay-{decay}", train)
 
 
-def train_quantized(bits: int, quantized: bool = True) -> Retrained:
-    """Train the classifier on with the rounding in every step (quantization-aware training), and round its weights.
+def train_quantized(bits: int, quantized: bool = True, name: str = "quick") -> Retrained:
+    """Train a network on with the rounding in every step (quantization-aware training), and round its weights.
 
     `paddle.quantization.QAT` rounds in the forward pass the weights of convolutions and linear layers, as
     `round_weights` does, and their inputs to 8 bits. The gradient passes the rounding as if it weren't there
@@ -108,17 +150,18 @@ def train_quantized(bits: int, quantized: bool = True) -> Retrained:
     Args:
         bits: Bits of the weights.
         quantized: False for the same training without rounding, for comparison. The weights are rounded after it, too.
+        name: Of the network.
     """
 
     def train() -> nn.Layer:
-        model = network()
+        model = network(name)
         rounding = _with_rounding(model, bits) if quantized else model
-        _fit(rounding, 1e-3)
+        _fit(rounding, _RATES[name], name)
         weights = rounding.state_dict()  # holds the quantizers' state, too
         model.set_state_dict({name: weights[name] for name in model.state_dict()})
         return round_weights(model, bits)
 
-    return _cached(f"rounded-{bits}-{quantized}", train)
+    return _cached(f"rounded-{bits}-{quantized}", train, name)
 
 
 def _with_rounding(model: nn.Layer, bits: int) -> nn.Layer:
@@ -146,8 +189,8 @@ def paddle_conversion() -> str:
     return "converted"
 
 
-def prune(pattern: Pattern, sparsity: float = 0.5, retrain: bool = True) -> Retrained:
-    """Set weights of the convolutions to 0, and train the others on.
+def prune(pattern: Pattern, sparsity: float = 0.5, retrain: bool = True, name: str = "quick") -> Retrained:
+    """Set weights to 0, of the classifier's convolutions or the transformer's linear layers, and train the others on.
 
     The first convolution is left alone: it has 3 input channels, too few for 2:4.
 
@@ -156,6 +199,7 @@ def prune(pattern: Pattern, sparsity: float = 0.5, retrain: bool = True) -> Retr
             along the input channels, which is the pattern that sparse tensor cores compute with.
         sparsity: The fraction to set to 0; 2:4 is always a half.
         retrain: Train after pruning.
+        name: Of the network.
 
     Raises:
         InputError: The pattern is unknown, or the sparsity isn't within 0 to 1.
@@ -166,19 +210,20 @@ def prune(pattern: Pattern, sparsity: float = 0.5, retrain: bool = True) -> Retr
         )
 
     def train() -> nn.Layer:
-        model = network()
+        model = network(name)
         masks = {}
-        for layer in _layers(model, nn.Conv2D):
-            if layer.weight.shape[1] % 4 == 0:
-                weight = layer.weight.numpy()
+        for layer in _layers(model, nn.Conv2D if name == "quick" else nn.Linear):
+            # [out, in, height, width] of a convolution, [in, out] of a linear layer
+            weight = layer.weight.numpy() if name == "quick" else layer.weight.numpy().T
+            if weight.shape[1] % 4 == 0:
                 mask = two_of_four(weight) if pattern == "2:4" else largest(weight, 1 - sparsity)
-                masks[layer.weight.name] = mask.astype(np.float32)
+                masks[layer.weight.name] = (mask if name == "quick" else mask.T).astype(np.float32)
         _apply(model, masks)
         if retrain:
-            _fit(model, 1e-3, after_step=lambda: _apply(model, masks))
+            _fit(model, _RATES[name], name, after_step=lambda: _apply(model, masks))
         return model
 
-    return _cached(f"pruned-{pattern.replace(':', '')}-{sparsity}-{retrain}", train)
+    return _cached(f"pruned-{pattern.replace(':', '')}-{sparsity}-{retrain}", train, name)
 
 
 def largest(weight: np.ndarray, part: float) -> np.ndarray:
@@ -190,7 +235,7 @@ def largest(weight: np.ndarray, part: float) -> np.ndarray:
 
 
 def two_of_four(weight: np.ndarray) -> np.ndarray:
-    """Return a mask of the two largest magnitudes of each four input channels: bool, ``[out, in, height, width]``."""
+    """Return a mask of the two largest magnitudes of each four input channels: bool, ``[out, in, ...]``."""
     out_channels, _, *size = weight.shape
     fours = np.abs(weight).reshape(out_channels, -1, 4, *size)
     mask = np.ones(fours.shape, bool)
@@ -209,13 +254,15 @@ def _layers(model: nn.Layer, kind: type | tuple[type, ...]) -> list[nn.Layer]:
     return [layer for layer in model.sublayers() if isinstance(layer, kind)]
 
 
-def _fit(model: nn.Layer, learning_rate: float, **options: Any) -> None:
-    """Train in place, for `EPOCHS`, and leave the network in evaluation mode."""
-    dataset = data.load("digits", "train")
-    classifier.train(model, dataset, EPOCHS, BATCH, learning_rate, progress=False, **options)
-    model.train()
-    _measure_statistics(model, dataset.images)
-    model.eval()
+def _fit(model: nn.Layer, learning_rate: float, name: str = "quick", **options: Any) -> None:
+    """Train in place, and leave the network in evaluation mode."""
+    dataset = data.load(_DATASETS[name], "train")
+    epochs = EPOCHS if name == "quick" else max(1, EPOCHS // 2)
+    classifier.train(model, dataset, epochs, BATCH, learning_rate, progress=False, **options)
+    if name == "quick":
+        model.train()
+        _measure_statistics(model, dataset.images)
+        model.eval()
 
 
 def _measure_statistics(model: nn.Layer, images: np.ndarray) -> None:
@@ -231,30 +278,31 @@ def _measure_statistics(model: nn.Layer, images: np.ndarray) -> None:
         norm._momentum = momentum
 
 
-def _cached(name: str, train: Callable[[], nn.Layer]) -> Retrained:
+def _cached(name: str, train: Callable[[], nn.Layer], start_from: str = "quick") -> Retrained:
     """Return what an earlier call trained by today's recipe from today's network, or train."""
-    start = network()
+    start = network(start_from)
     hasher = blake3(str(RECIPE).encode())
     for value in start.state_dict().values():
         hasher.update(value.numpy().tobytes())
-    path = paths.cache_dir("lesson04") / f"{name}-{hasher.hexdigest(length=8)}.npz"
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
+    path = paths.cache_dir("models") / f"retrained-{name}-{hasher.hexdigest(length=8)}.npz"
+    with paths.filling_cache(), FileLock(path.with_suffix(".lock")):
+        if not sealed_files.ready([path]):
             began = time.perf_counter()
             arrays = {key: value.numpy() for key, value in train().state_dict().items()}
             seconds = time.perf_counter() - began
             with paths.replacing(path) as temporary:
                 np.savez(temporary, seconds=seconds, **arrays)
+            sealed_files.seal([path])
         with np.load(path) as stored:
             start.set_state_dict({key: stored[key] for key in stored.files if key != "seconds"})
             return Retrained(start, float(stored["seconds"]))
 
 
-_PARAMETER = re.compile(r"(conv2d|batch_norm2d|linear)_(\d+)\.([wb]_\d)")
+_PARAMETER = re.compile(r"(conv2d|batch_norm2d|linear|embedding|layer_norm)_(\d+)\.([wb]_\d)")
 
 
-def write_onnx(model: nn.Layer, onnx_path: str | Path) -> Path:
-    """Write a quick classifier as FP32 ONNX, and return the path: the trained one's file, with this network's weights.
+def write_onnx(model: nn.Layer, onnx_path: str | Path, name: str = "quick") -> Path:
+    """Write a network as FP32 ONNX, and return the path: the trained one's file, with this network's weights.
 
     An export takes seconds, this doesn't. Paddle numbers the layers of a process, so the names in the file and those of
     the network have the same order and other numbers. Batch norms are folded into the convolutions, as TensorRT does
@@ -263,13 +311,14 @@ def write_onnx(model: nn.Layer, onnx_path: str | Path) -> Path:
     Raises:
         ExportError: The network has other weights than the file.
     """
-    exported = onnx_file.load(networks.quick()["fp32"])
+    exported = onnx_file.load((networks.quick if name == "quick" else networks.transformer)(("fp32",))["fp32"])
     tensors = {tensor.name: tensor for tensor in exported.graph.initializer}
     arrays = {value.name: value.numpy() for value in model.state_dict().values()}
     in_file, in_network = _numbered_from_0(tensors), _numbered_from_0(arrays)
     shapes = {key: tuple(tensors[name].dims) for key, name in in_file.items()}
     if shapes != {key: arrays[name].shape for key, name in in_network.items()}:
-        raise ExportError("The network isn't a quick classifier.", "Export it with export.to_onnx.")
+        what = "a quick classifier" if name == "quick" else "the transformer"
+        raise ExportError(f"The network isn't {what}.", "Export it with export.to_onnx.")
     for key, name in in_file.items():
         tensors[name].CopyFrom(numpy_helper.from_array(arrays[in_network[key]], name))
     return onnx_file.save(onnx_file.folded(exported), onnx_path)
@@ -297,7 +346,7 @@ def examine(onnx_path: str | Path, test_set: data.Dataset) -> Health:
     """Run an FP32 classifier with one input as it is, and in FP16 as a GPU rounds it, on all test images."""
     graph = onnx_file.load(onnx_path).graph
     weights = np.abs(np.concatenate([one.ravel() for one in onnx_file.weights(onnx_path).values()]))
-    feeds, logits = {graph.input[0].name: test_set.images}, graph.output[0].name
+    feeds, logits = {graph.input[0].name: test_set.inputs}, graph.output[0].name
     exact = tensor_errors.all_outputs(onnx_path, feeds)
     half = tensor_errors.all_outputs(onnx_path, feeds, stored_as="fp16")[logits]
     finite = np.isfinite(half).all(axis=1)
@@ -312,9 +361,9 @@ def examine(onnx_path: str | Path, test_set: data.Dataset) -> Health:
 
 
 def accuracy_of(onnx_path: str | Path, test_set: data.Dataset) -> float:
-    """Return the fraction of right answers that ONNX Runtime gives with a classifier's file, as the file is."""
+    """Return the fraction of right answers that ONNX Runtime gives with a network's file, as the file is."""
     with OnnxRuntimeRunner(onnx_path) as runner:
-        logits = deployment.predict(runner, test_set.images, BATCH)
+        logits = deployment.predict(runner, test_set.inputs, BATCH)
     return quality.classification_metrics(test_set.labels, logits).accuracy
 
 

@@ -12,7 +12,7 @@ import onnx
 from blake3 import blake3
 from filelock import FileLock
 
-from tutorial_utils.base import paths
+from tutorial_utils.base import paths, sealed_files
 from tutorial_utils.base.errors import BackendUnavailableError, DataError, InputError, ModelFileError
 from tutorial_utils.base.requirements import TEXT_DETECTION
 from tutorial_utils.model import export, onnx_file
@@ -55,9 +55,12 @@ def prepare() -> Path:
     """
     source = shipped_path()
     code = blake3(bytes([RECIPE]) + source.read_bytes()).hexdigest(length=8)
-    path = paths.cache_dir("lesson04") / f"text-detection-{code}.onnx"
-    with FileLock(path.with_suffix(".lock")):
-        return path if path.exists() else onnx_file.save(_prepared(source), path)
+    path = paths.cache_dir("onnx") / f"text-detection-{code}.onnx"
+    with paths.filling_cache(), FileLock(path.with_suffix(".lock")):
+        if not sealed_files.ready([path]):
+            onnx_file.save(_prepared(source), path)
+            sealed_files.seal([path])
+    return path
 
 
 def _prepared(source: Path) -> onnx.ModelProto:

@@ -3,9 +3,14 @@
 from tutorial_utils.machine.needs import Needs
 
 NEEDS = {
-    "05": Needs(live=("tensorrt_build",)),
+    "05a": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
+    "05b": Needs(live=("onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),
+    "05c": Needs(live=("tensorrt_build",)),
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {
+    "lesson05_inspector": "inspector",
     "lesson05_layers": "profile",
+    "lesson05_ncu": "kernel_counters",
+    "lesson05_trtexec": "trtexec_runs",
 }

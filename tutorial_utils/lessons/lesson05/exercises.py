@@ -2,10 +2,9 @@
 
 import dataclasses
 import functools
-import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,14 @@ from tutorial_utils import engine
 from tutorial_utils.base import onnx_session
 from tutorial_utils.inspection.dataflow import Dataflow, Step
 from tutorial_utils.lessons.checking import DATA, Case, Exercise, Mistake, by
+from tutorial_utils.lessons.lesson05 import exercises_formats
 
 _SIZE = 32  # channels, height and width alike, so that a transposed tensor keeps its shape
 _TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
 def served_model() -> onnx.ModelProto:
-    """Return the model of exercise 05.2: four convolutions with a ReLU each, two of which run apart.
+    """Return the model of exercise 05c.2: four convolutions with a ReLU each, two of which run apart.
 
     Someone made the output of the second convolution an output of the model, to look at it, and left it so. The third
     ReLU comes from a framework with channels last: its export transposes before and after it.
@@ -37,40 +37,8 @@ def served_model() -> onnx.ModelProto:
     )  # fmt: skip
 
 
-def time_with() -> list[Case]:
-    """Return the cases of 05.1, ``time_with(layers, network_ms, name, factor)``: what one faster layer is worth."""
-    layers = {"conv": 6.0, "reformat": 3.0, "gemm": 3.0}
-    return [
-        Case(
-            (layers, 9.0, "conv", 3),
-            6.0,
-            "a layer with half of the layers' time, three times as fast",
-            [
-                Mistake(5.0, "You mix two clocks: milliseconds under the profiler and milliseconds without it. Of the "
-                             "profiler, take only which share of the layers a layer has."),
-                Mistake(8.0, "That is the sum of the layers afterwards. What is asked for is the network."),
-                Mistake(3.0, "You make the whole network faster. Only one layer becomes so."),
-                Mistake(4.5, "You let the layer vanish. It becomes faster, and some of its time remains."),
-                Mistake(1.5, "You return how many times as fast the network becomes. Return its milliseconds."),
-            ],
-        ),
-        Case(
-            (layers, 9.0, "reformat", math.inf),
-            6.75,
-            "a layer that becomes free",
-            [Mistake(9.0, "For an infinite factor, the layer takes no time at all.")],
-        ),
-        Case((layers, 9.0, "gemm", 0.5), 11.25, "a layer that becomes slower"),
-    ]  # fmt: skip
-
-
-def _time_with(layers: Mapping[str, float], network_ms: float, name: str, factor: float) -> float:
-    share = layers[name] / sum(layers.values())
-    return network_ms * (1 - share + share / factor)
-
-
 def kept_apart() -> list[Case]:
-    """Return the cases of 05.2, ``kept_apart(model, report)``: which ReLU runs without its convolution, and why."""
+    """Return the cases of 05c.2, ``kept_apart(model, report)``: which ReLU runs without its convolution, and why."""
     plain = [_conv("x", "a", 0), _relu("a", "b", 0), _conv("b", "y", 1)]
     casts = [
         _conv("x", "a", 0),
@@ -133,10 +101,10 @@ def _kept_apart(model: onnx.ModelProto, report: engine.BuildReport) -> dict[str,
 
 
 def without_transposes() -> list[Case]:
-    """Return the cases of 05.3, ``without_transposes(model)``: remove the pairs that only cost a kernel."""
+    """Return the cases of 05c.3, ``without_transposes(model)``: remove the pairs that only cost a kernel."""
 
     def case(model: onnx.ModelProto, best: onnx.ModelProto, what: str, *mistakes: Mistake) -> Case:
-        return Case((model,), _GOOD, what, mistakes, judged=_judge(model, best))
+        return Case((model,), _GOOD, what, mistakes, judged=_judge(model, best), objection=_objection)
 
     plain = [_conv("x", "a", 0), _relu("a", "b", 0), _conv("b", "c", 1)]
     different, inner = _model(*_transposed(_TO_NHWC)), _model(*_transposed(_TO_NCHW), outputs=("y", "r"))
@@ -211,11 +179,11 @@ def _without_transposes(model: onnx.ModelProto) -> Case:
             nodes.remove(first)
             nodes.remove(second)
     mistakes = [Mistake(_SLOW, "The engine of what you return has more kernels than it takes: a pair is still there.")]
-    return Case((model,), _GOOD, DATA, mistakes, judged=_judge(model, best))
+    return Case((model,), _GOOD, DATA, mistakes, judged=_judge(model, best), objection=_objection)
 
 
 def saved_without_skip() -> list[Case]:
-    """Return the cases of 05.4, ``saved_without_skip(flow, tensor)``: what a skip connection costs in memory."""
+    """Return the cases of 05c.4, ``saved_without_skip(flow, tensor)``: what a skip connection costs in memory."""
     one = _flow({"x": 1, "a": 60, "b": 20, "c": 10, "d": 15, "y": 1}, "x>a a>b b>c ca>d d>y")
     twice = _flow(
         {"x": 1, "a": 60, "b": 20, "c": 10, "d": 15, "e": 20, "f": 5, "y": 1}, "x>a a>b b>c ca>d d>e ae>f f>y"
@@ -261,10 +229,10 @@ def _saved_without_skip(flow: Dataflow, tensor: str) -> int:
 
 
 EXERCISES = {
-    "05.1": Exercise(time_with, by(_time_with)),
-    "05.2": Exercise(kept_apart, by(_kept_apart)),
-    "05.3": Exercise(without_transposes, _without_transposes),
-    "05.4": Exercise(saved_without_skip, by(_saved_without_skip)),
+    "05c.1": Exercise(exercises_formats.engine_for_nhwc, exercises_formats.on_data),
+    "05c.2": Exercise(kept_apart, by(_kept_apart)),
+    "05c.3": Exercise(without_transposes, _without_transposes),
+    "05c.4": Exercise(saved_without_skip, by(_saved_without_skip)),
 }
 
 
@@ -325,6 +293,7 @@ _GOOD = "a model with the same outputs and as few kernels as it takes"
 _SLOW = "a model with the same outputs and more kernels than it takes"
 _OTHER = "a model with other outputs"
 _INVALID = "a model that isn't valid"
+_IDLE = "a model with the same outputs and kernels, and with nodes that do nothing"
 
 
 def _judge(model: onnx.ModelProto, best: onnx.ModelProto) -> Callable[[object], str]:
@@ -334,7 +303,7 @@ def _judge(model: onnx.ModelProto, best: onnx.ModelProto) -> Callable[[object], 
 def _compared(original: bytes, best: bytes, returned: object) -> str:
     """Say what a model is like beside the one it was made from, and beside one that has no kernel too many."""
     if not isinstance(returned, onnx.ModelProto):
-        return f"{type(returned).__name__} and no onnx.ModelProto"
+        return f"{type(returned).__name__} instead of an onnx.ModelProto"
     try:
         onnx.checker.check_model(returned, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
@@ -347,7 +316,16 @@ def _compared(original: bytes, best: bytes, returned: object) -> str:
     )
     if not same:
         return _OTHER
-    return _GOOD if len(_report(model).kernels) <= len(_report(best).kernels) else _SLOW
+    if len(_report(model).kernels) > len(_report(best).kernels):
+        return _SLOW
+    kept = len(returned.graph.node) <= len(onnx.ModelProto.FromString(best).graph.node)
+    return _GOOD if kept else _IDLE
+
+
+def _objection(judged: str) -> str | None:
+    if judged == _IDLE:
+        return "Something stands in the pair's place that does nothing. Remove both nodes, and connect what stays."
+    return None
 
 
 @functools.lru_cache

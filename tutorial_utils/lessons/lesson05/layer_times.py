@@ -8,11 +8,12 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import InputError
@@ -38,6 +39,7 @@ class TimedLayers:
     layers: tuple[LayerTime, ...]  # in the order of execution
     profiled_ms: float  # the call whose layers these are, timed from outside
     network_ms: float  # a call without the profiler: the only number that a user of the network meets
+    unit: str = "layers"  # what they are called: "nodes" of ONNX Runtime
 
     @property
     def sum_ms(self) -> float:
@@ -61,7 +63,7 @@ def on_cpu(onnx_path: str | Path, feeds: Mapping[str, np.ndarray], calls: int = 
         calls: Calls to time each way, after a warm-up.
 
     Returns:
-        The nodes that ran, which are those of ONNX Runtime's optimized graph.
+        The nodes that ran, which are those of ONNX Runtime's optimized graph, under names of the file (`in_file`).
 
     Raises:
         InputError: No calls are asked for.
@@ -78,7 +80,25 @@ def on_cpu(onnx_path: str | Path, feeds: Mapping[str, np.ndarray], calls: int = 
         events = json.loads(Path(profiling.end_profiling()).read_text(encoding="utf-8"))
     each_call = list(zip(profiled, calls_in(events), strict=True))[_WARM_UP:]
     call_ms, layers = min(each_call, key=lambda call: call[0])
-    return TimedLayers(tuple(layers), call_ms, min(alone[_WARM_UP:]))
+    graph = onnx.load(onnx_path, load_external_data=False).graph
+    return TimedLayers(in_file(layers, graph), call_ms, min(alone[_WARM_UP:]), "nodes")
+
+
+def in_file(layers: Sequence[LayerTime], graph: onnx.GraphProto) -> tuple[LayerTime, ...]:
+    """Name ONNX Runtime's nodes by those of the file.
+
+    For the CPU it packs channels in blocks (NCHWc), and calls each such node by the tensor that it writes, with
+    "_nchwc" behind it. Here it is called by its operator and the last node of the file that is in it.
+    """
+    writers = {tensor: node.name for node in graph.node for tensor in node.output}
+
+    def name(layer: LayerTime) -> str:
+        last = writers.get(layer.name.removesuffix("_nchwc"), "")
+        if not last or last == layer.name:
+            return layer.name
+        return last if last.startswith(layer.operation) else f"{layer.operation} to {last}"
+
+    return tuple(replace(layer, name=name(layer)) for layer in layers)
 
 
 def _timed(session: Any, feeds: Mapping[str, np.ndarray]) -> float:

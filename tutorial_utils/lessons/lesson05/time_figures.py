@@ -1,10 +1,18 @@
-"""Lesson 05, time: the layers of a network end to end, and what they add up to beside the network's own time."""
+"""Lesson 05, time: layers end to end beside the network's own time, runs of trtexec, and what bounds kernels."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tutorial_utils import plotting
 from tutorial_utils.inspection.drawings import clipped
+from tutorial_utils.lessons.lesson05.kernel_counters import ENOUGH_PERCENT, Kernel
 from tutorial_utils.lessons.lesson05.layer_times import LayerTime, TimedLayers
 
-_LONGEST_LABEL = 44  # characters
+if TYPE_CHECKING:
+    from tutorial_utils.lessons.lesson05.trtexec_runs import Run
+
+_LONGEST_LABEL = 50  # characters
 _MICROSECONDS_BELOW_MS = 5
 
 
@@ -16,54 +24,110 @@ def waterfall(timed: TimedLayers, title: str, labelled: int = 10) -> plotting.Pi
     rows = _grouped(timed, labelled)
     total = timed.sum_ms
     scale, unit = (1, "ms") if total > _MICROSECONDS_BELOW_MS else (1000, "µs")
-    figure, axes = plotting.new_figure(1.3 + 0.26 * len(rows))
+    figure, axes = plotting.new_figure(1.3 + 0.28 * len(rows))
     begin, lines = 0.0, []
-    for row, (layer, is_group) in enumerate(rows):
-        colour, hatch = (plotting.GREY, "///") if is_group else (plotting.BLUE, None)
+    for row, (layer, count) in enumerate(rows):
+        colour, hatch = (plotting.GREY, "///") if count > 1 else (plotting.BLUE, None)
         axes.barh(row, scale * layer.ms, left=scale * begin, height=0.72, color=colour, hatch=hatch, edgecolor="white",
                   linewidth=0)  # fmt: skip
         text = f"{clipped(layer.name, _LONGEST_LABEL)}  {scale * layer.ms:.3g} {unit}, {layer.ms / total:.0%}"
         early = begin + layer.ms / 2 < total / 2  # then there is room to the right of the bar
         end, points, align = (begin + layer.ms, 4, "left") if early else (begin, -4, "right")
         box = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.5}  # lines end at the text
-        style = {"ha": align, "fontsize": 8.5, "color": "#222222", "bbox": box}
+        style = {"ha": align, "fontsize": 9, "color": "#222222", "bbox": box}
         plotting.note(axes, text, (scale * end, row), (points, 0), **style)
         lines.append(f"from {begin:8.4f} ms: {layer.ms:8.4f} ms {layer.ms / total:6.1%}  {layer.name}")
         begin += layer.ms
     axes.axvline(scale * timed.network_ms, color=plotting.RED, linestyle="--", linewidth=1.5,
                  label="the network without profiler")  # fmt: skip
-    axes.axvline(scale * total, color=plotting.GREY, linewidth=1.5, label="sum of the layers")
+    axes.axvline(scale * total, color=plotting.GREY, linewidth=1.5, label=f"sum of the {timed.unit}")
     axes.set_xlim(0, 1.03 * scale * max(total, timed.network_ms))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks([])
-    axes.set_xlabel(f"{unit}, layers end to end")
+    axes.set_xlabel(f"{unit}, {timed.unit} end to end")
     axes.set_title(title, fontsize=11, loc="left")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False, fontsize=9)
-    lines.append(f"sum of the layers {total:.4f} ms, the network without profiler {timed.network_ms:.4f} ms")
+    lines.append(f"sum of the {timed.unit} {total:.4f} ms, the network without profiler {timed.network_ms:.4f} ms")
     slowest = "; ".join(f"{layer.name} with {layer.ms / total:.0%}" for layer in timed.slowest(3))
     alt = (
-        f"Waterfall of {title}: {len(timed.layers)} layers, {total:.3g} ms end to end; the network alone takes "
+        f"Waterfall of {title}: {len(timed.layers)} {timed.unit}, {total:.3g} ms end to end; the network alone takes "
         f"{timed.network_ms:.3g} ms. Slowest: {slowest}."
     )
     return plotting.Picture(figure, alt, "\n".join(lines))
 
 
-def _grouped(timed: TimedLayers, labelled: int) -> list[tuple[LayerTime, bool]]:
-    """Return the rows of a waterfall, and of each whether it stands for a group of layers."""
+def _grouped(timed: TimedLayers, labelled: int) -> list[tuple[LayerTime, int]]:
+    """Return the rows of a waterfall, and of each how many layers it stands for."""
     fast = {id(layer) for layer in timed.layers} - {id(layer) for layer in timed.slowest(labelled)}
-    rows: list[tuple[LayerTime, bool]] = []
+    rows: list[tuple[LayerTime, int]] = []
     waiting: list[LayerTime] = []
     for layer in timed.layers:
         if id(layer) in fast:
             waiting.append(layer)
             continue
-        rows += [*_as_one(waiting), (layer, False)]
+        rows += [*_as_one(waiting, timed.unit), (layer, 1)]
         waiting = []
-    return rows + _as_one(waiting)
+    return rows + _as_one(waiting, timed.unit)
 
 
-def _as_one(layers: list[LayerTime]) -> list[tuple[LayerTime, bool]]:
-    if not sum(layer.ms for layer in layers):  # none, or only layers that order streams
+def _as_one(layers: list[LayerTime], unit: str) -> list[tuple[LayerTime, int]]:
+    layers = [layer for layer in layers if layer.ms]  # without those that only order streams
+    if not layers:
         return []
-    name = f"{len(layers)} layers" if len(layers) > 1 else layers[0].name
-    return [(LayerTime(name, "", sum(layer.ms for layer in layers)), True)]
+    name = f"{len(layers)} {unit}" if len(layers) > 1 else layers[0].name
+    return [(LayerTime(name, "", sum(layer.ms for layer in layers)), len(layers))]
+
+
+def trtexec_runs(runs: "Sequence[Run]") -> plotting.Picture:
+    """Draw what trtexec says of each run: the GPU's time for a call, and the host's time to launch it."""
+    figure, axes = plotting.new_figure(1.2 + 0.62 * len(runs))
+    for what, offset, style in (
+        ("compute", -0.2, {"label": "GPU compute", "color": plotting.BLUE}),
+        ("enqueue", 0.2, {"label": "enqueue, on the host", "color": plotting.ORANGE, "hatch": "///"}),
+    ):
+        values = [run.times[what] for run in runs]
+        places = [row + offset for row in range(len(runs))]
+        axes.barh(places, values, height=0.36, linewidth=0, edgecolor="white", **style)
+        for row, value in enumerate(values):
+            plotting.note(axes, f"{value:.3f} ms", (value, row + offset), (4, 0))
+    plotting.name_rows(axes, [run.name for run in runs])
+    axes.set_xlim(right=1.2 * max(max(run.times["compute"], run.times["enqueue"]) for run in runs))
+    axes.set_xlabel("milliseconds for a call: medians")
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    lines = [
+        f"{run.name}: GPU compute {run.times['compute']:.3f} ms, enqueue {run.times['enqueue']:.3f} ms; warnings: "
+        f"{' '.join(run.warnings) or 'none'}"
+        for run in runs
+    ]
+    return plotting.Picture(figure, f"Runs of trtexec. {' '.join(lines)}", "\n".join(lines))
+
+
+def bounds(kernels: Sequence[Kernel]) -> plotting.Picture:
+    """Draw how much of the peak arithmetic and of the peak memory throughput each of some kernels reaches."""
+    figure, axes = plotting.new_figure(1.2 + 0.75 * len(kernels))
+    for what, offset, style in (
+        ("compute", -0.2, {"color": plotting.BLUE}),
+        ("memory", 0.2, {"color": plotting.ORANGE, "hatch": "///", "edgecolor": "white"}),
+    ):
+        values = [getattr(kernel, what) for kernel in kernels]
+        axes.barh([row + offset for row in range(len(kernels))], values, height=0.36, linewidth=0, label=what, **style)
+        for row, value in enumerate(values):
+            plotting.note(axes, f"{value:.0f} %", (value, row + offset), (4, 0))
+    axes.axvline(ENOUGH_PERCENT, color=plotting.GREY, linestyle="--", linewidth=1)
+    bound = {"neither": "bound by neither"}
+    labels = [
+        "\n".join([*textwrap.wrap(kernel.name, 40, max_lines=3, placeholder=" …"), f"{kernel.microseconds:.1f} µs, "
+                   f"{bound.get(kernel.bound, f'{kernel.bound} bound')}"])
+        for kernel in kernels
+    ]  # fmt: skip
+    plotting.name_rows(axes, labels)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_xlim(0, 108)
+    axes.set_xlabel("percent of the GPU's peak")
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    lines = [
+        f"{kernel.name}: {kernel.microseconds:.1f} µs, compute {kernel.compute:.0f} %, memory {kernel.memory:.0f} %: "
+        f"{bound.get(kernel.bound, f'bound by {kernel.bound}')}"
+        for kernel in kernels
+    ]
+    return plotting.Picture(figure, f"What bounds {len(kernels)} kernels. {' '.join(lines)}", "\n".join(lines))

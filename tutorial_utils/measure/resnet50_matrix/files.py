@@ -6,8 +6,8 @@ import numpy as np
 from blake3 import blake3
 from filelock import FileLock
 
-from tutorial_utils.base import onnx_session, paths
-from tutorial_utils.model import precisions
+from tutorial_utils.base import onnx_session, paths, sealed_files
+from tutorial_utils.model import onnx_file, precisions
 from tutorial_utils.model.networks import EXPORT_RECIPE
 from tutorial_utils.model.precisions import PRECISIONS
 
@@ -18,16 +18,21 @@ class Files:
     """Files that are made from one FP32 file of ResNet-50, once, and kept in the cache.
 
     Args:
-        fp32: Its path; the input ``x`` is ``[N, 3, H, W]``, dynamic but for the channels.
+        fp32: Its path; the input ``x`` is ``[N, 3, H, W]``. What is made of it takes images of any size.
 
     Attributes:
         folder: Where they are kept, timing caches and calibration caches among them.
     """
 
     def __init__(self, fp32: Path):
-        self._fp32 = Path(fp32)
-        key = blake3(str(EXPORT_RECIPE).encode()).update_mmap(self._fp32).hexdigest(length=8)
-        self.folder = paths.cache_dir("resnet50_matrix", key)
+        hasher = blake3(str(EXPORT_RECIPE).encode())
+        sealed_files.add(hasher, Path(fp32))
+        self.folder = paths.cache_dir("resnet50_matrix", hasher.hexdigest(length=8))
+        self._fp32 = self.folder / "resnet50-fp32.onnx"
+        with paths.filling_cache(), FileLock(self.folder / "lock"):
+            if not sealed_files.ready([self._fp32]):
+                onnx_file.save(onnx_file.open_image_size(onnx_file.load(fp32)), self._fp32)
+                sealed_files.seal([self._fp32])
 
     def onnx(self, precision: str, size: int) -> Path:
         """Return the file in a precision of `precisions.PRECISIONS`. INT8 and FP8 are calibrated for an image size."""
@@ -36,8 +41,10 @@ class Files:
         made = {name: self.folder / f"resnet50-{name}.onnx" for name in ("fp16", "bf16")}
         made |= {name: self.folder / f"resnet50-{size}-{name}.onnx" for name in ("int8", "fp8")}
         wanted = {name: made[name] for name in (*PRECISIONS[precision].made_from, precision) if name != "fp32"}
-        with FileLock(self.folder / "lock"):
-            precisions.write({"fp32": self._fp32, **wanted}, self.calibration_images(size))
+        with paths.filling_cache(), FileLock(self.folder / "lock"):
+            if not sealed_files.ready(wanted.values()):
+                precisions.write({"fp32": self._fp32, **wanted}, self.calibration_images(size))
+                sealed_files.seal(wanted.values())
         return made[precision]
 
     def calibration_images(self, size: int) -> np.ndarray:
@@ -59,9 +66,10 @@ class Files:
     def reference(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return the logits ``[N, 10]`` of these images from ONNX Runtime in FP32 on the CPU."""
         path = self.folder / f"logits-{'x'.join(map(str, shape))}.npy"
-        with FileLock(self.folder / "lock"):
-            if not path.exists():
+        with paths.filling_cache(), FileLock(self.folder / "lock"):
+            if not sealed_files.ready([path]):
                 (logits,) = onnx_session.new_session(self._fp32).run(None, {"x": self.images(shape)})
                 with paths.replacing(path) as temporary:
                     np.save(temporary, logits)
+                sealed_files.seal([path])
             return np.load(path)

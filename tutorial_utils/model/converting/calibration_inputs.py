@@ -72,14 +72,16 @@ def _by_name(names: list[str], images: Arrays) -> Mapping[str, np.ndarray]:
                 "Pass a mapping of arrays by input name.",
             )
         images = dict.fromkeys(names, images)
+    images = {name: np.asarray(array) for name, array in (images or {}).items()}
     if not images or any(array.shape[:1] == (0,) for array in images.values()):
         raise CalibrationError(
             "INT8 needs calibration images and got none.",
             "Pass some hundred training images, for example data.calibration_images(...).",
         )
-    if sorted(images) != sorted(names):
+    if images.keys() != set(names):
+        given = ", ".join(map(str, images))
         raise CalibrationError(
-            f"The calibration arrays are named {', '.join(images)}, and the model's inputs {', '.join(names)}.",
+            f"The calibration arrays are named {given}, and the model's inputs {', '.join(names)}.",
             "Give one array for each input, by its name.",
         )
     return dict(images)
@@ -88,7 +90,7 @@ def _by_name(names: list[str], images: Arrays) -> Mapping[str, np.ndarray]:
 def _has_steps_in_front(value: onnx.ValueInfoProto, array: np.ndarray) -> bool:
     """Return whether an array has one dimension more than its input, if it fits it at all."""
     if not value.type.HasField("tensor_type"):
-        kind = value.type.WhichOneof("value").removesuffix("_type")
+        kind = (value.type.WhichOneof("value") or "value without a type").removesuffix("_type")
         raise CalibrationError(f"The input {value.name} is a {kind}.", "Quantize a model whose inputs are tensors.")
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):

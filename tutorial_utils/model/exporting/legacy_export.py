@@ -6,8 +6,10 @@ paddle2onnx 1.3.1 converts all 7, and 57 of 59 small ones that Paddle 2.6.2 and 
 its own, where a child process finds it. It doesn't need Paddle: 4 MB are downloaded and 11 MB kept.
 """
 
+import csv
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -90,7 +92,10 @@ def converter() -> Path:
     """
     python = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"  # a home directory may serve several machines
     folder = paths.cache_dir("environments") / f"{PADDLE2ONNX.replace('==', '-')}-{python}"
-    with FileLock(f"{folder}.lock"):
+    with paths.filling_cache(), FileLock(f"{folder}.lock"):
+        if folder.exists() and not _is_whole(folder):
+            warnings.warn(f"The folder {folder.name} of the cache is damaged and is installed again.", stacklevel=2)
+            shutil.rmtree(folder)
         if not folder.exists():
             command = [sys.executable, "-m", "pip", *_PIP_OPTIONS, PADDLE2ONNX]
             with (
@@ -102,6 +107,16 @@ def converter() -> Path:
                 if done.returncode != 0:
                     raise _not_installed(done.stdout + done.stderr, folder)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all files of the folder are there, and as long as pip says in its list of them."""
+    try:
+        (record,) = folder.glob("*.dist-info/RECORD")
+        sizes = {name: size for name, _, size in csv.reader(record.read_text().splitlines()) if size}
+        return all((folder / name).stat().st_size == int(sizes[name]) for name in sizes if not name.startswith(".."))
+    except (OSError, ValueError):
+        return False
 
 
 def _not_installed(log: str, folder: Path) -> BackendUnavailableError:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from tutorial_utils.base import child_process
 from tutorial_utils.base.errors import CourseError, ExportError, UnsupportedOperatorError
 from tutorial_utils.model import paddle_program
 
@@ -13,7 +14,7 @@ NOT_LISTED = "Not among the operators that paddle2onnx lists: "  # how the worke
 # What the log says of a failure, the most telling first; its last line is seldom the reason.
 _REASONS = (
     r"\[OP: .*", r"Due to the unsupported operators.*", r"Please set the opset_version to \d+", r"The Opset Version .*",
-    r"(?<=Failed to convert PaddlePaddle model: ).*", r"\[ERROR\].*", r".*\w+Error: .*",
+    r"(?<=Failed to convert PaddlePaddle model: ).*", r"\[ERROR\].*", r"^.*(?<=\w)Error: .*",
 )  # fmt: skip
 _REMEDIES = {
     r"Adaptive only support static": "Save the model with fixed sizes: an InputSpec without None for height and width.",
@@ -77,6 +78,12 @@ def not_listed(program: Path, listed: Iterable[str]) -> list[str]:
 
 def of_log(log: str, status: int, program: Path) -> CourseError:
     """Return the error for a conversion that failed, from all that its process printed and its exit status."""
+    if status == -signal.SIGKILL:  # what it printed before says nothing of that
+        return ExportError(
+            f"paddle2onnx was killed (SIGKILL) while it converted {program.name}: as a rule, memory ran out.",
+            "Close other programs, or raise the memory limit of the container; `python -m tutorial_utils doctor` shows "
+            "how much is free.",
+        )
     lines = [re.sub(r"\x1b\[[\d;]*m|\[Paddle2ONNX\]", "", line).strip() for line in log.splitlines()]
     lines = [line for line in lines if line] or ["no message"]
     found = (re.search(pattern, line) for pattern in _REASONS for line in lines)
@@ -87,7 +94,7 @@ def of_log(log: str, status: int, program: Path) -> CourseError:
             f"paddle2onnx can't convert {names[0] if names else 'an operator'} of {program.name}.",
             "Write it with other operators, or keep that part of the model in Paddle.",
         )
-    ended = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    ended = f"ended by {child_process.ending(status)}" if status < 0 else f"exit status {status}"
     matches = ((re.search(pattern, reason), remedy) for pattern, remedy in _REMEDIES.items())
     remedy = next((match.expand(text) for match, text in matches if match), "")
     kind = UnsupportedOperatorError if reason.startswith("[OP:") else ExportError

@@ -1,0 +1,123 @@
+"""What the recordings of log and inspector, trtexec and ncu hold: measured with stand-ins for GPU and programs."""
+
+import json
+
+import pictures
+import pytest
+
+pytest.importorskip("tensorrt_rtx")
+from tutorial_utils.base.errors import BackendUnavailableError, RecordingError
+from tutorial_utils.lessons.lesson05 import diff, inspector, kernel_counters, program_models, time_figures, trtexec_runs
+from tutorial_utils.measure import ncu, trtexec
+
+SUMMARY = """&&&& RUNNING TensorRT.trtexec [v100600] # trtexec --loadEngine=plan
+[11/27/2026-07:00:00] [W] Using an engine plan file across different models of devices is not recommended.
+[11/27/2026-07:00:00] [I] Loading engine
+[11/27/2026-07:00:03] [I] === Performance summary ===
+[11/27/2026-07:00:03] [I] Throughput: 2000 qps
+[11/27/2026-07:00:03] [I] Enqueue Time: min = 0.3 ms, median = 0.4 ms
+[11/27/2026-07:00:03] [W] * Throughput may be bound by Enqueue Time rather than GPU Compute.
+[11/27/2026-07:00:03] [I] Explanations of the performance metrics are printed in the verbose logs.
+[11/27/2026-07:00:03] [I]
+"""
+EXPORTED = {
+    "exportTimes": [{"startEnqMs": 0, "endEnqMs": 0.5, "h2dMs": 0, "computeMs": 0.4, "d2hMs": 0, "latencyMs": 0.4}],
+    "exportProfile": [
+        {"count": 50},
+        {"name": "Conv.0 + Relu.0", "timeMs": 5, "averageMs": 0.1, "medianMs": 0.1, "percentage": 100},
+    ],
+    "exportLayerInfo": {
+        "Layers": [{"Name": "Conv.0 + Relu.0", "Metadata": "[ONNX Layer: Conv.0]\u001e[ONNX Layer: Relu.0]"}]
+    },
+}  # fmt: skip
+
+
+def data_of(name, values):
+    """As a recording of rows has them."""
+    return {"stacks": [{}], "rows": {name: {"stack": 0, "date": "2026-11-27", "values": values}}}
+
+
+def test_log_and_inspector_are_kept_word_by_word(monkeypatch, fp32_model):
+    monkeypatch.setitem(inspector.NETWORKS, "cnn", ("small", (1, 3, 32, 32)))
+    said = {"inspector": '{"Layers": []}', "in_context": "{}"}
+    monkeypatch.setattr(inspector, "_inspected", lambda plan, name, shape: said)
+    values = inspector.measure("tensorrt_rtx", "cnn", {"small": fp32_model})
+    (told,) = inspector.read(json.loads(json.dumps(data_of("tensorrt_rtx/cnn", values))))
+    assert (told.stack, told.network, told.inspector, told.in_context) == ("tensorrt_rtx", "cnn", *said.values())
+    assert told.from_inspector == ()
+    assert any(layer.type == "correlation" or "Corr" in layer.name for layer in told.from_log)
+    with pytest.raises(BackendUnavailableError, match="This row is of TensorRT"):
+        inspector.measure("tensorrt", "cnn", {"small": fp32_model})
+
+
+def test_every_recorded_log_says_what_the_inspector_says():
+    try:
+        told = inspector.EXPERIMENT.recorded("a test").result
+    except RecordingError:
+        pytest.skip("not recorded yet")
+    for one in told:
+        assert one.from_log, f"{one.stack} {one.network}: the log can't be read"
+        assert diff.differences(one.from_log, one.from_inspector) == []
+    assert {(one.stack, one.network) for one in told} == {
+        (stack, network) for stack in inspector.STACKS for network in inspector.NETWORKS
+    }
+
+
+@pytest.fixture
+def small(monkeypatch, fp32_model):
+    """Let the programs be shown on a small model."""
+    monkeypatch.setattr(trtexec, "missing", lambda: "")
+    return {program_models.MODEL: fp32_model}
+
+
+def test_a_run_of_trtexec(small, fake_program):
+    body = f"import json\nprint({SUMMARY!r})\nexported = {EXPORTED}\nfor one in sys.argv[1:]:\n"
+    body += "    name, _, path = one[2:].partition('=')\n"
+    body += "    if name in exported:\n        Path(path).write_text(json.dumps(exported[name]))\n"
+    fake_program("trtexec", body)
+    values = trtexec_runs.measure("batch 1 with a CUDA graph", small)
+    (run,) = trtexec_runs.read(data_of("batch 1 with a CUDA graph", values))
+    assert "--useCudaGraph" in run.command
+    assert run.summary[1:3] == ["[I] === Performance summary ===", "[I] Throughput: 2000 qps"]
+    assert [warning.partition(" ")[0] for warning in run.warnings] == ["Using", "*"]
+    assert (run.times["compute"], run.times["enqueue"]) == (0.4, 0.5)
+    assert run.profile == {"Conv.0 + Relu.0": 0.1}
+    assert run.layers == {"Conv.0 + Relu.0": ["Conv.0", "Relu.0"]}
+    picture = time_figures.trtexec_runs([run])
+    (axes,) = pictures.drawn(picture)
+    assert pictures.widths(axes) == [0.4, 0.5]
+    assert "* Throughput may be bound by Enqueue Time" in picture.text
+
+
+def test_three_kernels_of_ncu(small, fake_program):
+    metrics = (kernel_counters.DURATION, kernel_counters.COMPUTE, kernel_counters.MEMORY)
+    rows = [
+        ("conv", 900, 80, 40),
+        ("other conv", 1000, 75, 50),
+        ("add", 500, 10, 90),
+        ("tiny", 2, 1, 5),
+        ("no", 3, "n/a", 1),
+    ]
+    table = ['"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"']
+    for number, (name, *counts) in enumerate(rows):
+        table += [f'"{number}","{name}","{what}","{unit}","{count}"'
+                  for what, unit, count in zip(metrics, ("us", "%", "%"), counts, strict=True)]  # fmt: skip
+    fake_program("ncu", f"print({chr(10).join(table)!r})")
+    kernels = kernel_counters.read(data_of("batch 64", kernel_counters.measure(small)))
+    assert [(one.name, one.microseconds, one.bound) for one in kernels] == [
+        ("conv", 900, "compute"), ("other conv", 1000, "compute"), ("add", 500, "memory"), ("tiny", 2, "neither"),
+    ]  # fmt: skip
+    assert [one.name for one in kernel_counters.three(kernels)] == ["other conv", "add", "tiny"]
+    assert [one.name for one in kernel_counters.three(kernels[:2])] == ["other conv", "conv"]
+    picture = time_figures.bounds(kernel_counters.three(kernels))
+    (axes,) = pictures.drawn(picture)
+    assert pictures.widths(axes) == [75, 10, 1, 50, 90, 5]
+    assert picture.text.splitlines()[1] == "add: 500.0 µs, compute 10 %, memory 90 %: bound by memory"
+
+
+def test_nothing_is_measured_without_the_programs(monkeypatch, fp32_model):
+    for module in (trtexec, ncu):
+        monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    for measure in (trtexec_runs.measure, lambda name, models: kernel_counters.measure(models)):
+        with pytest.raises(BackendUnavailableError):
+            measure("batch 64", {program_models.MODEL: fp32_model})
