@@ -162,7 +162,6 @@ def test_unknown_experiment(capsys):
 # Experiments that wait for a machine: the test below fails as soon as one of them has a recording.
 NOT_YET_RECORDED = {"lesson04_remedies", "lesson05_ncu", "lesson05_trtexec"}
 ON_A_CPU = {"lesson04_autocast"}  # what needs libraries of its own, and no GPU
-ON_A_CPU = {"lesson04_autocast"}  # what needs libraries of its own, and no GPU
 
 
 @pytest.fixture(scope="module", params=sorted(experiment.names()))
