@@ -18,7 +18,10 @@ from tutorial_utils.machine import child
 
 ROOT = Path(__file__).parents[1]
 VARIABLE = "ORT_DISABLE_TELEMETRY"
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
+NOTEBOOKS = [
+    pytest.param(path, id=f"{path.parent.name}/{path.stem}")
+    for path in sorted((ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
+]
 # What lessons do. ONNX Runtime 1.32 looks up a name some 10 s after it was imported, if it may.
 CELLS = (
     "from tutorial_utils.debug import polygraphy_cli\nimport onnxruntime, time\nstarted = time.monotonic()",
