@@ -156,7 +156,7 @@ def test_the_doctors_child_knows_nothing_of_the_package_and_switches_it_off_too(
     assert child.ask("modules", "onnxruntime", environment=unset).values["onnxruntime"]["version"] == "1"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", NOTEBOOKS)
 def test_a_notebook_imports_the_package_before_onnx_runtime(path):
     """So that a kernel that nobody prepared, as in an editor, sends nothing either."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
