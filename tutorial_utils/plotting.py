@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tutorial_utils.measure.deployment import Row
-from tutorial_utils.model.data import Dataset
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -94,56 +91,6 @@ def note(axes: "Axes", text: str, at: tuple[float, float], points: tuple[float, 
     """Write a small text some points away from a place, centred on its height."""
     style = {"textcoords": "offset points", "va": "center", "fontsize": 9, **style}
     return axes.annotate(literal(text), at, xytext=points, **style)
-
-
-def samples(dataset: Dataset, count: int = 12) -> Picture:
-    """Draw the first images of a dataset, with their labels."""
-    figure, axes = new_figure(1.3, nrows=1, ncols=count)
-    names = [dataset.class_names[label] for label in dataset.labels[:count]]
-    for one, image, name in zip(axes, dataset.images, names, strict=False):
-        one.imshow((image.transpose(1, 2, 0) + 1) / 2)
-        one.set_title(literal(name), fontsize=10)
-        one.set_axis_off()
-    listed = ", ".join(names)
-    return Picture(figure, f"{count} images of {dataset.name} with their labels: {listed}.", f"labels: {listed}")
-
-
-def latency(groups: Sequence[tuple[str, Sequence[Row]]]) -> Picture:
-    """Draw the latency of every row: a dot at the median, a line to the 99th percentile, on a logarithmic axis.
-
-    Args:
-        groups: Rows by where they were measured, such as ``[("this machine", rows), ("H200, recorded", others)]``.
-    """
-    rows = [(where, row) for where, group in groups for row in group]
-    figure, axes = new_figure(1.2 + 0.34 * len(rows))
-    places = [where for where, _ in groups]
-    colours = dict(zip(places, (BLUE, ORANGE, GREEN, RED), strict=False))
-    markers = dict(zip(places, "osD^", strict=False))  # so that colour alone tells nothing
-    for position, (where, row) in enumerate(rows):
-        median, tail = row.latency.median_ms, row.latency.p99_ms
-        axes.plot([median, tail], [position] * 2, color=colours[where], linewidth=2, solid_capstyle="butt")
-        axes.plot(median, position, markers[where], color=colours[where], markersize=8)
-        label = note(axes, f"{median:.3g} ms (p99 {tail:.3g})", (tail, position), (7, 0))
-        label.set_in_layout(False)  # there is room for it, see the limit of the axis
-    name_rows(axes, [row.label for _, row in rows])
-    plain_numbers(axes.xaxis)
-    axes.set_xlim(right=axes.get_xlim()[1] * 4)  # room for the last label
-    batch = rows[0][1].latency.batch
-    axes.set_xlabel(f"milliseconds for a batch of {batch}, copies included: median (mark) to 99th percentile (line)")
-    for where, colour in colours.items():
-        axes.plot([], [], f"{markers[where]}-", color=colour, label=literal(where))
-    figure.legend(loc="outside upper left", ncols=len(colours), frameon=False)
-    width = max(len(row.label) for _, row in rows)
-    lines = [
-        f"{row.label:{width}}  median {row.latency.median_ms:9.3f} ms  p99 {row.latency.p99_ms:9.3f} ms  {where}"
-        for where, row in rows
-    ]
-    fastest = min(rows, key=lambda pair: pair[1].latency.median_ms)
-    alt = (
-        f"Latency of {len(rows)} ways to run the model on a batch of {batch} images. "
-        f"The fastest is {fastest[1].label} ({fastest[0]}) with a median of {fastest[1].latency.median_ms:.3g} ms."
-    )
-    return Picture(figure, alt, "\n".join(lines))
 
 
 @dataclass(frozen=True)

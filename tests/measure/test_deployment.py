@@ -7,11 +7,9 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import onnx
-import pictures
 import pytest
 from onnx import numpy_helper
 
-from tutorial_utils import plotting
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.base.gpu import Gpu
 from tutorial_utils.engine import BuildReport
@@ -311,26 +309,6 @@ def test_table_shows_each_number_and_leaves_unknown_ones_empty(row):
     assert (first["median ms"], first["images/s"], first["model KB"]) == ("2.500", "25,600", "323")
     assert first["calls"] == "4"
     assert first["engine KB"] == first["GPU only ms"] == ""
-
-
-def test_latency_figure_has_a_description_and_its_numbers_as_text(row):
-    picture = plotting.latency([("here", [row]), ("there", [row])])
-    assert "ONNX Runtime CPU FP32" in picture.alt
-    (axes,) = pictures.drawn(picture)
-    medians, tails = (pictures.numbers(picture.text, rf"{word} +([\d.]+) ms") for word in ("median", "p99"))
-    assert pictures.marks(axes) == [(median, row) for row, median in enumerate(medians)]
-    ends = [tuple(x) for x, _ in pictures.lines(axes)]
-    assert ends == [pytest.approx(both, abs=5e-4) for both in zip(medians, tails, strict=True)]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["ONNX Runtime CPU FP32"] * 2
-
-
-def test_samples_figure_names_the_labels():
-    digits = data.load("digits", "test")
-    picture = plotting.samples(digits, 4)
-    assert picture.text == "labels: " + ", ".join(map(str, digits.labels[:4]))
-    shown = pictures.drawn(picture)
-    assert [axes.get_title() for axes in shown] == [str(label) for label in digits.labels[:4]]
-    assert all(len(axes.images) == 1 for axes in shown)
 
 
 def test_recording_of_the_course_is_stamped_and_complete():

@@ -287,14 +287,6 @@ def test_text_on_a_cell_stands_out_from_its_colour(shown):
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
-def test_details(shown):
-    lines = figure.details(shown, cells.SHAPES[0]).splitlines()
-    assert len(lines) == 6
-    assert "1.500 (1.350-1.650)" in lines[1]
-    assert "22.0+" in lines[1]
-    assert lines[2].endswith("24  1.0e-03       95  40 of 54")
-
-
 def test_what_is_recorded_is_read(shown):
     values = {"host": [1, 1, 1, 2], "device": None, "graph": None, "first_call_ms": 3, "relative_error": 0.1,
               "agreement": 1.0, "gpu_before": {}, "gpu_after": {}, "reasons": {}}  # fmt: skip

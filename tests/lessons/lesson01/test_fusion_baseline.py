@@ -200,13 +200,6 @@ def test_picture_of_the_chain():
     assert picture.text.endswith("chain/tensorrt/large: not measured. It failed.")
 
 
-def test_picture_of_the_networks():
-    picture = fusion_baseline_figures.draw_networks(MEASURED)
-    (axes,) = pictures.drawn(picture)
-    assert pictures.widths(axes)[:2] == [1.0, 0.5]
-    assert "quick-fp32 64x3x32x32: disabled takes 2.0 times as long as all" in picture.alt
-
-
 def test_rows_are_read(fusion_baseline):
     row = {"stack": 0, "date": "2026"}
     one = {"name": "all", "plain": [1, 1, 1], "graph": None, "no_graph": "", "kernels": 1, "kernels_ms": 1, "moved": 0}

@@ -190,17 +190,6 @@ def test_picture_of_tactics():
     assert picture.text.endswith("large: not measured. It failed.")
 
 
-def test_table_of_the_tensor_pipe():
-    counts = [{"kernel": "a", "counts": {"sm__x_tensor.sum": 5.0, "sm__inst_executed.sum": 9.0}, "units": {}},
-              {"kernel": "b", "counts": {"sm__x_tensor.sum": 0.0}, "units": {}}]  # fmt: skip
-    text = kernels_figures.tensor_pipe_table({"small": {"fp16": counts}, "large": "No permission."})
-    assert text.splitlines() == [
-        "small, FP16: a: sm__x_tensor.sum 5",
-        "small, FP16: b: no Tensor Core works",
-        "large: not measured. No permission.",
-    ]
-
-
 def test_rows_are_read(kernels):
     row = {"stack": 0, "date": "2026"}
     values = {"times": {"fp16": [0.1]}, "named": [[FAST, "f", 0.1]], "chosen": [FAST], "computed": ["fp16"],

@@ -106,11 +106,6 @@ def test_drawing(measured):
     assert pictures.marks(axes)[0] == (pytest.approx(5.6), 0)
 
 
-def test_table_of_names(measured):
-    table = article.names_table(measured)
-    assert table.to_dict() == {"8.6.1": {"Builder.build_engine": "yes"}, "10.6.0": {"Builder.build_engine": "no"}}
-
-
 @pytest.mark.parametrize("row", ["tensorrt_8/fp32", "tensorrt_10/names"])
 def test_without_a_gpu_or_its_tensorrt_a_row_says_so(row):
     with pytest.raises(BackendUnavailableError, match=r"No NVIDIA driver|TensorRT|pycuda"):

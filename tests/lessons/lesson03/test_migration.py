@@ -7,31 +7,33 @@ import pytest
 from engine.test_tensorrt_api import names_in_stub, public_stub  # noqa: F401 - a fixture
 
 trt = pytest.importorskip("tensorrt_rtx")
+from lessons.lesson03 import migration_card  # noqa: E402
+
 from tutorial_utils import engine  # noqa: E402 - they need TensorRT
 from tutorial_utils.authoring import notebook_form  # noqa: E402
 from tutorial_utils.engine.tensorrt import MessageLog, require_gpu  # noqa: E402
-from tutorial_utils.lessons.lesson03 import api_names, migration  # noqa: E402
+from tutorial_utils.lessons.lesson03 import api_names  # noqa: E402
 from tutorial_utils.machine import capabilities  # noqa: E402
 from tutorial_utils.model import half_precision, quantization  # noqa: E402
 
-by_topic = pytest.mark.parametrize("change", migration.CARD, ids=lambda change: change.topic)
-WITH_BUILDER = [change for change in migration.CARD if change.needs == "builder"]
-WITH_ENGINE = [change for change in migration.CARD if change.needs == "engine"]
+by_topic = pytest.mark.parametrize("change", migration_card.CARD, ids=lambda change: change.topic)
+WITH_BUILDER = [change for change in migration_card.CARD if change.needs == "builder"]
+WITH_ENGINE = [change for change in migration_card.CARD if change.needs == "engine"]
 
 
 @by_topic
 def test_old_code_is_gone_and_new_code_is_there(change):
-    assert migration.missing_names(change.old)
-    assert migration.missing_names(change.new) == []
+    assert migration_card.missing_names(change.old)
+    assert migration_card.missing_names(change.new) == []
 
 
 def test_missing_names_looks_into_every_kind_of_name():
-    assert migration.missing_names("plan = builder.no_such_call(network, trt.NoSuchClass)") == [
+    assert migration_card.missing_names("plan = builder.no_such_call(network, trt.NoSuchClass)") == [
         "Builder.no_such_call",
         "NoSuchClass",
     ]
-    assert migration.missing_names("config.set_flag(trt.BuilderFlag.FP16)") == ["BuilderFlag.FP16"]
-    assert migration.missing_names("images.no_name_of_tensorrt()") == []
+    assert migration_card.missing_names("config.set_flag(trt.BuilderFlag.FP16)") == ["BuilderFlag.FP16"]
+    assert migration_card.missing_names("images.no_name_of_tensorrt()") == []
 
 
 def build_variables(onnx_path, folder, images):
@@ -80,11 +82,11 @@ def test_columns_of_tensorrt_10(change, public_stub):  # noqa: F811 - the import
 
 
 def test_card_is_the_table_of_the_lesson():
-    lines = migration.markdown().splitlines()
-    assert len(lines) == 2 + len(migration.CARD)
+    lines = migration_card.markdown().splitlines()
+    assert len(lines) == 2 + len(migration_card.CARD)
     assert {line.count(" | ") for line in [lines[0], *lines[2:]]} == {2}
     lesson = notebook_form.read(Path("notebooks/03d_ship_an_engine.ipynb"))
-    assert any(migration.markdown() in cell.source for cell in lesson.cells)
+    assert any(migration_card.markdown() in cell.source for cell in lesson.cells)
 
 
 @pytest.mark.gpu

@@ -1,14 +1,12 @@
-"""The figures of lesson 04, sections 1 to 4: their text twins hold what the pictures say."""
-
-import re
+"""The figures of lesson 04: their text twins hold what the pictures say."""
 
 import numpy as np
 import pandas as pd
 import pictures
 import pytest
 
-from tutorial_utils.debug import remedies, tensor_errors
-from tutorial_utils.lessons.lesson04 import detection_figures, errors_figures, gpu_commands, remedies_figures
+from tutorial_utils.debug import remedies
+from tutorial_utils.lessons.lesson04 import detection_figures, errors_figures, remedies_figures
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -24,43 +22,6 @@ def test_detections_count_boxes_and_lost_pixels(count):
     assert expected[0] in picture.alt
     for axes, boxes in zip(pictures.drawn(picture), (2, 2, 0)[:count], strict=True):
         assert len(pictures.lines(axes)) == boxes
-
-
-def test_magnitudes_name_the_largest_and_count_what_fp16_cannot_hold():
-    tables = {
-        "one": pd.DataFrame({"peak_ref": [1.0, 70_000.0, 65_504.0]}, index=["a", "b", "c"]),
-        "two": pd.DataFrame({"peak_ref": [1.0, 7.0, 3.0]}, index=["a", "b", "c"]),
-    }
-    picture = errors_figures.magnitudes(tables)
-    assert picture.text.splitlines() == [
-        "one: largest 70,000 in b; 1 tensors above the limit",
-        "two: largest 7 in b; 0 tensors above the limit",
-    ]
-    (axes,) = pictures.drawn(picture)
-    assert [y for _, y in pictures.lines(axes)] == [[1, 70_000, 65_504], [1, 7, 3], [65_504, 65_504]]
-    assert pictures.marks(axes) == [(1, 70_000)]
-
-
-def test_error_growth_says_whether_all_tensors_are_within_tolerance():
-    depths = {"a": 1, "b": 100}
-    allowed = [tensor_errors.tolerance("fp16", depth) for depth in depths.values()]
-    for factor, within in ((0.9, True), (1.1, False)):
-        table = pd.DataFrame({"rel_l2": [0.0, factor * allowed[1]]}, index=list(depths))
-        picture = errors_figures.error_growth({"fp16": table, "bf16": table}, depths)
-        assert picture.text.splitlines()[0].endswith(f"all 2 tensors within tolerance: {within}")
-        (axes,) = pictures.drawn(picture)
-        assert pictures.marks(axes) == [(100, factor * allowed[1])] * 2
-        (_, tolerance), *_ = [line for line in pictures.lines(axes) if line[1][-1] == pytest.approx(allowed[1])]
-        assert len(tolerance) == 100
-
-
-def test_toolbox_has_a_line_for_each_tool():
-    picture = gpu_commands.draw_toolbox()
-    (axes,) = pictures.drawn(picture)
-    words = {text.get_text().strip() for text in axes.texts}
-    for line in picture.text.splitlines():
-        tool, goes_in, comes_out = re.fullmatch(r"(\w+) +(.+?) +-> (.+)", line).groups()
-        assert {tool, goes_in, comes_out} <= words
 
 
 def test_two_ways_mark_what_is_beyond_the_tolerance():
@@ -89,3 +50,12 @@ def test_outcomes_say_error_and_answers_of_each_remedy():
     assert [len(pictures.bars(axes)) for axes in panels] == [2, 1]
     notes = {text.get_text() for axes in panels for text in axes.texts}
     assert "Inf or NaN; 20.0% of the answers" in notes
+
+
+def test_accuracy_figure_has_a_line_for_each_training():
+    picture = remedies_figures.accuracies(
+        [("pruning", [("as trained", 0.99), ("pruned", 0.1)]), ("rounding", [("rounded", 0.25)])]
+    )
+    assert [line.split()[-2] for line in picture.text.splitlines()] == ["99.0", "10.0", "25.0"]
+    (axes,) = pictures.drawn(picture)
+    assert pictures.widths(axes) == [99, 10, 25]

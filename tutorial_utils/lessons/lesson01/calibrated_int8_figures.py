@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tutorial_utils import plotting
-from tutorial_utils.debug.calibration import Calibrated
 from tutorial_utils.lessons.lesson01 import calibration
 from tutorial_utils.measure import quality
 from tutorial_utils.model import data
@@ -20,11 +19,11 @@ _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # keeps a name r
 
 def draw_quality(results: "Mapping[str, Result | str]") -> Picture:
     """Draw what each engine leaves of the logits and of the answers; of calibrations, the text has the reasons."""
-    groups: dict[str, dict[str, Calibrated]] = {}
+    groups: dict[str, dict[str, calibration.Calibrated]] = {}
     had = {name: one for name, one in results.items() if not isinstance(one, str)}
     for name, one in had.items():
         group, _, case = name.partition("/")
-        groups.setdefault(group, {})[case] = Calibrated(one.accuracy, one.sqnr_db, {})
+        groups.setdefault(group, {})[case] = calibration.Calibrated(one.accuracy, one.sqnr_db)
     right = round(next(iter(had.values())).fp32_accuracy * data.DIGITS_TEST_IMAGES)
     interval = quality.accuracy_interval(right, data.DIGITS_TEST_IMAGES)
     picture = calibration.draw_quality(list(groups.items()), interval)

@@ -1,12 +1,20 @@
 """Lesson 01, calibration: the thresholds that the methods choose, and what they do to answers and logits."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tutorial_utils import plotting
-from tutorial_utils.debug.calibration import Calibrated
 from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
 
 _COLOURS = (BLUE, RED, GREEN, ORANGE)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A quantized model: accuracy, 0 to 1; signal over noise of its logits in decibels."""
+
+    accuracy: float
+    sqnr_db: float
 
 
 def draw_quality(groups: Sequence[tuple[str, Mapping[str, Calibrated]]], interval: tuple[float, float]) -> Picture:

@@ -24,14 +24,6 @@ def draw_chains(measured: Measured) -> Picture:
     return _bars({title: ways for title, ways in panels.items() if ways}, reasons, "A chain of four operators")
 
 
-def draw_networks(measured: Measured) -> Picture:
-    """Draw ONNX Runtime's times of each network without graph optimizations and with all of them."""
-    rows = {name: ways for name, ways in measured.items() if name.startswith("onnxruntime/")}
-    panels = {" ".join(name.split("/")[1:]): ways for name, ways in rows.items() if not isinstance(ways, str)}
-    reasons = {name: ways for name, ways in rows.items() if isinstance(ways, str)}
-    return _bars(panels, reasons, "ONNX Runtime with graph optimizations disabled and with all")
-
-
 def _bars(panels: Mapping[str, Sequence[Way]], reasons: Mapping[str, str], what: str) -> Picture:
     columns = min(2, max(1, len(panels)))
     lines_of_panels = max(1, -(-len(panels) // columns))

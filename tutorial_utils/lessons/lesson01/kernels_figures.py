@@ -1,7 +1,6 @@
 """The pictures of kernel choice: every tactic's time, and what Tensor Cores do."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from tutorial_utils import plotting
 from tutorial_utils.lessons.lesson01.kernels_data import Built
@@ -58,18 +57,3 @@ def _described(precision: str, built: Built) -> str:
         f"TFLOP/s; the engine computes in {', '.join(map(str.upper, built.computed)) or 'an unknown type'} and takes "
         f"{built.engine_ms:.4f} ms"
     )
-
-
-def tensor_pipe_table(measured: Mapping[str, Mapping[str, Any] | str]) -> str:
-    """Return what ncu counted as text: a line for each kernel, with the counters of Tensor Cores that aren't 0."""
-    lines = []
-    for name, found in measured.items():
-        if isinstance(found, str):
-            lines.append(f"{name}: not measured. {found}")
-            continue
-        for precision, kernels in found.items():
-            for kernel in kernels:
-                counts = {metric: count for metric, count in kernel["counts"].items() if "tensor" in metric and count}
-                told = ", ".join(f"{metric} {count:,.4g}" for metric, count in counts.items()) or "no Tensor Core works"
-                lines.append(f"{name}, {precision.upper()}: {kernel['kernel'][:60]}: {told}")
-    return "\n".join(lines)

@@ -18,9 +18,8 @@ from tutorial_utils.measure import deployment, quality, timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model import data, export, onnx_file
-from tutorial_utils.model.number_formats import BF16, FP8, FP16, FP32, INT8, TF32
 from tutorial_utils.model.quantization import to_fp8
-from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
+from tutorial_utils.plotting import BLUE, GREEN, ORANGE, Picture
 
 METHOD = (
     "engine time by CUDA events, copies excluded, median over rounds after a warm-up until steady; "
@@ -185,18 +184,6 @@ def read(data: Mapping[str, Any]) -> Precisions:
         tf32=[Tf32Row(**{**row, "time": Measurement.from_dict(row["time"])}) for row in data["tf32"]],
         quick={precision: Answers(**one) for precision, one in data["quick"].items()},
     )
-
-
-# Colour, line style, and where along the line its name stands: a magnitude at which it runs free of the others.
-_LINES = {
-    FP32: (GREY, "-", 2.0**8),
-    TF32: (BLUE, "-", 2.0**28),
-    BF16: (GREEN, "-", 2.0**28),
-    FP16: (ORANGE, "--", 2.0**-21),
-    FP8: (RED, "-", 2.0**3),
-    INT8: (GREY, ":", 2.0**2),
-}
-_SMALLEST, _LARGEST = 2.0**-32, 2.0**36
 
 
 def draw_batch_times(times: Mapping[str, Mapping[int, Measurement]]) -> Picture:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tutorial_utils import plotting
-from tutorial_utils.lessons.lesson01.roofline_data import PRECISIONS, Chip, Roofline, split
+from tutorial_utils.lessons.lesson01.roofline_data import PRECISIONS, Roofline, split
 from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
 
 _PARTS = {  # colour and hatch, so that colour alone tells nothing
@@ -51,17 +51,6 @@ def draw_split(measured: Roofline) -> Picture:
     lines += [f"{name}: not measured. {reason}" for name, reason in measured.reasons.items()]
     alt = f"Where the time of a call of ResNet-50 goes. {' '.join(f'{line}.' for line in lines[: len(calls)])}"
     return Picture(figure, alt, "\n".join(lines))
-
-
-def roofs(limits: Chip) -> str:
-    """Return what the GPU can do at most as text."""
-    lines = [f"copy of {size / 2**20:,.0f} MiB: {rate / 1e12:.2f} TB/s" for size, rate in limits.bytes_per_s.items()]
-    for name, rate in limits.flops.items():
-        first = f", {limits.first_flops[name] / 1e12:.1f} at first" if name in limits.first_flops else ""
-        state = ", ".join(f"{key} {value:g}" for key, value in limits.states.get(name, {}).items())
-        lines.append(f"product in {name.upper()}: {rate / 1e12:.1f} TFLOP/s{first}{state and f' ({state})'}")
-    lines += [f"launch of an empty kernel, {name}: {us:.2f} us" for name, us in limits.launch_us.items()]
-    return "\n".join(lines)
 
 
 def draw_roofline(measured: Roofline, precision: str) -> Picture:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,9 +26,6 @@ from tutorial_utils.measure import programs, quality, recordings, rows
 from tutorial_utils.measure.experiment import Experiment, Measured
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model import data
-
-if TYPE_CHECKING:
-    import pandas
 
 BATCH = 64
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -200,14 +197,6 @@ def draw(measured: Measured[Article]) -> plotting.Picture:
                 plotting.Calls(f"{where}, made once", None, row.today.first_ms, row.today.warm.median_ms),
             ]
     return plotting.cold_and_warm(lines, f"milliseconds for {BATCH} images of 3x32x32, copies included")
-
-
-def names_table(measured: Measured[Article]) -> "pandas.DataFrame":
-    """Return the names of the API that the article's program uses and some TensorRT lacks: a column for each."""
-    import pandas
-
-    table = pandas.DataFrame(measured.result.names)
-    return table[~table.all(axis=1)].replace({True: "yes", False: "no"})
 
 
 EXPERIMENT = Experiment(

@@ -15,5 +15,4 @@ EXPERIMENTS = {
     "lesson04_polygraphy": "gpu_commands",
     "lesson04_polygraphy_tools": "polygraphy_tools",
     "lesson04_remedies": "remedies_on_gpu",
-    "lesson04_specialization": "specialization",
 }

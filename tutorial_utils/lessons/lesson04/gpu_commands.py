@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from tutorial_utils import plotting
 from tutorial_utils.base import flavour, paths
 from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError
 from tutorial_utils.debug import polygraphy_cli, scaling
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.model import half_precision, onnx_file, quantization
-from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED
 
 if TYPE_CHECKING:
     import pandas
@@ -265,44 +263,6 @@ def measure(models: Mapping[str, Path]) -> list[dict[str, Any]]:
             {**row, **outcome(result, [name for node in graphs[row["model"]].node for name in node.output])}
             for row, result in zip(rows, results, strict=True)
         ]
-
-
-# What kind of work it is, its colour, tool, what goes in, what comes out.
-_TOOLS = (
-    ("runs", BLUE, "run", "model, engine or script; inputs", "outputs of each runtime; PASSED or FAILED"),
-    ("builds", BLUE, "convert", "ONNX model", "TensorRT engine, or ONNX in FP16"),
-    ("looks", GREEN, "inspect", "model, engine or saved data", "its layers, shapes, statistics"),
-    ("looks", GREEN, "check", "ONNX model", "what is wrong with it, node by node"),
-    ("writes", ORANGE, "surgeon", "ONNX model", "a part of it, or a cleaned copy"),
-    ("writes", ORANGE, "template", "model or options", "a Python script to complete"),
-    ("searches", RED, "debug", "failing model; command that checks it", "smallest model that still fails"),
-    ("carries", GREY, "data", "saved inputs and outputs", "one file of inputs"),
-)
-
-
-def draw_toolbox() -> plotting.Picture:
-    """Draw Polygraphy's tools, one to a line: what goes in and what comes out."""
-    figure, axes = plotting.new_figure(3.9)
-    axes.set_axis_off()
-    axes.set_xlim(0, 1)
-    axes.set_ylim(len(_TOOLS) - 0.4, -1)
-    for position, heading in ((0.405, "goes in"), (0.635, "comes out")):
-        align = "right" if position < 0.5 else "left"
-        axes.text(position, -0.75, heading, ha=align, va="center", fontsize=10, color=GREY)
-    arrow = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.3, "shrinkA": 0, "shrinkB": 0}
-    for row, (kind, colour, tool, goes_in, comes_out) in enumerate(_TOOLS):
-        box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": colour, "linewidth": 2}
-        axes.text(0.52, row, f"{tool:^8}", ha="center", va="center", family="monospace", weight="bold", bbox=box)
-        axes.text(0.405, row, goes_in, ha="right", va="center", fontsize=10.5)
-        axes.text(0.635, row, comes_out, ha="left", va="center", fontsize=10.5)
-        axes.annotate("", (0.465, row), (0.415, row), arrowprops=arrow)
-        axes.annotate("", (0.625, row), (0.575, row), arrowprops=arrow)
-        axes.text(0, row, kind, ha="left", va="center", fontsize=9, color=GREY, style="italic")
-    words = [tool[2:] for tool in _TOOLS]
-    width = max(len(goes_in) for _, goes_in, _ in words)
-    text = "\n".join(f"{tool:8}  {goes_in:{width}} -> {comes_out}" for tool, goes_in, comes_out in words)
-    alt = " ".join(f"{tool}: {goes_in} in, {comes_out} out." for tool, goes_in, comes_out in words)
-    return plotting.Picture(figure, f"Polygraphy's eight tools. {alt}", text)
 
 
 def table(rows: Sequence[Command]) -> "pandas.DataFrame":

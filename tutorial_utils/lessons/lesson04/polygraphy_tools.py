@@ -55,7 +55,7 @@ _ENGINES = {"engines built": r"(?s).*RUNNING \| Iteration (\d+)"}
 _SEARCHED = {"layers in FP32": r"try running the \w+ (\d+) layer", **_ENGINES}
 _ITERATION = r"Selecting \w+ (\d+) layer(?s:.*?)(PASSED|FAILED) \| Iteration"
 _LAYERS = {"layers": r"---- (\d+) Layer"}
-_ERROR = {"largest error": r"\[abs=([^\]]+)\]"}
+_ERROR = {"largest error": r"Minimum Required Tolerance: .*?\[abs=([^\]]+)\]"}
 
 
 @dataclass(frozen=True)

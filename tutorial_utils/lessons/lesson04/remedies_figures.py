@@ -6,47 +6,7 @@ import numpy as np
 
 from tutorial_utils import plotting
 from tutorial_utils.debug import remedies
-from tutorial_utils.lessons.lesson04.outcome import Outcome
-from tutorial_utils.plotting import BLUE, GREEN, GREY, ORANGE, RED, Picture
-
-_COLOURS = (RED, ORANGE, BLUE, GREEN, GREY)
-_MARKERS = "X^osD"
-
-
-def errors(curves: Mapping[str, Mapping[float, Outcome]]) -> Picture:
-    """Draw the error of each variant, by name, against the factor that was moved between two layers.
-
-    What isn't finite is drawn at the upper edge.
-    """
-    figure, axes = plotting.new_figure(3.6)
-    finite = [one.rel_l2 for points in curves.values() for one in points.values() if one.finite]
-    top = 20 * max(finite)
-    lines, broken = [], []
-    for (name, points), colour, marker in zip(curves.items(), _COLOURS, _MARKERS, strict=False):
-        heights = [one.rel_l2 if one.finite else top for one in points.values()]
-        axes.plot(list(points), heights, marker=marker, color=colour, label=name, markersize=7)
-        for factor, one in points.items():
-            state = "boxes kept" if one.boxes_kept else "boxes not kept"
-            error = f"relative L2 error {one.rel_l2:.1e}, {state}" if one.finite else "not finite"
-            lines.append(f"{name:26} factor {factor:5g}: {error}")
-        if not all(one.finite for one in points.values()):
-            broken.append(name)
-    factors = sorted({factor for points in curves.values() for factor in points})
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(factors, [f"{factor:g}" for factor in factors])
-    axes.set_yscale("log")
-    axes.axhline(top, color=GREY, linewidth=0.8, linestyle=":")
-    beside = ("axes fraction", "data")
-    plotting.note(axes, "Inf or NaN", (0.01, top), (0, 3), xycoords=beside, color=GREY, va="baseline")
-    axes.set_ylim(min(finite) / 2, 2.5 * top)
-    axes.set_xlabel("factor moved between two layers")
-    axes.set_ylabel("relative L2 error against FP32")
-    figure.legend(loc="outside upper left", ncols=len(curves), frameon=False)
-    alt = (
-        f"Relative L2 error of {', '.join(curves)} against the factor that was moved, both axes logarithmic. "
-        f"Not finite at some factor: {', '.join(broken) or 'none'}. The errors stand in the text beside the picture."
-    )
-    return Picture(figure, alt, "\n".join(lines))
+from tutorial_utils.plotting import BLUE, GREEN, ORANGE, RED, Picture
 
 
 def outcomes(patients: Mapping[str, Mapping[str, remedies.Outcome]]) -> Picture:

@@ -1,22 +1,19 @@
 """Lesson 04: remedies that change the weights of the classifier or the transformer, each by a training of seconds.
 
 - `decay_stream` for `stream_scaled`: the transformer whose residual stream overflows FP16.
-- `decay_scale` for `scale_moved`: the classifier with one tensor that overflows FP16. It answers in FP32 as before,
-  since a batch norm is multiplied by a power of two and the convolution after it divided by the same.
 - `train_quantized` for weights on so few levels that rounding the trained ones (`round_weights`) ruins the network.
-- `prune` sets weights to 0.
+- `prune_two_of_four` sets half of the weights to 0.
 
 What is trained here is kept in the cache.
 """
 
-import gzip
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from blake3 import blake3
@@ -24,17 +21,15 @@ from filelock import FileLock
 from onnx import numpy_helper
 
 from tutorial_utils.base import paths, sealed_files
-from tutorial_utils.base.errors import ExportError, InputError
+from tutorial_utils.base.errors import ExportError
 from tutorial_utils.debug import tensor_errors
 from tutorial_utils.measure import deployment, quality
 from tutorial_utils.model import classifier, data, networks, onnx_file, trained
-from tutorial_utils.model.number_formats import FP16
 from tutorial_utils.model.quiet_paddle import paddle
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 nn = paddle.nn
 
-SCALE = 2.0**14
 STREAM_FACTOR = 2.0**13  # as of `patients`
 EPOCHS = 2  # of the classifier; the transformer has five times the data, and half of them
 _DATASETS = {"quick": "digits", "transformer": "digit_sentences"}
@@ -42,7 +37,6 @@ _RATES = {"quick": 1e-3, "transformer": 3e-3}  # learning rates
 # Raise this by one whenever a training below, or `classifier.train`, gives other weights: the cache finds them by it.
 RECIPE = 1
 BATCH = 64
-Pattern = Literal["magnitude", "2:4"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ def decay_stream(decay: float) -> Retrained:
     The loss doesn't resist: LayerNorm takes every scale out again.
 
     Args:
-        decay: As for `decay_scale`.
+        decay: Coefficient of the decay; a step multiplies the parameters by 1 minus learning rate times decay.
     """
 
     def train() -> nn.Layer:
@@ -96,17 +90,6 @@ def _stream_writers(model: nn.Layer) -> list[paddle.Tensor]:
     return written
 
 
-def scale_moved(factor: float = SCALE) -> nn.Layer:
-    """Return the classifier with the tensor between the two convolutions of its second block larger by a factor."""
-    model = network()
-    block = model.blocks[1]
-    with paddle.no_grad():
-        for parameter in (block.norm1.weight, block.norm1.bias):
-            parameter.set_value(parameter * factor)
-        block.conv2.weight.set_value(block.conv2.weight / factor)
-    return model
-
-
 def round_weights(model: nn.Layer, bits: int) -> nn.Layer:
     """Round the weights of convolutions and linear layers in place, each layer with one scale, and return the network.
 
@@ -119,24 +102,6 @@ def round_weights(model: nn.Layer, bits: int) -> nn.Layer:
             scale = np.abs(weight).max() / levels
             layer.weight.set_value(np.rint(weight / scale) * scale)
     return model
-
-
-def decay_scale(decay: float) -> Retrained:
-    """Train `scale_moved` on, with weight decay on the batch norm that sets the range of the large tensor.
-
-    The loss doesn't resist: the batch norm after the next convolution takes every scale out again.
-
-    Args:
-        decay: Coefficient of the decay; a step multiplies the parameters by 1 minus learning rate times decay.
-    """
-
-    def train() -> nn.Layer:
-        model = scale_moved()
-        decayed = {parameter.name for parameter in model.blocks[1].norm1.parameters()}
-        _fit(model, 1e-2, weight_decay=decay, apply_decay_param_fun=lambda name: name in decayed)
-        return model
-
-    return _cached(f"decay-{decay}", train)
 
 
 def train_quantized(bits: int, quantized: bool = True, name: str = "quick") -> Retrained:
@@ -189,25 +154,16 @@ def paddle_conversion() -> str:
     return "converted"
 
 
-def prune(pattern: Pattern, sparsity: float = 0.5, retrain: bool = True, name: str = "quick") -> Retrained:
-    """Set weights to 0, of the classifier's convolutions or the transformer's linear layers, and train the others on.
+def prune_two_of_four(retrain: bool = True, name: str = "quick") -> Retrained:
+    """Set half of the weights of the classifier's convolutions or the transformer's linear layers to 0, and train on.
 
-    The first convolution is left alone: it has 3 input channels, too few for 2:4.
+    The two smallest of every four neighbours along the input channels go: the pattern 2:4, with which sparse tensor
+    cores compute. The first convolution is left alone: it has 3 input channels, too few for it.
 
     Args:
-        pattern: "magnitude": the smallest weights of each layer. "2:4": the two smallest of every four neighbours
-            along the input channels, which is the pattern that sparse tensor cores compute with.
-        sparsity: The fraction to set to 0; 2:4 is always a half.
-        retrain: Train after pruning.
+        retrain: Train the other weights after pruning.
         name: Of the network.
-
-    Raises:
-        InputError: The pattern is unknown, or the sparsity isn't within 0 to 1.
     """
-    if pattern not in ("magnitude", "2:4") or not 0 < sparsity < 1:
-        raise InputError(
-            f"Pruning by {pattern!r} to {sparsity} was asked for.", "Choose 'magnitude' or '2:4', and a part of 1."
-        )
 
     def train() -> nn.Layer:
         model = network(name)
@@ -216,22 +172,14 @@ def prune(pattern: Pattern, sparsity: float = 0.5, retrain: bool = True, name: s
             # [out, in, height, width] of a convolution, [in, out] of a linear layer
             weight = layer.weight.numpy() if name == "quick" else layer.weight.numpy().T
             if weight.shape[1] % 4 == 0:
-                mask = two_of_four(weight) if pattern == "2:4" else largest(weight, 1 - sparsity)
+                mask = two_of_four(weight)
                 masks[layer.weight.name] = (mask if name == "quick" else mask.T).astype(np.float32)
         _apply(model, masks)
         if retrain:
             _fit(model, _RATES[name], name, after_step=lambda: _apply(model, masks))
         return model
 
-    return _cached(f"pruned-{pattern.replace(':', '')}-{sparsity}-{retrain}", train, name)
-
-
-def largest(weight: np.ndarray, part: float) -> np.ndarray:
-    """Return a mask of the largest magnitudes: bool, of the weight's shape, a part of it (0 to 1) true."""
-    order = np.argsort(np.abs(weight), axis=None, kind="stable")
-    mask = np.zeros(weight.shape, bool)
-    mask.flat[order[weight.size - round(part * weight.size) :]] = True
-    return mask
+    return _cached(f"pruned-24-{retrain}", train, name)
 
 
 def two_of_four(weight: np.ndarray) -> np.ndarray:
@@ -332,11 +280,8 @@ def _numbered_from_0(names: Iterable[str]) -> dict[tuple[str, int, str], str]:
 
 @dataclass(frozen=True)
 class Health:
-    """What FP16 does to a classifier, and its range."""
+    """What FP16 does to a classifier."""
 
-    subnormal: int  # how many weights FP16 can store only with fewer bits than its 11: below 2**-14, and not 0
-    largest_weight: float  # their largest magnitude
-    largest_activation: float  # largest magnitude of a tensor inside, on the test images in FP32
     finite: bool  # whether all logits are finite with weights and tensors stored in FP16
     accuracy: float  # fraction of right answers in FP32
     accuracy_fp16: float  # the same in FP16; NaN is no answer
@@ -345,17 +290,13 @@ class Health:
 def examine(onnx_path: str | Path, test_set: data.Dataset) -> Health:
     """Run an FP32 classifier with one input as it is, and in FP16 as a GPU rounds it, on all test images."""
     graph = onnx_file.load(onnx_path).graph
-    weights = np.abs(np.concatenate([one.ravel() for one in onnx_file.weights(onnx_path).values()]))
     feeds, logits = {graph.input[0].name: test_set.inputs}, graph.output[0].name
-    exact = tensor_errors.all_outputs(onnx_path, feeds)
+    exact = tensor_errors.all_outputs(onnx_path, feeds)[logits]
     half = tensor_errors.all_outputs(onnx_path, feeds, stored_as="fp16")[logits]
     finite = np.isfinite(half).all(axis=1)
     return Health(
-        subnormal=int(np.count_nonzero((weights > 0) & (weights < FP16.smallest_normal))),
-        largest_weight=float(weights.max()),
-        largest_activation=max(float(np.abs(values).max()) for values in exact.values()),
         finite=bool(finite.all()),
-        accuracy=float(np.mean(exact[logits].argmax(axis=1) == test_set.labels)),
+        accuracy=float(np.mean(exact.argmax(axis=1) == test_set.labels)),
         accuracy_fp16=float(np.mean(finite & (half.argmax(axis=1) == test_set.labels))),
     )
 
@@ -365,15 +306,3 @@ def accuracy_of(onnx_path: str | Path, test_set: data.Dataset) -> float:
     with OnnxRuntimeRunner(onnx_path) as runner:
         logits = deployment.predict(runner, test_set.inputs, BATCH)
     return quality.classification_metrics(test_set.labels, logits).accuracy
-
-
-def sparsity_of(onnx_path: str | Path) -> float:
-    """Return the fraction of 0 among the weights of a model's convolutions."""
-    weights = onnx_file.weights(onnx_path)
-    convolutions = [node for node in onnx_file.load(onnx_path).graph.node if node.op_type == "Conv"]
-    return float(np.mean(np.concatenate([weights[node.input[1]].ravel() for node in convolutions]) == 0))
-
-
-def packed_bytes(onnx_path: str | Path) -> int:
-    """Return the size of a file after gzip, in bytes: what a download of it takes."""
-    return len(gzip.compress(Path(onnx_path).read_bytes(), mtime=0))

@@ -98,48 +98,6 @@ def table(matrix: Matrix) -> str:
     return "\n".join([*lines, *(f"n/a {number}: {reason}" for reason, number in numbers.items())])
 
 
-def details(matrix: Matrix, shape: tuple[int, ...]) -> str:
-    """Return what else was measured at a shape as text: a line for each cell."""
-    heading = (
-        "",
-        "host ms",
-        "GPU ms",
-        "graph ms",
-        "first ms",
-        "build s",
-        "again s",
-        "MiB",
-        "error",
-        "agree %",
-        "in type",
-    )
-    lines = [heading]
-    for cell, row in matrix.cells.items():
-        if cell.shape != shape or not isinstance(row, Row):
-            continue
-        lines.append(
-            (
-                f"{LIBRARIES[cell.library][0]} {PRECISIONS[cell.precision]}",
-                *(_with_interval(one) for one in (row.host, row.device, row.graph)),
-                f"{row.first_call_ms:.1f}",
-                _or_na(row.build_s, ".1f") + ("+" if row.build_cache == "rows before" else ""),
-                _or_na(row.rebuild_s, ".1f"),
-                _or_na(row.plan_bytes and row.plan_bytes / 2**20, ".0f"),
-                f"{row.relative_error:.1e}",
-                f"{100 * row.agreement:.0f}",
-                "{} of {}".format(*row.in_type) if row.in_type else "n/a",
-            )
-        )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
-    shown = [
-        "  ".join(
-            [f"{line[0]:{widths[0]}}", *(f"{text:>{width}}" for text, width in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in lines
-    ]
-    return "\n".join([*shown, "+: the timing cache held kernels of rows before"])
-
-
 def _numbered(matrix: Matrix) -> dict[str, int]:
     reasons: dict[str, int] = {}
     for shape in _shapes(matrix):
@@ -174,11 +132,3 @@ def _both(row: Row) -> str:
 
 def _mark(row: Row) -> str:
     return ("" if row.device else "*") + ("†" if row.is_wrong else "")
-
-
-def _with_interval(time: Interval | None) -> str:
-    return f"{time.median:.3f} ({time.low:.3f}-{time.high:.3f})" if time else "n/a"
-
-
-def _or_na(value: float | None, form: str) -> str:
-    return "n/a" if value is None else format(value, form)

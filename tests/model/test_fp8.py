@@ -1,20 +1,32 @@
+"""The scales of INT8 files, and FP8 files made with them."""
+
 import numpy as np
 import onnx
-import pictures
 import pytest
 from onnx import numpy_helper
 from small_models import images, options
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import PrecisionError
-from tutorial_utils.debug.calibration import Calibrated, CalibrationTrial, activation_scales, weight_scales
-from tutorial_utils.lessons.lesson01 import calibration as figures
-from tutorial_utils.lessons.lesson01 import precision
 from tutorial_utils.measure import quality
 from tutorial_utils.model import onnx_file
-from tutorial_utils.model.data import Dataset
 from tutorial_utils.model.quantization import to_fp8
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
+
+
+def scales_by_input(path, operator):
+    graph = onnx_file.load(path).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    return {node.input[0]: constants[node.input[1]] for node in graph.node if node.op_type == operator}
+
+
+def activation_scales(path):
+    return {name: float(scale) for name, scale in scales_by_input(path, "QuantizeLinear").items()}
+
+
+def weight_scales(path):
+    found = scales_by_input(path, "DequantizeLinear").items()
+    return {name.removesuffix("_quantized"): scale for name, scale in found if name.endswith("_quantized")}
 
 
 def test_scales_of_activations_cover_the_calibration_images(models):
@@ -67,53 +79,3 @@ def test_fp8_needs_the_int8_variant_of_the_same_model(models, tmp_path):
     with pytest.raises(PrecisionError, match="not the INT8 variant"):
         to_fp8(tmp_path / "other.onnx", models["int8"], tmp_path / "fp8.onnx")
     assert not (tmp_path / "fp8.onnx").exists()
-
-
-@pytest.fixture(scope="module")
-def trial(fp32_model):
-    batch = images(64, seed=2)
-    with OnnxRuntimeRunner(fp32_model) as runner:
-        labels = runner.infer({"x": batch})["y"].argmax(axis=1)
-    return CalibrationTrial(fp32_model, Dataset("random", batch, labels, tuple("0123456789")))
-
-
-def test_trial_judges_by_the_fp32_model(trial):
-    assert trial.reference_accuracy == 1
-    good = trial.run(images(32))
-    assert good.sqnr_db > 20
-    assert good.accuracy > 0.8
-
-
-def test_trial_shows_wrong_images(trial):
-    good, wrong = trial.run(images(32)), trial.run(127.5 * images(32))
-    assert wrong.sqnr_db < good.sqnr_db - 10
-    assert wrong.thresholds()["x"] == pytest.approx(127.5 * good.thresholds()["x"], rel=1e-4)
-
-
-def test_trial_passes_method_and_granularity_on(trial):
-    assert trial.run(images(32), "percentile").thresholds()["x"] < trial.run(images(32)).thresholds()["x"]
-    assert trial.run(images(32), per_channel=False).sqnr_db != trial.run(images(32)).sqnr_db
-
-
-def test_quality_figure_has_a_line_for_each_model():
-    one = Calibrated(0.5, 12.3, {})
-    picture = figures.draw_quality([("methods", {"a": one}), ("images", {"b": one})], (0.4, 0.6))
-    assert picture.text == "a    12.3 dB  accuracy  50.0 %\nb    12.3 dB  accuracy  50.0 %"
-    left, right = pictures.drawn(picture)
-    assert pictures.widths(left) == pictures.numbers(picture.text, r"([\d.]+) dB")
-    assert pictures.marks(right) == [(50, 0), (50, 1)]
-    assert pictures.bars(right)[0][::2] == pytest.approx((40, 20))  # the band
-
-
-@pytest.mark.parametrize("save", [precision.save_gemm, precision.save_convolution])
-def test_tf32_models_compute_their_reference(save, tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "_GEMM_SIZE", 64)
-    monkeypatch.setattr(precision, "_CONV", (2, 8, 6, 6))
-    path, x, reference = save(tmp_path / "model.onnx")
-    with OnnxRuntimeRunner(path) as runner:
-        assert precision.rms_error(runner.infer({"x": x})["y"], reference) < 1e-5
-    assert numpy_helper.to_array(onnx.load(path).graph.initializer[0]).dtype == np.float32
-
-
-def test_rms_error_is_a_fraction_of_the_reference():
-    assert precision.rms_error(np.array([1.01, -1.01]), np.array([1.0, -1.0])) == pytest.approx(0.01)
