@@ -232,7 +232,6 @@ def test_shape_ranges_of_nothing(legacy, tmp_path):
 
 
 def test_legacy_program_computes_the_same(legacy):
-
     files, model = legacy
     with PaddleRunner(files.model_path, files.params_path) as runner:
         assert runner.inputs["x"].shape == (-1, 3, 32, 32)
