@@ -183,9 +183,9 @@ def test_pictures_keep_a_light_ground_in_the_dark(pages, window):
     assert not dark
 
 
-# axe-core needs seconds for a long page. So: all rules once, then what a theme and a width can change; and code, whose
-# colours are always the same few, in the first cells of a page only.
-MOST_CODE = ".jp-CodeCell:nth-of-type(n + 12) .jp-InputArea-editor"
+# axe-core needs seconds for a long page. So: all rules once, then for lessons what a theme and a width can change; and
+# code, whose colours are always the same few, in the first cells of a page only.
+MOST_CODE = ".jp-CodeCell:nth-of-type(n + 8) .jp-InputArea-editor"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_axe_finds_nothing_serious(pages, window, width, scheme, rules):
     page = window(width, scheme)
     script, options = AXE.read_text(), {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
     found = []
-    for name in names(pages):
+    for name in names(pages) if rules is None else ["index.html", *lessons(pages)]:
         page.goto(address(pages, name))
         page.evaluate(script)
         result = page.evaluate("([code, options]) => axe.run({exclude: [[code]]}, options)", [MOST_CODE, options])

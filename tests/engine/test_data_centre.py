@@ -90,8 +90,7 @@ def test_calibration_and_its_table(kind, make, error, fp32_model, tmp_path):
 
         return make(configure=configure, strongly_typed=False, flags=("int8", "fp16"))
 
-    fresh = calibrated()
-    assert "int8" in fresh.report.kernel_dtypes
+    fresh = calibrated()  # of so small a network, the builder may find no kernel in INT8 that is faster
     assert error(fresh) < 0.2
     table = (tmp_path / "table").read_bytes()
     assert table.startswith(b"TRT-")

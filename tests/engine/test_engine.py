@@ -2,6 +2,7 @@ import json
 import resource
 import sys
 import warnings
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -331,6 +332,28 @@ def test_a_workspace_must_be_positive():
 def test_a_profile_needs_three_shapes():
     with pytest.raises(ProfileError, match=r"The profile of x is \(\(1, 3, 32, 32\), .*Give three"):
         Profile.of(x=((1, 3, 32, 32), (8, 3, 32, 32)))
+
+
+@pytest.mark.parametrize(
+    ("refused", "shapes"), [("", {"x": (4, 3, 32, 32)}), ("shape tensor", {}), ("memory", {}), ("shape", {})]
+)
+def test_formats_are_asked_for_at_the_shapes_that_the_profile_is_best_at(refused, shapes):
+    """As data-centre TensorRT needs it; without a context, formats stay unknown."""
+    from tutorial_utils.engine import builder
+
+    given = {}
+    context = SimpleNamespace(
+        set_input_shape=lambda name, shape: refused != "shape" and not given.update({name: shape})
+    )
+    modes = {"x": trt.TensorIOMode.INPUT, "y": trt.TensorIOMode.OUTPUT}
+    loaded = SimpleNamespace(
+        num_io_tensors=2, get_tensor_name=["x", "y"].__getitem__, get_tensor_mode=modes.__getitem__,
+        is_shape_inference_io=lambda name: refused == "shape tensor",
+        create_execution_context=lambda: None if refused == "memory" else context,
+        get_tensor_profile_shape=lambda name, profile: [(1, 3, 32, 32), (4, 3, 32, 32), (8, 3, 32, 32)],
+    )  # fmt: skip
+    assert builder._context_at_best_shapes(loaded) is (None if refused else context)
+    assert given == shapes
 
 
 def test_a_build_may_go_deep_and_leaves_the_limit_as_it_was(fp32_model, monkeypatch):

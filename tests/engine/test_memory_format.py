@@ -61,24 +61,26 @@ def test_the_order_follows_from_strides(axes):
 
 
 @pytest.mark.parametrize(
-    ("words", "rank", "name"),
+    ("words", "shape", "name"),
     [
-        ("(Linear) Row major linear format", 4, "NCHW"),
-        ("(Linear) Row major linear format", 2, "row major"),
-        ("Row major linear", 4, "NCHW"),
-        ("(NHWC) Channel major format", 4, "NHWC"),
-        ("(Transposed) Transposed format", 3, "Transposed"),
-        ("Channel major format where channel % 8 == 0", 4, "NHWC, channels padded to 8"),
-        ("Channel major format where channel % 4 == 0.", 4, "NHWC, channels padded to 4"),
-        ("Thirty-two wide channel vectorized row major format", 4, "NC/32HW32"),
-        ("Two wide channel vectorized row major format.", 4, "NC/2HW2"),
-        ("Format not available due to dynamic shapes", 1, "unknown"),
-        ("N/A due to dynamic shapes", 4, "unknown"),
-        ("", 4, "unknown"),
+        ("(Linear) Row major linear format", (1, 3, 8, 8), "NCHW"),
+        ("(Linear) Row major linear format", (8, 8), "row major"),
+        ("Row major linear", (1, 3, 8, 8), "NCHW"),
+        ("(NHWC) Channel major format", (1, 3, 8, 8), "NHWC"),
+        ("(Transposed) Transposed format", (1, 8, 16), "Transposed"),
+        ("Channel major format where channel % 8 == 0", (1, 3, 8, 8), "NHWC, channels padded to a multiple of 8"),
+        ("Channel major format where channel % 8 == 0", (1, 64, 8, 8), "NHWC"),
+        ("Channel major format where channel % 8 == 0", (1, -1, 8, 8), "NHWC, channels padded to a multiple of 8"),
+        ("Channel major format where channel % 4 == 0.", (1, 3, 8, 8), "NHWC, channels padded to a multiple of 4"),
+        ("Thirty-two wide channel vectorized row major format", (1, 32, 8, 8), "NC/32HW32"),
+        ("Two wide channel vectorized row major format.", (1, 2, 8, 8), "NC/2HW2"),
+        ("Format not available due to dynamic shapes", (4,), "unknown"),
+        ("N/A due to dynamic shapes", (-1, 3, 8, 8), "unknown"),
+        ("", (1, 3, 8, 8), "unknown"),
     ],
 )
-def test_named_by_words(words, rank, name):
-    assert memory_format.of_words(words, rank) == name
+def test_named_by_words(words, shape, name):
+    assert memory_format.of_words(words, shape) == name
 
 
 @pytest.mark.parametrize(

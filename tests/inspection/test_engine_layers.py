@@ -117,6 +117,10 @@ def test_without_strides_nothing_says_that_a_copy_keeps_its_bytes():
     unknown = EngineTensor("x", (1, 8, 4, 4), "fp16", memory_format.UNKNOWN)
     one = layer("Reformatting CopyNode for Input Tensor 0", "Reformat", [unknown], [unknown])
     assert (engine_layers.copies_only(one), engine_layers.kind_word(one)) == (False, "reformat")
+    nothing = layer("Identity.7", "NoOp", [unknown], [unknown])
+    assert (engine_layers.kind(nothing), engine_layers.conversion(nothing)) == (
+        engine_layers.MOVE, "nothing: TensorRT's NoOp",
+    )  # fmt: skip
 
 
 def test_edges_lead_from_the_last_layer_that_wrote_a_tensor():

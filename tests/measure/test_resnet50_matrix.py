@@ -102,9 +102,24 @@ def test_logits_that_are_no_numbers_are_no_row(on_cpu, models):
         measure("fp16", models)
 
 
+def test_tensor_cores_are_taken_from_fp32_alone(models, monkeypatch):
+    """ONNX Runtime's use_tf32=0 would take them from FP16, too."""
+    asked = []
+
+    def session(path, provider, options, stream, optimized_path):
+        asked.append(options["use_tf32"])
+        optimized_path.write_bytes(path.read_bytes())
+
+    monkeypatch.setattr(onnxruntime, "_session", session)
+    for precision in ("fp32", "tf32", "fp16"):
+        onnxruntime._cuda(Cell("onnxruntime_cuda", precision, SHAPE), Files(models["resnet50-fp32"]), None, False)
+    assert asked == ["0", "1", "1"]
+
+
 def test_files_are_made_once_and_calibrated_for_the_image_size(models):
     files = Files(models["resnet50-fp32"])
-    assert files.onnx("fp32", 32) == models["resnet50-fp32"]
+    declared = onnx_file.inputs(onnx_file.load(files.onnx("fp32", 32)).graph)[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in declared] == [0, 3, 0, 0]  # images of any size
     made = files.onnx("int8", 32)
     assert made.name == "resnet50-32-int8.onnx"
     before = made.stat().st_mtime_ns

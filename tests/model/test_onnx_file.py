@@ -53,6 +53,15 @@ def test_external_data_that_miss_something(convert, damage, says, external, tmp_
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_images_of_any_size(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(residual_model(), path)
+    opened = onnx_file.save(onnx_file.open_image_size(onnx_file.load(path)), tmp_path / "opened.onnx")
+    np.testing.assert_array_equal(run(opened), run(path))
+    large = np.ones((2, 3, 64, 48), np.float32)
+    assert onnx_session.new_session(opened).run(None, {"x": large})[0].shape == (2, 10)
+
+
 def test_a_folder_is_no_model(tmp_path):
     with pytest.raises(ModelFileError, match="is a folder, and no ONNX model"):
         onnx_file.load(tmp_path)

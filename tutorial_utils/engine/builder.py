@@ -375,7 +375,26 @@ def inspect_plan(plan: bytes, *, host_code: bool = False) -> tuple[reports.Engin
     engine = load_plan(plan, log, host_code=host_code)
     inspector = checked(engine.create_engine_inspector(), log, BuildError, "TensorRT gives no inspector", _DOCTOR)
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    return reports.layers_from_inspector(checked(text, log, BuildError, "TensorRT's inspector says nothing", _DOCTOR))
+    layers = reports.layers_from_inspector(checked(text, log, BuildError, "TensorRT's inspector says nothing", _DOCTOR))
+    if not IS_RTX and layers and (context := _context_at_best_shapes(engine)):
+        inspector.execution_context = context  # TensorRT 10 tells memory formats with one only
+        in_context = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+        layers = reports.with_formats(layers, reports.layers_from_inspector(in_context or "{}"))
+        del inspector, context  # before the engine
+    return layers
+
+
+def _context_at_best_shapes(engine: trt.ICudaEngine) -> trt.IExecutionContext | None:
+    """Return a context with the shapes of the first profile that it is best at; None where one can't be had."""
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    if any(engine.is_shape_inference_io(name) for name in inputs):
+        return None  # their values would be needed, too
+    context = engine.create_execution_context()  # None where the GPU's memory doesn't hold it
+    fits = context and all(
+        context.set_input_shape(name, engine.get_tensor_profile_shape(name, 0)[1]) for name in inputs
+    )
+    return context if fits else None
 
 
 def _build_error(onnx_path: Path, log: MessageLog) -> BuildError | CalibrationError:

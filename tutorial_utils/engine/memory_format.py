@@ -66,8 +66,8 @@ def _order_of(strides: Sequence[int]) -> list[int]:
     return [fastest_first.index(axis) for axis in range(len(strides))]
 
 
-def of_words(text: str, rank: int) -> str:
-    """Name a memory format by TensorRT's words for it, such as "(NHWC) Channel major format", for a number of axes.
+def of_words(text: str, shape: Sequence[int]) -> str:
+    """Name a memory format by TensorRT's words for it, such as "(NHWC) Channel major format", for a tensor's shape.
 
     "Transposed" and others that say too little stay as TensorRT writes them, without the word "format".
     """
@@ -76,11 +76,13 @@ def of_words(text: str, rank: int) -> str:
         count = _COUNTS[vectors[1].lower()]
         return f"NC/{count}HW{count}"
     if padded := _PADDED.search(words):
-        return f"{CHANNELS_LAST}, channels padded to {padded[1]}"
+        multiple, channels = int(padded[1]), shape[1] if len(shape) > 1 else 0
+        whole = channels > 0 and channels % multiple == 0
+        return CHANNELS_LAST if whole else f"{CHANNELS_LAST}, channels padded to a multiple of {multiple}"
     if short := re.match(r"\((\w+)\)", words):
         words = short[1]
     if words.lower().startswith(("row major linear", "linear")):
-        return _LETTERS.get(rank, ROWS)
+        return _LETTERS.get(len(shape), ROWS)
     if words.lower().startswith(("channel major", "nhwc")):
         return CHANNELS_LAST
     known = words and not words.startswith(("Format not available", "N/A"))  # of tensors whose shape is computed

@@ -10,7 +10,8 @@ import json
 import math
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tutorial_utils.engine import computed_types, memory_format
@@ -130,19 +131,10 @@ def _layer_from_dict(values: dict[str, Any]) -> EngineLayer:
     return EngineLayer(**{**values, **tensors, "onnx_nodes": tuple(values["onnx_nodes"])})
 
 
-# A list of tensors is empty, or ends with the brace of the last one: names hold brackets and commas of their own.
-_LIST = r"\[(?P<{}>|.*? \}})\]"
-_LOG_LAYER = re.compile(
-    rf"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: {_LIST.format('inputs')}, "
-    rf"(?:Constants: {_LIST.format('constants')}, )?Outputs: {_LIST.format('outputs')}, "  # ShapeHostToDevice has none
-    r'(?:.*?Weights: \{"Type": "(?P<weights>\w+)".*?\}, )?'
-    r"(?:.*?TacticName: (?P<tactic>[^,]*), )?.*?StreamId: .*?Metadata: (?P<metadata>.*)$",
-    re.DOTALL,
-)
-_NUMBERS = r"\[([^\]]*)\]"
+_NUMBERS = r"\[((?:-?\d{1,18}(?:,-?\d{1,18})*)?)\]"
 # TensorRT-RTX gives strides, their order, type and format; TensorRT 10 "Format/Datatype: Half", in one field.
 _LOG_TENSOR = re.compile(
-    rf"\{{ Name: (?P<name>.*?)(?:, Location: \w+)?, Dimensions: {_NUMBERS},"
+    rf"(?P<name>.*?)(?:, Location: \w+)?, Dimensions: {_NUMBERS},"
     rf"(?: Strides: {_NUMBERS},)?(?: StrideOrder: {_NUMBERS},)?"
     r"(?: Datatype: (?P<dtype>\w+), Format: (?P<format>.*?)| Format/Datatype: (?P<combined>.*?)) \}",
     re.DOTALL,
@@ -162,28 +154,51 @@ def layers_from_log(messages: list[str]) -> tuple[EngineLayer, ...]:
     """
     dump = next((text for text in reversed(messages) if text.startswith("Layers:\n")), "")
     lines = [line for line in re.split(r"\n(?=Name: |\n|$)", dump) if ", LayerType: " in line]
-    rows = [row for line in lines if (row := _LOG_LAYER.match(line))]
-    listed = sum((row["inputs"] + row["outputs"]).count("{ Name: ") for row in rows)
-    if len(rows) < len(lines) or listed > sum(len(_LOG_TENSOR.findall(row["inputs"] + row["outputs"])) for row in rows):
+    try:
+        return tuple(map(_layer_from_line, lines))
+    except _AnotherFormError:
         return ()
-    return tuple(
-        EngineLayer(
-            name=row["name"],
-            type=row["type"],
-            inputs=_tensors_from_log(row["inputs"]),
-            outputs=_tensors_from_log(row["outputs"]),
-            onnx_nodes=_onnx_nodes(row["metadata"]),
-            tactic=row["tactic"] or "",
-            weights=number_formats.dtype_of(row["weights"] or "")
-            or _weights(_tensors_from_log(row["constants"] or "")),
-        )
-        for row in rows
+
+
+class _AnotherFormError(Exception):
+    """A line of the log isn't what TensorRT-RTX and TensorRT 10 write."""
+
+
+def _layer_from_line(line: str) -> EngineLayer:
+    """Read a line field by field: one pattern for all of it takes minutes for a long line in another form."""
+    name, rest = _split(line.removeprefix("Name: "), ", LayerType: ")
+    kind, rest = _split(rest, ", Inputs: [")
+    before, rest = _split(rest, "], Outputs: [")
+    inputs, _, constants = before.partition("], Constants: [")  # ShapeHostToDevice has none
+    outputs, rest = ("", rest) if rest.startswith("], ") else _split(rest, "}], ")  # names hold brackets
+    facts, rest = _split(rest, "StreamId: ")
+    _, metadata = _split(rest, "Metadata: ")
+    weights = re.search(r'Weights: \{"Type": "(\w+)"', facts)
+    tactic = re.search(r"TacticName: ([^,]*), ", facts)
+    return EngineLayer(
+        name=name,
+        type=kind,
+        inputs=_tensors_from_log(inputs),
+        outputs=_tensors_from_log(outputs + "}"),
+        onnx_nodes=_onnx_nodes(metadata),
+        tactic=tactic[1] if tactic else "",
+        weights=number_formats.dtype_of(weights[1] if weights else "") or _weights(_tensors_from_log(constants)),
     )
+
+
+def _split(text: str, at: str) -> tuple[str, str]:
+    before, found, after = text.partition(at)
+    if not found:
+        raise _AnotherFormError
+    return before, after
 
 
 def _tensors_from_log(text: str) -> tuple[EngineTensor, ...]:
     found = []
-    for one in _LOG_TENSOR.finditer(text):
+    for entry in text.split("{ Name: ")[1:]:
+        one = _LOG_TENSOR.match(entry)
+        if one is None:
+            raise _AnotherFormError
         shape, strides, order = (_numbers(one[group]) for group in (2, 3, 4))
         combined = one["combined"]
         kind = (number_formats.dtype_of(one["dtype"]), one["format"]) if combined is None else _kind(combined)
@@ -203,7 +218,7 @@ def _tensor(
     if strides and len(strides) == len(shape):
         layout = memory_format.of_strides(shape, strides, order if len(order) == len(shape) else ())
     else:
-        layout, strides = memory_format.of_words(words, len(shape)), ()
+        layout, strides = memory_format.of_words(words, shape), ()
     return EngineTensor(name, shape, dtype, layout, strides)
 
 
@@ -250,6 +265,27 @@ def layers_from_inspector(text: str) -> tuple[EngineLayer, ...]:
         )
         for layer in json.loads(text).get("Layers", [])
         if isinstance(layer, dict)  # below detailed verbosity, a layer is only its name
+    )
+
+
+def with_formats(layers: Sequence[EngineLayer], told: Sequence[EngineLayer]) -> tuple[EngineLayer, ...]:
+    """Return layers with the memory formats that another report of the same engine tells, where they have none.
+
+    Names, shapes and all else stay: with an execution context, an inspector tells the sizes of one call.
+    """
+    if len(layers) != len(told):
+        return tuple(layers)
+
+    def filled(mine: tuple[EngineTensor, ...], theirs: tuple[EngineTensor, ...]) -> tuple[EngineTensor, ...]:
+        known = {tensor.name: tensor.format for tensor in theirs}
+        unknown = memory_format.UNKNOWN
+        return tuple(
+            replace(one, format=known.get(one.name, unknown)) if one.format == unknown else one for one in mine
+        )
+
+    return tuple(
+        replace(one, inputs=filled(one.inputs, other.inputs), outputs=filled(one.outputs, other.outputs))
+        for one, other in zip(layers, told, strict=True)
     )
 
 

@@ -23,6 +23,7 @@ _MOVE_OPERATIONS = {
     "Cast": "casts", "Conc": "joins", "Move": "copies", "Repl": "repeats", "Resh": "reshapes", "Slic": "cuts out",
     "Tran": "transposes",
 }  # fmt: skip
+_NOTHING = "NoOp"  # of TensorRT 10: what another layer wrote, under another name
 _MOVE_TYPES = ("reformat", "cast", "copy", "shuffle", "noop")
 
 
@@ -78,6 +79,8 @@ def copies_only(layer: EngineLayer) -> bool:
 def conversion(layer: EngineLayer) -> str:
     """Say what a layer changes between its first input and first output, or else what its name says that it does."""
     does = ", ".join(dict.fromkeys(_MOVE_OPERATIONS[one] for one in operations(layer) if one in _MOVE_OPERATIONS))
+    if layer.type == _NOTHING:
+        return "nothing: TensorRT's NoOp"
     if not (layer.inputs and layer.outputs):
         return does or "nothing to convert"
     if copies_only(layer):

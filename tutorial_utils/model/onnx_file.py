@@ -263,6 +263,18 @@ def inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     return [value for value in graph.input if value.name not in weights]
 
 
+def open_image_size(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Leave open how high and wide the images ``[N, C, H, W]`` of a network are, where its export named a size.
+
+    For a network that takes any, as one does that ends in a global pooling. The model is changed, and returned.
+    """
+    (images,) = inputs(model.graph)
+    for dim, name in zip(images.type.tensor_type.shape.dim[2:], ("height", "width"), strict=True):
+        dim.dim_param = name
+    del model.graph.value_info[:]  # shapes of that size
+    return model
+
+
 def fix_weights(model: onnx.ModelProto) -> None:
     """Let no weight be an input as well, whose value a caller may replace: a converter takes it for a constant."""
     weights = {tensor.name for tensor in model.graph.initializer}

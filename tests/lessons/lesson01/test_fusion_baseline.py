@@ -133,7 +133,7 @@ def test_networks_are_opened_at_both_levels(precision, tensor_cores, fusion_base
     fusion_baseline.networks(f"quick-{precision}", (4, 3, 32, 32), {"quick-fp32": fp32_model})
     assert [options["optimize"] for _, options in opened] == [False, False, True, True]
     assert {options["providers"][0][1]["use_tf32"] for _, options in opened} == {tensor_cores}
-    assert {path.name for path, _ in opened} == {"fp16.onnx" if precision == "fp16" else fp32_model.name}
+    assert {path.name for path, _ in opened} == {f"{precision}.onnx"}
     ((_, _, calls, graphs, no_graph, _),) = timed
     assert (list(calls), list(graphs)) == (["disabled", "all"], ["all"])
     assert no_graph == {"disabled": "ONNX Runtime: a node of the CPU."}

@@ -40,7 +40,7 @@ def stand_in(folder, monkeypatch, works="yes"):
 def test_its_file_is_judged(models, tmp_path, monkeypatch):
     stand_in(tmp_path, monkeypatch)
     row = autocast.convert(models, "transformer", "real inputs, FP32 from 32,000", tmp_path / "made.onnx")
-    (cast,) = autocast.read([row])
+    (cast,) = autocast.read({"casts": [row]})
     assert cast.command.endswith("--calibration_data transformer.npz --data_max 32000")
     assert (cast.converted, cast.nodes, cast.casts) == (3, 5, 1)
     assert (cast.outcome.finite, cast.outcome.rel_l2, cast.outcome.task) == (1, 0, 1)

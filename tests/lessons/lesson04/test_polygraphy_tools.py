@@ -71,6 +71,16 @@ def test_search_for_layers_is_read_and_drawn():
     assert list(table["found"]) == ["layers in FP32 315, engines built 3", ""]
 
 
+def test_the_error_of_a_comparison_is_what_it_would_need_and_not_what_it_allows():
+    step = polygraphy_tools.CHAINS["tactics"][-1]
+    text = (
+        "[I]         Tolerance: [abs=0, rel=0] | Checking elemwise error\n"
+        "[I]         Minimum Required Tolerance: elemwise error | [abs=0.011719] OR [rel=1.9049]"
+    )
+    found = polygraphy_tools.outcome(step, polygraphy_cli.Result(step.command, text, 1))
+    assert found["found"] == {"largest error": "0.011719"}
+
+
 def test_steps_of_a_chain_share_a_folder(growing):
     run = "polygraphy run fp32.onnx --onnxrt"
     steps = (

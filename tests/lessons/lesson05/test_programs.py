@@ -1,12 +1,14 @@
 """What the recordings of log and inspector, trtexec and ncu hold: measured with stand-ins for GPU and programs."""
 
 import json
+from collections import Counter
 
 import pictures
 import pytest
 
 pytest.importorskip("tensorrt_rtx")
-from tutorial_utils.base.errors import BackendUnavailableError, RecordingError
+from tutorial_utils.base.errors import BackendUnavailableError
+from tutorial_utils.engine import report
 from tutorial_utils.lessons.lesson05 import diff, inspector, kernel_counters, program_models, time_figures, trtexec_runs
 from tutorial_utils.measure import ncu, trtexec
 
@@ -51,16 +53,25 @@ def test_log_and_inspector_are_kept_word_by_word(monkeypatch, fp32_model):
 
 
 def test_every_recorded_log_says_what_the_inspector_says():
-    try:
-        told = inspector.EXPERIMENT.recorded("a test").result
-    except RecordingError:
-        pytest.skip("not recorded yet")
+    told = inspector.EXPERIMENT.recorded("a test").result
     for one in told:
         assert one.from_log, f"{one.stack} {one.network}: the log can't be read"
         assert diff.differences(one.from_log, one.from_inspector) == []
-    assert {(one.stack, one.network) for one in told} == {
-        (stack, network) for stack in inspector.STACKS for network in inspector.NETWORKS
-    }
+    of_rtx = {("tensorrt_rtx", network) for network in inspector.NETWORKS}
+    assert {(one.stack, one.network) for one in told} >= {*of_rtx, ("tensorrt", "cnn")}
+
+
+def test_tensorrt_10_tells_formats_where_the_inspector_has_a_context():
+    """Its log has types alone, and so has the inspector of an engine alone. The rest is the same with a context."""
+    (told,) = (
+        one for one in inspector.EXPERIMENT.recorded("a test").result
+        if (one.stack, one.network) == ("tensorrt", "cnn")
+    )  # fmt: skip
+    assert {tensor.format for layer in told.from_log for tensor in layer.inputs + layer.outputs} == {"unknown"}
+    layers = report.with_formats(told.from_log, report.layers_from_inspector(told.in_context))
+    formats = Counter(tensor.format for layer in layers for tensor in layer.inputs + layer.outputs)
+    assert formats.most_common(1)[0][0] == "NHWC"
+    assert layers[0].outputs[0].format == "NHWC, channels padded to a multiple of 8"
 
 
 @pytest.fixture

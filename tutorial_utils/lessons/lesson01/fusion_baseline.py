@@ -19,7 +19,7 @@ from tutorial_utils.lessons.lesson01 import fused_chain, fusion_baseline_figures
 from tutorial_utils.lessons.lesson01.ways import Way
 from tutorial_utils.measure import on_stream, rows
 from tutorial_utils.measure.experiment import Experiment
-from tutorial_utils.model import half_precision
+from tutorial_utils.model import half_precision, onnx_file
 
 METHOD = (
     "CUDA events around each call on one stream, copies left out, data on the GPU; calls are enqueued one after "
@@ -43,7 +43,8 @@ def networks(stem: str, shape: tuple[int, ...], models: Mapping[str, Path]) -> d
     stream = torch.cuda.Stream()
     with tempfile.TemporaryDirectory() as folder, torch.cuda.stream(stream):
         network, precision = stem.split("-")
-        path = models[f"{network}-fp32"]
+        model = onnx_file.open_image_size(onnx_file.load(models[f"{network}-fp32"]))
+        path = onnx_file.save(model, Path(folder) / "fp32.onnx")
         if precision == "fp16":
             path = half_precision.to_fp16(path, Path(folder) / "fp16.onnx")
         images = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, dtype=np.float32)).cuda()

@@ -6,6 +6,7 @@ host's clock around the enqueue.
 """
 
 import functools
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tutorial_utils.base.errors import PlanError
 from tutorial_utils.lessons.lesson03 import figures
 from tutorial_utils.measure import rows, trtexec
 from tutorial_utils.measure.experiment import Experiment
+from tutorial_utils.model import onnx_file
 
 if TYPE_CHECKING:
     from tutorial_utils.runners.tensorrt import TensorRTRunner
@@ -85,11 +87,14 @@ def measure(model: str, models: Mapping[str, Path], rounds: int = ROUNDS, calls:
         BackendUnavailableError: TensorRT engines can't run here, or CUDA graphs can't be captured.
     """
     profile = engine.Profile.batch("x", SHAPE[1:], opt=SHAPE[0], max=SHAPE[0])
-    built = engine.build(models[model], engine.BuildOptions(profiles=(profile,)))
-    return {
-        way: _clocks_of(built, ENGINES[model], cuda_graph, rounds, calls)
-        for way, cuda_graph in (("calls", False), ("graph", True))
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        opened = onnx_file.open_image_size(onnx_file.load(models[model]))  # ResNet-50 is exported for 224x224
+        path = onnx_file.save(opened, Path(folder) / f"{model}.onnx")
+        built = engine.build(path, engine.BuildOptions(profiles=(profile,)))
+        return {
+            way: _clocks_of(built, ENGINES[model], cuda_graph, rounds, calls)
+            for way, cuda_graph in (("calls", False), ("graph", True))
+        }
 
 
 def read(data: Mapping[str, Any]) -> list[Clocks]:

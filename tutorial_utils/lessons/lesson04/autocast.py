@@ -107,8 +107,8 @@ def convert(models: Mapping[str, Path], name: str, inputs: str, target: Path) ->
     }
 
 
-def measure(models: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Convert both patients in every way; return the fields of a `Cast` of each.
+def measure(models: Mapping[str, Path]) -> dict[str, list[dict[str, Any]]]:
+    """Convert both patients in every way; return the fields of a `Cast` of each, as "casts".
 
     The files for engines stay beside the models, as ``NAME-autocast.onnx``.
     """
@@ -119,12 +119,12 @@ def measure(models: Mapping[str, Path]) -> list[dict[str, Any]]:
                 kept = models[f"{name}-fp32"].with_name(f"{name}-autocast.onnx")
                 target = kept if inputs == FOR_ENGINES else Path(folder) / "other.onnx"
                 rows.append(convert(models, name, inputs, target))
-    return rows
+    return {"casts": rows}
 
 
-def read(data: Sequence[Mapping[str, Any]]) -> list[Cast]:
+def read(data: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Cast]:
     """Return the rows of a recording."""
-    return [Cast(**{**row, "outcome": _outcome(*row["outcome"])}) for row in data]
+    return [Cast(**{**row, "outcome": _outcome(*row["outcome"])}) for row in data["casts"]]
 
 
 def _outcome(finite: float, rel_l2: float | None, task: float) -> remedies.Outcome:

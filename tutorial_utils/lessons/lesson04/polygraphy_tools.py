@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TIME_LIMIT_S = 300  # of each command
 METHOD = (
-    "each command run once with this Polygraphy and TensorRT, those of a chain in turn, up to three chains at a time; "
+    "each command run once with this Polygraphy and TensorRT, those of a chain in turn, beside up to two other builds; "
     "builder optimization level 1: a search that builds many engines is not about the fastest one; they share a timing "
     "cache, but for those that are about tactics; lines and numbers are those that were printed"
 )
@@ -55,7 +55,7 @@ _ENGINES = {"engines built": r"(?s).*RUNNING \| Iteration (\d+)"}
 _SEARCHED = {"layers in FP32": r"try running the \w+ (\d+) layer", **_ENGINES}
 _ITERATION = r"Selecting \w+ (\d+) layer(?s:.*?)(PASSED|FAILED) \| Iteration"
 _LAYERS = {"layers": r"---- (\d+) Layer"}
-_ERROR = {"largest error": r"\[abs=([^\]]+)\]"}
+_ERROR = {"largest error": r"Minimum Required Tolerance: .*?\[abs=([^\]]+)\]"}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from blake3 import blake3
 from filelock import FileLock
 
 from tutorial_utils.base import onnx_session, paths, sealed_files
-from tutorial_utils.model import precisions
+from tutorial_utils.model import onnx_file, precisions
 from tutorial_utils.model.networks import EXPORT_RECIPE
 from tutorial_utils.model.precisions import PRECISIONS
 
@@ -18,17 +18,21 @@ class Files:
     """Files that are made from one FP32 file of ResNet-50, once, and kept in the cache.
 
     Args:
-        fp32: Its path; the input ``x`` is ``[N, 3, H, W]``, dynamic but for the channels.
+        fp32: Its path; the input ``x`` is ``[N, 3, H, W]``. What is made of it takes images of any size.
 
     Attributes:
         folder: Where they are kept, timing caches and calibration caches among them.
     """
 
     def __init__(self, fp32: Path):
-        self._fp32 = Path(fp32)
         hasher = blake3(str(EXPORT_RECIPE).encode())
-        sealed_files.add(hasher, self._fp32)
+        sealed_files.add(hasher, Path(fp32))
         self.folder = paths.cache_dir("resnet50_matrix", hasher.hexdigest(length=8))
+        self._fp32 = self.folder / "resnet50-fp32.onnx"
+        with paths.filling_cache(), FileLock(self.folder / "lock"):
+            if not sealed_files.ready([self._fp32]):
+                onnx_file.save(onnx_file.open_image_size(onnx_file.load(fp32)), self._fp32)
+                sealed_files.seal([self._fp32])
 
     def onnx(self, precision: str, size: int) -> Path:
         """Return the file in a precision of `precisions.PRECISIONS`. INT8 and FP8 are calibrated for an image size."""
