@@ -63,3 +63,12 @@ def save_paddle(net, shape, prefix: Path) -> tuple[Path, Path]:
     net.eval()
     paddle.jit.save(net, str(prefix), input_spec=[paddle.static.InputSpec(shape, "float32", name="x")])
     return prefix.with_suffix(".json"), prefix.with_suffix(".pdiparams")
+
+
+def answers(network, inputs):
+    """What a Paddle network answers in evaluation mode, in which it is left: float32 [N, C]."""
+    import paddle
+
+    network.eval()
+    with paddle.no_grad():
+        return network(paddle.to_tensor(inputs)).numpy()

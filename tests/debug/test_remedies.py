@@ -128,8 +128,6 @@ def test_outcome_is_judged_by_any_metric(overflowing, tmp_path):
     assert wrong.finite == 0
     assert wrong.rel_l2 == np.inf
     assert wrong.task > 0
-    rounded = remedies.judge(path, FEEDS, values["y"], same_sign, output="y", stored_as="bf16")
-    assert 1e-3 < rounded.rel_l2 < 2e-2
 
 
 def test_finite_is_counted_by_input():
@@ -141,7 +139,5 @@ def test_finite_is_counted_by_input():
 
 def test_outputs_that_do_not_fit_are_refused(overflowing):
     _, path, values = overflowing
-    with pytest.raises(InputError, match="has no output z"):
-        remedies.judge(path, FEEDS, values["y"], same_sign, output="z")
     with pytest.raises(InputError, match=r"The output has the shape \[2, 8, 28, 28\], and \[1, 8, 28, 28\]"):
         remedies.judge(path, FEEDS, values["y"][:1], same_sign)

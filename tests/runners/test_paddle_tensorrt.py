@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import runners.paddle_signatures as recorded
-from small_models import images
+from small_models import answers, images
 
 from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError, PrecisionError, ProfileError
 
@@ -232,13 +232,11 @@ def test_shape_ranges_of_nothing(legacy, tmp_path):
 
 
 def test_legacy_program_computes_the_same(legacy):
-    from tutorial_utils.model import classifier
-
     files, model = legacy
     with PaddleRunner(files.model_path, files.params_path) as runner:
         assert runner.inputs["x"].shape == (-1, 3, 32, 32)
         (actual,) = runner.infer({"x": images(5)}).values()
-    np.testing.assert_allclose(actual, classifier.predict(model, images(5)), atol=1e-4)
+    np.testing.assert_allclose(actual, answers(model, images(5)), atol=1e-4)
     assert not list(files.model_path.parent.glob(".save-*"))
 
 

@@ -8,7 +8,6 @@ clip the tensors that overflow, or scale them back with `scaling.move_scale` (`s
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -101,30 +100,22 @@ def judge(
     feeds: Mapping[str, np.ndarray],
     expected: np.ndarray,
     metric: Callable[[np.ndarray, np.ndarray], float],
-    *,
-    output: str | None = None,
-    stored_as: Literal["fp16", "bf16"] | None = None,
 ) -> Outcome:
-    """Run a variant of a model as a GPU rounds it (`tensor_errors.with_rounding`), and judge one of its outputs.
+    """Run a variant of a model as a GPU rounds it (`rounding.with_rounding`), and judge its first output.
 
     Args:
         onnx_path: The variant. Its inputs and outputs are FP32.
         feeds: One array for each input, by name.
         expected: What the FP32 model computes: the output, one row for each input of the batch.
         metric: Takes the output and the expected one, both with the same shape; returns a number of the task's own.
-        output: Name of the output; the first unless given.
-        stored_as: Round all tensors of an FP32 file to this format; otherwise only those that the file says.
 
     Raises:
-        InputError: The feeds don't fit the model, it has no such output, or the output has another shape than expected.
+        InputError: The feeds don't fit the model, or the output has another shape than expected.
         ModelFileError: The model is missing, damaged, or ONNX Runtime can't load it.
     """
     model = onnx_file.load(onnx_path)
-    names = [value.name for value in model.graph.output]
-    name = output or names[0]
-    if name not in names:
-        raise InputError(f"{Path(onnx_path).name} has no output {name}.", f"Choose one of {', '.join(names)}.")
-    found = tensor_errors.run(with_rounding(model, stored_as), feeds, Path(onnx_path).name, [name])
+    name = model.graph.output[0].name
+    found = tensor_errors.run(with_rounding(model), feeds, Path(onnx_path).name, [name])
     return judge_output(found[name], expected, metric)
 
 

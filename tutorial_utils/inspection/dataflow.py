@@ -1,4 +1,4 @@
-"""Which step of a network reads and writes which tensor, and what follows: bytes moved, lifetimes, memory needed.
+"""Which step of a network reads and writes which tensor, and what follows: lifetimes, memory needed.
 
 An ONNX graph (`from_onnx`) and a built engine (`from_report`) are brought into one form, so that the two can be
 compared. Only activations count. Weights are left out on both sides: fused or not, each is read once.
@@ -47,21 +47,6 @@ class Dataflow:
     sizes: dict[str, int]  # bytes of each activation, by name
     inputs: tuple[str, ...]  # activations that the caller provides
     outputs: tuple[str, ...]  # activations that the caller receives
-
-    @property
-    def read_bytes(self) -> int:
-        """Bytes of activations that all steps read, if each reads its inputs from memory once."""
-        return sum(self.sizes[name] for step in self.steps for name in step.reads)
-
-    @property
-    def written_bytes(self) -> int:
-        """Bytes of activations that all steps write."""
-        return sum(self.sizes[name] for step in self.steps for name in step.writes)
-
-    @property
-    def moved_bytes(self) -> int:
-        """Bytes of activations that are read or written."""
-        return self.read_bytes + self.written_bytes
 
     def lifetimes(self) -> tuple[Lifetime, ...]:
         """Return the lifetimes of all tensors between steps, in the order in which they are written.

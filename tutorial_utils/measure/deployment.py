@@ -289,12 +289,11 @@ def _device_latency(runner: Runner, feeds: dict[str, np.ndarray], seconds: float
     return timing.measure_on_device(functools.partial(device_times, feeds), batch=len(images), seconds=seconds)
 
 
-def table(groups: Sequence[tuple[str, Sequence[Row]]], *, details: bool = False) -> "pandas.DataFrame":
+def table(groups: Sequence[tuple[str, Sequence[Row]]]) -> "pandas.DataFrame":
     """Return rows as a table for display, each number with as many digits as it deserves.
 
     Args:
         groups: Rows by where they were measured, such as ``[("here", rows), ("H200, recorded", others)]``.
-        details: Add how many answers agree with the reference, and the time that loading and the first call take.
     """
     import pandas
 
@@ -306,8 +305,6 @@ def table(groups: Sequence[tuple[str, Sequence[Row]]], *, details: bool = False)
             "accuracy %": f"{100 * row.quality.accuracy:.2f}",
             "macro prec. %": f"{100 * row.quality.precision:.2f}",
             "macro recall %": f"{100 * row.quality.recall:.2f}",
-            "agreement %": f"{100 * row.agreement:.2f}",
-            "first result ms": f"{row.first_result_ms:.1f}" if row.first_result_ms else "",
             "median ms": f"{row.latency.median_ms:.3f}",
             "p99 ms": f"{row.latency.p99_ms:.3f}",
             "calls": f"{row.latency.calls}{'' if row.latency.stable else ' (not steady)'}",
@@ -320,8 +317,7 @@ def table(groups: Sequence[tuple[str, Sequence[Row]]], *, details: bool = False)
         for where, rows in groups
         for row in rows
     ]
-    shown = pandas.DataFrame(lines).set_index(["where", "backend", "type"])
-    return shown if details else shown.drop(columns=["agreement %", "first result ms"])
+    return pandas.DataFrame(lines).set_index(["where", "backend", "type"])
 
 
 @dataclass(frozen=True)

@@ -155,33 +155,6 @@ def train(
     return history
 
 
-def predict(model: nn.Layer, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Run a network in evaluation mode; its own mode is left as it was.
-
-    Args:
-        model: The network.
-        images: float32 ``[N, 3, H, W]``, N at least 1.
-        batch_size: Images per call.
-
-    Returns:
-        Logits, float32 ``[N, num_classes]``.
-
-    Raises:
-        InputError: The images have another shape or data type.
-    """
-    if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0 or images.dtype != np.float32:
-        raise InputError(
-            f"The images have shape {list(images.shape)} and type {images.dtype}.",
-            "Give float32 [N, 3, H, W], such as Dataset.images.",
-        )
-    with _evaluation_mode(model), paddle.no_grad():
-        logits = [
-            model(paddle.to_tensor(images[start : start + batch_size])).numpy()
-            for start in range(0, len(images), batch_size)
-        ]
-    return np.concatenate(logits)
-
-
 @contextmanager
 def _evaluation_mode(model: nn.Layer) -> Iterator[None]:
     was_training = model.training

@@ -92,5 +92,5 @@ def test_cold_calls_come_from_a_fresh_process_with_warm_ones(paddle_model):
     choices = [("plain", {"onednn": False, "threads": 1}), ("oneDNN", {"threads": 1})]
     calls = cold_calls.in_fresh_process(*paddle_model, images(4), choices)
     assert [call.name for call in calls] == ["plain", "oneDNN"]
-    assert all(call.create_ms > 0 and call.first_ms > 0 for call in calls)
+    assert all(call.first_ms > 0 for call in calls)
     assert all(call.warm.calls >= 10 and call.warm.warmup_calls > 10 for call in calls)

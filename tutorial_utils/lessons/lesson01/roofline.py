@@ -137,8 +137,6 @@ def read(data: Mapping[str, Any]) -> Roofline:
         {int(size): rate for size, rate in roofs["copies"].items()},
         {name: one["flops"] for name, one in roofs["products"].items()},
         roofs["launches"],
-        {name: one["first_flops"] for name, one in roofs["products"].items()},
-        {name: one["state"] for name, one in roofs["products"].items()},
     )
     calls = [_call(recorded[name].values) for name in ROWS if name in recorded and name not in _CHIP_ROWS
              and recorded[name].values]  # fmt: skip

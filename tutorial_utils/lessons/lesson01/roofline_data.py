@@ -1,6 +1,6 @@
 """What the experiment of the roofline holds, and how the time of a call is split by it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 PRECISIONS = ("fp16", "tf32")
 
@@ -66,15 +66,11 @@ class Chip:
         bytes_per_s: By the size of the copied tensor.
         flops: Of a large product, by precision, after seconds under load: the power limit lowers the clocks.
         launch_us: As `chip.launch_times` says.
-        first_flops: Of the product before that.
-        states: Clocks and power under that load, by precision.
     """
 
     bytes_per_s: dict[int, float]
     flops: dict[str, float]
     launch_us: dict[str, float]
-    first_flops: dict[str, float] = field(default_factory=dict)
-    states: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def bandwidth(self) -> float:

@@ -21,7 +21,6 @@ class ColdCall:
     """Times of one fresh predictor, by the host's clock, copies included."""
 
     name: str
-    create_ms: float  # making the predictor: Paddle loads and optimizes the program
     first_ms: float  # the first call: all that the article timed
     warm: Measurement  # calls in turn with the other predictors, after all of them were made and called once
 
@@ -39,11 +38,10 @@ def _cold_then_warm(model_path: Path, params_path: Path, images: np.ndarray, cho
 
     cold, calls = {}, {}
     for name, options in choices:
-        started = time.perf_counter()
         call = functools.partial(PaddleRunner(model_path, params_path, **options).infer, {"x": images})
         created = time.perf_counter()
         call()
-        cold[name] = (1e3 * (created - started), 1e3 * (time.perf_counter() - created))
+        cold[name] = 1e3 * (time.perf_counter() - created)
         calls[name] = call
     warm = timing.measure_in_turn(calls, batch=len(images), seconds=1.0)
-    return [ColdCall(name, *cold[name], warm[name]) for name in calls]
+    return [ColdCall(name, cold[name], warm[name]) for name in calls]

@@ -11,16 +11,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tutorial_utils import plotting
 from tutorial_utils.debug import polygraphy_cli
 from tutorial_utils.lessons.lesson04 import gpu_commands
 from tutorial_utils.measure import rows
 from tutorial_utils.measure.experiment import Experiment, Measured
-
-if TYPE_CHECKING:
-    import pandas
 
 TIME_LIMIT_S = 300  # of each command
 METHOD = (
@@ -188,23 +185,6 @@ def outcome(step: Step, result: polygraphy_cli.Result) -> dict[str, Any]:
         "found": {name: match[1] for name, match in matches.items() if match},
         "search": [[int(layers), said == "PASSED"] for layers, said in re.findall(_ITERATION, result.text)],
     }
-
-
-def table(uses: Sequence[Use]) -> "pandas.DataFrame":
-    """Return what each command was asked and what came out as a table for display."""
-    import pandas
-
-    lines = [
-        {
-            "tool": use.chain,
-            "asked to": use.what,
-            "seconds": use.seconds,
-            "return code": use.returncode,
-            "found": ", ".join(f"{name} {value}" for name, value in use.found.items()),
-        }
-        for use in uses
-    ]
-    return pandas.DataFrame(lines).set_index(["tool", "asked to"])
 
 
 def draw(measured: Measured[list[Use]]) -> plotting.Picture:

@@ -52,15 +52,15 @@ def network(name: str = "quick") -> nn.Layer:
     return trained.load_or_train(name, _DATASETS[name]).model
 
 
-def stream_scaled(factor: float = STREAM_FACTOR) -> nn.Layer:
-    """Return the transformer with its residual stream larger by a factor.
+def stream_scaled() -> nn.Layer:
+    """Return the transformer with its residual stream larger by `STREAM_FACTOR`.
 
     Each LayerNorm takes the factor out again, but for its epsilon, which is small beside either stream.
     """
     model = network("transformer")
     with paddle.no_grad():
         for parameter in _stream_writers(model):
-            parameter.set_value(parameter * factor)
+            parameter.set_value(parameter * STREAM_FACTOR)
     return model
 
 
