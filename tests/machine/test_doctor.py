@@ -404,7 +404,7 @@ def test_memory_below_the_limit_of_a_control_group(tmp_path, proc, group, names,
     assert checks._available_memory(tmp_path / "proc", tmp_path / "groups") == gib * 2**30
 
 
-@pytest.mark.parametrize(("gib", "status"), [(1, "warning"), (2.5, "warning"), (3, "yes")])
+@pytest.mark.parametrize(("gib", "status"), [(1, "warning"), (2.4, "warning"), (2.5, "yes")])
 def test_memory(monkeypatch, gib, status):
     monkeypatch.setattr(checks, "_available_memory", lambda: gib * 2**30)
     assert checks.memory().status == status

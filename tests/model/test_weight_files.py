@@ -1,5 +1,6 @@
 """What a model may name: files of weights beside it or below. All else is refused before a byte of it is read."""
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_a_pipe_or_a_device_is_no_model(tmp_path):
     os.mkfifo(tmp_path / "model.onnx")
     for path in (tmp_path / "model.onnx", Path("/dev/zero")):
         for reader in READERS.values():
-            with pytest.raises(ModelFileError, match="There is no model"):
+            with pytest.raises(ModelFileError, match="is a pipe or a device, and no ONNX model"):
                 reader(path)
 
 
@@ -145,7 +146,8 @@ def test_a_file_that_shrinks_while_it_is_hashed_ends_no_process(tmp_path):
     writer.start()
     try:
         for _ in range(20):
-            engine.cache.model_hash(path)
+            with contextlib.suppress(ModelFileError):  # it is empty, or became shorter
+                engine.cache.model_hash(path)
     finally:
         ended.set()
         writer.join()
