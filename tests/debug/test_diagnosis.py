@@ -387,7 +387,7 @@ def test_the_model_is_not_written_over(overflowing, capsys):
     before = overflowing.read_bytes()
     status, _, err = debug(capsys, overflowing, "--output", overflowing)
     assert (status, len(err.splitlines())) == (1, 1)
-    assert "is the model itself" in err
+    assert "net.onnx itself" in err
     assert overflowing.read_bytes() == before
 
 
