@@ -138,14 +138,21 @@ def paddle_files(at):
     return save_paddle(paddle.nn.Linear(4, 4), [None, 4], at.given / "net")
 
 
-def test_export(at, paddle_files):
+def test_export(at, paddle_files, monkeypatch):
     from tutorial_utils.model import export
+
+    original = subprocess.run
+
+    def slow(command, **streams):  # the export itself may be done before the signal, which would then end the tests
+        return original([sys.executable, "-c", "import time; time.sleep(60)"], **streams)
 
     target = at.out / "net.onnx"
     timer = threading.Timer(MOMENT, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        export.to_onnx(*paddle_files, target)
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "run", slow)
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            export.to_onnx(*paddle_files, target)
     assert at.left() == []
     assert onnx_file.load(export.to_onnx(*paddle_files, target, verify=False))
 

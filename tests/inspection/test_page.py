@@ -194,7 +194,7 @@ def test_no_model(damaged_models, kind, capsys):
 def test_external_data_that_is_not_there(tmp_path, capsys):
     onnx.save(residual_model(), tmp_path / "m.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
     (tmp_path / "w.data").unlink()
-    assert "m.onnx has weights in w.data, and there is no such file" in failure(capsys, tmp_path / "m.onnx")
+    assert "m.onnx has weights in 'w.data', and there is no such file" in failure(capsys, tmp_path / "m.onnx")
 
 
 def test_unsupported_operator(tmp_path, capsys):
