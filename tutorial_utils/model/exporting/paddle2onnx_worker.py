@@ -83,7 +83,8 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     ):
         from polygraphy.backend.onnx import fold_constants
 
-        return fold_constants(model)
+        # ONNX Runtime's inference, taken where sympy happens to be installed, is wrong for some models.
+        return fold_constants(model, allow_onnxruntime_shape_inference=False)
     # Nothing to compute, only to move: GraphSurgeon would copy ResNet-50's weights three times for it.
     for name in filter(used.__contains__, weights):
         weights[name].name = name
