@@ -51,7 +51,8 @@ def declared() -> Mapping[str, Mapping[str, str]]:
     except OSError:
         text = ""
     if f'\nname = "{_PROJECT}"\n' in text:  # some wheels leave their own pyproject.toml beside the packages
-        pairs = [(name, entry) for name, lines in _LIST.findall(text) for entry in _ENTRY.findall(lines)]
+        project, _, _ = text.partition("\n[tool.")  # whose lists are no requirements
+        pairs = [(name, entry) for name, lines in _LIST.findall(project) for entry in _ENTRY.findall(lines)]
     else:
         try:
             lines = importlib.metadata.requires(_PROJECT) or []
