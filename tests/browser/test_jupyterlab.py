@@ -55,7 +55,8 @@ STDERR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]
 
 def command_of_make_lab():
     """Return the options that `make lab` starts JupyterLab with."""
-    printed = subprocess.run(["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--no-print-directory", "-n", "lab"]  # within `make test-browser`, it prints folders otherwise
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return shlex.split(printed.replace("\\\n", " ").rpartition(" -m jupyterlab ")[2])
 
 
