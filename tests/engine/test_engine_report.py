@@ -3,14 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from tutorial_utils.engine.report import (
-    BuildReport,
-    EngineLayer,
-    EngineTensor,
-    layers_from_inspector,
-    layers_from_log,
-    memory_from_log,
-)
+from tutorial_utils.engine import BuildReport, EngineLayer, EngineTensor
+from tutorial_utils.engine.report import layers_from_inspector, layers_from_log, memory_from_log
 
 X = EngineTensor("x", (-1, 3, 32, 32), "fp32", "NCHW", (3072, 1024, 32, 1))
 HALF = EngineTensor("conv_out", (-1, 16, 32, 32), "fp16", "NHWC", (16384, 1, 512, 16))

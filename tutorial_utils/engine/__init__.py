@@ -11,9 +11,9 @@ What `BuildOptions` doesn't have, a hook sets with TensorRT's own call, for this
     build("model.onnx", options, configure=lambda network, config: setattr(config, "max_aux_streams", 0))
 
 The parts: `options` (what to build), `onnx_inputs` (for which inputs), `builder` (the TensorRT calls), `builder_flags`
-(which flags, and which are refused), `calibrators` (INT8 scales for weakly typed networks), `report` (what came out),
-`computed_types` (in which precision), `cache` (not again), `timing_cache` (faster the next time), `plan_header` (why a
-plan isn't loaded).
+(which flags, and which are refused), `calibrators` (INT8 scales for weakly typed networks), `layers` and `report`
+(what came out), `computed_types` (in which precision), `cache` (not again), `timing_cache` (faster the next time),
+`plan_header` (why a plan isn't loaded).
 """
 
 import warnings
@@ -24,8 +24,9 @@ from tutorial_utils.base import flavour, paths
 from tutorial_utils.base.errors import BuildError
 from tutorial_utils.base.gpu import find_gpu
 from tutorial_utils.engine.cache import CacheEntry, cache_key
+from tutorial_utils.engine.layers import EngineLayer, EngineTensor
 from tutorial_utils.engine.options import BuildOptions, Configure, Profile, ShapeRange
-from tutorial_utils.engine.report import BuildReport, EngineLayer, EngineTensor
+from tutorial_utils.engine.report import BuildReport
 from tutorial_utils.model import weight_files
 
 __all__ = ["BuildOptions", "BuildReport", "Engine", "EngineLayer", "EngineTensor", "Profile", "ShapeRange", "build"]

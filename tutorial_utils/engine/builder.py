@@ -27,6 +27,7 @@ from tutorial_utils.base.flavour import FLAVOURS
 from tutorial_utils.engine import builder_flags, onnx_inputs
 from tutorial_utils.engine import report as reports
 from tutorial_utils.engine.cache import model_hash
+from tutorial_utils.engine.layers import EngineLayer
 from tutorial_utils.engine.options import BuildOptions, Configure, Profile
 from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, load_plan, reason_of, require_gpu, trt
 from tutorial_utils.engine.timing_cache import TimingCache
@@ -349,7 +350,7 @@ def _set_targets(config: trt.IBuilderConfig, log: MessageLog, targets: Sequence[
         )  # fmt: skip
 
 
-def _layers(plan: bytes, log: MessageLog, options: BuildOptions) -> tuple[reports.EngineLayer, ...]:
+def _layers(plan: bytes, log: MessageLog, options: BuildOptions) -> tuple[EngineLayer, ...]:
     if not IS_RTX:  # it builds with a GPU only, and its log says less: TensorRT 10.6 leaves memory formats out
         return inspect_plan(plan, host_code="version_compatible" in options.flags)
     if layers := reports.layers_from_log(log.texts()):
@@ -359,7 +360,7 @@ def _layers(plan: bytes, log: MessageLog, options: BuildOptions) -> tuple[report
     return ()
 
 
-def inspect_plan(plan: bytes, *, host_code: bool = False) -> tuple[reports.EngineLayer, ...]:
+def inspect_plan(plan: bytes, *, host_code: bool = False) -> tuple[EngineLayer, ...]:
     """Read the layers of a plan with the engine inspector, which needs a GPU that can load the plan.
 
     Args:

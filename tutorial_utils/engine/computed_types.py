@@ -10,12 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from tutorial_utils.engine.layers import EngineLayer
 from tutorial_utils.model import number_formats
-
-if TYPE_CHECKING:
-    from tutorial_utils.engine.report import EngineLayer
 
 CONVOLUTION, PRODUCT, ATTENTION = "convolution", "matrix product", "fused attention"
 OPAQUE = "closed subgraph"  # of TensorRT 8, whose inspector shows what Myelin compiled as one layer
@@ -57,13 +54,13 @@ class ComputedType:
     detail: str
 
 
-def generated_operations(layer: "EngineLayer") -> tuple[str, ...]:
+def generated_operations(layer: EngineLayer) -> tuple[str, ...]:
     """Return what a generated kernel computes, by TensorRT's abbreviations in its name; empty for other layers."""
     generated = _GENERATED.match(layer.name)
     return tuple(re.findall("[A-Z][a-z]*", generated[1])) if generated else ()
 
 
-def operation(layer: "EngineLayer") -> str:
+def operation(layer: EngineLayer) -> str:
     """Return whether a layer is a CONVOLUTION, PRODUCT, ATTENTION in one kernel, or OPAQUE subgraph; else ""."""
     words, layer_type = set(generated_operations(layer)), layer.type.lower()
     if not layer.is_kernel:
@@ -77,7 +74,7 @@ def operation(layer: "EngineLayer") -> str:
     return PRODUCT if "Fc" in words or "gemm" in layer_type or "matrixmultiply" in layer_type else ""
 
 
-def of_layer(layer: "EngineLayer") -> ComputedType:
+def of_layer(layer: EngineLayer) -> ComputedType:
     """Return what a layer computes in."""
     what = operation(layer)
     if not what:
@@ -116,7 +113,7 @@ def of_tactic(name: str) -> str | None:
     return None if found[1] == "i" or (found[1] == "s" and found[2]) else _NAMES[found[1]]
 
 
-def counted(layers: Iterable["EngineLayer"]) -> dict[str, Counter[str]]:
+def counted(layers: Iterable[EngineLayer]) -> dict[str, Counter[str]]:
     """Return how many layers compute in which type, the most frequent first, by operation."""
     found = [one for one in map(of_layer, layers) if one.operation]
     operations = (CONVOLUTION, PRODUCT, ATTENTION, OPAQUE)
@@ -124,12 +121,12 @@ def counted(layers: Iterable["EngineLayer"]) -> dict[str, Counter[str]]:
     return {what: Counter(dict(types.most_common())) for what, types in by_operation.items() if types}
 
 
-def totals(layers: Iterable["EngineLayer"]) -> Counter[str]:
+def totals(layers: Iterable[EngineLayer]) -> Counter[str]:
     """Return how many layers with an operation compute in which type."""
     return sum(counted(layers).values(), Counter())
 
 
-def line(layers: Iterable["EngineLayer"]) -> str:
+def line(layers: Iterable[EngineLayer]) -> str:
     """Return in one line what an engine computes in: "40 of 54 convolutions compute in INT8, 13 in FP16, 1 in FP32"."""
     layers = tuple(layers)
     if not layers:
@@ -149,7 +146,7 @@ def _shown(dtype: str) -> str:
     return "in an unknown type" if dtype == UNKNOWN else "in " + dtype.upper().replace(" OR ", " or ")
 
 
-def table(layers: Iterable["EngineLayer"]) -> str:
+def table(layers: Iterable[EngineLayer]) -> str:
     """Return the convolutions, products and attentions as text: one line each with its type and what says so."""
     found = [one for one in map(of_layer, layers) if one.operation]
     widths = [max([len(getattr(one, name)) for one in found], default=0) for name in ("operation", "dtype", "evidence")]

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils.base.errors import BackendUnavailableError, PlanError
-from tutorial_utils.engine.report import EngineLayer, layers_from_inspector
+from tutorial_utils.engine import EngineLayer
+from tutorial_utils.engine.report import layers_from_inspector
 
 
 class PaddlePlan:

@@ -17,7 +17,7 @@ import onnx
 
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import InputError
-from tutorial_utils.engine.report import EngineLayer
+from tutorial_utils.engine import EngineLayer
 from tutorial_utils.lessons.lesson05.profile import Profile
 
 _WARM_UP = 3  # calls; the first one also allocates
