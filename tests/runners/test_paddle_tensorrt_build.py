@@ -73,9 +73,9 @@ def test_last_words_of_nothing():
 # --- what follows ----------------------------------------------------------------------------------------------------
 
 
-def test_what_stays_outside_is_refused_without_kernels_and_said_with_them(legacy_files, tmp_path, monkeypatch):
+def test_what_stays_outside_is_refused_without_kernels_and_said_with_them(tmp_path, monkeypatch):
     log = paddle_tensorrt_log.parse(LOGS["nothing_offloaded"])
-    shutil.copy(legacy_files.model_path, tmp_path / paddle_tensorrt_build.OPTIMIZED_NAME)
+    shutil.copy(legacy_program.untrained("quick").model_path, tmp_path / paddle_tensorrt_build.OPTIMIZED_NAME)
     monkeypatch.setattr(paddle_kernels, "missing", lambda: NO_KERNELS)
     with pytest.raises(BackendUnavailableError, match=r"0 TensorRT engines.*9 conv2d.*none for 9\.0") as caught:
         paddle_tensorrt_build.require_runnable(log, tmp_path)
@@ -89,13 +89,6 @@ def test_a_whole_program_runs_anywhere(tmp_path, monkeypatch, recwarn):
     monkeypatch.setattr(paddle_kernels, "missing", lambda: NO_KERNELS)
     paddle_tensorrt_build.require_runnable(paddle_tensorrt_log.parse(WHOLE), tmp_path)
     assert not recwarn.list
-
-
-@pytest.fixture(scope="module")
-def legacy_files(tmp_path_factory):
-    from tutorial_utils.model import classifier
-
-    return legacy_program.save(classifier.build("quick"), "quick", tmp_path_factory.mktemp("legacy") / "net")
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from tutorial_utils.base.errors import PlanError
 from tutorial_utils.base.flavour import FLAVOURS
 
-RTX_MAGIC = b"vtrt"
-MAGICS = {RTX_MAGIC: "tensorrt_rtx", b"ftrt": "tensorrt"}
+_MAGICS = {b"vtrt": "tensorrt_rtx", b"ftrt": "tensorrt"}
 _LAYOUT = struct.Struct("<4s12xQ4B")  # magic; at byte 16 the size of the plan; at byte 24 the version
 
 
@@ -29,7 +28,7 @@ class PlanHeader:
 
     version: str
     plan_bytes: int
-    flavour: str = "tensorrt_rtx"
+    flavour: str
 
 
 def read(plan: bytes) -> PlanHeader:
@@ -38,10 +37,10 @@ def read(plan: bytes) -> PlanHeader:
     Raises:
         PlanError: The bytes don't begin like a plan of TensorRT or TensorRT-RTX.
     """
-    flavour = MAGICS.get(plan[:4])
+    flavour = _MAGICS.get(plan[:4])
     if len(plan) < _LAYOUT.size or flavour is None:
         begins = f"The bytes begin with {plan[:4]!r}" if len(plan) >= _LAYOUT.size else f"There are {len(plan)} bytes"
-        known = ", ".join(f"of {FLAVOURS[name]} with {magic!r}" for magic, name in MAGICS.items())
+        known = ", ".join(f"of {FLAVOURS[name]} with {magic!r}" for magic, name in _MAGICS.items())
         raise PlanError(
             f"{begins}, and a plan begins with a header of {_LAYOUT.size} bytes: one {known}.",
             "Check the path; an ONNX file must be built first.",

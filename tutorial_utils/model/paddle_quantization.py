@@ -48,7 +48,7 @@ def quantize(
     if Path(model_path).suffix != ".pdmodel":
         raise ModelFileError(
             f"{Path(model_path).name} is no .pdmodel, which paddle.static.quantization reads.",
-            "Save the legacy form with legacy_program.save().",
+            "Save the model again with FLAGS_enable_pir_api=0 set before Paddle is imported (lesson 02a).",
         )
     paddle_program.require_files(model_path, params_path)
     if len(images) < _BATCH or len(images) % _BATCH or not np.isfinite(images).all():

@@ -1,7 +1,7 @@
-"""Save a network in Paddle's older static form, ``.pdmodel``, which the legacy Paddle-TRT and older tools read.
+"""The course's networks in Paddle's older static form, ``.pdmodel``, which the legacy Paddle-TRT and older tools read.
 
 Paddle 3 decides when it is imported which form it writes, by the environment variable FLAGS_enable_pir_api; Paddle 2
-knows no other form. So this is done in a process of its own, on the CPU.
+knows no other form. So they are saved in a process of its own, on the CPU. Lesson 02a saves one by hand.
 """
 
 import os
@@ -13,51 +13,10 @@ from blake3 import blake3
 from filelock import FileLock
 
 from tutorial_utils.base import child_process, paths, sealed_files
-from tutorial_utils.base.errors import ExportError
 from tutorial_utils.model import paddle_quantization
 
 if TYPE_CHECKING:
-    from paddle.nn import Layer
-
     from tutorial_utils.model.classifier import SavedModel
-
-
-def save(
-    model: "Layer",
-    network: str,
-    path_prefix: str | Path,
-    input_shape: tuple[int | None, ...] = (None, 3, 32, 32),
-    num_classes: int = 10,
-) -> "SavedModel":
-    """Save a network as ``.pdmodel`` and ``.pdiparams``.
-
-    Args:
-        model: The network; its weights are taken.
-        network: Its name for ``classifier.build``, with which the other process builds it again.
-        path_prefix, input_shape: As for ``classifier.save``.
-        num_classes: Number of its classes.
-
-    Raises:
-        ExportError: The weights are not those of such a network, or Paddle wrote no ``.pdmodel``.
-    """
-    from tutorial_utils.model import classifier
-    from tutorial_utils.model.classifier import SavedModel
-
-    target = SavedModel(Path(f"{path_prefix}.pdmodel"), Path(f"{path_prefix}.pdiparams"))
-    shape = [-1 if size is None else size for size in input_shape]
-    with classifier.saving(target) as written:
-        weights = written.with_name("weights.npz")
-        classifier.save_weights(model, weights)
-        try:
-            child_process.run(_write, network, weights, written, shape, num_classes)
-            written.with_suffix(".pdmodel").stat()  # a newer Paddle may ignore the flag
-        except Exception as error:  # Paddle's own errors have no common base class
-            reason = str(getattr(error, "cause", error)).rstrip(".")
-            raise ExportError(
-                f"Paddle could not save {network} in the legacy form: {reason}.",
-                "Give the name of the network that the weights belong to.",
-            ) from error
-    return target
 
 
 def untrained(network: str, seed: int = 0) -> "SavedModel":
@@ -73,7 +32,7 @@ def untrained(network: str, seed: int = 0) -> "SavedModel":
     with paths.filling_cache(), FileLock(folder / "lock"):
         if not sealed_files.ready(vars(target).values()):
             with saving(target) as written:
-                child_process.run(_write, network, None, written, [-1, 3, -1, -1], 10, seed)
+                child_process.run(_write, network, seed, written)
             sealed_files.seal(vars(target).values())
     return target
 
@@ -96,16 +55,14 @@ def quantized(network: str, images: np.ndarray) -> "SavedModel":
     return target
 
 
-def _write(network: str, weights: Path | None, prefix: Path, shape: list[int], num_classes: int, seed: int = 0) -> None:
-    """Build, fill and save the network, in a process that hasn't imported Paddle yet."""
+def _write(network: str, seed: int, prefix: Path) -> None:
+    """Build and save the network, in a process that hasn't imported Paddle yet."""
     os.environ.update(FLAGS_enable_pir_api="0")
     from tutorial_utils.model import classifier
     from tutorial_utils.model.quiet_paddle import paddle
 
     paddle.set_device("cpu")  # Paddle may hold no kernels for the GPU
-    model = classifier.build(network, num_classes, seed)
-    if weights:
-        classifier.load_weights(model, weights)
+    model = classifier.build(network, seed=seed)
     model.eval()
-    spec = paddle.static.InputSpec(shape, "float32", name=classifier.INPUT_NAME)
+    spec = paddle.static.InputSpec([-1, 3, -1, -1], "float32", name=classifier.INPUT_NAME)
     paddle.jit.save(model, str(prefix), input_spec=[spec])

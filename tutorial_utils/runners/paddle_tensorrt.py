@@ -227,5 +227,6 @@ def _require_pdmodel(model_path: str | Path) -> None:
         raise ModelFileError(
             f"{Path(model_path).name} is no .pdmodel: for a program in the PIR form, Paddle ignores "
             "enable_tensorrt_engine without a word.",
-            "Save the legacy form with legacy_program.save(), or convert the .json by PIR-TRT (lesson 02b).",
+            "Save the model again with FLAGS_enable_pir_api=0 set before Paddle is imported (lesson 02a), or convert "
+            "the .json by PIR-TRT (lesson 02b).",
         )
