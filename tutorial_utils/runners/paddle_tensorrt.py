@@ -22,8 +22,6 @@ from tutorial_utils.model.quiet_paddle import paddle
 from tutorial_utils.runners import paddle_kernels
 from tutorial_utils.runners.paddle import GPU_MEMORY_MB, PaddleRunner, Shapes
 
-WORKSPACE_BYTES = 1 << 30  # of TensorRT: bytes
-MIN_SUBGRAPH_SIZE = 3  # fewer operators than this in a row are not worth an engine
 _LEGACY_PRECISIONS = {
     "fp32": paddle.inference.PrecisionType.Float32,
     "fp16": paddle.inference.PrecisionType.Half,
@@ -103,7 +101,7 @@ def legacy_config(
     shapes: Shapes | None = None,
     shape_ranges: str | Path | None = None,
     precision: Literal["fp32", "fp16", "int8"] = "fp32",
-    min_subgraph_size: int = MIN_SUBGRAPH_SIZE,
+    min_subgraph_size: int = 3,
     exp_disable_tensorrt_ops: Sequence[str] = (),
     explicit_quantization: bool = False,
     inspector: bool = False,
@@ -161,11 +159,14 @@ def legacy_config(
             f"{'.'.join(map(str, compiled))}, and takes those with quantized weights from 8.6 on.",
             "Leave explicit_quantization out: Paddle then gives TensorRT the ranges of the quantized program.",
         )
-    config = _gpu_config(model_path, params_path, quiet=quiet)
+    config = paddle.inference.Config(str(model_path), str(params_path))
+    if quiet:
+        config.disable_glog_info()
+    config.enable_use_gpu(GPU_MEMORY_MB, 0)
     config.set_optim_cache_dir(f"{cache_folder}/")  # Paddle writes what the inspector says to this and a name, joined
     config.enable_save_optim_model(True)  # _optimized.pdmodel: the proof of what became an engine
     config.enable_tensorrt_engine(
-        workspace_size=WORKSPACE_BYTES,
+        workspace_size=1 << 30,  # bytes
         max_batch_size=1,  # ignored where there are ranges
         min_subgraph_size=min_subgraph_size,
         precision_mode=_LEGACY_PRECISIONS[precision],
@@ -212,14 +213,6 @@ def _require_calibration(model_path: str | Path, shape_ranges: str | Path | None
         )
     if sentence := paddle_kernels.missing():
         raise PrecisionError(f"{sentence}: INT8 calibration runs the program in them.", remedy)
-
-
-def _gpu_config(model_path: str | Path, params_path: str | Path, *, quiet: bool = True) -> "paddle.inference.Config":
-    config = paddle.inference.Config(str(model_path), str(params_path))
-    if quiet:
-        config.disable_glog_info()
-    config.enable_use_gpu(GPU_MEMORY_MB, 0)
-    return config
 
 
 def _require_pdmodel(model_path: str | Path) -> None:

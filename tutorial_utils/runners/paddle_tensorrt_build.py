@@ -30,16 +30,17 @@ from tutorial_utils.runners.paddle_tensorrt_log import OffloadLog
 
 LOG_NAME, OPTIMIZED_NAME = "paddle.log", "_optimized.pdmodel"
 _SECONDS_NAME = "seconds.txt"
+_REMEDY = "Collect the ranges of all tensors (paddle_tensorrt.collect_shape_ranges), or leave fewer operators out."
 
 
 @dataclass(frozen=True)
 class Built:
-    """What one making of a predictor left in its cache folder.
+    """What the making of a predictor left in its cache folder.
 
     Attributes:
         folder: Engines, the optimized program and the log, `LOG_NAME`.
         log: What Paddle's log says.
-        seconds: What making the predictor took. Nearly nothing where the folder held the engines already.
+        seconds: What making the predictor took.
     """
 
     folder: Path
@@ -47,39 +48,8 @@ class Built:
     seconds: float
 
 
-def build(model_path: str | Path, params_path: str | Path, folder: str | Path, **options: Any) -> Built:
-    """Make a predictor in a process of its own, for the engines and the log that it leaves in a folder.
-
-    Args:
-        model_path: ``.pdmodel``.
-        params_path: ``.pdiparams``.
-        folder: The cache folder of `paddle_tensorrt.legacy_config`, made if it is missing.
-        options: Its other arguments.
-
-    Raises:
-        BuildError: Paddle refused or ended the process. The cause ends with the last that it said.
-        CourseError: Those of `paddle_tensorrt.legacy_config`, before anything is built.
-    """
-    paddle_tensorrt.legacy_config(model_path, params_path, folder, **options)  # refuses here what can be refused
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    log = target / LOG_NAME
-    remedy = "Collect the ranges of all tensors (paddle_tensorrt.collect_shape_ranges), or leave fewer operators out."
-    try:
-        seconds = child_process.run_with_log(
-            log, paddle_tensorrt_log.VARIABLES, _create, model_path, params_path, target, options
-        )
-    except subprocess.CalledProcessError as error:
-        last = paddle_tensorrt_log.last_line(log.read_text(errors="replace"))
-        raise BuildError(
-            f"Paddle ended the process that made the engines ({child_process.ending(error.returncode)}): {last}.",
-            remedy,
-        ) from None
-    return Built(target, paddle_tensorrt_log.parse(log.read_text(errors="replace")), seconds)
-
-
 def cached(model_path: str | Path, params_path: str | Path, **options: Any) -> Built:
-    """Do as `build` into a folder of the course's cache, or say what an earlier call left there.
+    """Make a predictor in a process of its own, for the engines and the log that it leaves; once, they are kept.
 
     Args:
         model_path: ``.pdmodel``.
@@ -87,19 +57,21 @@ def cached(model_path: str | Path, params_path: str | Path, **options: Any) -> B
         options: Arguments of `paddle_tensorrt.legacy_config`, but for the folder.
 
     Raises:
-        BuildError, CourseError: Those of `build`. Nothing stays in the cache.
+        BuildError: Paddle refused or ended the process. The cause ends with the last that it said; nothing is kept.
+        CourseError: Those of `paddle_tensorrt.legacy_config`, before anything is built.
     """
     engines = paths.cache_dir("paddle_tensorrt")
-    paddle_tensorrt.legacy_config(model_path, params_path, engines, **options)  # without TensorRT there is no key
+    paddle_tensorrt.legacy_config(model_path, params_path, engines, **options)  # refuses here what can be refused
     folder = engines / _key(model_path, params_path, options)
     with paths.filling_cache(), FileLock(f"{folder}.lock"):
         if not (folder.exists() and sealed_files.ready(_read_later(folder))):
             shutil.rmtree(folder, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as unfinished:
-                built = build(model_path, params_path, Path(unfinished) / "whole", **options)
-                (built.folder / _SECONDS_NAME).write_text(str(built.seconds))
-                sealed_files.seal(_read_later(built.folder))
-                built.folder.rename(folder)
+                whole = Path(unfinished) / "whole"
+                seconds = _build(model_path, params_path, whole, options)
+                (whole / _SECONDS_NAME).write_text(str(seconds))
+                sealed_files.seal(_read_later(whole))
+                whole.rename(folder)
         log = paddle_tensorrt_log.parse((folder / LOG_NAME).read_text(errors="replace"))
         return Built(folder, log, float((folder / _SECONDS_NAME).read_text()))
 
@@ -116,7 +88,7 @@ def open_runner(model_path: str | Path, params_path: str | Path, **options: Any)
 
     Raises:
         BackendUnavailableError: Operators stayed with Paddle, which has no kernels for this GPU.
-        BuildError, CourseError: Those of `build`.
+        BuildError, CourseError: Those of `cached`.
     """
     built = cached(model_path, params_path, **options)
     require_runnable(built.log, built.folder)
@@ -147,17 +119,30 @@ def require_runnable(log: OffloadLog, folder: Path) -> None:
     warnings.warn(f"{left}.", stacklevel=3)
 
 
+def _build(model_path: str | Path, params_path: str | Path, folder: Path, options: dict[str, Any]) -> float:
+    """Make a predictor in a process of its own, for what it leaves in a folder; return the seconds."""
+    folder.mkdir()
+    log = folder / LOG_NAME
+    try:
+        return child_process.run_with_log(
+            log, paddle_tensorrt_log.VARIABLES, _create, model_path, params_path, folder, options
+        )
+    except subprocess.CalledProcessError as error:
+        last = paddle_tensorrt_log.last_line(log.read_text(errors="replace"))
+        raise BuildError(
+            f"Paddle ended the process that made the engines ({child_process.ending(error.returncode)}): {last}.",
+            _REMEDY,
+        ) from None
+
+
 def _create(model_path: str | Path, params_path: str | Path, folder: Path, options: dict[str, Any]) -> float:
-    """Make a predictor, in a process of its own; return the seconds."""
+    """Make a predictor, in that process; return the seconds."""
     config = paddle_tensorrt.legacy_config(model_path, params_path, folder, quiet=False, **options)
     started = time.perf_counter()
     try:
         paddle.inference.create_predictor(config)
     except Exception as error:  # Paddle raises RuntimeError, ValueError and its own types here
-        raise BuildError(
-            f"Paddle can't make the engines: {paddle_program.reason(error)}.",
-            "Collect the ranges of all tensors (paddle_tensorrt.collect_shape_ranges), or leave fewer operators out.",
-        ) from None
+        raise BuildError(f"Paddle can't make the engines: {paddle_program.reason(error)}.", _REMEDY) from None
     return time.perf_counter() - started
 
 
