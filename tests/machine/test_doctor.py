@@ -14,7 +14,7 @@ from tutorial_utils.base.gpu import Capability, Gpu
 from tutorial_utils.base.lesson_names import part_of
 from tutorial_utils.base.requirements import TEXT_DETECTION
 from tutorial_utils.lessons import lesson02
-from tutorial_utils.machine import checks, child, doctor, facts, library_checks
+from tutorial_utils.machine import checks, child, doctor, library_checks
 from tutorial_utils.machine.capabilities import Capabilities, assess
 from tutorial_utils.machine.checks import Check, Fix
 from tutorial_utils.machine.child import Answer
@@ -83,7 +83,7 @@ def test_bare_interpreter(tmp_path):
     assert found["ready"] is False
     status = {check["name"]: check["status"] for check in found["checks"]}
     assert status["Python"] == "yes"
-    works = {"Python", "Disk", "Memory", "CPU's INT8 instructions", "NVIDIA GPU"}
+    works = {"Python", "Disk", "Memory", "NVIDIA GPU"}
     assert {name for name in status if status[name] == "yes"} <= works
     (packages,) = [check for check in found["checks"] if check["name"] == "Packages"]
     assert "platformdirs" in packages["reason"]
@@ -106,7 +106,6 @@ def test_default_environment(machine):
         "Packages",
         "Disk",
         "Memory",
-        "CPU's INT8 instructions",
         "NVIDIA GPU",
         "Choice of TensorRT",
         "TensorRT builds engines",
@@ -408,36 +407,6 @@ def test_memory_below_the_limit_of_a_control_group(tmp_path, proc, group, names,
 def test_memory(monkeypatch, gib, status):
     monkeypatch.setattr(checks, "_available_memory", lambda: gib * 2**30)
     assert checks.memory().status == status
-
-
-@pytest.mark.parametrize(
-    ("flags", "reason"),
-    [
-        ("sse4_2 avx2 avx512bw avx512_vnni avx_vnni", "avx512_vnni, avx_vnni: INT8 products are added in 32 bits."),
-        ("avx2 amx_int8", "amx_int8: INT8"),
-        ("sse4_2 avx2", "AVX2 only, no VNNI: ONNX Runtime would saturate INT8. The course turns on its exact mode."),
-        ("avx2 avx512f avx512bw", "AVX-512 only, no VNNI: ONNX Runtime would saturate"),
-        ("sse4_2", "None for INT8"),
-    ],
-)
-def test_integer_instructions(tmp_path, monkeypatch, flags, reason):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(
-        f"processor\t: 0\nvmx flags\t: avx_vnni\nflags\t\t: fpu {flags}\n\nprocessor\t: 1\nflags\t\t: fpu\n"
-    )
-    monkeypatch.setattr(facts, "Path", lambda path: {"/proc/cpuinfo": cpuinfo}[path])
-    found = checks.integer_instructions()
-    assert found.status == "yes"
-    assert found.reason.startswith(reason)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"\xff", b"processor: 0\nFeatures: asimd\n", b"flags\t:\nx\n"])
-def test_integer_instructions_that_nothing_is_known_of(tmp_path, monkeypatch, content):
-    if content is not None:
-        (tmp_path / "cpuinfo").write_bytes(content)
-    monkeypatch.setattr(facts, "Path", lambda path: tmp_path / "cpuinfo")
-    found = checks.integer_instructions()
-    assert (found.status, found.reason) == ("yes", "This system doesn't name them in /proc/cpuinfo.")
 
 
 @pytest.mark.parametrize(

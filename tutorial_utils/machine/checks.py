@@ -1,4 +1,4 @@
-"""The doctor's rows, and its checks of the system: Python, packages, disk, memory, the CPU, the cache.
+"""The doctor's rows, and its checks of the system: Python, packages, disk, memory, the cache.
 
 Nothing but the standard library is imported here: the doctor must also work where nothing is installed.
 """
@@ -18,7 +18,7 @@ from typing import Any, Literal
 from tutorial_utils.base import paths, requirements
 from tutorial_utils.base.flavour import is_installed
 from tutorial_utils.base.requirements import pip_install
-from tutorial_utils.machine.facts import Library, cpu_flags
+from tutorial_utils.machine.facts import Library
 
 PYTHONS = ((3, 10), (3, 11), (3, 12))  # those that Paddle 3.3.1 and TensorRT-RTX both have wheels for
 GIB = 2**30
@@ -26,9 +26,6 @@ INSTALLED_BYTES = 4 * GIB  # 2.1 measured for the default environment, and pip's
 WORKING_BYTES = GIB  # room for models and engines
 # `make memory` measured 2.0 GiB in lesson 01c, the largest; JupyterLab is beside it.
 MEMORY_BYTES = 5 * GIB // 2
-# Names in /proc/cpuinfo. Without one of the first, ONNX Runtime adds pairs of INT8 products in 16 bits: `onnx_session`.
-_EXACT_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
-_SATURATING_INSTRUCTIONS = {"avx512bw": "AVX-512", "avx2": "AVX2"}
 
 FIX_COMMAND = "Run `python -m tutorial_utils doctor --fix`"
 
@@ -171,22 +168,6 @@ def _below_limit(group: Path, limit: str, used: str, reclaimable: str, otherwise
         return int((group / limit).read_text()) - int((group / used).read_text()) + kept
     except (OSError, ValueError):  # no such file, or "max": no limit
         return otherwise
-
-
-@row("CPU's INT8 instructions")
-def integer_instructions() -> Found:
-    """What the CPU multiplies INT8 numbers with: on some, ONNX Runtime by itself would give other INT8 results."""
-    flags = cpu_flags()
-    if not flags:
-        return "yes", "This system doesn't name them in /proc/cpuinfo."
-    exact = [flag for flag in _EXACT_INSTRUCTIONS if flag in flags]
-    if exact:
-        return "yes", f"{', '.join(exact)}: INT8 products are added in 32 bits."
-    saturating = [title for flag, title in _SATURATING_INSTRUCTIONS.items() if flag in flags]
-    if not saturating:
-        return "yes", "None for INT8: neither AVX2 nor VNNI."
-    name = saturating[0]
-    return "yes", f"{name} only, no VNNI: ONNX Runtime would saturate INT8. The course turns on its exact mode."
 
 
 @row("Cache", needed=True)

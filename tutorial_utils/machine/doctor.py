@@ -96,7 +96,6 @@ def examine() -> Diagnosis:
         checks.packages(libraries),
         checks.disk(not found.missing_for_default()),
         checks.memory(),
-        checks.integer_instructions(),
         *_rows(found, "driver"),
         library_checks.tensorrt_choice(),
         *_rows(found, "tensorrt_build", "tensorrt_int8", "paddle", "onnx_export", "paddle_gpu"),

@@ -78,19 +78,7 @@ def operating_system() -> str:
 
 def cpu_model() -> str:
     """Return the name of the processor."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def cpu_flags() -> set[str]:
-    """Return the features of the first processor; none where the system doesn't name them as on x86-64."""
-    return set(_cpuinfo("flags").split())
-
-
-def _cpuinfo(key: str) -> str:
-    """Return what ``/proc/cpuinfo`` says about the first processor, or ""."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return ""
-    found = re.search(rf"^{key}[ \t]*:(.*)$", text, re.MULTILINE)
-    return found[1].strip() if found else ""
+    found = None
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*: *(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
