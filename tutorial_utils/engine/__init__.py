@@ -107,7 +107,9 @@ def build(
     if configure is not None and not callable(configure):
         raise BuildError(f"configure is {configure!r}.", "Give a function of the network and the configuration.")
     weight_files.named_by(onnx_path)  # refuses what TensorRT's parser would open wherever it lies
-    times = _timing_cache(cache_folder) if timing_cache else None
+    times = None
+    if timing_cache:  # whose folder needn't exist, nor be one that can be written
+        times = Path(cache_folder or paths.cache_root() / "engines"), _tensorrt_identity()
     if configure or not use_cache:
         plan, report, messages = _build(onnx_path, options, progress, configure, times)
         return Engine(plan, report, onnx_path, options, None, False, messages, configure)
@@ -134,17 +136,12 @@ def _build(
     onnx_path: Path,
     options: BuildOptions,
     show_progress: bool,
-    configure: Configure | None = None,
-    times: tuple[Path, str] | None = None,
+    configure: Configure | None,
+    times: tuple[Path, str] | None,
 ) -> tuple[bytes, BuildReport, tuple[str, ...]]:
     from tutorial_utils.engine import builder  # imports TensorRT, which a cached engine doesn't need
 
     return builder.build_plan(onnx_path, options, show_progress, configure, times)
-
-
-def _timing_cache(cache_folder: str | Path | None) -> tuple[Path, str]:
-    """Return where times of kernels are kept and what they belong to. A folder that can't be written isn't an error."""
-    return Path(cache_folder or paths.cache_root() / "engines"), _tensorrt_identity()
 
 
 def _tensorrt_identity() -> str:

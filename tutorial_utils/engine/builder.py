@@ -103,8 +103,8 @@ def build_plan(
     onnx_path: Path,
     options: BuildOptions,
     show_progress: bool,
-    configure: Configure | None = None,
-    times: tuple[Path, str] | None = None,
+    configure: Configure | None,
+    times: tuple[Path, str] | None,
 ) -> tuple[bytes, reports.BuildReport, tuple[str, ...]]:
     """Build an engine as `engine.build` does, which also says what is raised, but without the cache.
 
@@ -118,53 +118,42 @@ def build_plan(
     """
     require_gpu()
     with Interruption() as interruption:
-        return _build(onnx_path, options, show_progress, configure, times, interruption)
-
-
-def _build(
-    onnx_path: Path,
-    options: BuildOptions,
-    show_progress: bool,
-    configure: Configure | None,
-    times: tuple[Path, str] | None,
-    interruption: Interruption,
-) -> tuple[bytes, reports.BuildReport, tuple[str, ...]]:
-    log = MessageLog()
-    builder = trt.Builder(log)
-    flags = builder_flags.network_flags(options)
-    network = checked(builder.create_network(flags), log, BuildError, "TensorRT can't create a network", _DOCTOR)
-    started = time.perf_counter()
-    _parse(network, log, onnx_path, options.profiles)
-    parsed = time.perf_counter()
-    config = _configure(builder, network, log, options)
-    config.progress_monitor = Monitor(f"Building {onnx_path.name}", interruption, show_progress)
-    timing_cache = TimingCache(config, log, *times) if times and not IS_RTX else None
-    if timing_cache:
-        timing_cache.attach()
-    answer = configure(network, config) if configure else None
-    if answer is not None:  # most calls return nothing
-        checked(answer, log, BuildError, "TensorRT refuses what configure asks for", "Read its message.")
-    calibrator = _prepare_calibration(builder, config, onnx_path)
-    with _deep_stack():
-        serialized = builder.build_serialized_network(network, config)
-    if serialized is None:
-        raise getattr(calibrator, "failure", None) or _build_error(onnx_path, log)
-    if timing_cache:
-        timing_cache.save()
-    plan = bytes(serialized)
-    built = time.perf_counter()
-    report = reports.BuildReport(
-        flavour=FLAVOURS[trt.__name__],
-        version=trt.__version__,
-        targets=options.compute_capabilities,
-        layers=_layers(plan, log, options) if config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED else (),
-        **reports.memory_from_log(log.texts()),
-        plan_bytes=len(plan),
-        parse_seconds=parsed - started,
-        build_seconds=built - parsed,
-        warnings=log.warnings(),
-    )
-    return plan, report, tuple(log.texts())
+        log = MessageLog()
+        builder = trt.Builder(log)
+        flags = builder_flags.network_flags(options)
+        network = checked(builder.create_network(flags), log, BuildError, "TensorRT can't create a network", _DOCTOR)
+        started = time.perf_counter()
+        _parse(network, log, onnx_path, options.profiles)
+        parsed = time.perf_counter()
+        config = _configure(builder, network, log, options)
+        config.progress_monitor = Monitor(f"Building {onnx_path.name}", interruption, show_progress)
+        timing_cache = TimingCache(config, log, *times) if times and not IS_RTX else None
+        if timing_cache:
+            timing_cache.attach()
+        answer = configure(network, config) if configure else None
+        if answer is not None:  # most calls return nothing
+            checked(answer, log, BuildError, "TensorRT refuses what configure asks for", "Read its message.")
+        calibrator = _prepare_calibration(builder, config, onnx_path)
+        with _deep_stack():
+            serialized = builder.build_serialized_network(network, config)
+        if serialized is None:
+            raise getattr(calibrator, "failure", None) or _build_error(onnx_path, log)
+        if timing_cache:
+            timing_cache.save()
+        plan = bytes(serialized)
+        built = time.perf_counter()
+        report = reports.BuildReport(
+            flavour=FLAVOURS[trt.__name__],
+            version=trt.__version__,
+            targets=options.compute_capabilities,
+            layers=_layers(plan, log, options) if config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED else (),
+            **reports.memory_from_log(log.texts()),
+            plan_bytes=len(plan),
+            parse_seconds=parsed - started,
+            build_seconds=built - parsed,
+            warnings=log.warnings(),
+        )
+        return plan, report, tuple(log.texts())
 
 
 @contextlib.contextmanager
