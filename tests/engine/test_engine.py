@@ -176,20 +176,6 @@ def test_no_progress_bar_where_none_is_wanted(fp32_model, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("shapes", "message"),
-    [
-        (((4, 3), (2, 3), (8, 3)), "min <= opt <= max"),
-        (((1, 3), (9, 3), (8, 3)), "min <= opt <= max"),
-        (((-1, 3), (1, 3), (8, 3)), r"profile of x begins at \(-1, 3\)"),
-        (((1, 3), (1, 3, 32), (8, 3)), "differ in rank"),
-    ],
-)
-def test_shape_range_out_of_order(shapes, message):
-    with pytest.raises(ProfileError, match=message):
-        Profile.of(x=shapes)
-
-
-@pytest.mark.parametrize(
     ("profile", "message"),
     [
         (Profile.batch("z", (3, 32, 32), opt=1, max=2), "ranges for z, but the dynamic inputs are x"),
@@ -277,16 +263,6 @@ def test_an_engine_has_the_messages_of_its_build(fp32_model, tmp_path):
 # --- refused builds --------------------------------------------------------------------------------------------------
 
 
-def test_unknown_target(fp32_model):
-    with pytest.raises(BuildError, match=r"can't build for compute capability 3\.5.*Choose from .*8\.6"):
-        build_fresh(fp32_model, compute_capabilities=["8.6", "3.5"])
-
-
-def test_too_small_workspace(fp32_model):
-    with pytest.raises(BuildError, match=r"workspace limit.*Remedy: Raise workspace_bytes"):
-        build_fresh(fp32_model, workspace_bytes=1 << 10)
-
-
 @pytest.mark.parametrize(("operator", "domain"), [("NonZero", ""), ("Frobnicate", "my.domain")])
 def test_unsupported_operator_is_named(operator, domain, tmp_path):
     kind = onnx.TensorProto.INT64 if operator == "NonZero" else onnx.TensorProto.FLOAT
@@ -322,16 +298,6 @@ def test_missing_external_weights(tmp_path):
 
 def test_one_target_may_be_given_as_a_string():
     assert BuildOptions(compute_capabilities="8.6").compute_capabilities == ("8.6",)
-
-
-def test_a_workspace_must_be_positive():
-    with pytest.raises(BuildError, match="workspace_bytes is -1"):
-        BuildOptions(workspace_bytes=-1)
-
-
-def test_a_profile_needs_three_shapes():
-    with pytest.raises(ProfileError, match=r"The profile of x is \(\(1, 3, 32, 32\), .*Give three"):
-        Profile.of(x=((1, 3, 32, 32), (8, 3, 32, 32)))
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,10 @@ def sidecar_of_another_form(plan, sidecar):
     sidecar.write_text(json.dumps({"blake3": json.loads(sidecar.read_text())["blake3"], "report": {"a": 1}}))
 
 
+def another_report(plan, sidecar):
+    sidecar.write_text(sidecar.read_text().replace("build 1", "build 2"))
+
+
 def sidecar_is_a_list(plan, sidecar):
     sidecar.write_text("[]")
 
@@ -262,8 +266,8 @@ def sidecar_is_binary(plan, sidecar):
     sidecar.write_bytes(b"\xff\xfe\x00")
 
 
-DAMAGE = [truncate, empty, flip_a_bit, delete_plan, cut_sidecar, sidecar_of_another_form, sidecar_is_a_list,
-          sidecar_is_binary]  # fmt: skip
+DAMAGE = [truncate, empty, flip_a_bit, delete_plan, cut_sidecar, sidecar_of_another_form, another_report,
+          sidecar_is_a_list, sidecar_is_binary]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
@@ -318,9 +322,9 @@ engine.build(model, options(), cache_folder=folder, rebuild=True)
 """
 
 
-def start(code, *arguments):
+def start(code, *arguments, **pipes):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), *sys.path])}
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment)
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment, text=True, **pipes)
 
 
 @pytest.mark.usefixtures("no_warnings")
@@ -346,6 +350,43 @@ def test_failed_build_frees_the_lock_and_stores_nothing(model, folder, builds, m
             build(model, options(), cache_folder=folder)
     assert cached_files(folder) == []
     assert not build(model, options(), cache_folder=folder).from_cache
+
+
+# --- eight at once ---------------------------------------------------------------------------------------------------
+
+ONE_OF_SEVERAL = """
+import sys, time
+from small_models import options
+from tutorial_utils import engine
+
+model, folder, log = sys.argv[1:]
+
+def slow_build(*_):
+    with open(log, "a") as file:
+        file.write("built\\n")
+    time.sleep(0.5)
+    return b"plan", engine.BuildReport("TensorRT-RTX", "1.7.1"), ()
+
+engine._build = slow_build
+engine._tensorrt_identity = lambda: "tensorrt_rtx 1.7.1.116"
+print("ready", flush=True)
+sys.stdin.read()
+found = engine.build(model, options(), cache_folder=folder)
+print(found.plan.decode(), found.from_cache)
+"""
+
+
+def test_eight_processes_at_once_build_once(model, folder, tmp_path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    children = [start(ONE_OF_SEVERAL, model, folder, tmp_path / "log", **pipes) for _ in range(8)]
+    for child in children:
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        child.stdin.close()  # all of them wait for this
+    answers = [child.stdout.read() for child in children]
+    assert [child.wait(timeout=60) for child in children] == [0] * 8
+    assert sorted(answers) == ["plan False\n"] + ["plan True\n"] * 7
+    assert (tmp_path / "log").read_text() == "built\n"
 
 
 # --- a folder that can't be written ----------------------------------------------------------------------------------
