@@ -53,19 +53,10 @@ def test_doctor_says_ready_where_the_default_works(cli):
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize(
-    ("module", "source", "row"),
-    [
-        ("paddle", "raise SystemError('no libgomp')", "Paddle on the CPU"),
-        ("paddle2onnx", "import os; os.abort()", "Paddle to ONNX"),
-        ("onnxruntime", "raise ImportError('bad ABI')", "ONNX Runtime on the CPU"),
-        ("tensorrt_rtx", "import os; os.abort()", "TensorRT builds engines"),
-    ],
-)
-def test_doctor_fails_where_the_default_is_broken(cli, module, source, row):
-    result = cli("doctor", **{module: source})
+def test_doctor_fails_where_the_default_is_broken(cli):
+    result = cli("doctor", paddle2onnx="import os; os.abort()")
     assert result.returncode == 1
-    assert f"Not ready. Mend this first: {row}. Run `python -m pip install --force-reinstall" in result.stdout
+    assert "Not ready. Mend this first: Paddle to ONNX. Run `python -m pip install --force-reinstall" in result.stdout
     assert result.stderr == ""
 
 

@@ -1,7 +1,5 @@
 """Builds of what ordinary exporters write: inputs that are shapes, names of dimensions, sizes of 0, no shape at all."""
 
-import warnings
-
 import numpy as np
 import onnx
 import pytest
@@ -9,8 +7,7 @@ from node_models import FLOAT, INT64, UINT8, resize_to_sizes, save_nodes, sequen
 from onnx import helper
 
 from tutorial_utils.base.errors import CourseError, ModelFileError, ProfileError, UnsupportedOperatorError
-from tutorial_utils.engine import BuildOptions, Profile, build, report
-from tutorial_utils.engine.tensorrt import IS_RTX
+from tutorial_utils.engine import BuildOptions, Profile, build
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -101,14 +98,6 @@ def test_an_input_without_a_shape_gets_that_of_its_profile(tmp_path):
     assert shapes == [(-1, 3)]
 
 
-@pytest.mark.parametrize(
-    "given", [5, None, ((1, 3), (2, 3)), (1, 2, 3), (("a",), (2,), (3,)), ((1.5,), (2,), (3,)), ((2**64,),) * 3]
-)
-def test_what_is_no_profile(given):
-    with pytest.raises(ProfileError, match=r"profile of x is|profile holds"):
-        Profile.of(x=given)
-
-
 # --- what TensorRT can't convert --------------------------------------------------------------------------------------
 
 
@@ -180,17 +169,6 @@ def test_a_model_with_a_long_name_is_cached(tmp_path):
     path = save_nodes(tmp_path / f"{'模' * 60}{'n' * 60}.onnx", [RELU], {"x": (FLOAT, [4])})
     for from_cache in (False, True):
         assert build(path, cache_folder=tmp_path / "cache", progress=False).from_cache is from_cache
-
-
-@pytest.mark.skipif(not IS_RTX, reason="other TensorRT has an inspector")
-def test_a_report_without_layers_is_warned_of_each_time(tmp_path, monkeypatch):
-    path = save_nodes(tmp_path / "m.onnx", [RELU], {"x": (FLOAT, [4])})
-    monkeypatch.setattr(report, "layers_from_log", lambda messages: ())
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("default")
-        for _ in range(2):
-            assert build(path, use_cache=False, progress=False).report.layers == ()
-    assert ["has an unknown form" in str(one.message) for one in warned] == [True, True]
 
 
 def test_a_full_stop_of_a_library_ends_the_sentence():

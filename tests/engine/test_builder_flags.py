@@ -63,19 +63,6 @@ def test_flags_are_set_and_cleared(fp32_model):
     assert found == [True, True, True]
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"flags": "tf32", "without_flags": "TF32"}, "The flag tf32 is to be set and cleared"),
-        ({"optimization_level": 6}, "The optimization level is 6"),
-        ({"optimization_level": "3"}, "optimization_level is '3'"),
-    ],
-)
-def test_options_that_no_tensorrt_takes(options, says):
-    with pytest.raises(BuildError, match=says):
-        BuildOptions(**options)
-
-
 def test_flags_have_one_form():
     assert BuildOptions(flags=["INT8", "fp16", "int8"]) == BuildOptions(flags=("fp16", "int8"))
     assert BuildOptions(flags="fp16").flags == ("fp16",)

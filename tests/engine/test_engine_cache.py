@@ -14,7 +14,7 @@ from small_models import options, residual_model
 
 from tutorial_utils import engine
 from tutorial_utils.base import paths
-from tutorial_utils.base.errors import BackendUnavailableError, CacheError, ModelFileError
+from tutorial_utils.base.errors import BackendUnavailableError, CacheError
 from tutorial_utils.engine import BuildReport, Profile, build
 from tutorial_utils.engine.cache import cache_key
 
@@ -193,15 +193,6 @@ def test_key_changes_with_external_weights(tmp_path):
     (tmp_path / "weights.bin").write_bytes(weights)
     assert path.read_bytes() == content
     assert cache_key(path, options(), "") != before
-
-
-def test_missing_external_weights(tmp_path, folder, builds):
-    path = tmp_path / "model.onnx"
-    onnx.save(residual_model(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    (tmp_path / "weights.bin").unlink()
-    with pytest.raises(ModelFileError, match=r"weights\.bin"):
-        build(path, options(), cache_folder=folder)
-    assert builds == []
 
 
 def test_mistyped_tensorrt_finds_no_engine_in_the_cache(model, folder, builds, monkeypatch):

@@ -176,11 +176,6 @@ def test_tactic_and_weights_of_the_inspector():
     assert (read.dtypes, read.onnx_nodes) == (("int8",), ())
 
 
-def test_report_as_json_and_back():
-    report = BuildReport("TensorRT-RTX", "1.6.1", layers=(IN_LOG, WAIT))
-    assert BuildReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
-
-
 def test_report_of_an_older_recording():
     """Its layers have neither tactic nor weights, and its tensors no strides."""
     values = BuildReport("TensorRT-RTX", "1.6.1", layers=(IN_LOG,)).to_dict()

@@ -163,28 +163,6 @@ def test_check_that_raises_is_a_row(machine, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("compute_capability", "modules", "name", "reason"),
-    [
-        ("9.0", {"tensorrt_rtx": "__version__ = '1.7.1.116'"}, "TensorRT runs engines", "refuses to load engines"),
-        ("9.0", {"tensorrt_rtx": "__version__ = '1.6.1.120'"}, "TensorRT builds INT8", "1.7.1 is the first that can"),
-        (
-            "12.0",
-            {"tensorrt_rtx": "raise ImportError", "tensorrt": "__version__ = '10.5.0'"},
-            "TensorRT builds engines",
-            "Blackwell",
-        ),
-    ],
-)
-def test_tensorrt_that_does_not_fit_the_gpu(machine, monkeypatch, compute_capability, modules, name, reason):
-    machine(gpu(compute_capability), **PYCUDA | modules)
-    if "tensorrt" in modules:
-        monkeypatch.setenv("TUTORIAL_UTILS_TENSORRT", "tensorrt")
-    found = row(examine(), name)
-    assert found.status == "no"
-    assert reason in found.reason
-
-
-@pytest.mark.parametrize(
     ("found", "variable", "reason"),
     [
         (NO_GPU, None, "TensorRT-RTX (module tensorrt_rtx). Without a GPU, only this one builds engines."),
@@ -202,16 +180,6 @@ def test_which_tensorrt_is_chosen_and_why(found, variable, reason, machine, monk
     assert row(diagnosis, "Choice of TensorRT").reason.startswith(reason)
     built_by = row(diagnosis, "TensorRT builds engines").reason
     assert built_by.startswith(reason.partition(" (")[0] + " 1")
-
-
-def test_mistyped_tensorrt_is_what_is_to_be_mended_first(machine, monkeypatch):
-    machine(gpu("8.9"), **PYCUDA)
-    monkeypatch.setenv("TUTORIAL_UTILS_TENSORRT", "tensorrt-rtx")
-    found = examine()
-    assert found.first_to_mend == row(found, "TensorRT builds engines")
-    assert found.first_to_mend.reason == "TUTORIAL_UTILS_TENSORRT is 'tensorrt-rtx', which is no TensorRT."
-    assert "Set TUTORIAL_UTILS_TENSORRT to tensorrt_rtx or tensorrt, or unset it" in found.first_to_mend.remedy
-    assert found.lessons[0].runs == "no"
 
 
 def test_context_that_cannot_be_retained(machine):

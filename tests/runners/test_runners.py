@@ -81,14 +81,9 @@ def test_outputs_are_arrays_of_their_own(runner):
     np.testing.assert_array_equal(first, kept)
 
 
-BAD_FEEDS = {
+BAD_FEEDS = {  # the others are in bad_input
     "other name": ({"images": images(1)}, "inputs given are images, but the model takes x"),
-    "missing": ({}, "inputs given are none, but the model takes x"),
-    "one too many": ({"x": images(1), "y": images(1)}, "inputs given are x, y, but the model takes x"),
-    "float64": ({"x": images(1).astype(np.float64)}, "x is float64, but the model takes float32"),
-    "list": ({"x": images(1).tolist()}, "x is a list and no array, but the model takes float32"),
     "rank": ({"x": images(1)[0]}, r"shape \(3, 32, 32\), but the model takes \(any, 3, 32, 32\)"),
-    "size": ({"x": images(1)[..., :16]}, r"shape \(1, 3, 32, 16\), but the model takes \(any, 3, 32, 32\)"),
     "empty batch": ({"x": images(0)}, r"shape \(0, 3, 32, 32\), but the model takes|can't run the model on x \[0, 3"),
 }
 
@@ -299,13 +294,6 @@ def test_paddle_without_cuda(paddle_model):
         PaddleRunner(*paddle_model, device="gpu")
 
 
-def test_paddle_has_other_names_of_devices_than_onnx_runtime(paddle_model):
-    from tutorial_utils.runners.paddle import PaddleRunner
-
-    with pytest.raises(InputError, match=r"no device 'cuda' here.*cpu, gpu"):
-        PaddleRunner(*paddle_model, device="cuda")
-
-
 # --- ONNX Runtime ----------------------------------------------------------------------------------------------------
 
 
@@ -315,10 +303,9 @@ def test_onnx_runtime_reads_types_from_the_model(models):
         assert half.infer({"x": images(2)})["y"].dtype == np.float32
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "garbage"])
-def test_onnx_runtime_damaged_files(damage, damaged_models):
-    with pytest.raises(ModelFileError, match=rf"ONNX Runtime can't load {damage}\.onnx|no model|is empty") as caught:
-        OnnxRuntimeRunner(damaged_models[damage])
+def test_onnx_runtime_and_a_file_that_was_cut_short(damaged_models):
+    with pytest.raises(ModelFileError, match=r"ONNX Runtime can't load truncated\.onnx") as caught:
+        OnnxRuntimeRunner(damaged_models["truncated"])
     assert "\n" not in str(caught.value)
     assert ".." not in str(caught.value)
 
@@ -394,16 +381,6 @@ def test_onnx_runtime_has_no_such_operator(operator, domain, tmp_path):
         OnnxRuntimeRunner(tmp_path / "m.onnx")
 
 
-@pytest.mark.filterwarnings("ignore:Specified provider")
-def test_onnx_runtime_without_cuda(fp32_model):
-    import onnxruntime
-
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this ONNX Runtime has CUDA")
-    with pytest.raises(BackendUnavailableError, match=r"can't use CUDA.*onnxruntime-gpu"):
-        OnnxRuntimeRunner(fp32_model, device="cuda")
-
-
 # --- TensorRT, where it can't run (where it can: test_tensorrt_runner) -----------------------------------------------
 
 
@@ -440,8 +417,3 @@ def test_tensorrt_without_gpu(fresh_import, monkeypatch):
     runner = fresh_import()
     with pytest.raises(BackendUnavailableError, match="no CUDA-capable device"):
         runner.TensorRTRunner(b"plan")
-
-
-def test_unknown_device_of_onnx_runtime(fp32_model):
-    with pytest.raises(InputError, match="no device 'tpu'"):
-        OnnxRuntimeRunner(fp32_model, device="tpu")
