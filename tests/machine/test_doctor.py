@@ -14,8 +14,8 @@ from tutorial_utils.base.gpu import Capability, Gpu
 from tutorial_utils.base.lesson_names import part_of
 from tutorial_utils.base.requirements import TEXT_DETECTION
 from tutorial_utils.lessons import lesson02
-from tutorial_utils.machine import checks, child, doctor, library_checks
-from tutorial_utils.machine.capabilities import Capabilities, assess
+from tutorial_utils.machine import checks, doctor, library_checks
+from tutorial_utils.machine.capabilities import Capabilities
 from tutorial_utils.machine.checks import Check, Fix
 from tutorial_utils.machine.child import Answer
 from tutorial_utils.machine.doctor import Diagnosis, examine
@@ -201,19 +201,6 @@ def test_context_that_is_retained(machine):
     assert row(found, "CUDA context of PyCUDA").status == "yes"
     assert row(found, "TensorRT runs engines").status == "yes"
     assert found.lessons[0].runs == "live"
-
-
-def test_slow_answer_is_a_warning(machine, monkeypatch):
-    machine(gpu("8.9"), **PYCUDA | {"pycuda/driver": "import time\ndef init(): time.sleep(60)"})
-    monkeypatch.setattr(child, "SECONDS", 0.5)
-    assert row(examine(), "CUDA context of PyCUDA").status == "warning"
-
-
-def test_library_that_was_too_slow_to_be_tried_is_a_warning():
-    found = assess(*NO_GPU, {"paddle": Library("3.3.1", slow=True)}, None)
-    (paddle,) = doctor._rows(found, "paddle")
-    assert (paddle.status, paddle.needed) == ("warning", True)
-    assert "a second import is faster" in paddle.remedy
 
 
 # Paddle's TensorRT

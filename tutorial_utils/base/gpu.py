@@ -17,7 +17,6 @@ class Capability:
     reason: str  # one sentence: what was found, or why it doesn't work
     remedy: str  # one sentence or command: what to do about it. Empty when it works
     harmless: bool = False  # it doesn't work, and nothing is broken: this machine is as it should be
-    untried: bool = False  # it should work, but its library took too long to be tried
 
 
 @dataclass(frozen=True)

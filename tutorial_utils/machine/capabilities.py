@@ -132,7 +132,7 @@ def probe() -> Capabilities:
     """Find out what this machine can run; the answer is kept for the life of the process.
 
     Nothing that is broken here can make it raise or end the process: the GPU is asked through its driver alone, without
-    making a context on it, and libraries are imported in processes of their own, which are given up after 2.2 s.
+    making a context on it, and libraries are imported in processes of their own.
     """
     gpu, driver = find_gpu()
     return assess(gpu, driver, find_libraries(), installed_flavour())

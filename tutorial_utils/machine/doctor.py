@@ -70,7 +70,7 @@ class Diagnosis:
 
 
 def examine() -> Diagnosis:
-    """Look at this machine, in at most 3 s. Nothing that is broken here makes it raise."""
+    """Look at this machine. Nothing that is broken here makes it raise."""
     # Each question starts a process of its own, at once with those of `find_libraries`.
     with ThreadPoolExecutor() as pool:
         asked = {}
@@ -135,10 +135,8 @@ def _rows(found: Capabilities, *fields: str) -> list[Check]:
     rows = []
     for field in fields:
         capability = getattr(found, field)
-        status, remedy = "yes" if capability.available else "no", capability.remedy
-        if capability.available and capability.untried:
-            status, remedy = "warning", "Run this again: a second import is faster."
-        rows.append(Check(capability.name, status, capability.reason, remedy, needed=capability in needed))
+        status = "yes" if capability.available else "no"
+        rows.append(Check(capability.name, status, capability.reason, capability.remedy, needed=capability in needed))
     return rows
 
 

@@ -24,7 +24,6 @@ class Library:
 
     version: str  # its version, or "" where it doesn't say
     error: str = ""  # why it can't be imported, or ""
-    slow: bool = False  # the import took so long that it was given up; nothing else speaks against the library
     details: Mapping[str, Any] = field(default_factory=dict)  # what only the imported library knows: `child.modules`
     distributions: tuple[str, ...] = ()  # the installed packages that hold it, of those in `requirements.DISTRIBUTIONS`
 
@@ -44,14 +43,13 @@ def _import_elsewhere(modules: Sequence[str]) -> dict[str, Library]:
     for module in modules:
         versions = installed_versions(module)
         report = answer.values.get(module, {})
-        if not report and answer.end:
-            report = {"error": f"importing it ends Python ({answer.end})"}
+        if not report:
+            report = {"error": f"importing it ends Python ({answer.end})" if answer.end else answer.error}
         elif module == "tensorrt" and answer.end:  # after the import
             report = {**report, "details": {"builder_error": f"making one ends the process ({answer.end})"}}
         libraries[module] = Library(
             version=report.get("version") or next(iter(versions.values()), ""),
             error=report.get("error", ""),
-            slow=not report,  # or no process can be started: then the packages' metadata has to do
             details=report.get("details", {}),
             distributions=tuple(versions),
         )

@@ -24,7 +24,6 @@ from tutorial_utils.machine.facts import Library
 from tutorial_utils.machine.rules import FULL_STACK
 
 POLYGRAPHY_SWITCH = "POLYGRAPHY_USE_TENSORRT_RTX"
-_AGAIN = "Run this again: a second start is faster."
 
 
 @row("Choice of TensorRT")
@@ -42,9 +41,7 @@ def paddle_libraries(loader: Answer | None) -> Found | None:
     if loader is None:
         return None
     if loader.error:
-        status = "warning" if loader.slow else "no"
-        remedy = _AGAIN if loader.slow else f"Reinstall TensorRT. {FULL_STACK}"
-        return status, f"Opening libnvinfer.so: {loader.error}.", remedy
+        return "no", f"Opening libnvinfer.so: {loader.error}.", f"Reinstall TensorRT. {FULL_STACK}"
     errors = loader.values["errors"]
     if not errors:
         in_kernel = loader_environment().get("LD_LIBRARY_PATH") != os.environ.get("LD_LIBRARY_PATH")
@@ -92,8 +89,6 @@ def pycuda_context(pycuda: Capability, answer: Answer | None) -> Found | None:
         return None  # the row of PyCUDA says why
     if not answer.error:
         return "yes", "The primary context of the first GPU can be retained."
-    if answer.slow:
-        return "warning", f"Retaining the primary context: {answer.error}.", _AGAIN
     remedy = "Look at `nvidia-smi` for other programs on the GPU and its compute mode, then at PyCUDA's CUDA version."
     return "no", f"The primary context can't be retained: {answer.error}.", remedy
 
@@ -120,8 +115,6 @@ def kernel(answer: Answer | None) -> Found:
         return "no", "Jupyter is not installed.", _install("jupyterlab")
     if not is_installed("ipykernel"):
         return "no", "This environment has no ipykernel.", _install("ipykernel")
-    if answer.slow:
-        return "warning", f"Looking for the kernel: {answer.error}.", _AGAIN
     fix = Fix(f"describe this interpreter as the kernel python3 in {_kernel_folder()}", install_kernel)
     if answer.error:
         remedy = f"{FIX_COMMAND}: it installs the kernel's description."

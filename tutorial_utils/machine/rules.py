@@ -10,7 +10,6 @@ from tutorial_utils.base import paddle_kernels
 from tutorial_utils.base.flavour import FLAVOUR_VARIABLE, FLAVOURS, mistyped
 from tutorial_utils.base.gpu import Capability, Gpu
 from tutorial_utils.base.requirements import TENSORRT_FOR_BLACKWELL, pip_install, requirement
-from tutorial_utils.machine import child
 from tutorial_utils.machine.facts import Library
 
 HOPPER = "9.0"
@@ -64,7 +63,7 @@ def _works(module: str, libraries: Mapping[str, Library]) -> Capability:
     if library.error:
         reason = f"{module} {library.version} is installed but broken: {library.error}."
         return _no(reason, _install(requirement(module), options="--force-reinstall"))
-    return Capability("", True, _found(module, library), "", untried=library.slow)
+    return Capability("", True, f"{FLAVOURS.get(module, module)} {library.version}".strip() + ".", "")
 
 
 def _onnx_export(paddle: Capability, libraries: Mapping[str, Library]) -> Capability:
@@ -88,14 +87,12 @@ def _onnxruntime_cuda(libraries: Mapping[str, Library]) -> Capability:
     library = libraries["onnxruntime"]
     gpu_build = pip_install("onnxruntime-gpu")
     replace = f"Run `python -m pip uninstall -y onnxruntime onnxruntime-gpu && {gpu_build}`."
-    if not library.slow and "CUDAExecutionProvider" not in library.details["providers"]:
+    if "CUDAExecutionProvider" not in library.details["providers"]:
         if len(library.distributions) > 1:
             reason = "onnxruntime and onnxruntime-gpu are both installed, and the CPU build has overwritten the other."
         else:
             reason = f"This build of ONNX Runtime ({library.version}) has no CUDA provider."
         return _no(reason, replace)
-    if library.slow and "onnxruntime-gpu" not in library.distributions:
-        return _no(f"{_found('onnxruntime', library)} It is not onnxruntime-gpu.", replace)
     return works
 
 
@@ -174,8 +171,7 @@ def _paddle_gpu_build(paddle: Capability, libraries: Mapping[str, Library]) -> C
     if not paddle.available:
         return paddle
     library = libraries["paddle"]
-    compiled = "paddlepaddle-gpu" in library.distributions if library.slow else library.details["cuda"]
-    return paddle if compiled else _no(f"Paddle {library.version} is the CPU build.", FULL_STACK)
+    return paddle if library.details["cuda"] else _no(f"Paddle {library.version} is the CPU build.", FULL_STACK)
 
 
 def _paddle_tensorrt(gpu: Gpu, paddle: Capability, libraries: Mapping[str, Library]) -> Capability:
@@ -184,8 +180,6 @@ def _paddle_tensorrt(gpu: Gpu, paddle: Capability, libraries: Mapping[str, Libra
         only = " Only Paddle's GPU builds hold paddle.tensorrt." if paddle.available else ""
         return dataclasses.replace(build, reason=build.reason + only)
     library = libraries["paddle"]
-    if library.slow:
-        return _no(_found("paddle", library), "Run this again: a second import is faster.")
     compiled = ".".join(str(number) for number in library.details["tensorrt"])
     if compiled == "0.0.0":
         return _no(f"Paddle {library.version} was compiled without TensorRT.", FULL_STACK)
@@ -219,13 +213,6 @@ def _rtx_for(gpu: Gpu | None) -> str:
 
 def _install(*requirements: str, options: str = "") -> str:
     return f"Run `{pip_install(*requirements, options=options)}`."
-
-
-def _found(module: str, library: Library) -> str:
-    text = f"{FLAVOURS.get(module, module)} {library.version}".strip()
-    if library.slow:
-        text += f", installed (its import takes longer than {child.SECONDS} s and was given up)"
-    return text + "."
 
 
 def _version(text: str) -> tuple[int, ...]:
