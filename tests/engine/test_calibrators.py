@@ -106,9 +106,6 @@ def test_a_failure_while_tensorrt_calibrates_is_kept(fp32_model, monkeypatch):
 
 def test_a_table_is_read_instead_of_calibrating_again(calibrated, fp32_model):
     assert EntropyCalibrator(fp32_model, {"x": images(8)}, 4, cache_file=calibrated).read_calibration_cache() == TABLE
-    without_images = EntropyCalibrator(fp32_model, None, 4, cache_file=calibrated)
-    assert without_images.read_calibration_cache() == TABLE
-    assert without_images.batch_shapes == {}
     assert sorted(path.name for path in calibrated.parent.iterdir()) == ["model.table", "model.table.json"]
 
 
@@ -117,40 +114,29 @@ def test_without_a_file_every_build_calibrates(fp32_model, tensorrt_10):
     assert made.read_calibration_cache() is None
 
 
-@pytest.mark.usefixtures("tensorrt_10")
-@pytest.mark.parametrize("name", [None, "absent"])
-def test_neither_images_nor_a_table(name, fp32_model, tmp_path):
-    with pytest.raises(CalibrationError, match="neither calibration images nor a table"):
-        EntropyCalibrator(fp32_model, None, 4, cache_file=name and tmp_path / name)
-
-
-DAMAGE = {
-    "empty": (b"", "is empty"),
-    "cut short": (TABLE[:-9], "was cut short or altered: its checksum is wrong"),
-    "cut in its header": (TABLE[:9], "has no header"),
-    "no table": (b"\x08\x07", "has no header"),
-    "of 8.6": (TABLE.replace(b"100600", b"8601"), "was made by TensorRT 8.6.1, and this is 10.6.0"),
-    "of 10.13": (TABLE.replace(b"100600", b"101302"), "was made by TensorRT 10.13.2, and this is 10.6.0"),
-    "of min-max": (
-        TABLE.replace(b"EntropyCalibration2", b"MinMaxCalibration"),
-        "was made by MinMaxCalibration, not",
-    ),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_table_that_can_not_be_used(damage, calibrated, fp32_model):
-    content, says = DAMAGE[damage]
+@pytest.mark.parametrize("content", [b"", TABLE[:-9], TABLE.replace(b"100600", b"8601")], ids=["empty", "cut", "other"])
+def test_a_table_that_was_altered(content, calibrated, fp32_model):
     calibrated.write_bytes(content)
-    with pytest.raises(CalibrationError, match=f"The calibration table model.table {says}.*Delete it"):
+    with pytest.raises(CalibrationError, match=r"model\.table was cut short or altered.*Delete it"):
         EntropyCalibrator(fp32_model, {"x": images(8)}, 4, cache_file=calibrated)
+
+
+def test_a_table_of_another_tensorrt(calibrated, fp32_model, monkeypatch):
+    monkeypatch.setattr(calibrators.trt, "__version__", "10.13.2.6")
+    with pytest.raises(CalibrationError, match=r"was made by TensorRT 10\.6\.0\.post1, not 10\.13\.2\.6"):
+        EntropyCalibrator(fp32_model, {"x": images(8)}, 4, cache_file=calibrated)
+
+
+def test_a_table_of_another_algorithm(calibrated, fp32_model):
+    with pytest.raises(CalibrationError, match="was made by EntropyCalibration2, not MinMaxCalibration"):
+        MinMaxCalibrator(fp32_model, {"x": images(8)}, 4, cache_file=calibrated)
 
 
 def test_a_table_of_another_model(calibrated, tmp_path):
     """The names of its tensors are the same."""
     onnx.save(residual_model(seed=1), tmp_path / "retrained.onnx")
     with pytest.raises(CalibrationError, match="was made for another model"):
-        EntropyCalibrator(tmp_path / "retrained.onnx", None, 4, cache_file=calibrated)
+        EntropyCalibrator(tmp_path / "retrained.onnx", {"x": images(8)}, 4, cache_file=calibrated)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +155,7 @@ def test_a_table_without_a_record(content, calibrated, fp32_model):
     if content is not None:
         record.write_bytes(content)
     with pytest.raises(CalibrationError, match="has no record of its own"):
-        EntropyCalibrator(fp32_model, None, 4, cache_file=calibrated)
+        EntropyCalibrator(fp32_model, {"x": images(8)}, 4, cache_file=calibrated)
 
 
 @pytest.mark.usefixtures("tensorrt_10")
@@ -189,10 +175,3 @@ def test_images_that_are_no_arrays_by_name_are_refused(given, fp32_model, tensor
 def test_a_batch_size_that_is_no_int_is_refused(size, fp32_model, tensorrt_10):
     with pytest.raises(CalibrationError, match="batch_size is"):
         EntropyCalibrator(fp32_model, {"x": images(8)}, size)
-
-
-def test_a_table_with_an_endless_version_is_refused(fp32_model, tmp_path, tensorrt_10):
-    path = tmp_path / "long.table"
-    path.write_bytes(b"TRT-" + b"9" * 5000 + b"-EntropyCalibration2\n")
-    with pytest.raises(CalibrationError, match="has no header"):
-        EntropyCalibrator(fp32_model, {"x": images(8)}, 4, cache_file=path)

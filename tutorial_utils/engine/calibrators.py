@@ -15,7 +15,6 @@ kept beside it, and a table of another model, other images or another TensorRT i
 """
 
 import json
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +34,6 @@ from tutorial_utils.model import onnx_file
 
 _ENTROPY: Any = getattr(trt, "IInt8EntropyCalibrator2", object)  # missing in 11 and RTX: refused when it is used
 _MIN_MAX: Any = getattr(trt, "IInt8MinMaxCalibrator", object)
-_HEADER = re.compile(rb"TRT-(\d{4,9})-(\w+)\n")  # of a table, such as TRT-100600-EntropyCalibration2
 
 
 class Calibrator:
@@ -44,7 +42,7 @@ class Calibrator:
     Args:
         onnx_path: The model that is calibrated.
         images: One array for each input by its name, in the input's type, shape [N, ...]: some hundred samples,
-            preprocessed as for inference. None: the file's table is to be used.
+            preprocessed as for inference.
         batch_size: Samples that TensorRT takes at a time, and so the batch at which it calibrates, whatever the
             profile's best is. Images that don't fill a last batch are left out, with a warning.
         cache_file: Where the table is kept, and read instead of calibrating again; "<cache_file>.json" is its record.
@@ -61,7 +59,7 @@ class Calibrator:
     def __init__(
         self,
         onnx_path: str | Path,
-        images: Mapping[str, np.ndarray] | None,
+        images: Mapping[str, np.ndarray],
         batch_size: int,
         *,
         cache_file: str | Path | None = None,
@@ -69,7 +67,7 @@ class Calibrator:
         if not hasattr(trt, "IInt8Calibrator"):
             raise weak_typing_refused("calibrators")
         super().__init__()  # TensorRT's part
-        self._images = None if images is None else _checked_images(Path(onnx_path), images, batch_size)
+        self._images = _checked_images(Path(onnx_path), images, batch_size)
         self.batch_size = batch_size
         self.cache_file = None if cache_file is None else Path(cache_file)
         self._record_file = Path(f"{cache_file}.json")
@@ -80,22 +78,17 @@ class Calibrator:
         self.model = model_hash(Path(onnx_path))  # the build compares it with the model that it is given
         self._record = {
             "model": self.model,
-            "images": None if self._images is None else _hash(self._images),
+            "images": _hash(self._images),
             "batch_size": batch_size,
             "tensorrt": trt.__version__,
             "algorithm": self.algorithm,
         }
         self._table = self._read_table()
-        if self._images is None and self._table is None:
-            raise CalibrationError(
-                "There are neither calibration images nor a table of an earlier calibration.",
-                "Pass images by input name, or the cache_file of an earlier calibration.",
-            )
 
     @property
     def batch_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of a batch of each input by name; empty where only a table is used."""
-        return {name: (self.batch_size, *array.shape[1:]) for name, array in (self._images or {}).items()}
+        """The shape of a batch of each input by name."""
+        return {name: (self.batch_size, *array.shape[1:]) for name, array in self._images.items()}
 
     def get_batch_size(self) -> int:
         """Return the number of samples in a batch (called by TensorRT)."""
@@ -115,8 +108,8 @@ class Calibrator:
     def _next_batch(self, names: list[str]) -> list[int] | None:
         import pycuda.driver as cuda
 
-        images = self._images or {}
-        batch = {name: array[self._position : self._position + self.batch_size] for name, array in images.items()}
+        end = self._position + self.batch_size
+        batch = {name: array[self._position : end] for name, array in self._images.items()}
         if self._context is None:
             cuda.init()
             self._context = cuda.Device(0).retain_primary_context()  # TensorRT builds in it, too
@@ -184,29 +177,16 @@ class MinMaxCalibrator(Calibrator, _MIN_MAX):
 
 def _wrong_with(table: bytes, record: Any, wanted: Mapping[str, Any]) -> str:
     """Return why a table isn't used, or "" for one that is right."""
-    header = _HEADER.match(table)
-    if not table:
-        return "is empty"
-    if header is None:
-        return "has no header, such as TRT-100600-EntropyCalibration2: it is no calibration table, or was cut short"
-    number, algorithm = int(header[1]), header[2].decode()
-    step = 100 if number >= 100000 else 10  # 10.6.0 is 100600, 8.6.1 is 8601
-    made_by = f"{number // (100 * step)}.{number // 100 % step}.{number % 100}"
-    if made_by.split(".") != re.findall(r"\d+", wanted["tensorrt"])[:3]:
-        return f"was made by TensorRT {made_by}, and this is {wanted['tensorrt']}"
-    if algorithm != wanted["algorithm"]:
-        return f"was made by {algorithm}, not by {wanted['algorithm']}"
     if not isinstance(record, dict) or not record:
-        return "has no record of its own beside it, so it can't be told for which model it was made"
+        return "has no record of its own beside it, so it can't be told what it was made for"
     if blake3.blake3(table).hexdigest() != record.get("table"):
         return "was cut short or altered: its checksum is wrong"
+    for name, made in (("tensorrt", "by TensorRT"), ("algorithm", "by"), ("batch_size", "with batches of")):
+        if record.get(name) != wanted[name]:
+            return f"was made {made} {record.get(name)}, not {wanted[name]}"
     if record.get("model") != wanted["model"]:
         return "was made for another model: its names may be the same, its ranges are not"
-    if wanted["images"] is not None and record.get("images") != wanted["images"]:
-        return "was made with other images"
-    if wanted["images"] is not None and record.get("batch_size") != wanted["batch_size"]:
-        return f"was made with batches of {record.get('batch_size')}, not of {wanted['batch_size']}"
-    return ""
+    return "" if record.get("images") == wanted["images"] else "was made with other images"
 
 
 def _refused(path: Path, reason: str) -> CalibrationError:
