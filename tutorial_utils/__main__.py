@@ -22,6 +22,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The words after the program's name; None takes those of this process.
     """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.run is _doctor and options.yes and not options.fix:
+        parser.error("--yes is for --fix: `doctor --fix --yes`")
+    try:
+        status = options.run(options)
+        sys.stdout.flush()
+        return status
+    except CourseError as error:
+        print(printable(str(error)), file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader has enough, as in `... | head`; what is left must not fail at exit again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(printable(f"{error.filename or 'A file'}: {error.strerror or error}."), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tutorial_utils", description="Commands of the TensorRT course.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -87,26 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     form.add_argument("--json", action="store_true", help="print JSON instead of text")
     form.add_argument("--html", type=Path, metavar="FILE", help="also write a page with a figure, in one file")
     debug.set_defaults(run=_debug)
-
-    options = parser.parse_args(arguments)
-    if options.run is _doctor and options.yes and not options.fix:
-        parser.error("--yes is for --fix: `doctor --fix --yes`")
-    try:
-        status = options.run(options)
-        sys.stdout.flush()
-        return status
-    except CourseError as error:
-        print(printable(str(error)), file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader has enough, as in `... | head`; what is left must not fail at exit again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        print(printable(f"{error.filename or 'A file'}: {error.strerror or error}."), file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
+    return parser
 
 
 def _doctor(options: argparse.Namespace) -> int:
