@@ -29,7 +29,6 @@ def has_cuda_python():
 
 
 RTX = flavour.installed_flavour() == "tensorrt_rtx"
-only_rtx = pytest.mark.skipif(not RTX, reason="only TensorRT-RTX has it")
 needs_graphs = pytest.mark.skipif(not RTX and not has_cuda_python(), reason="cuda-bindings is not installed")
 cuda_graphs = pytest.mark.parametrize("cuda_graph", [False, pytest.param(True, marks=needs_graphs)])
 
@@ -200,32 +199,6 @@ def test_a_process_with_an_error_inside_ends_normally(engines, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "plan"], capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert done.stderr.endswith("KeyError\n")
-
-
-@only_rtx
-def test_runtime_configuration_is_handed_to_the_hook(start, reference):
-    from tutorial_utils.engine.tensorrt import trt
-
-    seen, batch = [], images(8)
-
-    def configure(config):
-        seen.append(config.cuda_graph_strategy)
-        kind = trt.DynamicShapesKernelSpecializationStrategy
-        config.dynamic_shapes_kernel_specialization_strategy = kind.EAGER
-
-    with start(cuda_graph=True, configure=configure) as runner:
-        assert seen == [trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE]
-        if hasattr(runner.context, "get_runtime_config"):
-            used = runner.context.get_runtime_config().dynamic_shapes_kernel_specialization_strategy
-            assert used == trt.DynamicShapesKernelSpecializationStrategy.EAGER
-        assert error(runner.infer({"x": batch})["y"], reference(batch)) < TOLERANCE["fp32"]
-
-
-def test_another_tensorrt_takes_no_configuration(start):
-    if RTX:
-        pytest.skip("TensorRT-RTX does")
-    with pytest.raises(BackendUnavailableError, match="contexts take no configuration"):
-        start(configure=print)
 
 
 @needs_graphs

@@ -9,8 +9,8 @@ on the thread's stack and leaves it there, and does nothing at all in a thread t
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Union
+from collections.abc import Iterator, Mapping
+from typing import Union
 
 import numpy as np
 
@@ -80,7 +80,6 @@ class TensorRTRunner(Runner):
         cuda_graph: Replay the engine as a CUDA graph. TensorRT-RTX captures by itself. With TensorRT, a call in new
             shapes runs as it is and is then captured, and the calls after it replay that: one graph, of the last
             shapes, since NVIDIA advises a context for each graph. For shapes that alternate, take a runner for each.
-        configure: Called with TensorRT-RTX's `IRuntimeConfig` before the execution context is created from it.
 
     Attributes:
         engine: The loaded engine.
@@ -91,19 +90,12 @@ class TensorRTRunner(Runner):
         log: What TensorRT said while the engine was loaded and used.
 
     Raises:
-        BackendUnavailableError: There is no GPU; or a CUDA graph was asked for, and cuda-python is not installed; or a
-            configuration, of a TensorRT that has none.
+        BackendUnavailableError: There is no GPU; or a CUDA graph was asked for, and cuda-python is not installed.
         PlanError: The runtime refuses the plan: cut short, altered, or built by another version or for another GPU.
         InputError: The engine has an input or output that numpy can't hold.
     """
 
-    def __init__(
-        self,
-        engine: Union[Engine, bytes, "TensorRTRunner"],
-        *,
-        cuda_graph: bool = False,
-        configure: Callable[["trt.IRuntimeConfig"], Any] | None = None,
-    ):
+    def __init__(self, engine: Union[Engine, bytes, "TensorRTRunner"], *, cuda_graph: bool = False):
         self._captures = cuda_graph and not IS_RTX
         if self._captures:
             cuda_driver()  # not installed: better said before anything is loaded
@@ -114,7 +106,7 @@ class TensorRTRunner(Runner):
         with self._current():
             self.engine: trt.ICudaEngine = engine.engine if isinstance(engine, TensorRTRunner) else self._load(engine)
             self.stream = cuda.Stream(1)  # CU_STREAM_NON_BLOCKING: work on the default stream doesn't hold it up
-            self.context = self._create_context(cuda_graph, configure)
+            self.context = self._create_context(cuda_graph)
             # Smallest, usual and largest values of inputs that are shapes.
             self._values: dict[str, list[list[int]]] = {}
             self.inputs, self.outputs = self._read_specs()
@@ -136,21 +128,11 @@ class TensorRTRunner(Runner):
             warnings.warn("The runtime refuses the cached engine: building it again.", stacklevel=3)
             return load_plan(engine.rebuilt().plan, self.log, host_code=host_code)
 
-    def _create_context(
-        self, cuda_graph: bool, configure: Callable[["trt.IRuntimeConfig"], Any] | None
-    ) -> "trt.IExecutionContext":
-        if IS_RTX and (cuda_graph or configure):
+    def _create_context(self, cuda_graph: bool) -> "trt.IExecutionContext":
+        if IS_RTX and cuda_graph:
             config = checked(self.engine.create_runtime_config(), self.log)
-            if cuda_graph:
-                config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            if configure:
-                configure(config)
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             context = self.engine.create_execution_context(config)
-        elif configure:
-            raise BackendUnavailableError(
-                "This TensorRT's execution contexts take no configuration.",
-                "Leave configure out, or use TensorRT-RTX.",
-            )
         else:
             context = self.engine.create_execution_context()
         return checked(
