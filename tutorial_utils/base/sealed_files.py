@@ -29,11 +29,18 @@ def add(hasher: blake3, path: Path) -> None:
         hasher.update(chunk)
 
 
+def checksum(path: Path) -> str:
+    """Return the BLAKE3 hash of a file's bytes, in hexadecimal."""
+    hasher = blake3()
+    add(hasher, path)
+    return hasher.hexdigest()
+
+
 def seal(files: Iterable[Path]) -> None:
     """Say that files are complete as they are now."""
     for file in files:
         with paths.replacing(_seal_of(file)) as temporary:
-            temporary.write_text(_checksum(file))
+            temporary.write_text(checksum(file))
 
 
 def ready(files: Iterable[Path]) -> bool:
@@ -55,15 +62,9 @@ def ready(files: Iterable[Path]) -> bool:
 
 def _is_intact(file: Path) -> bool:
     try:
-        return file.is_file() and _seal_of(file).read_text() == _checksum(file)
+        return file.is_file() and _seal_of(file).read_text() == checksum(file)
     except (OSError, ValueError):  # no seal, or one that can't be read
         return False
-
-
-def _checksum(file: Path) -> str:
-    hasher = blake3()
-    add(hasher, file)
-    return hasher.hexdigest()
 
 
 def _seal_of(file: Path) -> Path:

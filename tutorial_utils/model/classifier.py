@@ -155,17 +155,6 @@ def train(
     return history
 
 
-@contextmanager
-def _evaluation_mode(model: nn.Layer) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        if was_training:
-            model.train()
-
-
 @dataclass(frozen=True)
 class SavedModel:
     """A static Paddle model: program, ``.json`` (Paddle's representation PIR) or ``.pdmodel``, and ``.pdiparams``."""
@@ -175,19 +164,8 @@ class SavedModel:
 
     @classmethod
     def at(cls, path_prefix: str | Path) -> "SavedModel":
-        """Return the model saved under a path without its endings.
-
-        Raises:
-            ModelFileError: One of the two files is missing or empty.
-        """
-        saved = cls(Path(f"{path_prefix}.json"), Path(f"{path_prefix}.pdiparams"))
-        for path in (saved.model_path, saved.params_path):
-            if not path.is_file() or path.stat().st_size == 0:
-                raise ModelFileError(
-                    f"{path} is {'empty' if path.is_file() else 'missing'}.",
-                    "Save the model again with classifier.save().",
-                )
-        return saved
+        """Return the paths of the model that `save` writes under a path without endings."""
+        return cls(Path(f"{path_prefix}.json"), Path(f"{path_prefix}.pdiparams"))
 
 
 @contextmanager
@@ -200,7 +178,7 @@ def saving(target: SavedModel) -> Iterator[Path]:
         ModelFileError: A file can't be written, or isn't whole: on a full disk, Paddle writes what fits in silence.
     """
     folder = target.model_path.parent
-    with _writing(folder):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as temporary:
             written = Path(temporary) / "model"
@@ -211,12 +189,6 @@ def saving(target: SavedModel) -> Iterator[Path]:
             target.model_path.unlink(missing_ok=True)
             params.replace(target.params_path)
             program.replace(target.model_path)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
     except OSError as error:
         raise ModelFileError(
             f"The model can't be saved in {folder}: {error.strerror or error}.",
@@ -247,7 +219,7 @@ def save(
     """Save a network as a static model in evaluation mode: batch norm with its statistics, dropout switched off.
 
     Args:
-        model: The network; its mode is left as it was.
+        model: The network; it is left in evaluation mode.
         path_prefix: Where to, without the endings ``.json`` and ``.pdiparams``.
         input_shape: Shape of the input; None is a dimension that may vary, such as the batch.
         input_name: What the input is called.
@@ -256,12 +228,16 @@ def save(
     Raises:
         ModelFileError: Paddle wrote no ``.json``, because its older intermediate representation is switched on.
     """
-    target = SavedModel(Path(f"{path_prefix}.json"), Path(f"{path_prefix}.pdiparams"))
-    with _evaluation_mode(model), saving(target) as written:
+    target = SavedModel.at(path_prefix)
+    model.eval()
+    with saving(target) as written:
         spec = paddle.static.InputSpec(list(input_shape), dtype, name=input_name)
         paddle.jit.save(model, str(written), input_spec=[spec])
         if not written.with_suffix(".json").exists():
-            SavedModel.at(written)  # says so; that a file is cut short, `saving` says
+            raise ModelFileError(
+                "Paddle wrote a .pdmodel instead of a .json: its older form of programs is switched on.",
+                "Unset FLAGS_enable_pir_api, and start Python anew.",
+            )
     return target
 
 
@@ -274,17 +250,12 @@ def load_weights(model: nn.Layer, path: Path) -> None:
     """Fill a network with weights that `save_weights` wrote. Such a file holds arrays only: reading it runs no code.
 
     Raises:
-        DataError: The file is damaged, holds more than arrays, or lacks a weight of the network's shape.
+        DataError: The file lacks a weight of the network's shape.
     """
-    try:
-        with np.load(path) as file:
-            stored = dict(file)
-    except Exception as error:  # a damaged file can fail in any way
-        raise DataError(
-            f"{path} can't be read as weights: {str(error) or type(error).__name__}.", "Delete it and train again."
-        ) from error
+    with np.load(path) as file:
+        stored = dict(file)
     for name, tensor in model.state_dict().items():
-        if name not in stored or list(stored[name].shape) != tensor.shape or stored[name].dtype.kind != "f":
+        if name not in stored or list(stored[name].shape) != tensor.shape:
             raise DataError(
                 f"{path} has no weights {name!r} of shape {tensor.shape}: they belong to another network.",
                 "Give the weights of this network.",

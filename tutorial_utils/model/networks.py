@@ -32,7 +32,7 @@ _EXPORTERS = (
 
 def quick(names: Iterable[str] = RUN_EVERYWHERE) -> dict[str, Path]:
     """Return the quick classifier, trained on the digits, by precision: those named, of `PRECISIONS`."""
-    return _trained("quick", "digits", tuple(names))
+    return _trained("quick", tuple(names))
 
 
 def transformer(names: Iterable[str] = RUN_EVERYWHERE) -> dict[str, Path]:
@@ -40,13 +40,13 @@ def transformer(names: Iterable[str] = RUN_EVERYWHERE) -> dict[str, Path]:
 
     Its input ``ids`` is int64 ``[batch, length]``: both vary, and the length goes to `data.LONGEST_SENTENCE`.
     """
-    return _trained("transformer", "digit_sentences", tuple(names))
+    return _trained("transformer", tuple(names))
 
 
-def _trained(network: str, dataset: str, wanted: tuple[str, ...]) -> dict[str, Path]:
+def _trained(network: str, wanted: tuple[str, ...]) -> dict[str, Path]:
     from tutorial_utils.model import trained  # imports Paddle
 
-    saved = trained.load_or_train(network, dataset).saved
+    saved = trained.load_or_train(network).saved
     folder = _folder(network, saved.model_path, saved.params_path)
     needed = {"fp32", *wanted, *(source for name in wanted for source in PRECISIONS[name].made_from)}
     files = {name: folder / PRECISIONS[name].file_name(network) for name in needed}
@@ -54,7 +54,8 @@ def _trained(network: str, dataset: str, wanted: tuple[str, ...]) -> dict[str, P
         if not sealed_files.ready(files.values()):
             if not files["fp32"].exists():
                 export.to_onnx(saved.model_path, saved.params_path, files["fp32"])
-            precisions.write(files, data.calibration_images(data.load(dataset, "train"), CALIBRATION_IMAGES))
+            train_set = data.load(trained.DATASETS[network], "train")
+            precisions.write(files, data.calibration_images(train_set, CALIBRATION_IMAGES))
             sealed_files.seal(files.values())
     return {name: files[name] for name in wanted}
 
@@ -68,7 +69,7 @@ def resnet50(image_size: int = 224) -> dict[str, Path]:
     from tutorial_utils.model import classifier  # imports Paddle
 
     folder = paths.cache_dir("models", f"resnet50-random-{image_size}-{EXPORT_RECIPE}")
-    saved = classifier.SavedModel(folder / "model.json", folder / "model.pdiparams")
+    saved = classifier.SavedModel.at(folder / "model")
     with paths.filling_cache(), FileLock(folder / "lock"):
         if not sealed_files.ready(vars(saved).values()):
             classifier.save(classifier.build("resnet50"), folder / "model", (None, 3, image_size, image_size))
