@@ -4,12 +4,14 @@ A file is sealed when it is complete: its checksum is written beside it, as ``.N
 finished. What differs from its seal was damaged since, by a full disk or by hand.
 """
 
+import contextlib
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from blake3 import blake3
+from filelock import FileLock
 
 from tutorial_utils.base import paths
 
@@ -34,6 +36,22 @@ def checksum(path: Path) -> str:
     hasher = blake3()
     add(hasher, path)
     return hasher.hexdigest()
+
+
+@contextlib.contextmanager
+def filling(files: Collection[Path], lock: Path) -> Iterator[bool]:
+    """Give whether files of the cache have to be made, and seal them when the block has made them.
+
+    Other processes wait at the lock meanwhile.
+
+    Raises:
+        CacheError: The block can't write a file.
+    """
+    with paths.filling_cache(), FileLock(lock):
+        missing = not ready(files)
+        yield missing
+        if missing:
+            seal(files)
 
 
 def seal(files: Iterable[Path]) -> None:
