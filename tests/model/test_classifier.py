@@ -43,8 +43,8 @@ def test_quicknet_learns(digits):
 
 def test_training_is_reproducible(digits):
     dataset = data.Dataset(digits.name, digits.images[:64], digits.labels[:64], digits.class_names)
-    first, again, other = (classifier.train(classifier.build(), dataset, 2, 16, seed=seed) for seed in (3, 3, 4))
-    assert first == again != other
+    first, again = (classifier.train(classifier.build(), dataset, 2, 16) for _ in range(2))
+    assert first == again
 
 
 def test_seed_changes_the_weights():
