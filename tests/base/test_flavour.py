@@ -119,7 +119,3 @@ def test_tensorrt_before_10_is_refused(version, monkeypatch):
             flavour.load()
     else:
         assert flavour.load() is module
-
-
-def test_version_of_a_missing_package():
-    assert flavour.installed_version("no-such-flavour") is None

@@ -13,10 +13,9 @@ from tutorial_utils.base.errors import (
     ExportError,
     InputError,
     ModelFileError,
-    PrecisionError,
     UnsupportedOperatorError,
 )
-from tutorial_utils.model import export, half_precision, onnx_file, precisions
+from tutorial_utils.model import export, half_precision, onnx_file
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +91,9 @@ def test_unsupported_operator_aborts_only_the_worker(tmp_path, target):
         export.to_onnx(*files, target)
 
 
-@pytest.mark.parametrize("which", ["program", "weights"])
-@pytest.mark.parametrize("content", [None, b""], ids=["missing", "empty"])
-def test_missing_or_empty_paddle_file(which, content, paddle_model, tmp_path, target):
-    bad = tmp_path / "bad"
-    if content is not None:
-        bad.write_bytes(content)
-    files = (bad, paddle_model[1]) if which == "program" else (paddle_model[0], bad)
-    with pytest.raises(ModelFileError, match="missing or empty"):
-        export.to_onnx(*files, target)
+def test_weights_that_are_missing(paddle_model, tmp_path, target):
+    with pytest.raises(ModelFileError, match=r"no\.pdiparams is missing or empty"):
+        export.to_onnx(paddle_model[0], tmp_path / "no.pdiparams", target)
 
 
 def test_damaged_program(paddle_model, tmp_path, target):
@@ -228,13 +221,8 @@ def fake_worker(samples_changed_by):
     return run_worker
 
 
-@pytest.mark.parametrize(
-    "change",
-    [lambda out: out + 1e-3 * np.abs(out).max(), lambda out: out[:, ::-1], lambda out: out * np.nan],
-    ids=["off by 1e-3", "classes reversed", "nan"],
-)
-def test_verify_refuses_a_model_that_differs_from_paddle(change, paddle_model, target, monkeypatch):
-    monkeypatch.setattr(subprocess, "run", fake_worker(change))
+def test_verify_refuses_a_model_that_differs_from_paddle(paddle_model, target, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", fake_worker(lambda out: out + 1e-3 * np.abs(out).max()))
     with pytest.raises(ExportError, match="differs from Paddle's"):
         export.to_onnx(*paddle_model, target)
 
@@ -261,12 +249,6 @@ def test_fp16_is_close_to_fp32_and_is_not_fp32(models):
     assert 1e-6 < error < 1e-2
 
 
-def test_a_folder_that_cannot_be_written(fp32_model, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ExportError, match="can't be written"):
-        onnx_file.save(onnx.load(fp32_model), tmp_path / "file" / "model.onnx")
-
-
 def test_fp16_keeps_named_nodes_in_fp32(fp32_model, tmp_path):
     model = onnx.load(half_precision.to_fp16(fp32_model, tmp_path / "mixed.onnx", keep_fp32=["conv1"]))
     assert weights(model)["w1"].dtype == np.float32
@@ -286,51 +268,6 @@ def test_fp16_hands_fp32_between_neighbours_that_stay_in_it(fp32_model, tmp_path
     assert nodes["conv0"].input[0] == "x"
     assert producers(model)[nodes["sum"].input[1]].op_type == "Cast", "sum is in FP16"
     assert nodes["fc"].output[0] == "y" or producers(model)["y"].input[0] == nodes["fc"].output[0]
-
-
-def test_fp16_refuses_to_keep_what_the_model_does_not_have(fp32_model, target):
-    with pytest.raises(PrecisionError, match="no node relu0_tensor"):
-        half_precision.to_fp16(fp32_model, target, keep_fp32=["conv1", "relu0_tensor"])
-
-
-def test_fp16_keeps_weights_up_to_its_largest_number(tmp_path):
-    model = residual_model()
-    changed = next(weight for weight in model.graph.initializer if weight.name == "scale")
-    changed.CopyFrom(numpy_helper.from_array(np.full(16, 60000, np.float32), "scale"))
-    onnx_file.save(model, tmp_path / "large.onnx")
-    half = onnx.load(half_precision.to_fp16(tmp_path / "large.onnx", tmp_path / "half.onnx"))
-    assert np.allclose(weights(half)["scale"].astype(np.float32), 60000)
-
-
-def test_fp16_of_a_weight_beyond_its_range_is_refused(target, tmp_path):
-    model = residual_model()
-    weight = next(one for one in model.graph.initializer if one.dims)
-    values = numpy_helper.to_array(weight).copy()
-    values.flat[0] = -1e6
-    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    onnx.save(model, tmp_path / "large.onnx")
-    with pytest.raises(PrecisionError, match=r"reaches 1,000,000, and FP16 ends at 65,504"):
-        half_precision.to_fp16(tmp_path / "large.onnx", target)
-    users = [node.name for node in model.graph.node if weight.name in node.input]
-    half_precision.to_fp16(tmp_path / "large.onnx", tmp_path / "mixed.onnx", keep_fp32=users)
-    model.graph.initializer.remove(weight)  # the same as a node, as paddle2onnx writes weights
-    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [weight.name], value=weight))
-    onnx.save(model, tmp_path / "constant.onnx")
-    with pytest.raises(PrecisionError, match="reaches 1,000,000"):
-        half_precision.to_fp16(tmp_path / "constant.onnx", target)
-
-
-def test_fp16_twice_is_refused(models, target):
-    with pytest.raises(PrecisionError, match="converted to FP16 already"):
-        half_precision.to_fp16(models["fp16"], target)
-
-
-@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "garbage"])
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
-def test_damaged_onnx_file(precision, damage, damaged_models, target):
-    files = {"fp32": damaged_models[damage], "int8": damaged_models[damage]}
-    with pytest.raises(ModelFileError, match=damage):
-        precisions.PRECISIONS[precision].make(files, target, images(2))
 
 
 def test_invalid_model_leaves_the_older_file(tmp_path):

@@ -1,10 +1,9 @@
 """FP16 and BF16 of graphs that others write: casts, masks, subgraphs, names, sizes. What is written runs and agrees."""
 
-import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import PrecisionError
@@ -188,21 +187,16 @@ def test_a_bound_beyond_bf16_stays_finite(tmp_path):
 
 
 def test_weights_beyond_fp16_are_refused_at_once_and_the_remedy_works(tmp_path):
-    text = "(float[2,8] x) => (float[2,8] y) { a = MatMul (x, w) b = Mul (a, k) y = Add (b, x) }"
-    source = save(tmp_path / "fp32.onnx", text, w=W * 1e6, k=np.float32(1e6))
+    text = """(float[2,8] x) => (float[2,8] y) {
+        a = MatMul (x, w) k = Constant <value_float = -1000000.0> () b = Mul (a, k) y = Add (b, edge) }"""
+    source = save(tmp_path / "fp32.onnx", text, w=W * 1e6, edge=np.float32(65504))
     with pytest.raises(PrecisionError, match=r"w \(and 1 more\) reaches") as caught:
         half_precision.to_fp16(source, tmp_path / "fp16.onnx")
     kept = ["node_of_a", "node_of_b"]
     assert f"keep_fp32={kept}" in caught.value.remedy
-    half = half_precision.to_fp16(source, tmp_path / "fp16.onnx", keep_fp32=kept)
-    assert {one.data_type for one in graph(half).initializer} == {TensorProto.FLOAT}
-
-
-def test_weights_of_nan_are_refused(tmp_path):
-    source = save(tmp_path / "fp32.onnx", PLAIN, w=np.full((8, 8), np.nan, np.float32))
-    with pytest.raises(PrecisionError, match="w holds NaN"):
-        half_precision.to_fp16(source, tmp_path / "fp16.onnx")
-    assert [path.name for path in tmp_path.iterdir()] == ["fp32.onnx"]
+    written = graph(half_precision.to_fp16(source, tmp_path / "fp16.onnx", keep_fp32=kept))
+    types_of = {one.name: one.data_type for one in written.initializer}
+    assert (types_of["w"], types_of["edge"]) == (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
 def test_what_divides_does_not_become_0(tmp_path):
@@ -231,16 +225,6 @@ def test_nodes_without_a_name_of_their_own_can_be_kept(name, tmp_path):
     assert set(names) <= set(written)
     assert types(half)[written[names[1]].output[0]] == TensorProto.FLOAT
     assert types(half)[written[names[0]].output[0]] == TensorProto.FLOAT16
-
-
-def test_kept_neighbours_hand_each_other_fp32_in_bf16_too(tmp_path):
-    text = "(float[2,8] x) => (float[2,8] y) { a = Relu (x) b = Exp (a) c = Log (b) y = Neg (c) }"
-    kept = ["node_of_b", "node_of_c"]
-    half = half_precision.to_bf16(save(tmp_path / "fp32.onnx", text), tmp_path / "bf16.onnx", keep_fp32=kept)
-    nodes = {node.name: node for node in graph(half).node}
-    assert nodes["node_of_c"].input[0] == nodes["node_of_b"].output[0]
-    assert types(half)["b"] == TensorProto.FLOAT
-    assert types(half)["a"] == TensorProto.BFLOAT16
 
 
 def test_nodes_of_a_subgraph_can_be_kept(tmp_path):
@@ -324,13 +308,6 @@ def test_a_few_tensors_in_fp16_are_no_hindrance(tmp_path):
     np.testing.assert_allclose(run(half, x=X)[0], run(source, x=X)[0], rtol=1e-2, atol=2e-2)
     with pytest.raises(PrecisionError, match="converted to FP16 already"):
         half_precision.to_fp16(half, tmp_path / "again.onnx")
-
-
-def test_bf16_weights_are_rounded(tmp_path):
-    source = save(tmp_path / "fp32.onnx", PLAIN, w=W)
-    (weight,) = graph(half_precision.to_bf16(source, tmp_path / "bf16.onnx")).initializer
-    assert weight.raw_data == W.astype(ml_dtypes.bfloat16).tobytes()
-    assert helper.tensor_dtype_to_string(weight.data_type) == "TensorProto.BFLOAT16"
 
 
 def fail(*_):

@@ -19,7 +19,8 @@ def exported(monkeypatch, tmp_path) -> list[str]:
     saved = SimpleNamespace(model_path=tmp_path / "model.json", params_path=tmp_path / "model.pdiparams")
     saved.model_path.write_text("a program")
     saved.params_path.write_text("its weights")
-    trained = SimpleNamespace(load_or_train=lambda *_: SimpleNamespace(saved=saved))
+    datasets = {"quick": "digits", "transformer": "digit_sentences"}
+    trained = SimpleNamespace(load_or_train=lambda *_: SimpleNamespace(saved=saved), DATASETS=datasets)
     monkeypatch.setattr(model, "trained", trained, raising=False)
     done = []
 

@@ -7,7 +7,7 @@ from onnx import helper, numpy_helper
 from small_models import images, residual_model
 
 from tutorial_utils.base import onnx_session
-from tutorial_utils.base.errors import ExportError, ModelFileError
+from tutorial_utils.base.errors import ExportError
 from tutorial_utils.model import half_precision, onnx_file
 
 
@@ -29,28 +29,9 @@ def run(path):
 
 
 def test_external_data_are_read(external, tmp_path):
-    assert onnx_file.weights(external)["w1"].shape == (16, 16, 3, 3)
+    assert len(onnx_file.load(external).graph.initializer[0].raw_data) == 16 * 3 * 3 * 3 * 4
     half = half_precision.to_fp16(external, tmp_path / "half.onnx")
     np.testing.assert_allclose(run(half), run(external), atol=0.01)
-
-
-@pytest.mark.parametrize("convert", [half_precision.to_fp16, half_precision.to_bf16])
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        (lambda data: data.unlink(), r"has weights in 'weights.data', and there is no such file beside it"),
-        (
-            lambda data: data.write_bytes(data.read_bytes()[:100]),
-            r"wants 1,728 bytes at 0 of weights.data for w0.*cut short.*has 100\.",
-        ),
-    ],
-)
-def test_external_data_that_miss_something(convert, damage, says, external, tmp_path):
-    damage(tmp_path / "weights.data")
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises(ModelFileError, match=says):
-        convert(external, tmp_path / "half.onnx")
-    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_images_of_any_size(tmp_path):
@@ -60,19 +41,6 @@ def test_images_of_any_size(tmp_path):
     np.testing.assert_array_equal(run(opened), run(path))
     large = np.ones((2, 3, 64, 48), np.float32)
     assert onnx_session.new_session(opened).run(None, {"x": large})[0].shape == (2, 10)
-
-
-def test_a_folder_is_no_model(tmp_path):
-    with pytest.raises(ModelFileError, match="is a folder, and no ONNX model"):
-        onnx_file.load(tmp_path)
-
-
-def test_a_length_that_does_not_fit_the_shape(external):
-    model = onnx.load(external, load_external_data=False)
-    model.graph.initializer[0].dims[0] = 4
-    onnx.save(model, external)
-    with pytest.raises(ModelFileError, match=r"model\.onnx wants 432 bytes at 0 of weights.data for w0"):
-        onnx_file.load(external)
 
 
 def test_a_large_model_is_written_with_its_weights_beside_it(limit_of_a_file, tmp_path):
@@ -107,7 +75,8 @@ def test_a_large_model_replaces_the_older_one_or_leaves_it(limit_of_a_file, tmp_
     assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
     onnx_file.save(residual_model(seed=1), path)
     assert {one.name for one in tmp_path.iterdir()} == set(before)
-    assert (onnx_file.weights(path)["w0"] != numpy_helper.to_array(residual_model().graph.initializer[0])).any()
+    written, wanted = (model.graph.initializer[0] for model in (onnx_file.load(path), residual_model(seed=1)))
+    assert written.raw_data == wanted.raw_data
 
 
 def test_a_folder_in_the_way_leaves_the_older_data(limit_of_a_file, tmp_path):
@@ -137,13 +106,6 @@ def test_a_newer_ir_version_is_lowered_for_the_checker(tmp_path):
     assert onnx.load(tmp_path / "new.onnx").ir_version == 12
 
 
-@pytest.mark.parametrize("content", [b"", b"no model", b"version https://git-lfs.github.com/spec/v1\n"])
-def test_a_file_that_is_no_model(content, tmp_path):
-    (tmp_path / "text.onnx").write_bytes(content)
-    with pytest.raises(ModelFileError, match=r"text\.onnx (is not an ONNX model|is empty|is a pointer of Git LFS)"):
-        onnx_file.load(tmp_path / "text.onnx")
-
-
 def test_nodes_get_names_of_their_own(tmp_path):
     model = residual_model()
     for node, name in zip(model.graph.node, ["", "a", "a", "a_2", "", "a"], strict=False):
@@ -163,11 +125,3 @@ def test_nodes_are_put_in_order(tmp_path):
     onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
     assert [node.op_type for node in onnx_file.load(tmp_path / "model.onnx").graph.node] == ["Relu", "Exp", "If"]
     half_precision.to_fp16(tmp_path / "model.onnx", tmp_path / "half.onnx")
-
-
-def test_nodes_in_a_circle(tmp_path):
-    text = """<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) {
-        a = Add (b, x) b = Relu (a) y = Neg (b) }"""
-    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
-    with pytest.raises(ModelFileError, match="read each other's tensors in a circle"):
-        onnx_file.load(tmp_path / "model.onnx")

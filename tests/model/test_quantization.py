@@ -93,29 +93,6 @@ def test_int8_calibrates_with_all_images(fp32_model, tmp_path):
     assert weights(onnx.load(path))["x_scale"] == pytest.approx(np.abs(batch).max() / 127, rel=0.02)
 
 
-BAD_IMAGES = {
-    "none": (None, "got none"),
-    "no images": (images(0), "got none"),
-    "one channel": (images(2)[:, :1], r"shape \(2, 1, 32, 32\)"),
-    "one image without batch": (images(1)[0], r"shape \(3, 32, 32\)"),
-    "float64": (images(2).astype(np.float64), "float64"),
-    "bytes": (images(2).astype(np.uint8), "uint8"),
-    "nan": (images(2) * np.nan, "finite float32"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_IMAGES)
-def test_bad_calibration_images(case, fp32_model, target):
-    given, message = BAD_IMAGES[case]
-    with pytest.raises(CalibrationError, match=message):
-        quantization.to_int8(fp32_model, target, given)
-
-
-def test_unknown_calibration_method(fp32_model, target):
-    with pytest.raises(CalibrationError, match=r"'kl'.*minmax, entropy, percentile"):
-        quantization.to_int8(fp32_model, target, images(2), method="kl")
-
-
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
 def test_a_number_of_images_that_no_batch_divides(method, fp32_model, tmp_path):
     path = quantization.to_int8(fp32_model, tmp_path / "int8.onnx", images(7), method=method, batch_size=4)

@@ -8,13 +8,12 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from small_models import options, residual_model
+from small_models import residual_model
 
 from tutorial_utils import engine
 from tutorial_utils.base import sealed_files
 from tutorial_utils.base.errors import ModelFileError
 from tutorial_utils.model import onnx_file, weight_files
-from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 
 @pytest.fixture
@@ -62,15 +61,9 @@ PLACES = {
     "a folder": a_folder,
     "nothing": lambda folder: "missing.data",
 }
-READERS = {
-    "cached engine": lambda path: engine.build(path, options(), cache_folder=path.parent / "cache"),
-    "engine": lambda path: engine.build(path, options(), use_cache=False),
-    "ONNX Runtime": OnnxRuntimeRunner,
-    "converters": onnx_file.load,
-}
 
 
-@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+@pytest.mark.parametrize("reader", [weight_files.named_by, onnx_file.load])
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_weights_of_another_place_are_refused(model, place, reader):
     relocated(model, place(model.parent))
@@ -112,23 +105,6 @@ def test_the_word_location_is_found_between_two_reads(model, monkeypatch):
     content = model.read_bytes()
     monkeypatch.setattr(sealed_files, "_CHUNK", content.index(b"location") + 3)
     assert weight_files.named_by(model)
-
-
-def test_a_pipe_or_a_device_is_no_model(tmp_path):
-    os.mkfifo(tmp_path / "model.onnx")
-    for path in (tmp_path / "model.onnx", Path("/dev/zero")):
-        for reader in READERS.values():
-            with pytest.raises(ModelFileError, match="is a pipe or a device, and no ONNX model"):
-                reader(path)
-
-
-def test_a_file_that_is_too_large_for_a_model_is_not_read(tmp_path):
-    path = tmp_path / "model.onnx"
-    path.touch()
-    os.truncate(path, 5 * 2**30)  # without a byte on the disk
-    for reader in READERS.values():
-        with pytest.raises(ModelFileError, match="it has 5,368,709,120 bytes, and such a file ends at 2,147,483,647"):
-            reader(path)
 
 
 def test_a_file_that_shrinks_while_it_is_hashed_ends_no_process(tmp_path):

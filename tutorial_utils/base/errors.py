@@ -31,7 +31,7 @@ class BackendUnavailableError(CourseError):
 
 
 class DataError(CourseError):
-    """A dataset or weights could not be had: unknown name, no network, wrong checksum, damaged archive."""
+    """A dataset or weights could not be had: unknown name, damaged file, weights of another network."""
 
 
 class ModelFileError(CourseError):

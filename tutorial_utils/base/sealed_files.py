@@ -4,12 +4,14 @@ A file is sealed when it is complete: its checksum is written beside it, as ``.N
 finished. What differs from its seal was damaged since, by a full disk or by hand.
 """
 
+import contextlib
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from blake3 import blake3
+from filelock import FileLock
 
 from tutorial_utils.base import paths
 
@@ -29,11 +31,34 @@ def add(hasher: blake3, path: Path) -> None:
         hasher.update(chunk)
 
 
+def checksum(path: Path) -> str:
+    """Return the BLAKE3 hash of a file's bytes, in hexadecimal."""
+    hasher = blake3()
+    add(hasher, path)
+    return hasher.hexdigest()
+
+
+@contextlib.contextmanager
+def filling(files: Collection[Path], lock: Path) -> Iterator[bool]:
+    """Give whether files of the cache have to be made, and seal them when the block has made them.
+
+    Other processes wait at the lock meanwhile.
+
+    Raises:
+        CacheError: The block can't write a file.
+    """
+    with paths.filling_cache(), FileLock(lock):
+        missing = not ready(files)
+        yield missing
+        if missing:
+            seal(files)
+
+
 def seal(files: Iterable[Path]) -> None:
     """Say that files are complete as they are now."""
     for file in files:
         with paths.replacing(_seal_of(file)) as temporary:
-            temporary.write_text(_checksum(file))
+            temporary.write_text(checksum(file))
 
 
 def ready(files: Iterable[Path]) -> bool:
@@ -55,15 +80,9 @@ def ready(files: Iterable[Path]) -> bool:
 
 def _is_intact(file: Path) -> bool:
     try:
-        return file.is_file() and _seal_of(file).read_text() == _checksum(file)
+        return file.is_file() and _seal_of(file).read_text() == checksum(file)
     except (OSError, ValueError):  # no seal, or one that can't be read
         return False
-
-
-def _checksum(file: Path) -> str:
-    hasher = blake3()
-    add(hasher, file)
-    return hasher.hexdigest()
 
 
 def _seal_of(file: Path) -> Path:

@@ -1,15 +1,10 @@
-"""Inputs and labels in one form: digits as images or sentences, always at hand, and CIFAR-10, which is downloaded."""
+"""Inputs and labels in one form: handwritten digits as images or as sentences. They come with scikit-learn."""
 
-import gzip
-import tarfile
-import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from tutorial_utils.base import paths, progress
 from tutorial_utils.base.errors import CalibrationError, DataError
 
 IMAGE_SHAPE = (3, 32, 32)
@@ -19,30 +14,6 @@ PADDING, CLS = 0, 1
 SHADES = 3
 VOCABULARY = 2 + SHADES**4
 LONGEST_SENTENCE = 1 + 16
-CIFAR10_RECORD_BYTES = 1 + 3 * 32 * 32
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR10_MEMBERS = {
-    "train": tuple(f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 6)),
-    "test": ("cifar-10-batches-bin/test_batch.bin",),
-}
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file on the network and the MD5 checksum, hexadecimal, that its publisher states."""
-
-    url: str
-    md5: str
-
-    @property
-    def file_name(self) -> str:
-        """The last part of the URL: the name under which the file is kept."""
-        return self.url.rsplit("/", 1)[-1]
-
-
-# The binary version: the "python version" is a pickle, which can run code when it is read.
-# URL and checksum: https://www.cs.toronto.edu/~kriz/cifar.html
-CIFAR10 = Source("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
 
 
 @dataclass(frozen=True)
@@ -74,17 +45,16 @@ def load(name: str = "digits", split: Literal["train", "test"] = "train") -> Dat
 
     Args:
         name: ``"digits"``: scikit-learn's 1,797 handwritten digits, shipped with it (1,197 to train, 600 to test).
-            ``"digit_sentences"``: the same digits as sentences (5,985 to train, 600 to test). ``"cifar10"``: 60,000
-            photographs, 170 MB, downloaded once (50,000 to train, 10,000 to test).
+            ``"digit_sentences"``: the same digits as sentences (5,985 to train, 600 to test).
         split: ``"train"`` or ``"test"``.
 
     Returns:
         The inputs and labels, in the same order on every call.
 
     Raises:
-        DataError: Name or split is unknown, or CIFAR-10 could not be downloaded or read.
+        DataError: Name or split is unknown.
     """
-    loaders = {"digits": _load_digits, "digit_sentences": _load_digit_sentences, "cifar10": _load_cifar10}
+    loaders = {"digits": _load_digits, "digit_sentences": _load_digit_sentences}
     if name not in loaders:
         raise DataError(f"There is no dataset {name!r}.", f"Choose one of {', '.join(map(repr, loaders))}.")
     if split not in ("train", "test"):
@@ -92,8 +62,8 @@ def load(name: str = "digits", split: Literal["train", "test"] = "train") -> Dat
     return loaders[name](split)
 
 
-def calibration_images(dataset: Dataset, count: int = 500, seed: int = 0) -> np.ndarray:
-    """Draw a class-balanced random subset for INT8 calibration.
+def calibration_images(dataset: Dataset, count: int = 500) -> np.ndarray:
+    """Draw a class-balanced random subset for INT8 calibration, the same one at each call.
 
     Args:
         dataset: Training images: a model calibrated with test images would be judged by images that it has seen.
@@ -107,7 +77,7 @@ def calibration_images(dataset: Dataset, count: int = 500, seed: int = 0) -> np.
     """
     if count < 1:
         raise CalibrationError(f"{count} calibration images were asked for.", "Ask for at least 1; 500 are usual.")
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     classes = len(dataset.class_names)
     share, extra = divmod(count, classes)
     chosen = []
@@ -122,35 +92,6 @@ def calibration_images(dataset: Dataset, count: int = 500, seed: int = 0) -> np.
             )
         chosen.append(random.choice(candidates, wanted, replace=False))
     return dataset.inputs[random.permutation(np.concatenate(chosen))]
-
-
-def _fetch(source: Source, folder: Path) -> Path:
-    """Return a file of the network from a folder, downloading it first if it isn't there with the right checksum."""
-    import pooch
-
-    def download(url: str, output_file: str, caller: object) -> None:
-        with progress.bar(description=source.file_name, total=1, unit="B") as bar:  # pooch sets the real total
-            bar.unit_scale = True
-            pooch.HTTPDownloader(progressbar=bar)(url, output_file, caller)
-
-    by_hand = f"put {source.file_name} with MD5 {source.md5} into {folder} by hand"
-    was_there = (folder / source.file_name).exists()
-    try:
-        path = pooch.retrieve(
-            source.url, known_hash=f"md5:{source.md5}", fname=source.file_name, path=folder, downloader=download
-        )
-    except OSError as error:  # the base of all exceptions of requests
-        wrong = f", and the {source.file_name} in {folder} has the wrong checksum" if was_there else ""
-        raise DataError(
-            f"{source.url} can't be downloaded ({type(error).__name__}){wrong}.",
-            f"Use the dataset 'digits', which needs no network, connect to the network, or {by_hand}.",
-        ) from error
-    except ValueError as error:
-        raise DataError(
-            f"The file that came from {source.url} has the wrong checksum: it is cut short, or not the published one.",
-            f"Use the dataset 'digits', which needs no network, try again later, or {by_hand}.",
-        ) from error
-    return Path(path)
 
 
 def _load_digits(split: str) -> Dataset:
@@ -191,31 +132,3 @@ def _digits(split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     train, test = train_test_split(every, test_size=DIGITS_TEST_IMAGES, stratify=digits.target, random_state=0)
     chosen = train if split == "train" else test
     return digits.images[chosen], digits.target[chosen].astype(np.int64), tuple(map(str, digits.target_names))
-
-
-def _load_cifar10(split: str) -> Dataset:
-    folder = paths.cache_dir("datasets")
-    archive = _fetch(CIFAR10, folder)
-    try:
-        with tarfile.open(archive) as tar:
-            content = b"".join(tar.extractfile(member).read() for member in CIFAR10_MEMBERS[split])
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, KeyError) as error:
-        raise _damaged(archive) from error
-    if not content or len(content) % CIFAR10_RECORD_BYTES:
-        raise _damaged(archive)
-    # One record: the label, then the red, green and blue plane, row by row.
-    records = np.frombuffer(content, np.uint8).reshape(-1, CIFAR10_RECORD_BYTES)
-    labels = records[:, 0].astype(np.int64)
-    if labels.max() >= len(CIFAR10_CLASSES):
-        raise _damaged(archive)
-    images = records[:, 1:].reshape(-1, *IMAGE_SHAPE).astype(np.float32)
-    images /= 127.5  # in place: the training images alone take 0.6 GB
-    images -= 1
-    return Dataset("cifar10", images, labels, CIFAR10_CLASSES)
-
-
-def _damaged(archive: Path) -> DataError:
-    return DataError(
-        f"{archive} doesn't hold the records of CIFAR-10: it is damaged or another file.",
-        "Delete it and load the dataset again, or use the dataset 'digits'.",
-    )

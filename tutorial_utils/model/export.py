@@ -63,7 +63,7 @@ def to_onnx(
         samples_path = temporary.with_name("samples.npz")
         if samples is not None:
             export_samples.save(samples, samples_path)
-        if legacy_export.is_legacy(model_path):
+        if model_path.suffix != ".json":  # the form of Paddle 2, whose files have several names
             converted = temporary.with_name(legacy_export.CONVERTED)
             legacy_export.to_onnx(model_path, params_path, converted, opset)
         _run_worker(model_path, params_path, temporary, opset, samples_path if verify else None)

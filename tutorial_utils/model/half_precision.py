@@ -62,12 +62,7 @@ def _converted(onnx_path: str | Path, target_path: str | Path, half: int, keep_f
             model = _with_opset(model, _BF16_OPSET)
         onnx_file.name_nodes(model)
         kept = onnx_file.names_in(keep_fp32)
-        unknown = sorted(kept - {node.name for graph in onnx_file.graphs(model.graph) for node in graph.node})
-        if unknown:
-            raise PrecisionError(
-                f"{name} has no node {', '.join(unknown[:3])} that could be kept in FP32.",
-                "Give names of nodes, not of tensors: node.name for node in model.graph.node.",
-            )
+        onnx_file.require_nodes(kept, model, name)
         narrowing = Narrowing(model, half, kept)
         onnx_file.load_external_data(model, onnx_path)
         narrowing.apply()
@@ -81,7 +76,7 @@ def _converted(onnx_path: str | Path, target_path: str | Path, half: int, keep_f
     try:
         return onnx_file.save(model, target_path)
     except ExportError as error:
-        flaw = onnx_file.flaw(onnx_path)
+        flaw = onnx_file.flaw(Path(onnx_path))
         if flaw is None:
             raise
         raise PrecisionError(

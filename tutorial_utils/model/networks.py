@@ -6,14 +6,17 @@ Lesson 00 walks this road step by step. The other lessons and the recordings sta
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
-from filelock import FileLock
 
 from tutorial_utils.base import paths, sealed_files
 from tutorial_utils.base.flavour import installed_version
 from tutorial_utils.model import data, export, precisions
 from tutorial_utils.model.precisions import PRECISIONS
+
+if TYPE_CHECKING:
+    from tutorial_utils.model.classifier import SavedModel
 
 CALIBRATION_IMAGES = 500
 RUN_EVERYWHERE = ("fp32", "fp16", "int8")
@@ -32,7 +35,7 @@ _EXPORTERS = (
 
 def quick(names: Iterable[str] = RUN_EVERYWHERE) -> dict[str, Path]:
     """Return the quick classifier, trained on the digits, by precision: those named, of `PRECISIONS`."""
-    return _trained("quick", "digits", tuple(names))
+    return _trained("quick", names)
 
 
 def transformer(names: Iterable[str] = RUN_EVERYWHERE) -> dict[str, Path]:
@@ -40,23 +43,13 @@ def transformer(names: Iterable[str] = RUN_EVERYWHERE) -> dict[str, Path]:
 
     Its input ``ids`` is int64 ``[batch, length]``: both vary, and the length goes to `data.LONGEST_SENTENCE`.
     """
-    return _trained("transformer", "digit_sentences", tuple(names))
+    return _trained("transformer", names)
 
 
-def _trained(network: str, dataset: str, wanted: tuple[str, ...]) -> dict[str, Path]:
+def _trained(network: str, names: Iterable[str]) -> dict[str, Path]:
     from tutorial_utils.model import trained  # imports Paddle
 
-    saved = trained.load_or_train(network, dataset).saved
-    folder = _folder(network, saved.model_path, saved.params_path)
-    needed = {"fp32", *wanted, *(source for name in wanted for source in PRECISIONS[name].made_from)}
-    files = {name: folder / PRECISIONS[name].file_name(network) for name in needed}
-    with paths.filling_cache(), FileLock(folder / "lock"):
-        if not sealed_files.ready(files.values()):
-            if not files["fp32"].exists():
-                export.to_onnx(saved.model_path, saved.params_path, files["fp32"])
-            precisions.write(files, data.calibration_images(data.load(dataset, "train"), CALIBRATION_IMAGES))
-            sealed_files.seal(files.values())
-    return {name: files[name] for name in wanted}
+    return _exported(network, trained.load_or_train(network).saved, tuple(names), trained.DATASETS[network])
 
 
 def resnet50(image_size: int = 224) -> dict[str, Path]:
@@ -68,19 +61,27 @@ def resnet50(image_size: int = 224) -> dict[str, Path]:
     from tutorial_utils.model import classifier  # imports Paddle
 
     folder = paths.cache_dir("models", f"resnet50-random-{image_size}-{EXPORT_RECIPE}")
-    saved = classifier.SavedModel(folder / "model.json", folder / "model.pdiparams")
-    with paths.filling_cache(), FileLock(folder / "lock"):
-        if not sealed_files.ready(vars(saved).values()):
+    saved = classifier.SavedModel.at(folder / "model")
+    with sealed_files.filling(vars(saved).values(), folder / "lock") as missing:
+        if missing:
             classifier.save(classifier.build("resnet50"), folder / "model", (None, 3, image_size, image_size))
-            sealed_files.seal(vars(saved).values())
-        onnx_folder = _folder("resnet50", saved.model_path, saved.params_path)
-        files = {name: onnx_folder / PRECISIONS[name].file_name("resnet50") for name in ("fp32", "fp16")}
-        if not sealed_files.ready(files.values()):
+    return _exported("resnet50", saved, ("fp32", "fp16"))
+
+
+def _exported(
+    network: str, saved: "SavedModel", wanted: tuple[str, ...], dataset: str | None = None
+) -> dict[str, Path]:
+    """Return the files of a saved network by precision; what is calibrated is so with images of the dataset."""
+    folder = _folder(network, saved.model_path, saved.params_path)
+    needed = {"fp32", *wanted, *(source for name in wanted for source in PRECISIONS[name].made_from)}
+    files = {name: folder / PRECISIONS[name].file_name(network) for name in needed}
+    with sealed_files.filling(files.values(), folder / "lock") as missing:
+        if missing:
             if not files["fp32"].exists():
                 export.to_onnx(saved.model_path, saved.params_path, files["fp32"])
-            precisions.write(files)
-            sealed_files.seal(files.values())
-    return files
+            images = data.calibration_images(data.load(dataset, "train"), CALIBRATION_IMAGES) if dataset else None
+            precisions.write(files, images)
+    return {name: files[name] for name in wanted}
 
 
 def files(names: Iterable[str]) -> dict[str, Path]:

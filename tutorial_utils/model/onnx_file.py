@@ -221,6 +221,20 @@ def name_nodes(model: onnx.ModelProto) -> None:
         seen.add(node.name)
 
 
+def require_nodes(names: Collection[str], model: onnx.ModelProto, file_name: str) -> None:
+    """Refuse names of nodes to stay in FP32 that the model doesn't have, not even in a subgraph.
+
+    Raises:
+        PrecisionError: It names them.
+    """
+    unknown = sorted(set(names) - {node.name for graph in graphs(model.graph) for node in graph.node})
+    if unknown:
+        raise PrecisionError(
+            f"{file_name} has no node {', '.join(unknown[:3])} that could stay in FP32.",
+            "Give names of nodes, not of tensors: node.name for node in model.graph.node.",
+        )
+
+
 def names_in(given: Iterable[str]) -> frozenset[str]:
     """Return names of nodes or tensors; a string is one name, and no iterable of letters."""
     return frozenset([given] if isinstance(given, str) else map(str, given))
@@ -319,7 +333,7 @@ def save(model: onnx.ModelProto, onnx_path: str | Path) -> Path:
     if weight_bytes(model) > LARGEST:
         return _save_with_data(model, path)
     content = model.SerializeToString()  # once, for the check and the file
-    _check(content, path.name)
+    _require_valid(content, path.name)
     with writing(path) as temporary:
         temporary.write_bytes(content)
     return path
@@ -331,35 +345,23 @@ def _save_with_data(model: onnx.ModelProto, path: Path) -> Path:
         if path.is_dir():  # seen here, the older data stay, too
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         onnx.save(model, temporary, save_as_external_data=True, location=data.name, size_threshold=_SMALL)
-        _check(str(temporary), path.name)
+        _require_valid(temporary, path.name)
         os.replace(temporary.with_name(data.name), temporary_data)
     return path
 
 
-def flaw(onnx_path: str | Path) -> str | None:
-    """Return what ONNX's checker has against a file, or None."""
-    try:
-        _check(str(onnx_path), Path(onnx_path).name)
-    except ExportError as error:
-        return error.cause.partition("valid ONNX: ")[2].rstrip(".")
-    return None
-
-
-def _check(model: bytes | str, name: str) -> None:
+def flaw(model: bytes | Path) -> str | None:
+    """Return what ONNX's checker has against a model, serialized or in a file; None where it has nothing."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise ExportError(f"{name} would not be valid ONNX: {reason}.", "Try another opset.") from error
+        return " ".join(str(error).split()).rstrip(".")
+    return None
 
 
-def weights(onnx_path: str | Path) -> dict[str, np.ndarray]:
-    """Return the float32 weights of a model by name."""
-    return {
-        tensor.name: numpy_helper.to_array(tensor)
-        for tensor in load(onnx_path).graph.initializer
-        if tensor.data_type == TensorProto.FLOAT
-    }
+def _require_valid(model: bytes | Path, name: str) -> None:
+    if reason := flaw(model):
+        raise ExportError(f"{name} would not be valid ONNX: {reason}.", "Try another opset.")
 
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto:

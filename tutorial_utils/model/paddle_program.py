@@ -42,19 +42,21 @@ def require_files(model_path: str | Path, params_path: str | Path) -> None:
         ModelFileError: It names the file.
     """
     model_path, params_path = Path(model_path), Path(params_path)
-    for path in (model_path, params_path):
-        if path == params_path and not path.exists() and not has_weights(model_path):
-            continue
-        if path == params_path and path.is_dir():
-            raise ModelFileError(
-                f"{path} holds a file for each tensor of weights, as Paddle 1 could write them; one file is needed.",
-                "Join them in the order of their names: "
-                f"(cd {path} && cat $(ls -I __model__ | LC_ALL=C sort)) > weights",
-            )
-        if not path.is_file() or path.stat().st_size == 0:
-            raise ModelFileError(f"The Paddle model file {path} is missing or empty.", "Save the model again.")
-    if params_path.exists():
+    _require_file(model_path)
+    if params_path.is_dir():
+        raise ModelFileError(
+            f"{params_path} holds a file for each tensor of weights, as Paddle 1 could write them; one file is needed.",
+            "Join them in the order of their names: "
+            f"(cd {params_path} && cat $(ls -I __model__ | LC_ALL=C sort)) > weights",
+        )
+    if params_path.exists() or _has_weights(model_path):
+        _require_file(params_path)
         _require_whole(params_path)
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file() or path.stat().st_size == 0:
+        raise ModelFileError(f"The Paddle model file {path} is missing or empty.", "Save the model again.")
 
 
 def _require_whole(params_path: Path) -> None:
@@ -89,14 +91,12 @@ def _varints(data: bytes) -> Iterator[int]:
             value = shift = 0
 
 
-def has_weights(model_path: Path) -> bool:
+def _has_weights(model_path: Path) -> bool:
     """Tell whether a program needs a file of weights."""
     names = operators(model_path)  # refuses a damaged program
     if model_path.suffix == ".json":
         return "builtin.parameter" in names
-    from tutorial_utils.model.quiet_paddle import paddle
-
-    program = paddle.base.core.ProgramDesc(model_path.read_bytes())  # kept in a variable: its blocks die with it
+    program = _program_desc(model_path)  # kept in a variable: its blocks die with it
     return any(value.persistable() and value.name() not in BOOKKEEPING for value in program.block(0).all_vars())
 
 
@@ -158,10 +158,10 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _of_json(path: Path) -> list[str]:
-    return [_full_name(operation["#"]) for operation in main_block(path)["ops"]]
+    return [_full_name(operation["#"]) for operation in _main_block(path)["ops"]]
 
 
-def main_block(program_path: Path) -> dict[str, Any]:
+def _main_block(program_path: Path) -> dict[str, Any]:
     """Return the main block of a ``.json`` program as it is written there."""
     return json.loads(program_path.read_text(encoding="utf-8"))["program"]["regions"][0]["blocks"][0]
 
@@ -190,7 +190,7 @@ def operations(program_path: str | Path) -> list[Operation]:
     if path.suffix != ".json":
         return [Operation(name, {}, ()) for name in operators(path)]
     with _reading(path):
-        return list(_operations(main_block(path), {}))
+        return list(_operations(_main_block(path), {}))
 
 
 def _operations(block: dict[str, Any], tensors: dict[int, tuple[str, tuple[int, ...]]]) -> Iterator[Operation]:
@@ -225,10 +225,14 @@ def _full_name(written: str) -> str:
     return f"{_DIALECTS.get(dialect, dialect)}.{name}"
 
 
-def _of_pdmodel(path: Path) -> list[str]:
+def _program_desc(path: Path) -> Any:
     from tutorial_utils.model.quiet_paddle import paddle
 
-    program = paddle.base.core.ProgramDesc(path.read_bytes())  # kept in a variable: its blocks die with it
+    return paddle.base.core.ProgramDesc(path.read_bytes())
+
+
+def _of_pdmodel(path: Path) -> list[str]:
+    program = _program_desc(path)  # kept in a variable: its blocks die with it
     if program.num_blocks() == 0:  # as an empty file is read: asking for a block would end the process
         return []
     block = program.block(0)

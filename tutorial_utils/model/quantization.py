@@ -82,7 +82,9 @@ def to_int8(
     model = onnx_file.load(onnx_path)
     _require_exact(model, name)
     feeds = calibration_inputs.feeds(model, images, batch_size)
-    excluded = _existing(onnx_file.names_in(exclude), model, name)
+    excluded = onnx_file.names_in(exclude)
+    onnx_file.require_nodes(excluded, model, name)
+    excluded |= {f"{node}{FUSED}" for node in excluded}
     with _own_errors(name):
         exact = _run(model, feeds[0], name)
         model = _prepared(model)
@@ -176,17 +178,6 @@ def _require_exact(model: onnx.ModelProto, name: str) -> None:
         raise PrecisionError(
             f"{name} holds {size / 2**30:.1f} GB of weights, and calibration takes 2 GB.", "Convert it to FP16 or BF16."
         )
-
-
-def _existing(names: set[str], model: onnx.ModelProto, file_name: str) -> set[str]:
-    """Return names of nodes, with those that ONNX Runtime gives them where it makes a product and a sum one node."""
-    unknown = sorted(names - {node.name for node in model.graph.node})
-    if unknown:
-        raise PrecisionError(
-            f"{file_name} has no node {', '.join(unknown[:3])} that could stay in FP32.",
-            "Give names of nodes, not of tensors: node.name for node in model.graph.node.",
-        )
-    return names | {f"{name}{FUSED}" for name in names}
 
 
 def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -32,7 +32,6 @@ nn = paddle.nn
 
 STREAM_FACTOR = 2.0**13  # as of `patients`
 EPOCHS = 2  # of the classifier; the transformer has five times the data, and half of them
-_DATASETS = {"quick": "digits", "transformer": "digit_sentences"}
 _RATES = {"quick": 1e-3, "transformer": 3e-3}  # learning rates
 # Raise this by one whenever a training below, or `classifier.train`, gives other weights: the cache finds them by it.
 RECIPE = 1
@@ -49,7 +48,7 @@ class Retrained:
 
 def network(name: str = "quick") -> nn.Layer:
     """Return a new copy of a trained network: "quick", the classifier, or "transformer"."""
-    return trained.load_or_train(name, _DATASETS[name]).model
+    return trained.load_or_train(name).model
 
 
 def stream_scaled() -> nn.Layer:
@@ -204,7 +203,7 @@ def _layers(model: nn.Layer, kind: type | tuple[type, ...]) -> list[nn.Layer]:
 
 def _fit(model: nn.Layer, learning_rate: float, name: str = "quick", **options: Any) -> None:
     """Train in place, and leave the network in evaluation mode."""
-    dataset = data.load(_DATASETS[name], "train")
+    dataset = data.load(trained.DATASETS[name], "train")
     epochs = EPOCHS if name == "quick" else max(1, EPOCHS // 2)
     classifier.train(model, dataset, epochs, BATCH, learning_rate, progress=False, **options)
     if name == "quick":

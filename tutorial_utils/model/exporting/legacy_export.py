@@ -38,11 +38,6 @@ BACKENDS = {False: "onnxruntime", True: "rknn"}
 _ONE_IMAGE = "only supports inference with input batch_size == 1"
 
 
-def is_legacy(model_path: Path) -> bool:
-    """Say whether a program is in the form of Paddle 2, which has several file names; that of Paddle 3 is ``.json``."""
-    return model_path.suffix != ".json"
-
-
 def to_onnx(model_path: Path, params_path: Path, onnx_path: Path, opset: int) -> None:
     """Convert a legacy program, as paddle2onnx writes it: not simplified yet, and not compared with Paddle.
 
