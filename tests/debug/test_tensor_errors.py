@@ -216,6 +216,14 @@ def test_an_embedding_is_a_layer_and_a_choice_among_activations_is_none(tmp_path
     assert np.isnan(row.gain), "ids are no magnitudes"
 
 
+def test_a_condition_has_no_scale(tmp_path):
+    text = "(float[4] x, bool[4] keep) => (float[4] y) { z = Neg(x) y = Where(keep, x, z) }"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+    feeds = {"x": np.full(4, 3, np.float32), "keep": np.array([True] * 4)}
+    values = tensor_errors.all_outputs(onnx_file.save(model, tmp_path / "where.onnx"), feeds)
+    assert list(tensor_errors.layers_behind(model, "y", {**feeds, **values}).index) == ["x"]
+
+
 def test_a_normalization_is_a_layer(tmp_path):
     """Its own factors make its output large, whatever the layer before it does."""
     nodes = [
