@@ -215,7 +215,9 @@ def test_exercises_of_a_part_are_known_by_its_whole_name(doubling, monkeypatch):
 
 # --- how a lesson's cells are derived --------------------------------------------------------------------------------
 
-TASK = "### Exercise 01.1 (easy, 5 minutes): Double\n\nDouble x.\n\n<details><summary>Hint</summary>\n\nAdd.\n\n</details>"
+TASK = (
+    "### Exercise 01.1 (easy, 5 minutes): Double\n\nDouble x.\n\n<details><summary>Hint</summary>\n\nAdd.\n\n</details>"
+)
 SOLVED = 'def double(x: int) -> int:\n    """Return twice x."""\n    # solution\n    y = x\n    return x + y'
 STUB = 'def double(x: int) -> int:\n    """Return twice x."""\n    raise NotImplementedError'
 CHECK = 'check("01.1", double)'
