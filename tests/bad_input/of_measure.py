@@ -100,10 +100,6 @@ QUALITY = rows(
     ("answers in words", lambda at: quality.accuracy_interval("one", 2), InputError, "one right answers", COUNTS),
     ("NaN answers", lambda at: quality.accuracy_interval(NAN, 2), InputError, "nan right answers", COUNTS),
     ("10^400 images", lambda at: quality.accuracy_interval(1, 10**400), InputError, "1 right answers of 1000", COUNTS),
-    ("certain beyond doubt", lambda at: quality.accuracy_interval(1, 2, 1),
-     InputError, "confidence is 1", "between 0 and 1"),
-    ("confidence in words", lambda at: quality.accuracy_interval(1, 2, "high"),
-     InputError, "confidence is high", "between 0 and 1"),
 )  # fmt: skip
 
 STAMPED = {

@@ -291,7 +291,7 @@ def test_tolerances_are_three_times_the_largest_trusted_error():
     allowed = tensor_errors.tolerances(tables)
     assert allowed["a"] == pytest.approx(6e-3)
     assert allowed["b"] == pytest.approx(3 * 2.0**-10 / 4), "one rounding is allowed to every tensor"
-    assert tensor_errors.tolerances(tables, 2, "bf16")["b"] == pytest.approx(2 * 2.0**-7 / 4)
+    assert tensor_errors.tolerances(tables, "bf16")["b"] == pytest.approx(3 * 2.0**-7 / 4)
 
 
 def test_tolerance_finds_a_weight_that_is_slightly_wrong(tmp_path):

@@ -27,7 +27,6 @@ WORDS_PER_MINUTE = 200
 SECONDS_PER_LINE = 5
 SECONDS_PER_FIGURE = 30
 
-NOTEBOOKS = Path("notebooks")
 _RUN_TIME = re.compile(r"^The lesson took (\d+) s\.$", re.MULTILINE)  # what a lesson's last cell prints
 _GOALS = "In this lesson you will"
 
@@ -181,14 +180,12 @@ def summary(budgets: dict[str, Budget]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what the notebooks that are named, or all lessons, ask of their readers; return the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description=__doc__.partition("\n")[0])
-    parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help=f"default: {NOTEBOOKS}/*.ipynb")
+    parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: notebooks/*.ipynb")
     options = parser.parse_args(arguments)
     try:
-        paths = options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
-        if not paths:
-            cause = f"There are no notebooks in {NOTEBOOKS.resolve()}."
-            raise LessonError(cause, "Run this in the root folder of the course.")
-        budgets = {path.stem: of_notebook(notebook_form.read(path)) for path in paths}
+        budgets = {
+            path.stem: of_notebook(notebook_form.read(path)) for path in notebook_form.lessons(options.notebooks)
+        }
     except LessonError as error:
         print(error, file=sys.stderr)
         return 1

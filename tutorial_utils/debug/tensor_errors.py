@@ -60,20 +60,19 @@ def tolerance(dtype: Format, depth: int) -> float:
     return 2 * usual * machine_epsilon(dtype) * max(depth, 1) ** 0.5
 
 
-def tolerances(trusted: "Iterable[pd.DataFrame]", factor: float = 3.0, dtype: Format = "fp16") -> "pd.Series":
-    """Return for each tensor a multiple of the largest relative L2 error that a trusted model of this format made.
+def tolerances(trusted: "Iterable[pd.DataFrame]", dtype: Format = "fp16") -> "pd.Series":
+    """Return for each tensor three times the largest relative L2 error that a trusted model of this format made.
 
     An error below a quarter of the machine epsilon, which is about what one rounding leaves, counts as so much.
 
     Args:
         trusted: What `compare` returned for a model that is known to be sound, on some inputs.
-        factor: How many times that error is allowed.
         dtype: Its format.
     """
     import pandas as pd
 
     largest = pd.concat([table["rel_l2"] for table in trusted], axis="columns").max(axis="columns")
-    return factor * largest.clip(lower=machine_epsilon(dtype) / 4)
+    return 3 * largest.clip(lower=machine_epsilon(dtype) / 4)
 
 
 def depths(model: onnx.ModelProto, counted: Collection[str] | None = None) -> dict[str, int]:

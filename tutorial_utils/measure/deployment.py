@@ -53,8 +53,7 @@ class Row:
         model_bytes: Size of the model file, weights included.
         engine_bytes: Size of the serialized engine; only for TensorRT.
         activation_bytes: Device memory for activations; only for TensorRT.
-        first_result_ms: Time of loading the model and of the first call, the library's import left out. None in
-            recordings that were made before this was measured.
+        first_result_ms: Time of loading the model and of the first call, the library's import left out.
     """
 
     backend: str
@@ -67,7 +66,7 @@ class Row:
     model_bytes: int
     engine_bytes: int | None
     activation_bytes: int | None
-    first_result_ms: float | None = None
+    first_result_ms: float
 
     @property
     def label(self) -> str:
