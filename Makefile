@@ -66,12 +66,8 @@ test-hopper: environment build/rtx-1.6.1/tensorrt_rtx ## test the engine with Te
 build/rtx-1.6.1/tensorrt_rtx: | environment
 	@$(PIP) install --target build/rtx-1.6.1 tensorrt-rtx==1.6.1.120
 
-bench: environment build/paddle2onnx-extras/sympy ## write build/bench.md: what the package costs beside the bare libraries
-	@$(RUN) benchmarks
-
-# What paddle2onnx would otherwise install while it is timed. The package itself does without.
-build/paddle2onnx-extras/sympy: | environment
-	@$(PIP) install --target build/paddle2onnx-extras sympy==1.14.0
+bench: environment ## measure what the package adds to a call of the bare libraries
+	@$(RUN) benchmarks.overhead
 
 lint: environment ## check style of code and form of notebooks
 	@$(RUN) ruff check && $(RUN) ruff format --check && $(RUN) tutorial_utils.authoring.notebook_form

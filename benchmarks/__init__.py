@@ -1,1 +1,1 @@
-"""What the package costs beside the bare libraries: ratios of two times, measured in turn. `make bench` runs it."""
+"""Programs that measure the package, and the pages that they write: see README.md."""

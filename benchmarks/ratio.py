@@ -1,8 +1,6 @@
 """One ratio: two things that took turns, the ratio of their times with its spread, and the bound that it aims at."""
 
-import os
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ class Ratio:
     ours_ms: tuple[float, ...] = ()
     theirs_ms: tuple[float, ...] = ()
     at_most: float | None = None
-    at_least: float | None = None
+    at_least: float = 0.0
     within_us: float | None = None
     not_run: str = ""
 
@@ -56,25 +54,24 @@ class Ratio:
     @property
     def verdict(self) -> str:
         """Whether the bound is met; "within noise" where the middle half of the rounds lies on both sides of it."""
+        difference = f"{self.difference_us:+.1f} us a call"
         if self.at_most is None:
-            return ""
-        at_least = 0.0 if self.at_least is None else self.at_least
-        if at_least <= self.ratio <= self.at_most:
+            return difference
+        if self.at_least <= self.ratio <= self.at_most:
             return "met"
         if self.within_us is not None and self.difference_us <= self.within_us:
-            return f"met, {self.difference_us:+.1f} us a call"
+            return f"met, {difference}"
         low, high = self.spread
-        return "missed" if low > self.at_most or high < at_least else "missed, within noise"
+        return "missed" if low > self.at_most or high < self.at_least else "missed, within noise"
 
     @property
     def bound(self) -> str:
         """The bound, as the table shows it."""
         if self.at_most is None:
             return "none"
-        alternative = "" if self.within_us is None else f" or {self.within_us:g} us"
-        return (
-            f"<= {self.at_most:g}{alternative}" if self.at_least is None else f"{self.at_least:g} to {self.at_most:g}"
-        )
+        if self.at_least:
+            return f"{self.at_least:g} to {self.at_most:g}"
+        return f"<= {self.at_most:g}" + (f" or {self.within_us:g} us" if self.within_us else "")
 
     def row(self) -> dict[str, str]:
         """Return the row of the table."""
@@ -89,20 +86,7 @@ class Ratio:
             "middle half": f"{low:.3f} to {high:.3f}",
             "rounds": str(len(self.rounds)),
             "bound": self.bound,
-            "verdict": self.verdict or f"{self.difference_us:+.1f} us a call",
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values for JSON."""
-        measured = {} if self.not_run else {"ratio": round(self.ratio, 4), "spread": [round(s, 4) for s in self.spread]}
-        return {
-            "name": self.name,
-            **measured,
-            "bound": self.bound,
-            "verdict": self.verdict if measured else "",
-            "ours_ms": [round(ms, 4) for ms in self.ours_ms],
-            "theirs_ms": [round(ms, 4) for ms in self.theirs_ms],
-            "not_run": self.not_run,
+            "verdict": self.verdict,
         }
 
 
@@ -145,27 +129,6 @@ def _time_ms(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     call()
     return 1000 * (time.perf_counter() - start)
-
-
-def process(command: Sequence[str], **environment: str) -> Callable[[], None]:
-    """Return a callable that runs a whole process to its end.
-
-    Args:
-        command: Program and arguments.
-        environment: Variables to set for it.
-
-    Returns:
-        The callable. It raises `RuntimeError`, with the end of the output, if the process fails.
-    """
-
-    def run() -> None:
-        done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, errors="replace", env={**os.environ, **environment}
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(map(str, command))} failed: {(done.stdout + done.stderr)[-2000:]}")
-
-    return run
 
 
 def stamp(machine: Mapping[str, Any], load: Sequence[float]) -> str:

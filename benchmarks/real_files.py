@@ -36,18 +36,10 @@ from tutorial_utils.model import half_precision, onnx_file
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "real-files"
 GOOD = 2e-2  # a relative L2 error that is rounding to FP16, and nothing else
-# Runs in AutoCast's environment, since importing it takes longer than most conversions: a source and a target a line.
 _AUTOCAST = """
 import sys, onnx
 from modelopt.onnx.autocast import convert_to_mixed_precision
-for line in sys.stdin:
-    source, target = line.rstrip("\\n").split("\\t")
-    try:
-        onnx.save(convert_to_mixed_precision(source, low_precision_type="fp16", keep_io_types=True), target)
-        answer = ""
-    except Exception as error:
-        answer = (str(error).strip() or repr(error)).splitlines()[0]
-    print("answer", answer, flush=True)
+onnx.save(convert_to_mixed_precision(sys.argv[1], low_precision_type="fp16", keep_io_types=True), sys.argv[2])
 """
 
 
@@ -176,35 +168,18 @@ def _onnx_runtime(source: Path, target: Path) -> None:
     onnx.save(converted.model, target)
 
 
-class AutoCast:
-    """A process that converts, one file after the other."""
-
-    def __init__(self, python: str):
-        self.process = subprocess.Popen(
-            [python, "-c", _AUTOCAST],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def __call__(self, source: Path, target: Path) -> None:
-        """Convert one file."""
-        self.process.stdin.write(f"{source}\t{target}\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:  # AutoCast itself prints, too
-            if line.startswith("answer "):
-                if line.strip() != "answer":
-                    raise RuntimeError(line.removeprefix("answer ").strip())
-                return
-        raise RuntimeError("the process ended")
+def _autocast(source: Path, target: Path) -> None:
+    command = [os.environ["AUTOCAST_PYTHON"], "-c", _AUTOCAST, source, target]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip() or "the process ended").splitlines()[-1])
 
 
 CONVERTERS: dict[str, Callable[[Path, Path], object]] = {
     "to_fp16": half_precision.to_fp16,
     **({"onnxconverter-common": _onnxconverter_common} if find_spec("onnxconverter_common") else {}),
     "onnxruntime.transformers": _onnx_runtime,
-    **({"AutoCast": AutoCast(os.environ["AUTOCAST_PYTHON"])} if "AUTOCAST_PYTHON" in os.environ else {}),
+    **({"AutoCast": _autocast} if "AUTOCAST_PYTHON" in os.environ else {}),
 }
 
 

@@ -2,19 +2,18 @@
 
 ``python -m benchmarks.verdicts [--verdicts 200] [--seconds 0.2]`` counts how many verdicts say that a candidate differs
 from itself, and how many see 3 %: on the machine as it is, and while processes come and go on all of its cores. The
-two take turns, and the counts so far are printed each time. Every verdict is written to build/verdicts.json.
+two take turns, and the counts so far are printed each time.
 """
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,26 +44,17 @@ while os.getppid() == parent:  # it may have been killed
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A comparison, the seconds that it took with its warm-up, and the load average after it."""
-
-    comparison: timing.Comparison
-    seconds: float
-    load_average: float
-
-
-@dataclass(frozen=True)
 class Count:
     """Verdicts on one pair under one load."""
 
     pair: str
     load: str
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[timing.Comparison] = field(default_factory=list)
 
     @property
     def different(self) -> int:
         """How many verdicts say that the two differ."""
-        return sum(not one.comparison.is_noise for one in self.verdicts)
+        return sum(not one.is_noise for one in self.verdicts)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -74,13 +64,10 @@ class Count:
 
     def __str__(self) -> str:
         (low, high), number = self.interval, len(self.verdicts)
-        speedup = statistics.median(one.comparison.speedup for one in self.verdicts)
-        seconds = statistics.median(one.seconds for one in self.verdicts)
-        average = statistics.median(one.load_average for one in self.verdicts)
+        speedup = statistics.median(one.speedup for one in self.verdicts)
         return (
             f"{self.pair:<42} load: {self.load:<6} {self.different:>3} of {number} different "
-            f"({self.different / number:.1%}; {low:.1%} to {high:.1%}), speed-up {speedup:.3f}, {seconds:.2f} s each, "
-            f"load average {average:.1f}"
+            f"({self.different / number:.1%}; {low:.1%} to {high:.1%}), speed-up {speedup:.3f}"
         )
 
 
@@ -136,13 +123,11 @@ def pairs(model: Path) -> dict[str, Callable[[], Opened]]:
     }
 
 
-def compared(opened: Opened, seconds: float) -> Verdict:
+def compared(opened: Opened, seconds: float) -> timing.Comparison:
     """Compare two candidates as a lesson does."""
     with opened as candidates:
-        start = time.perf_counter()
         times = timing.measure_in_turn(dict(zip("ab", candidates, strict=True)), seconds=seconds)
-        comparison = timing.compare(times["a"], times["b"])
-        return Verdict(comparison, time.perf_counter() - start, os.getloadavg()[0])
+    return timing.compare(times["a"], times["b"])
 
 
 def main() -> None:
@@ -162,9 +147,6 @@ def main() -> None:
                         here[name].verdicts.append(compared(opened(), arguments.seconds))
         found = [count for here in counts.values() for count in here.values()]
         print(*found, sep="\n", end="\n\n", flush=True)
-        path = Path(__file__).parents[1] / "build" / "verdicts.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps([asdict(count) for count in found], indent=1) + "\n")
     print(stamp(machine, [before, os.getloadavg()[0]]))
 
 

@@ -30,6 +30,21 @@ def with_arrays(**arrays):
     return call
 
 
+def with_cut_arrays(at: At):
+    """Diagnose with the beginning of a file that NumPy writes."""
+    path = at.given / "inputs.npz"
+    np.savez(path, x=IMAGES)
+    path.write_bytes(path.read_bytes()[:300])
+    return diagnosed(at, path)
+
+
+def with_one_array(at: At):
+    """Diagnose with a file of numpy.save."""
+    with (at.given / "inputs.npz").open("wb") as file:
+        np.save(file, IMAGES)
+    return diagnosed(at, at.given / "inputs.npz")
+
+
 def with_header(dtype: str, shape: str):
     """Diagnose with a file whose header says what numpy.savez would never write."""
 
@@ -51,6 +66,8 @@ INPUTS = rows(
     ("inputs: pipe", lambda at: diagnosed(at, at.pipe("a.npz")), InputError, "no file", SAVEZ),
     ("inputs: empty", lambda at: diagnosed(at, at.write("a.npz", b"")), InputError, "damaged", SAVEZ),
     ("inputs: garbage", lambda at: diagnosed(at, at.write("a.npz", b"xy" * 99)), InputError, "damaged", SAVEZ),
+    ("inputs: cut short", with_cut_arrays, InputError, "damaged", SAVEZ),
+    ("inputs: one array", with_one_array, InputError, "one array without a name", SAVEZ),
     ("inputs: Python objects", with_arrays(x=np.array([{}])), InputError, "Python objects, .* could run code", SAVEZ),
     ("inputs: NaN", with_arrays(x=IMAGES * NAN), InputError, "6144 values that are NaN", "Look at how it is made"),
     ("inputs: float64", with_arrays(x=IMAGES.astype(float)), InputError, "x is float64", r"dtype=np\.float32"),
@@ -81,6 +98,7 @@ DIAGNOSES = rows(
      lambda at: diagnosed(at, model=at.write("a.onnx", changed(lambda model: model.graph.input[0].ClearField("type")))),
      ModelFileError, "data type its input x is", "Export it again"),
     ("unknown format", lambda at: tensor_errors.machine_epsilon("fp3"), PrecisionError, "no format 'fp3'", "fp32"),
+    ("tolerance of FP8", lambda at: tensor_errors.tolerance("fp8", 3), PrecisionError, "no format 'fp8'", "fp32"),
     ("stored as nothing known", lambda at: tensor_errors.all_outputs(at.model, {"x": IMAGES}, "fp4"),
      PrecisionError, "rounded to 'fp4'", "fp16, bf16"),
     ("no feeds", lambda at: tensor_errors.all_outputs(at.model, {}), InputError, "given are none", "under its name"),

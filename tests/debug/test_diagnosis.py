@@ -327,36 +327,6 @@ def ids_model(path, rows=10):
     return path
 
 
-def nan(path):
-    values = np.zeros((1, 3, 32, 32), np.float32)
-    values[0, 0, 0, :3] = np.nan
-    np.savez(path, x=values)
-
-
-X = np.zeros((1, 3, 32, 32), np.float32)
-BAD_INPUTS = {
-    "There is no file": lambda path: None,
-    "is damaged, or no file of numpy.savez": lambda path: path.write_bytes(b"PK garbage"),
-    "is damaged, or no file": lambda path: (np.savez(path, x=X), path.write_bytes(path.read_bytes()[:300])),
-    "holds one array without a name": lambda path: np.save(path.open("wb"), X),
-    "holds Python objects, which are not read": lambda path: np.savez(path, x=np.array([{}], object)),
-    "holds image, but the model takes x": lambda path: np.savez(path, image=X),
-    "is float64, but the model takes float32": lambda path: np.savez(path, x=X.astype(np.float64)),
-    "has the shape (3, 32, 32), but the model takes (any, 3, 32, 32)": lambda path: np.savez(path, x=X[0]),
-    "holds 3 values that are NaN or infinite": nan,
-}
-
-
-@pytest.mark.parametrize("says", BAD_INPUTS)
-def test_bad_inputs(says, tmp_path):
-    onnx.save(residual_model(), tmp_path / "net.onnx")
-    BAD_INPUTS[says](tmp_path / "in.npz")
-    with pytest.raises(InputError) as caught:
-        diagnosis.diagnose(tmp_path / "net.onnx", "fp16", tmp_path / "in.npz", 0, tmp_path / "out.onnx")
-    assert says in str(caught.value)
-    assert not (tmp_path / "out.onnx").exists()
-
-
 def test_ids_outside_the_vocabulary_and_drawn_ids_inside(tmp_path):
     path = ids_model(tmp_path / "net.onnx")
     np.savez(tmp_path / "in.npz", ids=np.array([[3, 10]], np.int32))

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_models import images
 
-from tutorial_utils.base.errors import InputError, ModelFileError, PrecisionError
+from tutorial_utils.base.errors import InputError, ModelFileError
 from tutorial_utils.debug import tensor_errors
 from tutorial_utils.lessons.lesson04 import text_detection
 from tutorial_utils.model import half_precision, onnx_file
@@ -216,6 +216,14 @@ def test_an_embedding_is_a_layer_and_a_choice_among_activations_is_none(tmp_path
     assert np.isnan(row.gain), "ids are no magnitudes"
 
 
+def test_a_condition_has_no_scale(tmp_path):
+    text = "(float[4] x, bool[4] keep) => (float[4] y) { z = Neg(x) y = Where(keep, x, z) }"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+    feeds = {"x": np.full(4, 3, np.float32), "keep": np.array([True] * 4)}
+    values = tensor_errors.all_outputs(onnx_file.save(model, tmp_path / "where.onnx"), feeds)
+    assert list(tensor_errors.layers_behind(model, "y", {**feeds, **values}).index) == ["x"]
+
+
 def test_a_normalization_is_a_layer(tmp_path):
     """Its own factors make its output large, whatever the layer before it does."""
     nodes = [
@@ -283,7 +291,7 @@ def test_tolerances_are_three_times_the_largest_trusted_error():
     allowed = tensor_errors.tolerances(tables)
     assert allowed["a"] == pytest.approx(6e-3)
     assert allowed["b"] == pytest.approx(3 * 2.0**-10 / 4), "one rounding is allowed to every tensor"
-    assert tensor_errors.tolerances(tables, 2, "bf16")["b"] == pytest.approx(2 * 2.0**-7 / 4)
+    assert tensor_errors.tolerances(tables, "bf16")["b"] == pytest.approx(3 * 2.0**-7 / 4)
 
 
 def test_tolerance_finds_a_weight_that_is_slightly_wrong(tmp_path):
@@ -311,36 +319,8 @@ def test_damaged_models(damaged_models, feeds):
             tensor_errors.all_outputs(path, feeds)
 
 
-@pytest.mark.parametrize(
-    ("feeds", "says"),
-    [
-        ({}, "inputs given are none, but the model takes x"),
-        ({"image": images(1)}, "inputs given are image, but the model takes x"),
-        ({"x": images(1).astype(np.float64)}, "is float64, but the model takes float32"),
-        ({"x": images(1)[0]}, r"has the shape \(3, 32, 32\), but the model takes \(any, 3, 32, 32\)"),
-    ],
-)
-def test_input_that_does_not_fit(feeds, says, fp32_model):
-    with pytest.raises(InputError, match=says):
-        tensor_errors.all_outputs(fp32_model, feeds)
-
-
 def test_size_that_strides_do_not_divide():
     feeds = {"x": np.zeros((1, 3, 40, 64), np.float32)}
     with pytest.raises(InputError, match=r"can't run the model on x \[1, 3, 40, 64\]: .*Remedy: Give sizes") as caught:
         tensor_errors.all_outputs(text_detection.prepare(), feeds)
     assert str(caught.value).count("Remedy:") == 1
-
-
-def test_runs_of_different_tensors():
-    with pytest.raises(InputError, match="1 of 2 tensors are missing in the second run: b"):
-        tensor_errors.compare({"a": np.ones(2), "b": np.ones(2)}, {"a": np.ones(2)})
-    with pytest.raises(InputError, match=r"a has the shape \(2,\) in one run and \(3,\) in the other"):
-        tensor_errors.compare({"a": np.ones(2)}, {"a": np.ones(3)})
-
-
-def test_unknown_formats():
-    with pytest.raises(PrecisionError, match="fp8"):
-        tensor_errors.tolerance("fp8", 3)
-    with pytest.raises(PrecisionError, match="fp32"):
-        tensor_errors.with_rounding(onnx.ModelProto(), "fp32")

@@ -223,11 +223,7 @@ def test_guessed_shape_that_does_not_fit(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("shape", "says"),
     [
-        ("x", "'x' is not the shape of an input"),
         ("x:1x3xax32", "is not the shape of an input"),
-        ("x:-1x3x32x32", "is not the shape of an input"),
-        ("z:1x3x32x32", "has no input z"),
-        ("x:1x3", "given for the input x, which is ?x3x32x32"),
         ("x:1x4x32x32", "given for the input x, which is ?x3x32x32"),
     ],
 )

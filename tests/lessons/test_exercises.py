@@ -215,7 +215,9 @@ def test_exercises_of_a_part_are_known_by_its_whole_name(doubling, monkeypatch):
 
 # --- how a lesson's cells are derived --------------------------------------------------------------------------------
 
-TASK = "### Exercise 01.1 (easy): Double\n\nDouble x.\n\n<details><summary>Hint</summary>\n\nAdd.\n\n</details>"
+TASK = (
+    "### Exercise 01.1 (easy, 5 minutes): Double\n\nDouble x.\n\n<details><summary>Hint</summary>\n\nAdd.\n\n</details>"
+)
 SOLVED = 'def double(x: int) -> int:\n    """Return twice x."""\n    # solution\n    y = x\n    return x + y'
 STUB = 'def double(x: int) -> int:\n    """Return twice x."""\n    raise NotImplementedError'
 CHECK = 'check("01.1", double)'
@@ -265,7 +267,7 @@ def test_derived_cells_replace_the_section_and_nothing_else(course):
 def test_exercises_of_a_part_are_derived(course):
     task, checked = TASK.replace("01.1", "01a.1"), CHECK.replace("01.1", "01a.1")
     _, solutions = course(exercise_cells(task=task, checked=checked))
-    assert derive.exercises_in(derive.derived_cells(solutions)) == ["01a.1"]
+    assert list(derive.exercise_minutes(derive.derived_cells(solutions))) == ["01a.1"]
 
 
 def test_links_to_files_lead_there_from_the_lesson_too(course):
@@ -313,7 +315,7 @@ def test_drift_is_found_and_check_writes_nothing(course, capsys):
         exercise_cells(checked="double(2)"),
         exercise_cells(checked='check("01.2", double)'),
         exercise_cells(task=TASK.replace("<details>", "")),
-        exercise_cells(task=TASK.replace("(easy)", "")),
+        exercise_cells(task=TASK.replace(" (easy, 5 minutes)", "")),
         exercise_cells()[1:],
     ],
 )
@@ -334,7 +336,7 @@ def solution_cells(path: Path) -> dict[str, str]:
     """Return the source of each solution by the id of its exercise."""
     cells = notebook_form.read(path).cells
     solved = [cell.source for cell in cells if derive.TAG in notebook_form.tags(cell)]
-    return dict(zip(derive.exercises_in(cells), solved, strict=True))
+    return dict(zip(derive.exercise_minutes(cells), solved, strict=True))
 
 
 def functions(path: Path) -> dict[str, tuple[str, str]]:

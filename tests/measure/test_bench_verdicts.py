@@ -5,15 +5,14 @@ import os
 import pytest
 
 from benchmarks import verdicts
-from benchmarks.verdicts import Count, Verdict
+from benchmarks.verdicts import Count
 from tutorial_utils.measure.timing import Comparison
 
 NOISE, DIFFERENT = Comparison(1.01, 0.9, 1.1), Comparison(1.2, 1.1, 1.3)
 
 
 def count(different, equal):
-    comparisons = [DIFFERENT] * different + [NOISE] * equal
-    return Count("A/A", "none", [Verdict(one, 0.5, 2.0) for one in comparisons])
+    return Count("A/A", "none", [DIFFERENT] * different + [NOISE] * equal)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +25,7 @@ def test_interval_is_exact(different, equal, interval):
 
 def test_line():
     line = str(count(3, 21))
-    for part in ("A/A", "load: none", "3 of 24 different (12.5%; 2.7% to 32.4%)", "1.010", "0.50 s", "average 2.0"):
+    for part in ("A/A", "load: none", "3 of 24 different (12.5%; 2.7% to 32.4%)", "1.010"):
         assert part in line
 
 

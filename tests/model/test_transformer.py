@@ -3,13 +3,14 @@
 import numpy as np
 import onnx
 import pytest
+from small_models import answers
 
 from tutorial_utils import engine
 from tutorial_utils.engine import BuildOptions, Profile
 from tutorial_utils.measure.deployment import predict
 from tutorial_utils.model import classifier, data, export, precisions, trained, transformer
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
-from tutorial_utils.runners.paddle import DynamicGraphRunner, PaddleRunner
+from tutorial_utils.runners.paddle import PaddleRunner
 
 EPOCHS = 2  # of the 8 of its recipe, with half of the sentences: enough to see it learn
 BATCH = 60
@@ -32,8 +33,7 @@ def test_set():
 @pytest.fixture(scope="module")
 def logits(network, test_set):
     """What the dynamic graph answers to the test set."""
-    with DynamicGraphRunner(network.model, (-1,), input_name="ids", dtype=np.int64) as runner:
-        return predict(runner, test_set.inputs, BATCH)
+    return answers(network.model, test_set.inputs)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +56,9 @@ def test_it_learns(network, test_set, logits):
 
 
 def test_padding_changes_nothing(network, test_set, logits):
-    with DynamicGraphRunner(network.model, (-1,), input_name="ids", dtype=np.int64) as runner:
-        for ids, wanted in zip(test_set.inputs[:20], logits[:20], strict=True):
-            alone = runner.infer({"ids": ids[np.newaxis, ids != data.PADDING]})["y"][0]
-            assert np.allclose(alone, wanted, atol=1e-5)
+    for ids, wanted in zip(test_set.inputs[:20], logits[:20], strict=True):
+        (alone,) = answers(network.model, ids[np.newaxis, ids != data.PADDING])
+        assert np.allclose(alone, wanted, atol=1e-5)
 
 
 def test_static_model_answers_as_the_dynamic_graph(network, test_set, logits):

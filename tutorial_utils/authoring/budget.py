@@ -27,11 +27,8 @@ WORDS_PER_MINUTE = 200
 SECONDS_PER_LINE = 5
 SECONDS_PER_FIGURE = 30
 
-NOTEBOOKS = Path("notebooks")
-_HIDDEN = "script, style, [hidden], [style*='display:none'], [style*='display: none'], details:not([open]) > *"
 _RUN_TIME = re.compile(r"^The lesson took (\d+) s\.$", re.MULTILINE)  # what a lesson's last cell prints
 _GOALS = "In this lesson you will"
-_PICTURE = re.compile(r"<(?:img|svg)\b")
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,6 @@ class Budget:
     code_cells: int  # that are no exercises
     library_cells: int  # of these, how many call a library that the course teaches
     exercise_minutes: int
-    untimed_exercises: tuple[str, ...]  # those that don't say how many minutes they take
     run_seconds: float | None  # None where no run is known
 
     @property
@@ -78,7 +74,6 @@ def of_notebook(notebook: NotebookNode, run_seconds: float | None = None) -> Bud
     exercises = exercise_cells(notebook)
     calls = zip(code, library_calls(cell.source for cell in code), strict=True)
     lesson_calls = [count for cell, count in calls if not any(cell is one for one in exercises)]
-    minutes = derive.minutes_of_exercises(exercises)
     return Budget(
         cells=len(cells),
         words=sum(map(words, prose)),
@@ -87,8 +82,7 @@ def of_notebook(notebook: NotebookNode, run_seconds: float | None = None) -> Bud
         figures=sum(map(figures, cells)),
         code_cells=len(lesson_calls),
         library_cells=sum(count > 0 for count in lesson_calls),
-        exercise_minutes=sum(known or 0 for _, known in minutes),
-        untimed_exercises=tuple(name for name, known in minutes if known is None),
+        exercise_minutes=sum(derive.exercise_minutes(exercises).values()),
         run_seconds=recorded_seconds(notebook) if run_seconds is None else run_seconds,
     )
 
@@ -121,39 +115,25 @@ def figures(cell: NotebookNode) -> int:
     """Return how many pictures a cell shows, in its outputs or in its prose."""
     if cell.cell_type == "markdown":
         return len(_html(cell.source).select("img, svg"))
-    return sum(_pictures(output.get("data", {})) for output in cell.get("outputs", []))
-
-
-def _pictures(data: dict[str, str]) -> int:
-    """Return how many pictures one output shows; its HTML counts where it has no picture itself."""
-    if any(mime.startswith("image/") for mime in data):
-        return 1
-    return len(_PICTURE.findall(_text(data.get("text/html", ""))))
+    return sum(any(mime.startswith("image/") for mime in output.get("data", {})) for output in cell.get("outputs", []))
 
 
 def recorded_seconds(notebook: NotebookNode) -> float | None:
     """Return how long a notebook took when it was executed, as its last cell printed; None where none did."""
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
-    found = [time for output in outputs for time in _RUN_TIME.findall(_text(output.get("text", "")))]
+    found = [time for output in outputs for time in _RUN_TIME.findall(output.get("text", ""))]
     return float(found[-1]) if found else None
 
 
 def _html(markdown: str) -> BeautifulSoup:
-    """Return prose as HTML, without what isn't seen."""
+    """Return prose as HTML, without comments and what is folded in ``<details>``."""
     page = BeautifulSoup(markdown2html(markdown), "html.parser")
-    for hidden in page.select(_HIDDEN):
-        if hidden.name != "summary":
-            hidden.decompose()
-    for details in page.select("details:not([open])"):  # text that stands in it without a tag of its own
-        for text in details.find_all(string=True, recursive=False):
-            text.extract()
+    for details in page.select("details"):
+        summary = details.find("summary")
+        details.replace_with(summary or "")
     for comment in page.find_all(string=lambda text: isinstance(text, Comment)):
         comment.extract()
     return page
-
-
-def _text(text: str | list[str]) -> str:
-    return text if isinstance(text, str) else "".join(text)
 
 
 def table(budgets: dict[str, Budget]) -> str:
@@ -172,7 +152,7 @@ def table(budgets: dict[str, Budget]) -> str:
             "share": f"{one.library_share:.0%}",
             "lines": f"{one.lines:,}",
             "figures": str(one.figures),
-            "exercises": f"{one.exercise_minutes} min{' ?' if one.untimed_exercises else ''}",
+            "exercises": f"{one.exercise_minutes} min",
             "run": "?" if one.run_seconds is None else f"{one.run_seconds:.0f} s",
             "minutes": marked(one, "minutes"),
         }
@@ -184,7 +164,6 @@ def table(budgets: dict[str, Budget]) -> str:
 def summary(budgets: dict[str, Budget]) -> str:
     """Return in some lines what the table can't say."""
     too_much = sum(bool(one.above()) for one in budgets.values())
-    untimed = [exercise for one in budgets.values() for exercise in one.untimed_exercises]
     unknown = [name for name, one in budgets.items() if one.run_seconds is None]
     lines = [
         f"Above a limit (!): {too_much} of {len(budgets)}. Limits: {LIMITS['cells']} cells, {LIMITS['words']:,} words, "
@@ -193,8 +172,6 @@ def summary(budgets: dict[str, Budget]) -> str:
         f"minutes: words / {WORDS_PER_MINUTE}, {SECONDS_PER_LINE} s a line of code, {SECONDS_PER_FIGURE} s a figure, "
         "the exercises, the run.",
     ]
-    if untimed:
-        lines.append(f"Without minutes in their headings, and counted as none: exercises {', '.join(untimed)}.")
     if unknown:
         lines.append(f"No run time is known of: {', '.join(unknown)}.")
     return "\n".join(lines)
@@ -203,14 +180,12 @@ def summary(budgets: dict[str, Budget]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what the notebooks that are named, or all lessons, ask of their readers; return the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description=__doc__.partition("\n")[0])
-    parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help=f"default: {NOTEBOOKS}/*.ipynb")
+    parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: notebooks/*.ipynb")
     options = parser.parse_args(arguments)
     try:
-        paths = options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
-        if not paths:
-            cause = f"There are no notebooks in {NOTEBOOKS.resolve()}."
-            raise LessonError(cause, "Run this in the root folder of the course.")
-        budgets = {path.stem: of_notebook(notebook_form.read(path)) for path in paths}
+        budgets = {
+            path.stem: of_notebook(notebook_form.read(path)) for path in notebook_form.lessons(options.notebooks)
+        }
     except LessonError as error:
         print(error, file=sys.stderr)
         return 1

@@ -22,7 +22,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from tutorial_utils.authoring import budget, notebook_form
+from tutorial_utils.authoring import budget, derive, notebook_form
 from tutorial_utils.authoring.course_page import Lesson, count, duration, front_page
 from tutorial_utils.authoring.lesson_page import IMAGES, SOLUTIONS, Edition, short_title
 from tutorial_utils.base.errors import CourseError, LessonError
@@ -253,13 +253,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--in-place", action="store_true", help="write the outputs into the notebooks, and no HTML")
     options = parser.parse_args(arguments)
     try:
-        paths = options.notebooks or sorted(budget.NOTEBOOKS.glob("*.ipynb"))
-        if not paths:
-            cause = f"There are no notebooks in {budget.NOTEBOOKS.resolve()}."
-            raise LessonError(cause, "Run this in the root folder of the course.")
+        paths = notebook_form.lessons(options.notebooks)
         with own_folders():
             if options.in_place:
-                for path in options.notebooks or [*paths, *sorted((budget.NOTEBOOKS / SOLUTIONS).glob("*.ipynb"))]:
+                for path in options.notebooks or [*paths, *sorted(derive.SOLUTIONS.glob("*.ipynb"))]:
                     notebook, _ = execute(path)
                     with _writing(path):
                         notebook_form.write(notebook, path)

@@ -24,7 +24,7 @@ HEADING = "## Exercises"
 MARKER = "# solution"
 TAG = "solution"
 _MARKER_LINE = re.compile(rf"^( *){re.escape(MARKER)}$", re.MULTILINE)
-_TASK = re.compile(rf"^### Exercise ({PART}\.\d) \((easy|medium|hard)(?:, (\d+) minutes?)?\): \S")
+_TASK = re.compile(rf"^### Exercise ({PART}\.\d) \((?:easy|medium|hard), (\d+) minutes?\): \S")
 _CHECK = re.compile(rf"""^check\(["']({PART}\.\d)["']""", re.MULTILINE)
 
 
@@ -63,15 +63,10 @@ def has_drifted(lesson: Path, solutions: Path) -> bool:
     return list(map(_content, notebook.cells[begin:end])) != list(map(_content, derived_cells(solutions)))
 
 
-def exercises_in(cells: Sequence[NotebookNode]) -> list[str]:
-    """Return the ids of the exercises in a section, in order."""
-    return [name for name, _ in minutes_of_exercises(cells)]
-
-
-def minutes_of_exercises(cells: Sequence[NotebookNode]) -> list[tuple[str, int | None]]:
-    """Return the ids of the exercises in a section, in order, each with the minutes of its heading, if it has them."""
+def exercise_minutes(cells: Sequence[NotebookNode]) -> dict[str, int]:
+    """Return the ids of the exercises in a section, in order, each with the minutes of its heading."""
     tasks = [found for cell in cells if cell.cell_type == "markdown" and (found := _TASK.match(cell.source))]
-    return [(found[1], int(found[3]) if found[3] else None) for found in tasks]
+    return {found[1]: int(found[2]) for found in tasks}
 
 
 def exercise_section(notebook: NotebookNode) -> tuple[int, int] | None:
@@ -108,7 +103,7 @@ def _section(notebook: NotebookNode, path: Path) -> tuple[int, int]:
 
 def _check_parts(cells: Sequence[NotebookNode], path: Path) -> None:
     """Each exercise is a task with a level and a hint, a solution, and a check."""
-    tasks = exercises_in(cells)
+    tasks = list(exercise_minutes(cells))
     checks = [name for cell in cells if cell.cell_type == "code" for name in _CHECK.findall(cell.source)]
     hints = sum("<details>" in cell.source for cell in cells if cell.cell_type == "markdown")
     solved = sum(TAG in notebook_form.tags(cell) for cell in cells)

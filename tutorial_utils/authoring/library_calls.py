@@ -12,21 +12,11 @@ from collections.abc import Iterable, Iterator
 
 from IPython.core.inputtransformer2 import TransformerManager
 
-LIBRARIES = (
-    *(
-        "cuda",
-        "netron",
-        "onnx",
-        "onnxruntime",
-        "paddle",
-        "paddle2onnx",
-        "polygraphy",
-        "pycuda",
-        "tensorrt",
-        "tensorrt_rtx",
-    ),
-)
-_NAMES = {*LIBRARIES, "trt"}  # the libraries, however a lesson came by them: trt is also what `flavour.load()` gives
+LIBRARIES = {
+    "cuda", "netron", "onnx", "onnxruntime", "paddle", "paddle2onnx", "polygraphy", "pycuda", "tensorrt",
+    "tensorrt_rtx",
+}  # fmt: skip
+_NAMES = LIBRARIES | {"trt"}  # the libraries, however a lesson came by them: trt is also what `flavour.load()` gives
 # Methods whose results are arrays, numbers, text or bytes: what is called on those is no call of the library.
 _GIVE_DATA = {"copy_to_cpu", "item", "numpy", "run", "SerializeToString", "to_array", "tobytes", "tolist"}
 _TEXT = {name for name in dir(str) if not name.startswith("_")}  # methods of names, as in node.name.startswith("p2o")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil  # which comes with ipykernel
 
-from tutorial_utils.authoring import budget, course
+from tutorial_utils.authoring import course, notebook_form
 from tutorial_utils.base.errors import LessonError
 from tutorial_utils.base.paths import CACHE_VARIABLE
 
@@ -70,16 +70,10 @@ def measure(paths: Sequence[Path]) -> Iterator[tuple[str, PeakOfChildren]]:
     Raises:
         LessonError: A lesson failed.
     """
-    before = os.environ.get(CACHE_VARIABLE)
     for path in paths:
-        with tempfile.TemporaryDirectory(prefix="memory-") as cache:
+        with tempfile.TemporaryDirectory(prefix="memory-") as cache, PeakOfChildren() as peak:
             os.environ[CACHE_VARIABLE] = cache
-            try:
-                with PeakOfChildren() as peak:
-                    course.execute(path)
-            finally:
-                os.environ.pop(CACHE_VARIABLE)
-                os.environ.update({CACHE_VARIABLE: before} if before else {})
+            course.execute(path)
         yield path.stem, peak
 
 
@@ -89,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: notebooks/*.ipynb")
     options = parser.parse_args(arguments)
     try:
-        for name, peak in measure(options.notebooks or sorted(budget.NOTEBOOKS.glob("*.ipynb"))):
+        for name, peak in measure(notebook_form.lessons(options.notebooks)):
             print(f"{name}: {peak.bytes / 2**30:.2f} GiB, reached after {peak.at:.0f} s", flush=True)
     except LessonError as error:
         print(error, file=sys.stderr)

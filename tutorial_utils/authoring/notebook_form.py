@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,6 +19,7 @@ from nbformat import NotebookNode
 from tutorial_utils.base.errors import LessonError
 from tutorial_utils.base.paths import replacing
 
+NOTEBOOKS = Path("notebooks")  # seen from the root folder of the course
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -33,6 +34,15 @@ MEMORY_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 _CODE_IN_TEXT = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 _FILE_LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)]*)?\)")
 _FORMULA = re.compile(r"\$[^$\n]+\$")
+
+
+def lessons(named: Sequence[Path]) -> Sequence[Path]:
+    """Return the notebooks that are named, or all lessons; raise LessonError where there are none."""
+    paths = named or sorted(NOTEBOOKS.glob("*.ipynb"))
+    if not paths:
+        cause = f"There are no notebooks in {NOTEBOOKS.resolve()}."
+        raise LessonError(cause, "Run this in the root folder of the course.")
+    return paths
 
 
 def read(path: Path) -> NotebookNode:
@@ -172,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fix", action="store_true", help="repair indentation, metadata and cell ids")
     options = parser.parse_args(arguments)
     paths = options.notebooks or sorted(
-        path for path in Path("notebooks").rglob("*.ipynb") if path.parent.name != ".ipynb_checkpoints"
+        path for path in NOTEBOOKS.rglob("*.ipynb") if path.parent.name != ".ipynb_checkpoints"
     )
     found = []
     for path in paths:

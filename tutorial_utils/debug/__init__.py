@@ -2,6 +2,7 @@
 
 What `python -m tutorial_utils debug` calls, in the order of its work: `model_inputs` (what the model is run on),
 `rounding` (a model that rounds as a GPU does), `tensor_errors` (how far each tensor is off), `faults` (which nodes are
-to blame), `diagnosis` (which of them to keep in FP32) and `diagnosis_page`. Lesson 04 also calls `polygraphy_cli`,
-`remedies` and `scaling`, which makes a fault; `residual_stream` makes or mends that of transformers.
+to blame), `conversions` (the model with some of them kept in FP32), `diagnosis` (which these are) and `diagnosis_page`.
+Lesson 04 also calls `polygraphy_cli`, `remedies` and `scaling`, which makes a fault; `residual_stream` makes or mends
+that of transformers.
 """

@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from tutorial_utils.debug import rounding, tensor_errors
+from tutorial_utils.debug import tensor_errors
 from tutorial_utils.debug.rounding import stored
+from tutorial_utils.debug.tensor_errors import dot, peak
 from tutorial_utils.model import onnx_file, quantization
 from tutorial_utils.model.number_formats import BY_NAME, FP16
 
@@ -76,8 +77,8 @@ def relative_error(exact: np.ndarray, found: np.ndarray, floor: float = 0.0) -> 
             return np.inf
         one, other = np.where(np.isfinite(one), one, 0.0), np.where(differ, other, np.where(np.isfinite(one), one, 0.0))
     error = other - one
-    squares = float(np.einsum("i,i->", error, error))  # on one thread, as BLAS is slow for many small tensors
-    length = max(float(np.einsum("i,i->", one, one)), floor**2 * one.size) ** 0.5
+    squares = dot(error, error)
+    length = max(dot(one, one), floor**2 * one.size) ** 0.5
     return squares**0.5 / length if length else (np.inf if squares else 0.0)
 
 
@@ -104,7 +105,8 @@ class Search:
             for name in {*node.input, *onnx_file.captured(node)}:
                 self._readers.setdefault(name, []).append(node)
         self._is_float = {name for name, array in values.items() if array.dtype == np.float32}
-        local = self._local(low)
+        exact = {name: stored(array, precision) if name in self._is_float else array for name, array in values.items()}
+        local = tensor_errors.nodes_alone(low, exact, "model.onnx")
         self.errors = {
             name: relative_error(values[name], array) if values[name].shape == array.shape else 0.0
             for name, array in local.items()
@@ -112,17 +114,6 @@ class Search:
         rounded = {name: relative_error(values[name], stored(values[name], precision)) for name in self._is_float}
         self._bad = {name: error for name, error in rounded.items() if error > self._allowed}
         self._quantized = {name: node for node in low.graph.node for name in node.output}
-
-    def _local(self, low: onnx.ModelProto) -> dict[str, np.ndarray]:
-        """Return what each node of the low model makes of the exact tensors, by the name of its result."""
-        read = {name for node in low.graph.node for name in node.input}
-        given = {name: self._values[name] for name in self._is_float & read if self._values[name].size}
-        cut = rounding.with_given_inputs(low, {name: array.ndim for name, array in given.items()})
-        feeds = {value.name: self._values[value.name] for value in low.graph.input if value.name in self._values}
-        feeds |= {f"{name}/given": stored(array, self._precision) for name, array in given.items()}
-        written = {name for node in low.graph.node for name in node.output}
-        wanted = [name for name in tensor_errors.tensor_names(self._model) if name in self._is_float & written]
-        return tensor_errors.run(cut, feeds, "model.onnx", wanted)
 
     def faults(self) -> Found:
         """Return all faults, and those that the nodes after them take away again."""
@@ -238,10 +229,10 @@ class Search:
         op = node.op_type if node else "input"
         if np.isfinite(stored(values, self._precision)).all():
             kind = "underflow"
-            what = f"has a largest value of {_peak(values):.2g}, of which {stores} keeps too few digits"
+            what = f"has a largest value of {peak(values):.2g}, of which {stores} keeps too few digits"
         else:
             largest = BY_NAME[self._precision].largest
-            kind, what = "overflow", f"reaches {_peak(values):,.6g}, and {stores} ends at {largest:,.6g}"
+            kind, what = "overflow", f"reaches {peak(values):,.6g}, and {stores} ends at {largest:,.6g}"
             if node is not None and self._is_square(node) and self._leads_to_a_root(name):
                 kind = "layernorm"
             elif op == "Exp" or (op == "ReduceSum" and self._op_before(node) == "Exp"):
@@ -261,11 +252,11 @@ class Search:
         ]
         read = [one for one in node.input if one in self._is_float]
         tiny = [one for one in read if self._precision == "fp16" and self._share_of_tiny(one) > _TINY_SHARE]
-        largest = max((_peak(self._values[one]) for one in read), default=0.0)
+        largest = max((peak(self._values[one]) for one in read), default=0.0)
         nodes = {*(one.name for one in _with_bodies(node)), *self.before({node.name})}
         if bad:
             kind = "underflow" if np.isfinite(stored(weights[bad[0]], self._precision)).all() else "overflow"
-            what = f"The weight {bad[0]} reaches {_peak(weights[bad[0]]):.3g}, which {stores} can't hold"
+            what = f"The weight {bad[0]} reaches {peak(weights[bad[0]]):.3g}, which {stores} can't hold"
             nodes = {node.name}
         elif np.isinf(error):
             kind, what = "overflow", f"Inside {op}, numbers pass the largest one of {stores}"
@@ -276,7 +267,7 @@ class Search:
             kind, what = "softmax", f"The logits reach {largest:,.4g}, and their rounding shows in the exponentials"
         else:
             kind = "cancellation" if op in _SUMS else "rounding"
-            what = f"{op} makes values of up to {_peak(self._values[name]):,.4g} from values of up to {largest:,.4g}"
+            what = f"{op} makes values of up to {peak(self._values[name]):,.4g} from values of up to {largest:,.4g}"
         what = f"{what}: {name} is off by {error:.1e}, where {self._allowed:.1e} is allowed."
         return Fault(kind, name, node.name, op, error, self._allowed, what, tuple(sorted(nodes)))
 
@@ -290,7 +281,7 @@ class Search:
         axes = tuple(range(2 if op in ("GroupNormalization", "InstanceNormalization") else axis, values.ndim))
         if "Simplified" not in op and not op.startswith("RMS"):
             values = values - values.mean(axes, keepdims=True)
-        farthest = _peak(values)
+        farthest = peak(values)
         if not FP16.largest < farthest**2 < np.inf:
             return None
         what = (
@@ -304,8 +295,8 @@ class Search:
         for name in node.input[:2]:
             values = self._values.get(name, self._weights.get(name))
             if values is not None and values.size and values.dtype == np.float32:
-                times = _peak(values) / (float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) or 1.0)
-                parts.append(f"{name} reaches {_peak(values):,.4g}, {times:,.0f} times its root mean square")
+                times = peak(values) / (float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) or 1.0)
+                parts.append(f"{name} reaches {peak(values):,.4g}, {times:,.0f} times its root mean square")
         return f"{'; '.join(parts)}: steps of an 8-bit range of that size lose the small values."
 
     def _is_square(self, node: onnx.NodeProto) -> bool:
@@ -336,7 +327,3 @@ class Search:
 def _with_bodies(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     inner = [graph for body in onnx_file.subgraphs(node) for graph in onnx_file.graphs(body)]
     return [node, *(one for graph in inner for one in graph.node)]
-
-
-def _peak(values: np.ndarray) -> float:
-    return float(np.abs(values).max(initial=0))

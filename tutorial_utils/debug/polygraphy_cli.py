@@ -111,9 +111,9 @@ def run(command: str, folder: str | Path, timeout: float | None = None) -> Resul
     return Result(command, _clean(printed, folder), process.returncode, printed)
 
 
-def run_all(commands: Sequence[str], folder: str | Path, at_once: int = 2) -> list[Result]:
-    """Run commands that don't need each other, some at once: most of their time is that of starting up."""
-    with ThreadPoolExecutor(at_once) as pool:
+def run_all(commands: Sequence[str], folder: str | Path) -> list[Result]:
+    """Run commands that don't need each other, two at once: most of their time is that of starting up."""
+    with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda command: run(command, folder), commands))
 
 

@@ -131,9 +131,7 @@ def judge_output(found: np.ndarray, expected: np.ndarray, metric: Callable[[np.n
             "Run both models on the same inputs.",
         )
     finite = np.isfinite(found).reshape(len(found), -1).all(axis=1)
-    error = np.inf
-    if finite.all():
-        error = np.linalg.norm(np.subtract(found, expected, dtype=np.float64)) / np.linalg.norm(expected)
+    error = tensor_errors.compare({"output": expected}, {"output": found}).loc["output", "rel_l2"]
     return Outcome(float(finite.mean()), float(error), float(metric(found, expected)))
 
 

@@ -34,6 +34,7 @@ _NO_TENSORS = {
     "SplitToSequence", "ZipMap",
 }  # fmt: skip
 _SAME_VALUES = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}  # in another shape
+_DATA = {"Gather": slice(1), "Where": slice(1, None)}  # inputs that a scale comes from: not indices and conditions
 _BOUNDED = {"Clip", "HardSigmoid", "Sigmoid", "Softmax", "Tanh"}  # whatever scale comes in, it ends here
 
 
@@ -59,20 +60,19 @@ def tolerance(dtype: Format, depth: int) -> float:
     return 2 * usual * machine_epsilon(dtype) * max(depth, 1) ** 0.5
 
 
-def tolerances(trusted: "Iterable[pd.DataFrame]", factor: float = 3.0, dtype: Format = "fp16") -> "pd.Series":
-    """Return for each tensor a multiple of the largest relative L2 error that a trusted model of this format made.
+def tolerances(trusted: "Iterable[pd.DataFrame]", dtype: Format = "fp16") -> "pd.Series":
+    """Return for each tensor three times the largest relative L2 error that a trusted model of this format made.
 
     An error below a quarter of the machine epsilon, which is about what one rounding leaves, counts as so much.
 
     Args:
         trusted: What `compare` returned for a model that is known to be sound, on some inputs.
-        factor: How many times that error is allowed.
         dtype: Its format.
     """
     import pandas as pd
 
     largest = pd.concat([table["rel_l2"] for table in trusted], axis="columns").max(axis="columns")
-    return factor * largest.clip(lower=machine_epsilon(dtype) / 4)
+    return 3 * largest.clip(lower=machine_epsilon(dtype) / 4)
 
 
 def depths(model: onnx.ModelProto, counted: Collection[str] | None = None) -> dict[str, int]:
@@ -148,15 +148,19 @@ def each_node(onnx_path: str | Path, values: Mapping[str, np.ndarray]) -> dict[s
     Raises:
         ModelFileError, InputError: As for `all_outputs`.
     """
-    model = with_rounding(onnx_file.load(onnx_path))
-    read = {name for node in model.graph.node for name in node.input}
-    given = {name: array for name, array in values.items() if name in read and array.dtype == np.float32 and array.size}
-    cut = with_given_inputs(model, {name: array.ndim for name, array in given.items()})
+    return nodes_alone(with_rounding(onnx_file.load(onnx_path)), values, Path(onnx_path).name)
+
+
+def nodes_alone(model: onnx.ModelProto, values: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """Do what `each_node` does for a model that has its roundings written down; the name is that of its file."""
+    read = {one for node in model.graph.node for one in node.input}
+    given = {one: array for one, array in values.items() if one in read and array.dtype == np.float32 and array.size}
+    cut = with_given_inputs(model, {one: array.ndim for one, array in given.items()})
     feeds = {value.name: values[value.name] for value in model.graph.input if value.name in values}
-    feeds |= {f"{name}/given": array for name, array in given.items()}
-    written = {name for node in model.graph.node for name in node.output}
-    wanted = [name for name, array in values.items() if name in written and array.dtype == np.float32]
-    return run(cut, feeds, Path(onnx_path).name, wanted)
+    feeds |= {f"{one}/given": array for one, array in given.items()}
+    written = {one for node in model.graph.node for one in node.output}
+    wanted = [one for one, array in values.items() if one in written and array.dtype == np.float32]
+    return run(cut, feeds, name, wanted)
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -234,7 +238,7 @@ def _differences(reference: np.ndarray, candidate: np.ndarray) -> dict[str, floa
     one, other = reference.ravel().astype(np.float64), candidate.ravel().astype(np.float64)
     row = {
         "max_abs": np.inf, "max_rel": np.inf, "rel_l2": np.inf, "cosine": np.nan, "psnr": np.nan,
-        "peak_ref": _peak(one), "peak": _peak(other),
+        "peak_ref": peak(one), "peak": peak(other),
         "inf": int(np.isinf(other).sum()), "nan": int(np.isnan(other).sum()),
     }  # fmt: skip
     if not one.size:  # as from a detector that found nothing: equal
@@ -242,27 +246,27 @@ def _differences(reference: np.ndarray, candidate: np.ndarray) -> dict[str, floa
     if not np.isfinite([row["peak_ref"], row["peak"]]).all():
         return row
     error = np.abs(other - one)
-    squares = _dot(error, error)
-    lengths = np.sqrt(_dot(one, one)), np.sqrt(_dot(other, other))
+    squares = dot(error, error)
+    lengths = np.sqrt(dot(one, one)), np.sqrt(dot(other, other))
     sizes = np.abs(one)
     sizes[sizes == 0] = np.inf  # nothing is relative to 0
     with np.errstate(divide="ignore", invalid="ignore"):
         row["max_abs"] = error.max()
         row["max_rel"] = (error / sizes).max()
         row["rel_l2"] = np.sqrt(squares) / lengths[0] if squares else 0.0
-        row["cosine"] = _dot(one, other) / (lengths[0] * lengths[1])
+        row["cosine"] = dot(one, other) / (lengths[0] * lengths[1])
         row["psnr"] = 20 * np.log10(row["peak_ref"] / np.sqrt(squares / one.size))
     return row
 
 
-def _dot(one: np.ndarray, other: np.ndarray) -> float:
+def dot(one: np.ndarray, other: np.ndarray) -> float:
     """Return the inner product on one thread. BLAS would start several for each tensor, and take ten times as long."""
     return float(np.einsum("i,i->", one, other))
 
 
-def _peak(values: np.ndarray) -> float:
-    """Return the largest magnitude; NaN where a value is."""
-    return float(max(values.max(initial=0), -values.min(initial=0)))
+def peak(values: np.ndarray) -> float:
+    """Return the largest magnitude, 0 of no values; NaN where a value is."""
+    return float(np.abs(values).max(initial=0))
 
 
 def first_bad(table: "pd.DataFrame", rel_l2: "float | pd.Series" = np.inf) -> str | None:
@@ -302,12 +306,12 @@ def layers_behind(model: onnx.ModelProto, tensor: str, values: Mapping[str, np.n
     for name in _sources(tensor, writers, weights.keys()):
         node = writers.get(name)
         if node is None and name in values:
-            rows[name] = "input", "", np.nan, _peak(values[name]), _peak(values[name])
+            rows[name] = "input", "", np.nan, peak(values[name]), peak(values[name])
         elif node is not None:
             own = next(one for one in node.input if one in weights)
             numbers = [one for one in node.input if one in values and node.op_type != "Gather"]  # which reads indices
-            read = max((_peak(values[one]) for one in numbers), default=np.nan)
-            rows[node.name or name] = node.op_type, own, _peak(weights[own]), read, _peak(values[name])
+            read = max((peak(values[one]) for one in numbers), default=np.nan)
+            rows[node.name or name] = node.op_type, own, peak(weights[own]), read, peak(values[name])
     columns = ["op", "weight", "weight_peak", "input_peak", "output_peak"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("layer")
     table["gain"] = table["output_peak"] / table["input_peak"]  # NaN where both are 0
@@ -326,7 +330,7 @@ def _sources(tensor: str, writers: Mapping[str, onnx.NodeProto], weights: Collec
         if node is None or _is_layer(node, weights):
             yield name
         elif node.op_type not in _BOUNDED:
-            data = node.input[:1] if node.op_type == "Gather" else node.input  # no scale comes from indices
+            data = node.input[_DATA.get(node.op_type, slice(None))]
             waiting += [one for one in data if one and one not in weights]
 
 

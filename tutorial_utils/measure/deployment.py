@@ -27,7 +27,6 @@ from tutorial_utils.model.precisions import DEPLOYED, PRECISIONS
 from tutorial_utils.runners import Runner
 
 if TYPE_CHECKING:
-    import paddle
     import pandas
 
     from tutorial_utils.model.classifier import SavedModel
@@ -54,8 +53,7 @@ class Row:
         model_bytes: Size of the model file, weights included.
         engine_bytes: Size of the serialized engine; only for TensorRT.
         activation_bytes: Device memory for activations; only for TensorRT.
-        first_result_ms: Time of loading the model and of the first call, the library's import left out. None in
-            recordings that were made before this was measured.
+        first_result_ms: Time of loading the model and of the first call, the library's import left out.
     """
 
     backend: str
@@ -68,7 +66,7 @@ class Row:
     model_bytes: int
     engine_bytes: int | None
     activation_bytes: int | None
-    first_result_ms: float | None = None
+    first_result_ms: float
 
     @property
     def label(self) -> str:
@@ -102,7 +100,6 @@ def run(
     *,
     engines: Mapping[str, Engine] | None = None,
     paddle_model: "SavedModel | None" = None,
-    dynamic_graph: "paddle.nn.Layer | None" = None,
     batch: int = 64,
     seconds: float = 1.0,
 ) -> tuple[list[Row], list[Skipped]]:
@@ -114,8 +111,6 @@ def run(
         onnx_models, engines: ONNX file and TensorRT engine of each precision.
         paddle_model: The static Paddle model that the ONNX files come from. The first row, which is Paddle's where
             Paddle runs, else the first ONNX file's, is the reference of agreement and error.
-        dynamic_graph: The same model as Python code, which Paddle runs operator by operator. It is no candidate for
-            deployment, but what one starts from; where it is given, it is the first row.
         batch: Images in one timed call.
         seconds: About how long to time each row.
 
@@ -126,9 +121,7 @@ def run(
     Raises:
         BackendUnavailableError: Not one candidate could be started, so that there is no table.
     """
-    candidates = [*_candidates(machine, onnx_models, engines or {}, paddle_model)]
-    if dynamic_graph is not None:
-        candidates.insert(0, _dynamic_graph(dynamic_graph, dataset))
+    candidates = _candidates(machine, onnx_models, engines or {}, paddle_model)
     images = dataset.images[:batch]
     with ExitStack() as open_runners:
         started = [
@@ -247,14 +240,6 @@ def refusal(machine: Capabilities, precision: str) -> str | None:
         has = f"{machine.gpu.name} has {machine.gpu.compute_capability}"
         return f"{precision.upper()} needs compute capability {oldest[0]}.{oldest[1]} or newer, and {has}."
     return None
-
-
-def _dynamic_graph(model: "paddle.nn.Layer", dataset: Dataset) -> _Candidate:
-    from tutorial_utils.runners.paddle import DynamicGraphRunner
-
-    size = sum(parameter.numpy().nbytes for parameter in model.state_dict().values())
-    make_runner = functools.partial(DynamicGraphRunner, model, dataset.images.shape[1:])
-    return _Candidate("Paddle dynamic", "fp32", make_runner, size)
 
 
 def _start(candidate: _Candidate, open_runners: ExitStack, images: np.ndarray, batch: int) -> _Running | Skipped:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def kernels_in(printed: str) -> list[dict[str, Any]]:
         said = [line for line in lines if "==ERROR==" in line] or lines[-1:]
         raise PlanError(f"ncu counted nothing: {' '.join(said).strip()}.", "Its message says why.")
     kernels: dict[str, dict[str, Any]] = {}
-    for row in csv.DictReader(_table(lines[start:])):
+    for row in csv.DictReader(line for line in lines[start:] if line.startswith('"')):
         kernel = kernels.setdefault(row["ID"], {"kernel": row["Kernel Name"], "counts": {}, "units": {}})
         try:
             kernel["counts"][row["Metric Name"]] = float(row["Metric Value"].replace(",", ""))
@@ -65,10 +65,6 @@ def kernels_in(printed: str) -> list[dict[str, Any]]:
             continue
         kernel["units"][row["Metric Name"]] = row["Metric Unit"]
     return list(kernels.values())
-
-
-def _table(lines: Sequence[str]) -> Iterable[str]:
-    return (line for line in lines if line.startswith('"'))
 
 
 def _run(*command: str) -> str:

@@ -92,8 +92,8 @@ def sqnr_db(actual: np.ndarray, reference: np.ndarray) -> float:
     return float(10 * np.log10(np.sum(reference**2) / noise)) if noise else float("inf")
 
 
-def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the confidence interval of an accuracy: how far it would move with other test images.
+def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of an accuracy: how far it would move with other test images.
 
     Its bounds, 0 to 1, are those of Wilson's method, which also holds near 100 %
     (https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval#Wilson_score_interval).
@@ -101,10 +101,9 @@ def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tup
     Args:
         correct: Number of right answers.
         total: Number of test images.
-        confidence: Probability that the interval covers the true accuracy, between 0 and 1.
 
     Raises:
-        InputError: ``correct`` isn't within 0 to ``total``, ``total`` is 0, or ``confidence`` isn't within 0 to 1.
+        InputError: ``correct`` isn't within 0 to ``total``, or ``total`` is 0.
     """
     from scipy.stats import binomtest
 
@@ -117,9 +116,7 @@ def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tup
         raise InputError(
             f"{correct} right answers of {total} were given.", "Give 0 to total right answers of at least one image."
         )
-    if not isinstance(confidence, float | int) or not 0 < confidence < 1:
-        raise InputError(f"The confidence is {confidence}.", "Give a number between 0 and 1, such as 0.95.")
-    interval = binomtest(*counts).proportion_ci(confidence, method="wilson")
+    interval = binomtest(*counts).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.model import paddle_program
@@ -163,30 +162,6 @@ def _with_onednn(config: "paddle.inference.Config", model_path: Path) -> "paddle
         stacklevel=4,
     )
     return predictor
-
-
-class DynamicGraphRunner(Runner):
-    """Runs a Paddle model as the Python code that it is written in, operator by operator.
-
-    Args:
-        model: A layer with one input and one output, on Paddle's current device. It is put into evaluation mode.
-        sample: Shape of one input, without the batch; -1 for a dimension that may vary.
-        input_name: What `infer` calls the input.
-        dtype: The input's data type.
-    """
-
-    def __init__(
-        self, model: "paddle.nn.Layer", sample: Shape, *, input_name: str = "x", dtype: DTypeLike = np.float32
-    ):
-        model.eval()
-        self._model = model
-        self.backend = f"Paddle dynamic {paddle.get_device().partition(':')[0].upper()}"
-        self.inputs = {input_name: TensorSpec(input_name, np.dtype(dtype), (-1, *sample))}
-        self.outputs = {"y": TensorSpec("y", np.dtype(np.float32))}
-
-    def _infer(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
-        with paddle.no_grad():
-            return {"y": self._model(*map(paddle.to_tensor, feeds.values())).numpy()}
 
 
 def _declared(model_path: Path) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:

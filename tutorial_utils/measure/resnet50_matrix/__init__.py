@@ -2,5 +2,5 @@
 
 A room beside the road: nothing imports it, and `measure.experiment` finds it by name. It holds `cells` (what is
 measured, and of what a row consists), `files` (models, images, reference), a module for each library, `measuring` (the
-same for all of them), `matrix` (the experiment), `figure`.
+same for all of them), `matrix` (the experiment).
 """

@@ -9,17 +9,17 @@ import numpy as np
 
 from tutorial_utils.measure.rows import RecordedRow
 
-# By the name in a row: what a reader calls it, and the module that opens it. Two libraries may share a module.
+# By the name in a row, the module that opens the library. Two libraries may share one.
 LIBRARIES = {
-    "tensorrt_flags": ("TensorRT, builder flags", "tensorrt"),
-    "tensorrt_typed": ("TensorRT, typed file", "tensorrt"),
-    "tensorrt_rtx": ("TensorRT-RTX", "tensorrt"),
-    "paddle_tensorrt": ("Paddle-TRT", "paddle_tensorrt"),
-    "onnxruntime_cuda": ("ONNX Runtime CUDA", "onnxruntime"),
-    "onnxruntime_nhwc": ("ONNX Runtime CUDA, NHWC", "onnxruntime"),
-    "onnxruntime_tensorrt": ("ONNX Runtime TensorRT", "onnxruntime"),
-    "pytorch_eager": ("PyTorch eager", "pytorch"),
-    "pytorch_compiled": ("PyTorch compiled", "pytorch"),
+    "tensorrt_flags": "tensorrt",
+    "tensorrt_typed": "tensorrt",
+    "tensorrt_rtx": "tensorrt",
+    "paddle_tensorrt": "paddle_tensorrt",
+    "onnxruntime_cuda": "onnxruntime",
+    "onnxruntime_nhwc": "onnxruntime",
+    "onnxruntime_tensorrt": "onnxruntime",
+    "pytorch_eager": "pytorch",
+    "pytorch_compiled": "pytorch",
 }
 PRECISIONS = {
     "fp32": "FP32",
@@ -135,11 +135,6 @@ class Row:
         """Whether the logits have nothing to do with the right ones, so that the time is worth nothing."""
         return self.relative_error > 0.5
 
-    @property
-    def best_ms(self) -> float:
-        """The time of a call on the GPU with what the library has; host to host where it tells nothing of the GPU."""
-        return min(one.median for one in (self.device, self.graph) if one) if self.device else self.host.median
-
 
 @dataclass(frozen=True)
 class Matrix:
@@ -148,12 +143,10 @@ class Matrix:
     Attributes:
         cells: Each measured cell, or the reason why there is nothing to measure.
         references: The reference row of each stack that measured one.
-        rows: As they are recorded, with the stamps of their stacks.
     """
 
     cells: dict[Cell, Row | str]
     references: dict[str, Row]
-    rows: list[RecordedRow]
 
 
 def types_of(cell: Cell, types: Counter[str]) -> dict[str, Any]:
@@ -174,7 +167,7 @@ def matrix(rows: list[RecordedRow]) -> Matrix:
     by_name = {row.name: Row.of(row.values) if row.values is not None else row.reason for row in rows}
     named = {cell.name: cell for cell in cells()}
     references = {name.partition("/")[2]: row for name, row in by_name.items() if name.startswith(f"{_REFERENCE}/")}
-    return Matrix({named[name]: row for name, row in by_name.items() if name in named}, references, rows)
+    return Matrix({named[name]: row for name, row in by_name.items() if name in named}, references)
 
 
 def reference_name(stack: str) -> str:

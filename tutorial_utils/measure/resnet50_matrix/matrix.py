@@ -1,20 +1,12 @@
 """The experiment: the rows of the matrix by name, and how they are read back."""
 
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 from tutorial_utils.measure import on_stream, rows
 from tutorial_utils.measure.experiment import Experiment
-from tutorial_utils.measure.resnet50_matrix import cells, figure
-from tutorial_utils.measure.resnet50_matrix.cells import STACKS, Matrix
+from tutorial_utils.measure.resnet50_matrix import cells
+from tutorial_utils.measure.resnet50_matrix.cells import STACKS
 from tutorial_utils.measure.resnet50_matrix.measuring import METHOD, measure_cell, measure_reference
-
-
-def read(data: Mapping[str, Any]) -> Matrix:
-    """Return the matrix in the data of a recording."""
-    return cells.matrix(rows.read(data))
-
 
 EXPERIMENT = Experiment(
     name="resnet50_matrix",
@@ -24,8 +16,7 @@ EXPERIMENT = Experiment(
         **{cells.reference_name(stack): functools.partial(measure_reference, stack) for stack in STACKS},
         **{cell.name: functools.partial(measure_cell, cell) for cell in cells.cells()},
     },
-    read=read,
-    draw=lambda measured: figure.draw(measured.result),
+    read=lambda data: cells.matrix(rows.read(data)),
     models=("resnet50-fp32.onnx",),
     needs_tensorrt=False,  # of the stacks, one has no TensorRT that this package loads
     libraries=on_stream.libraries,

@@ -37,7 +37,7 @@ def measure_cell(cell: Cell, models: Mapping[str, Path], seconds: float = SECOND
     files = Files(models["resnet50-fp32"])
     images, reference = files.images(cell.shape), files.reference(cell.shape)
     how = {"batch": len(images), "seconds": seconds, "max_calls": _MAX_CALLS}
-    module = importlib.import_module(f"{__package__}.{LIBRARIES[cell.library][1]}")
+    module = importlib.import_module(f"{__package__}.{LIBRARIES[cell.library]}")
     with module.opened(cell, files) as candidate:
         before = gpu_state.read()
         host = timing.measure(functools.partial(candidate.infer, images), **how)
