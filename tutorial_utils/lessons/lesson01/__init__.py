@@ -11,7 +11,7 @@ NEEDS = {
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {
-    "lesson01_precision": "precision",
+    "lesson01_tf32": "tf32",
     "lesson01_plans": "plans",
     "lesson01_async": "asynchrony",
     "lesson01_calibration": "calibrated_int8",

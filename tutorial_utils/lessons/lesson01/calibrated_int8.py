@@ -16,10 +16,8 @@ import numpy as np
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import BackendUnavailableError
-from tutorial_utils.debug import scaling
+from tutorial_utils.debug import scaling, tensor_errors
 from tutorial_utils.engine import computed_types
-from tutorial_utils.lessons.lesson01 import calibrated_int8_figures as figures
-from tutorial_utils.lessons.lesson01.fusion import mark_all_outputs
 from tutorial_utils.measure import deployment, quality, rows, timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
@@ -137,17 +135,6 @@ class Result:
     ranges: dict[str, Range] = field(default_factory=dict)
 
     @property
-    def why(self) -> str:
-        """What the calibration does to activations, in numbers: where it cuts off most, and where it is coarsest."""
-        if not self.ranges:
-            return "no calibration"
-        cut, share = max(((name, one.cut_off) for name, one in self.ranges.items()), key=lambda pair: pair[1])
-        coarse, steps = min(((name, one.steps) for name, one in self.ranges.items()), key=lambda pair: pair[1])
-        return f"fills {self.median_steps:.0f} of {STEPS} steps in the median activation, {steps:.1f} in {coarse}; " + (
-            f"cuts off at most {100 * share:.2g} % of the values, in {cut}" if share else "cuts off nothing"
-        )
-
-    @property
     def median_steps(self) -> float:
         """How many steps the median activation fills."""
         return float(np.median([one.steps for one in self.ranges.values()]))
@@ -172,13 +159,8 @@ class _Judge:
 def activations(onnx_path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     """Return the values of all tensors that convolutions and matrix products of a model read, by ONNX Runtime."""
     nodes = onnx_file.load(onnx_path).graph.node
-    wanted = {node.input[0] for node in nodes if node.op_type in ("Conv", "MatMul", "Gemm")}
-    with tempfile.TemporaryDirectory() as folder:
-        marked = mark_all_outputs(onnx_path, Path(folder) / "marked.onnx")
-        with OnnxRuntimeRunner(marked) as runner:
-            (name,) = runner.inputs
-            values = {name: images, **runner.infer({name: images})}
-    return {name: values[name] for name in wanted if name in values}
+    values = {"x": images, **tensor_errors.all_outputs(onnx_path, {"x": images})}
+    return {node.input[0]: values[node.input[0]] for node in nodes if node.op_type in ("Conv", "MatMul", "Gemm")}
 
 
 def thresholds(table: bytes) -> dict[str, float]:
@@ -307,6 +289,5 @@ EXPERIMENT = Experiment(
     method=METHOD,
     rows=ROWS,
     read=read,
-    draw=lambda measured: figures.draw_quality(measured.result),
     models=tuple(f"quick-{name}.onnx" for name in ("fp32", "fp16", "bf16", "int8", "fp8")),
 )

@@ -1,37 +1,13 @@
-"""Figures of lesson 01: what calibrations leave of the answers, and where they cut activations off."""
+"""Lesson 01: where calibrations cut an activation off."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tutorial_utils import plotting
-from tutorial_utils.lessons.lesson01 import calibration
-from tutorial_utils.measure import quality
-from tutorial_utils.model import data
 from tutorial_utils.plotting import GREY, RED, Picture
 
-if TYPE_CHECKING:
-    from tutorial_utils.lessons.lesson01.calibrated_int8 import Result
-
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # keeps a name readable across other lines
-
-
-def draw_quality(results: "Mapping[str, Result | str]") -> Picture:
-    """Draw what each engine leaves of the logits and of the answers; of calibrations, the text has the reasons."""
-    groups: dict[str, dict[str, calibration.Calibrated]] = {}
-    had = {name: one for name, one in results.items() if not isinstance(one, str)}
-    for name, one in had.items():
-        group, _, case = name.partition("/")
-        groups.setdefault(group, {})[case] = calibration.Calibrated(one.accuracy, one.sqnr_db)
-    right = round(next(iter(had.values())).fp32_accuracy * data.DIGITS_TEST_IMAGES)
-    interval = quality.accuracy_interval(right, data.DIGITS_TEST_IMAGES)
-    picture = calibration.draw_quality(list(groups.items()), interval)
-    lines = [
-        f"{name}: {one if isinstance(one, str) else f'{one.sqnr_db:.1f} dB, agreement {one.agreement:.1%}; {one.why}'}"
-        for name, one in results.items()
-    ]
-    return Picture(picture.figure, picture.alt, "\n".join(lines))
 
 
 def draw_thresholds(values: np.ndarray, chosen: Mapping[str, float]) -> Picture:
