@@ -1,4 +1,4 @@
-"""Lesson 01, which kernel computes a layer: what TensorRT's builder timed for single convolutions, and Tensor Cores.
+"""Lesson 01, which kernel computes a layer: what TensorRT's builder timed for single convolutions.
 
 TensorRT has many kernels for a convolution, "tactics" in its words. The builder times them and says so in its log, at
 the severity VERBOSE. In FP32 without TF32 none of them uses Tensor Cores; in TF32 and FP16 most do.
@@ -20,9 +20,9 @@ from tutorial_utils.base.errors import BackendUnavailableError, BuildError
 from tutorial_utils.base.flavour import installed_flavour
 from tutorial_utils.engine import computed_types
 from tutorial_utils.engine.tensorrt import LayerTimes, require_gpu
-from tutorial_utils.lessons.lesson01 import kernels_figures, tensor_pipe
+from tutorial_utils.lessons.lesson01 import kernels_figures
 from tutorial_utils.lessons.lesson01.kernels_data import Built, Convolution, Tactic, summary
-from tutorial_utils.measure import ncu, rows, timing
+from tutorial_utils.measure import rows, timing
 from tutorial_utils.measure.experiment import Experiment
 
 LEVEL = 3
@@ -31,7 +31,7 @@ METHOD = (
     f"the type of the weights; optimization level {LEVEL}, no timing cache; strongly typed, TF32 cleared for FP32. "
     "tactics: names and times in TensorRT's own VERBOSE log, of all memory formats that it tried, without those that "
     "only change a format. engine: CUDA events around each call, median; layers: TensorRT's IProfiler, median of 50 "
-    "calls. Tensor Cores: ncu of one call of the same plan, every kernel of it"
+    "calls"
 )
 PRECISIONS = ("fp32", "tf32", "fp16")
 # Name, batch, channels in and out, size of the image, of the kernel, stride, groups: large enough to fill a GPU.
@@ -134,12 +134,6 @@ def _measured(convolution: Convolution, precision: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure_tensor_pipe(convolution: Convolution, models: Mapping[str, Path]) -> dict[str, Any]:
-    """Let ncu count what a call of a convolution does on the Tensor Cores, in each precision: see `tensor_pipe`."""
-    ncu.require()
-    return {precision: tensor_pipe.counted(build(convolution, precision).plan) for precision in PRECISIONS}
-
-
 def require_tensorrt() -> None:
     """Raise BackendUnavailableError without data-centre TensorRT or a GPU."""
     if installed_flavour() != "tensorrt":
@@ -147,33 +141,25 @@ def require_tensorrt() -> None:
     require_gpu()
 
 
-def read(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was measured: under "tactics" by convolution and precision each `Built`, or the reason why not.
-
-    Under "tensor pipe" there is, by convolution and precision, a list of kernels with their counts; or the reason.
-    """
-    found: dict[str, Any] = {"tactics": {}, "tensor pipe": {}}
+def read(data: Mapping[str, Any]) -> dict[str, dict[str, Built] | str]:
+    """Return what was measured, by convolution and precision; of a convolution that failed, the reason."""
     recorded = {row.name: row for row in rows.read(data)}
-    for row in (recorded[name] for name in ROWS if name in recorded):
-        what, _, name = row.name.partition("/")
-        values: Any = row.reason
-        if row.values is not None:
-            values = row.values
-            if what == "tactics":
-                values = {precision: Built.of(CONVOLUTION[name], one) for precision, one in row.values.items()}
-        found[what.replace("_", " ")][name] = values
-    return found
+    found = {name: recorded[f"tactics/{name}"] for name in CONVOLUTION if f"tactics/{name}" in recorded}
+    return {
+        name: row.reason
+        if row.values is None
+        else {precision: Built.of(CONVOLUTION[name], one) for precision, one in row.values.items()}
+        for name, row in found.items()
+    }
 
 
 CONVOLUTION = {one.name.replace(" ", "_"): one for one in CONVOLUTIONS}
-ROWS = {f"tactics/{name}": functools.partial(measure, one) for name, one in CONVOLUTION.items()}
-ROWS |= {f"tensor_pipe/{name}": functools.partial(measure_tensor_pipe, one) for name, one in CONVOLUTION.items()}
 
 EXPERIMENT = Experiment(
     name="lesson01_kernels",
-    title="Every kernel that TensorRT timed for a convolution, and what Tensor Cores do in it",
+    title="Every kernel that TensorRT timed for a convolution",
     method=METHOD,
-    rows=ROWS,
+    rows={f"tactics/{name}": functools.partial(measure, one) for name, one in CONVOLUTION.items()},
     read=read,
-    draw=lambda measured: kernels_figures.draw_tactics(measured.result["tactics"]),
+    draw=lambda measured: kernels_figures.draw_tactics(measured.result),
 )
