@@ -10,7 +10,6 @@ import pytest
 from matplotlib.colors import to_hex
 
 from tutorial_utils import plotting
-from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, PrecisionError
 from tutorial_utils.lessons.lesson01 import fusion_baseline_figures, gpu_kernels, ways
 from tutorial_utils.lessons.lesson01.ways import Way
@@ -116,29 +115,6 @@ def test_ways_that_differ_are_not_timed(fused_chain, torch):
             fused_chain._require_equal(torch, torch.found, torch.expected)
 
 
-@pytest.mark.parametrize(("precision", "tensor_cores"), [("fp32", "0"), ("fp16", "1")])
-def test_networks_are_opened_at_both_levels(precision, tensor_cores, fusion_baseline, torch, monkeypatch, fp32_model):
-    opened, timed = [], []
-
-    def open_model(path, **options):
-        opened.append((path, options))
-        if options["providers"][0][1]["enable_cuda_graph"] == "1" and not options["optimize"]:
-            raise RuntimeError("a node of the CPU\nand more")
-        return SimpleNamespace(get_providers=lambda: ["CUDAExecutionProvider"])
-
-    monkeypatch.setattr(on_stream, "require_torch", lambda: torch)
-    monkeypatch.setattr(onnx_session, "open_model", open_model)
-    monkeypatch.setattr(on_stream, "onnxruntime_call", lambda session, torch, images: lambda: None)
-    monkeypatch.setattr(ways, "timed", lambda *arguments: timed.append(arguments) or {"ways": []})
-    fusion_baseline.networks(f"quick-{precision}", (4, 3, 32, 32), {"quick-fp32": fp32_model})
-    assert [options["optimize"] for _, options in opened] == [False, False, True, True]
-    assert {options["providers"][0][1]["use_tf32"] for _, options in opened} == {tensor_cores}
-    assert {path.name for path, _ in opened} == {f"{precision}.onnx"}
-    ((_, _, calls, graphs, no_graph, _),) = timed
-    assert (list(calls), list(graphs)) == (["disabled", "all"], ["all"])
-    assert no_graph == {"disabled": "ONNX Runtime: a node of the CPU."}
-
-
 def test_ways_take_turns_and_are_read_back(torch, monkeypatch):
     order = []
     ms = {"slow": 2.0, "slow graph": 1.0, "fast": 0.5}
@@ -183,7 +159,6 @@ MEASURED = {
                             way("torch.compile", 0.125, 1, 0.125, moved=300_000_000)),
     "chain/tensorrt/large": "It failed.",
     "chain/pytorch/tiny": (way("PyTorch eager", 0.02, 4, 0.008, 1000), way("torch.compile", 0.03, 1)),
-    "onnxruntime/quick-fp32/64x3x32x32": (way("disabled", 1.0, 40), way("all", 0.5, 20)),
 }  # fmt: skip
 
 
@@ -204,13 +179,13 @@ def test_rows_are_read(fusion_baseline):
     row = {"stack": 0, "date": "2026"}
     one = {"name": "all", "plain": [1, 1, 1], "graph": None, "no_graph": "", "kernels": 1, "kernels_ms": 1, "moved": 0}
     data = {"stacks": [{}], "rows": {
-        "onnxruntime/quick-fp32/64x3x32x32": {**row, "reason": "It failed."},
+        "chain/tensorrt/tiny": {**row, "reason": "It failed."},
         "chain/pytorch/tiny": {**row, "values": {"ways": [one]}},
     }}  # fmt: skip
     found = fusion_baseline.EXPERIMENT.read(data)
-    assert list(found) == ["chain/pytorch/tiny", "onnxruntime/quick-fp32/64x3x32x32"]
+    assert list(found) == ["chain/pytorch/tiny", "chain/tensorrt/tiny"]
     assert found["chain/pytorch/tiny"] == (Way("all", (1, 1, 1), None, "", 1, 1),)
-    assert found["onnxruntime/quick-fp32/64x3x32x32"] == "It failed."
+    assert found["chain/tensorrt/tiny"] == "It failed."
 
 
 @pytest.mark.gpu
