@@ -15,9 +15,9 @@ EXPERIMENTS = {
     "lesson01_plans": "plans",
     "lesson01_async": "asynchrony",
     "lesson01_calibration": "calibrated_int8",
-    "transformer_precisions": "transformer_precisions",
     "lesson01_roofline": "roofline",
     "lesson01_fusion_baseline": "fusion_baseline",
     "lesson01_kernels": "kernels",
     "lesson01_copies": "copies",
+    "lesson01_clock": "clock",
 }

@@ -1,4 +1,4 @@
-"""Lesson 01, the transformer in every precision: its time by batch and length, and whether attention is one kernel.
+"""Lesson 05: the transformer in every precision, its time by batch and length, and whether attention is one kernel.
 
 The network is the trained one with room for longer sentences: the rows of its table of positions, 17 for the digits,
 are repeated up to 128. Sentences of digits are answered as before; times and attention don't depend on the weights.
