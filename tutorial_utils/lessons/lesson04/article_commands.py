@@ -94,7 +94,7 @@ def measure(stack: str, what: str, models: Mapping[str, Path]) -> dict[str, Any]
 def saved(path: Path, order: list[str]) -> list[list[Any]]:
     """Return the fields of each `Tensor` that a command with one runner saved, of those named, in their order.
 
-    TensorRT marks a few of its own as well: TensorRT-RTX checked 327 where the file names 326 (`lesson04_polygraphy`).
+    TensorRT marks a few of its own as well.
     """
     from polygraphy.comparator import RunResults
 
