@@ -97,7 +97,6 @@ def built(kernels, monkeypatch, messages):
 
 def test_a_convolution_is_measured(kernels, rtx, runner, monkeypatch):
     asked = built(kernels, monkeypatch, LOG)
-    monkeypatch.setattr(runner.TensorRTRunner, "layers", ("convolution", "another"))
     values = json.loads(json.dumps(kernels.measure(SMALL, {})))
     assert [options.without_flags for options, _ in asked] == [("tf32",), (), ()]
     assert all(not named["timing_cache"] and not named["use_cache"] for _, named in asked)
@@ -106,7 +105,6 @@ def test_a_convolution_is_measured(kernels, rtx, runner, monkeypatch):
     one = found["fp16"]
     assert (one.fastest.name, one.spread, one.engine_ms) == (FAST, 4, 2)
     assert one.computed == ("fp16",)
-    assert [(name, ms) for name, _, ms in one.layers] == [("convolution", 0.25), ("another", 0.25)]
 
 
 def test_a_log_in_another_form_is_no_result(kernels, rtx, runner, monkeypatch):
@@ -120,8 +118,7 @@ def test_a_log_in_another_form_is_no_result(kernels, rtx, runner, monkeypatch):
 
 def one(*tactics, chosen=FAST, computed="fp16"):
     timed = [Tactic(name, "Half -> Half", ms) for name, ms in tactics]
-    values = {"chosen": [chosen], "computed": [computed], "engine_ms": 0.5, "build_s": 3.0,
-              "layers": [["convolution", "CaskConvolution", 0.2]]}  # fmt: skip
+    values = {"chosen": [chosen], "computed": [computed], "engine_ms": 0.5}
     return Built.of(SMALL, {**summary(timed, [chosen]), **values})
 
 
@@ -154,7 +151,7 @@ def test_picture_of_tactics():
 def test_rows_are_read(kernels):
     row = {"stack": 0, "date": "2026"}
     values = {"times": {"fp16": [0.1]}, "named": [[FAST, "f", 0.1]], "chosen": [FAST], "computed": ["fp16"],
-              "engine_ms": 0.2, "layers": [["convolution", "t", 0.1]], "build_s": 3}  # fmt: skip
+              "engine_ms": 0.2}  # fmt: skip
     data = {"stacks": [{}], "rows": {
         "tactics/3x3": {**row, "values": {"fp16": values}},
         "tactics/1x1": {**row, "reason": "It failed."},

@@ -16,7 +16,7 @@ def test_damaged_plans_differ_from_the_plan():
 
 
 def test_times_to_a_context():
-    load = {"read_ms": 2.0, "deserialize_ms": 3.0, "context_ms": 400.0, "reported_bytes": 0, "asked_bytes": 0}
+    load = {"read_ms": 2.0, "deserialize_ms": 3.0, "context_ms": 400.0}
     picture = plans.draw(plans.read({"loads": {"small": {"parse_ms": 1.0, "build_ms": 100.0, **load}}, "refusals": {}}))
     assert picture.text.splitlines()[0].startswith("small, from ONNX: 504 ms (parse 1.0, build 100.0, deserialize 3.0")
     assert picture.text.splitlines()[1].startswith("small, from the plan: 405 ms (read the plan 2.0, deserialize 3.0")
@@ -33,11 +33,9 @@ def test_times_to_a_context():
 
 @pytest.mark.gpu
 def test_a_load_is_timed_in_its_parts(fp32_model):
-    built = build(fp32_model, options())
+    build(fp32_model, options())
     loaded = plans.load(fp32_model, options())
     assert min(loaded.read_ms, loaded.deserialize_ms, loaded.context_ms) > 0
-    assert loaded.reported_bytes == built.report.activation_bytes
-    assert loaded.asked_bytes >= 0
 
 
 @pytest.mark.gpu

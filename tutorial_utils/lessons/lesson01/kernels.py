@@ -19,7 +19,7 @@ from tutorial_utils import engine
 from tutorial_utils.base.errors import BackendUnavailableError, BuildError
 from tutorial_utils.base.flavour import installed_flavour
 from tutorial_utils.engine import computed_types
-from tutorial_utils.engine.tensorrt import LayerTimes, require_gpu
+from tutorial_utils.engine.tensorrt import require_gpu
 from tutorial_utils.lessons.lesson01 import kernels_figures
 from tutorial_utils.lessons.lesson01.kernels_data import Built, Convolution, Tactic, summary
 from tutorial_utils.measure import rows, timing
@@ -30,8 +30,7 @@ METHOD = (
     "an engine of one convolution without bias, random weights and inputs, static shapes, NCHW inputs and outputs in "
     f"the type of the weights; optimization level {LEVEL}, no timing cache; strongly typed, TF32 cleared for FP32. "
     "tactics: names and times in TensorRT's own VERBOSE log, of all memory formats that it tried, without those that "
-    "only change a format. engine: CUDA events around each call, median; layers: TensorRT's IProfiler, median of 50 "
-    "calls"
+    "only change a format. engine: CUDA events around each call, median"
 )
 PRECISIONS = ("fp32", "tf32", "fp16")
 # Name, batch, channels in and out, size of the image, of the kernel, stride, groups: large enough to fill a GPU.
@@ -43,7 +42,6 @@ CONVOLUTIONS = (
     Convolution("3x3 deep", 64, 512, 512, 14, 3),
 )
 NODE = "convolution"
-_CALLS = 50
 
 # As TensorRT 10 writes them. A kernel without a name is a tactic of a runner that has only few.
 _TIMING = re.compile(r"-+ Timing Runner: (?P<layer>.*) \((?P<runner>\w+)\[0x[0-9a-f]+\]\)$")
@@ -117,10 +115,6 @@ def _measured(convolution: Convolution, precision: str) -> dict[str, Any]:
     feeds = {"x": np.random.default_rng(1).standard_normal(convolution.input, np.float32).astype(dtype)}
     with primary_context(), TensorRTRunner(built) as runner:
         whole = timing.measure_on_device(functools.partial(runner.device_times, feeds), seconds=0.3)
-        runner.context.profiler = times = LayerTimes()
-        for _ in range(_CALLS):
-            runner.event_times(1)
-    layers = {layer.name: layer for layer in built.report.layers}
     chosen = [layer for layer in built.report.layers if computed_types.operation(layer)]
     names = [layer.tactic for layer in chosen]
     return {
@@ -128,10 +122,7 @@ def _measured(convolution: Convolution, precision: str) -> dict[str, Any]:
         "chosen": names,
         "computed": [computed_types.of_layer(layer).dtype for layer in chosen],
         "engine_ms": round(whole.median_ms, 5),
-        "layers": [[name, layers[name].type if name in layers else "", round(float(np.median(ms[5:])), 5)]
-                   for name, ms in times.milliseconds.items()],
-        "build_s": round(built.report.build_seconds, 1),
-    }  # fmt: skip
+    }
 
 
 def require_tensorrt() -> None:
