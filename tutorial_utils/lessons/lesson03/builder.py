@@ -263,7 +263,7 @@ def plugin(with_plugin: bool, models: Mapping[str, Path]) -> dict[str, Any]:
         with OnnxRuntimeRunner(standard) as runner:
             (expected,) = runner.infer({"x": _images()}).values()
         if with_plugin:
-            snake_plugin.register()
+            snake_plugin.registered()
         options = engine.BuildOptions(without_flags=("tf32",))
         built = engine.build(custom if with_plugin else standard, options, use_cache=False, progress=False)
         with TensorRTRunner(built) as runner:
