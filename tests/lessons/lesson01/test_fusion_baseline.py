@@ -74,7 +74,7 @@ def test_bytes_of_the_chain(fused_chain):
 def test_engines_are_run_one_after_another_on_the_stream(fused_chain, torch, monkeypatch):
     ran, timed = [], {}
     monkeypatch.setattr(on_stream, "require_torch", lambda: torch)
-    monkeypatch.setattr(fused_chain, "installed_flavour", lambda: "tensorrt")
+    monkeypatch.setattr(fused_chain.flavour, "installed_flavour", lambda: "tensorrt")
     monkeypatch.setattr(fused_chain, "tensors", lambda torch, shape: (torch.x, torch.bias, torch.other))
     monkeypatch.setattr(fused_chain, "_require_equal", lambda *_: None)
     monkeypatch.setattr(
@@ -100,7 +100,7 @@ def test_engines_are_run_one_after_another_on_the_stream(fused_chain, torch, mon
 
 def test_data_centre_tensorrt_alone_is_measured(fused_chain, torch, monkeypatch):
     monkeypatch.setattr(on_stream, "require_torch", lambda: torch)
-    monkeypatch.setattr(fused_chain, "installed_flavour", lambda: "tensorrt_rtx")
+    monkeypatch.setattr(fused_chain.flavour, "installed_flavour", lambda: "tensorrt_rtx")
     with pytest.raises(BackendUnavailableError, match="data-centre"):
         fused_chain.tensorrt("tiny", {})
 

@@ -82,7 +82,8 @@ def built(kernels, monkeypatch, messages):
     """Let a build be TensorRT-RTX's of a small convolution, with another log."""
     from dataclasses import replace
 
-    monkeypatch.setattr(kernels, "require_tensorrt", lambda: None)
+    monkeypatch.setattr(kernels.flavour, "require", lambda stack: None)
+    monkeypatch.setattr(kernels, "require_gpu", lambda: None)
     monkeypatch.setattr(kernels, "LEVEL", None)
     real, asked = kernels.engine.build, []
 

@@ -181,7 +181,8 @@ def test_a_call_is_measured(roofline, rtx, runner, torch, monkeypatch, tmp_path,
     from tutorial_utils import engine
 
     monkeypatch.setattr(roofline, "LEVEL", None)  # TensorRT-RTX has none
-    monkeypatch.setattr(roofline, "require_stack", lambda: torch)
+    monkeypatch.setattr(roofline.on_stream, "require_torch", lambda: torch)
+    monkeypatch.setattr(roofline.flavour, "require", lambda stack: None)
     monkeypatch.setattr(gpu_kernels, "launched", lambda torch, call: [gpu_kernels.Kernel("k", 0.5)] * 7)
     monkeypatch.setattr(runner.TensorRTRunner, "refuse_graph", refused)
     built, build = [], engine.build

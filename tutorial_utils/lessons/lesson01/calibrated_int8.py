@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils import engine
-from tutorial_utils.base.errors import BackendUnavailableError
+from tutorial_utils.base import flavour
 from tutorial_utils.debug import scaling, tensor_errors
 from tutorial_utils.engine import computed_types
 from tutorial_utils.measure import deployment, quality, rows, timing
@@ -185,20 +185,11 @@ def ranges(table: bytes, values: Mapping[str, np.ndarray]) -> dict[str, Range]:
 
 def measure(name: str, models: Mapping[str, Path]) -> dict[str, Any]:
     """Build and judge the engine of one of `CASES`; return the fields of its `Result`."""
+    flavour.require("tensorrt")  # the other one has no calibrators
     case = CASES[name]
-    judge = _judge_here(models["quick-fp32"])
+    judge = _Judge(models["quick-fp32"])
     images = IMAGES[case.images](judge.images)
     return _judged(*_built(case, models[case.model], images), judge, timed=name.startswith("precision/"))
-
-
-def _judge_here(fp32_path: Path) -> _Judge:
-    from tutorial_utils.engine.tensorrt import IS_RTX
-
-    if IS_RTX:
-        raise BackendUnavailableError(
-            "TensorRT-RTX has no calibrators.", "Measure with data-centre TensorRT 10: set TUTORIAL_UTILS_TENSORRT."
-        )
-    return _Judge(fp32_path)
 
 
 def _built(case: Case, onnx_path: Path, images: np.ndarray) -> tuple[engine.Engine, bytes]:
@@ -246,11 +237,12 @@ def measure_other_weights(with_old_table: bool, models: Mapping[str, Path]) -> d
 
     The package refuses an old table; here TensorRT gets it, which knows nothing but the names of tensors in it.
     """
+    flavour.require("tensorrt")
     case = CASES["entropy/digits"]
     with tempfile.TemporaryDirectory() as folder:
         other = scaling.move_scale(onnx_file.load(models["quick-fp32"]), *MOVED)
         changed = onnx_file.save(other, Path(folder) / "changed.onnx")
-        judge = _judge_here(changed)
+        judge = _Judge(changed)
         if not with_old_table:
             return _judged(*_built(case, changed, judge.images), judge)
         from tutorial_utils.engine.calibrators import EntropyCalibrator

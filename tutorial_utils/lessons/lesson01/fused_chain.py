@@ -16,8 +16,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tutorial_utils import engine
-from tutorial_utils.base.errors import BackendUnavailableError, PrecisionError
-from tutorial_utils.base.flavour import installed_flavour
+from tutorial_utils.base import flavour
+from tutorial_utils.base.errors import PrecisionError
 from tutorial_utils.engine.tensorrt import MessageLog, checked, load_plan
 from tutorial_utils.lessons.lesson01 import ways
 from tutorial_utils.measure import on_stream
@@ -57,8 +57,7 @@ def tensorrt(size: str, models: Mapping[str, Path]) -> dict[str, Any]:
         BackendUnavailableError: Data-centre TensorRT, PyTorch or a GPU is missing.
     """
     torch = on_stream.require_torch()
-    if installed_flavour() != "tensorrt":
-        raise BackendUnavailableError("This is measured with data-centre TensorRT.", "Install it: see STACKS.md.")
+    flavour.require("tensorrt")
     shape = SIZES[size]
     stream = torch.cuda.Stream()
     with torch.inference_mode(), torch.cuda.stream(stream):

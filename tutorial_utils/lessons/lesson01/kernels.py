@@ -16,8 +16,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tutorial_utils import engine
-from tutorial_utils.base.errors import BackendUnavailableError, BuildError
-from tutorial_utils.base.flavour import installed_flavour
+from tutorial_utils.base import flavour
+from tutorial_utils.base.errors import BuildError
 from tutorial_utils.engine import computed_types
 from tutorial_utils.engine.tensorrt import require_gpu
 from tutorial_utils.lessons.lesson01 import kernels_figures
@@ -86,7 +86,8 @@ def model(convolution: Convolution, precision: str) -> onnx.ModelProto:
 
 def build(convolution: Convolution, precision: str) -> engine.Engine:
     """Build the engine of a convolution, measuring every tactic anew; its messages have what the builder timed."""
-    require_tensorrt()
+    flavour.require("tensorrt")
+    require_gpu()
     options = engine.BuildOptions(optimization_level=LEVEL, without_flags=("tf32",) if precision == "fp32" else ())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "convolution.onnx"
@@ -123,13 +124,6 @@ def _measured(convolution: Convolution, precision: str) -> dict[str, Any]:
         "computed": [computed_types.of_layer(layer).dtype for layer in chosen],
         "engine_ms": round(whole.median_ms, 5),
     }
-
-
-def require_tensorrt() -> None:
-    """Raise BackendUnavailableError without data-centre TensorRT or a GPU."""
-    if installed_flavour() != "tensorrt":
-        raise BackendUnavailableError("This is measured with data-centre TensorRT.", "Install it: see STACKS.md.")
-    require_gpu()
 
 
 def read(data: Mapping[str, Any]) -> dict[str, dict[str, Built] | str]:
