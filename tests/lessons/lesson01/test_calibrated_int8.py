@@ -6,7 +6,7 @@ import numpy as np
 import pictures
 import pytest
 
-from tutorial_utils.lessons.lesson01 import calibrated_int8, calibrated_int8_figures
+from tutorial_utils.lessons.lesson01 import calibrated_int8
 from tutorial_utils.lessons.lesson01.calibrated_int8 import Range
 from tutorial_utils.model import data
 
@@ -94,7 +94,7 @@ def test_read():
 
 
 def test_picture_of_thresholds():
-    picture = calibrated_int8_figures.draw_thresholds(np.array([0.0, 0.5, -1.0, 3.0, 4.0]), {"low": 2.0, "high": 8.0})
+    picture = calibrated_int8.draw_thresholds(np.array([0.0, 0.5, -1.0, 3.0, 4.0]), {"low": 2.0, "high": 8.0})
     assert picture.text.splitlines() == [
         "high: last step at 8, 0.00 % of all values beyond it",
         "low: last step at 2, 40.00 % of all values beyond it",

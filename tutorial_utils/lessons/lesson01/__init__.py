@@ -16,7 +16,7 @@ EXPERIMENTS = {
     "lesson01_async": "asynchrony",
     "lesson01_calibration": "calibrated_int8",
     "lesson01_roofline": "roofline",
-    "lesson01_fusion_baseline": "fusion_baseline",
+    "lesson01_fusion_baseline": "fused_chain",
     "lesson01_kernels": "kernels",
     "lesson01_copies": "copies",
     "lesson01_clock": "clock",

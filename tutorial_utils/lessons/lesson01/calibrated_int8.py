@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tutorial_utils import engine
+from tutorial_utils import engine, plotting
 from tutorial_utils.base import flavour
 from tutorial_utils.debug import scaling, tensor_errors
 from tutorial_utils.engine import computed_types
@@ -22,6 +22,7 @@ from tutorial_utils.measure import deployment, quality, rows, timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model import data, onnx_file
+from tutorial_utils.plotting import GREY, RED, Picture
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 METHOD = (
@@ -32,6 +33,7 @@ METHOD = (
 CALIBRATION_IMAGES = 448  # seven batches of 64
 STEPS = 127  # of INT8, to each side of zero
 _BATCH = 64
+_PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # keeps a name readable across other lines
 # What other weights with the same answers change: this activation of the quick classifier is as many times as large.
 MOVED = ("p2o.pd_op.batch_norm_.1.0", 16.0)
 
@@ -273,6 +275,31 @@ def read(recorded: Mapping[str, Any]) -> dict[str, Result | str]:
 def _result(values: Mapping[str, Any]) -> Result:
     time = values["time"] and Measurement.from_dict(values["time"])
     return Result(**{**values, "time": time, "ranges": {name: Range(**one) for name, one in values["ranges"].items()}})
+
+
+def draw_thresholds(values: np.ndarray, chosen: Mapping[str, float]) -> Picture:
+    """Draw an activation's magnitudes, and the one at which each calibration, by its name, puts INT8's last step."""
+    figure, axes = plotting.new_figure(3.4)
+    magnitudes = np.abs(values).ravel()
+    edges = np.geomspace(0.01, 1.3 * max(*chosen.values(), magnitudes.max()), 120)
+    weights = np.full(magnitudes.size, 100 / magnitudes.size)
+    axes.hist(magnitudes, edges, weights=weights, color=GREY, alpha=0.55, label="values")
+    top = 1.9 * axes.get_ylim()[1]
+    lines = []
+    for position, (name, threshold) in enumerate(sorted(chosen.items(), key=lambda pair: -pair[1])):
+        axes.axvline(threshold, color=RED, linewidth=1.5, label="" if position else "range: INT8's last step")
+        height = top * (0.95 - 0.45 * position / len(chosen))
+        plotting.note(axes, name, (threshold, height), (-5, 0), ha="right", bbox=_PLATE)
+        cut = float(np.mean(magnitudes > threshold))
+        lines.append(f"{name}: last step at {threshold:.4g}, {100 * cut:.2f} % of all values beyond it")
+    plotting.plain_numbers(axes.xaxis)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0, top)
+    axes.set_xlabel("magnitude (0 is left of the axis)")
+    axes.set_ylabel("% of all values")
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    listed = "; ".join(lines)
+    return Picture(figure, f"An activation, and where calibrations cut it off. {listed}.", "\n".join(lines))
 
 
 EXPERIMENT = Experiment(

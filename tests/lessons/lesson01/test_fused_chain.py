@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 
 from tutorial_utils import plotting
 from tutorial_utils.base.errors import BackendUnavailableError, PrecisionError
-from tutorial_utils.lessons.lesson01 import fusion_baseline_figures, gpu_kernels, ways
+from tutorial_utils.lessons.lesson01 import gpu_kernels, ways
 from tutorial_utils.lessons.lesson01.ways import Way
 from tutorial_utils.measure import on_stream
 
@@ -24,13 +24,6 @@ def fused_chain(any_tensorrt):
     from tutorial_utils.lessons.lesson01 import fused_chain
 
     return fused_chain
-
-
-@pytest.fixture
-def fusion_baseline(fused_chain):
-    from tutorial_utils.lessons.lesson01 import fusion_baseline
-
-    return fusion_baseline
 
 
 def run(model, feeds):
@@ -162,8 +155,8 @@ MEASURED = {
 }  # fmt: skip
 
 
-def test_picture_of_the_chain():
-    picture = fusion_baseline_figures.draw_chains(MEASURED)
+def test_picture_of_the_chain(fused_chain):
+    picture = fused_chain.draw(MEASURED)
     large, tiny = pictures.drawn(picture)
     assert pictures.widths(large)[:2] == pictures.near([0.4, 0.125])
     assert [to_hex(bar.get_facecolor()).upper() for bar in large.patches[:2]] == [plotting.ORANGE, plotting.BLUE]
@@ -175,14 +168,14 @@ def test_picture_of_the_chain():
     assert picture.text.endswith("chain/tensorrt/large: not measured. It failed.")
 
 
-def test_rows_are_read(fusion_baseline):
+def test_rows_are_read(fused_chain):
     row = {"stack": 0, "date": "2026"}
     one = {"name": "all", "plain": [1, 1, 1], "graph": None, "no_graph": "", "kernels": 1, "kernels_ms": 1, "moved": 0}
     data = {"stacks": [{}], "rows": {
         "chain/tensorrt/tiny": {**row, "reason": "It failed."},
         "chain/pytorch/tiny": {**row, "values": {"ways": [one]}},
     }}  # fmt: skip
-    found = fusion_baseline.EXPERIMENT.read(data)
+    found = fused_chain.EXPERIMENT.read(data)
     assert list(found) == ["chain/pytorch/tiny", "chain/tensorrt/tiny"]
     assert found["chain/pytorch/tiny"] == (Way("all", (1, 1, 1), None, "", 1, 1),)
     assert found["chain/tensorrt/tiny"] == "It failed."
