@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import chromium
 import netron
-from chromium import Chromium
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -21,7 +22,7 @@ IMAGE = Path(__file__).parents[1] / "notebooks" / "images" / "lesson05_netron.pn
 
 # Netron asks to be updated where it is older than 180 days, and for consent to its cookies.
 YOUNG = "addEventListener('DOMContentLoaded', () => document.querySelector('meta[name=date]').content = '2999-01-01')"
-SHOWN = "document.body.className && !document.body.className.includes('spinner')"
+SHOWN = "body[class]:not([class='']):not([class*='spinner'])"
 
 
 @contextlib.contextmanager
@@ -37,26 +38,29 @@ def serving(path: Path) -> Iterator[str]:
             time.sleep(0.02)
 
 
-def open_netron(browser: Chromium, url: str, prepare: str = YOUNG) -> None:
+def open_netron(page: Any, url: str, prepare: str = YOUNG) -> None:
     """Open Netron and wait until it shows a graph or a message.
 
     Args:
-        browser: Where.
+        page: A page of Playwright's.
         url: Netron's address.
-        prepare: JavaScript that runs before Netron's; it must be a statement.
+        prepare: JavaScript that runs before Netron's.
     """
-    browser.set_cookie("consent", "yes", url)
-    browser.run_in_every_page(prepare)
-    browser.open(url)
-    browser.wait_for(SHOWN)
+    page.context.add_cookies([{"name": "consent", "value": "yes", "url": url}])
+    page.add_init_script(prepare)
+    page.goto(url)
+    page.locator(SHOWN).wait_for()
 
 
 def main() -> None:
     """Draw Netron with the beginning of the quick classifier."""
-    with serving(networks.quick()["fp32"]) as url, Chromium(620, 760, scale=2) as browser:
-        open_netron(browser, url)
-        browser.evaluate("document.getElementById('target').scrollTo({top: 60, behavior: 'instant'})")
-        browser.screenshot(IMAGE)
+    with serving(networks.quick()["fp32"]) as url, chromium.launched() as browser:
+        page = browser.new_page(viewport={"width": 620, "height": 760}, device_scale_factor=2)
+        open_netron(page, url)
+        page.mouse.move(300, 300)
+        page.mouse.wheel(0, 60)  # Netron's page runs no script of others
+        page.wait_for_timeout(1000)  # while it scrolls
+        page.screenshot(path=IMAGE)
     print(IMAGE)
 
 

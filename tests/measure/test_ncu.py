@@ -1,7 +1,12 @@
 """What ncu is asked and how its table is read, with a stand-in for it."""
 
+import contextlib
 import json
+import sys
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 
 from tutorial_utils.base.errors import BackendUnavailableError, PlanError
@@ -46,6 +51,14 @@ def test_why_ncu_counts_nothing(fake_program, monkeypatch):
         ncu.counted(b"a plan", ["one.sum"])
 
 
-def test_metrics_are_the_first_words_of_a_listing(fake_program):
-    fake_program("ncu", "print('sm__inst_executed  Counter  inst\\n\\ngpu__time_duration  Counter  ns')")
-    assert ncu.metrics() == ["sm__inst_executed", "gpu__time_duration"]
+def test_the_watched_program_runs_a_plan_once(monkeypatch, tmp_path):
+    runner = MagicMock()
+    opened = runner.return_value.__enter__.return_value
+    opened.inputs = {"x": SimpleNamespace(shape=(2, 3), dtype=np.dtype(np.float16))}
+    module = SimpleNamespace(TensorRTRunner=runner, primary_context=contextlib.nullcontext)
+    monkeypatch.setitem(sys.modules, "tutorial_utils.runners.tensorrt", module)
+    (tmp_path / "plan").write_bytes(b"a plan")
+    ncu.run_once(tmp_path / "plan")
+    runner.assert_called_once_with(b"a plan")
+    ((feeds,), _) = opened.infer.call_args
+    assert (feeds["x"].shape, feeds["x"].dtype) == ((2, 3), np.float16)

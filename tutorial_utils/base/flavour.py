@@ -58,6 +58,15 @@ def installed_flavour() -> str | None:
     return choice().name
 
 
+def require(flavour: str) -> None:
+    """Raise BackendUnavailableError unless this process uses the TensorRT of this module name."""
+    if installed_flavour() != flavour:
+        name = {"tensorrt": "data-centre TensorRT"}.get(flavour, FLAVOURS[flavour])
+        raise BackendUnavailableError(
+            f"This is measured with {name}.", f"Install it, and set {FLAVOUR_VARIABLE}={flavour}: see STACKS.md."
+        )
+
+
 def mistyped(flavour: str | None) -> BackendUnavailableError | None:
     """Return the error for a name that no flavour has, or None for one that is right, or for none at all.
 

@@ -305,7 +305,7 @@ class TensorRTRunner(Runner):
         """Time the engine alone, without copies, by CUDA events around each call on the runner's stream.
 
         Calls are enqueued without waiting, as trtexec does. Where the host enqueues slower than the GPU runs, the GPU's
-        waiting counts, and so does the microsecond that two events take themselves (measured: `lesson03.clock`).
+        waiting counts, and so does the microsecond that two events take themselves (measured: `lesson01.clock`).
 
         The feeds are checked, and copied to the GPU once. Returns milliseconds of each call, shape ``[calls]``.
         """

@@ -6,7 +6,7 @@ import numpy as np
 import pictures
 import pytest
 
-from tutorial_utils.lessons.lesson01 import calibrated_int8, calibrated_int8_figures
+from tutorial_utils.lessons.lesson01 import calibrated_int8
 from tutorial_utils.lessons.lesson01.calibrated_int8 import Range
 from tutorial_utils.model import data
 
@@ -88,27 +88,13 @@ def test_read():
     results = calibrated_int8.read(RECORDED)
     assert results["precision/fp8"] == "The process ended with SIGABRT."
     assert results["precision/fp32"].time.median_ms == 0.1
-    assert results["entropy/zero_to_255"].ranges["x"] == Range(255.0, 1.0, 0.0)
+    wrong = results["entropy/zero_to_255"]
+    assert wrong.ranges["x"] == Range(255.0, 1.0, 0.0)
+    assert (wrong.median_steps, wrong.most_cut_off) == (pytest.approx(63.75, abs=0.01), 0.12)
 
 
-def test_why_is_computed_from_the_ranges():
-    assert calibrated_int8.read(RECORDED)["entropy/zero_to_255"].why == (
-        "fills 64 of 127 steps in the median activation, 0.5 in x; cuts off at most 12 % of the values, in relu"
-    )
-
-
-def test_drawings():
-    results = calibrated_int8.read(RECORDED)
-    picture = calibrated_int8_figures.draw_quality(results)
-    assert picture.text.splitlines()[2:] == [
-        "precision/fp8: The process ended with SIGABRT.",
-        "entropy/digits: 60.0 dB, agreement 100.0%; no calibration",
-        "entropy/zero_to_255: 3.0 dB, agreement 50.0%; fills 64 of 127 steps in the median activation, 0.5 in x; "
-        "cuts off at most 12 % of the values, in relu",
-        "minmax/black: no scale",
-    ]
-    assert pictures.widths(pictures.drawn(picture)[0]) == [60.0, 60.0, 60.0, 3.0]
-    picture = calibrated_int8_figures.draw_thresholds(np.array([0.0, 0.5, -1.0, 3.0, 4.0]), {"low": 2.0, "high": 8.0})
+def test_picture_of_thresholds():
+    picture = calibrated_int8.draw_thresholds(np.array([0.0, 0.5, -1.0, 3.0, 4.0]), {"low": 2.0, "high": 8.0})
     assert picture.text.splitlines() == [
         "high: last step at 8, 0.00 % of all values beyond it",
         "low: last step at 2, 40.00 % of all values beyond it",

@@ -1,18 +1,15 @@
-"""Tactics from a log, what ncu counts, and the pictures. Logs and counts have the real forms, and made-up numbers."""
+"""Tactics from a log, and their picture. Logs have the real form, and made-up numbers."""
 
 import json
-from pathlib import Path
 
-import numpy as np
 import onnx
 import pictures
 import pytest
 
-from tutorial_utils.base.errors import BackendUnavailableError, BuildError, PlanError
+from tutorial_utils.base.errors import BackendUnavailableError, BuildError
 from tutorial_utils.base.flavour import installed_flavour
-from tutorial_utils.lessons.lesson01 import kernels_figures, tensor_pipe
+from tutorial_utils.lessons.lesson01 import kernels_figures
 from tutorial_utils.lessons.lesson01.kernels_data import Built, Convolution, Tactic, summary
-from tutorial_utils.measure import ncu
 
 FAST = "sm90_xmma_fprop_implicit_gemm_f16f16_f16f32_f16_nhwckrsc_nhwc_tilesize64x32x32_g1"
 SLOW = "sm80_xmma_fprop_implicit_gemm_indexed_f32f32_f32f32_f32_nchwkcrs_nchw_tilesize32x32x8_stage3_g1_ffma"
@@ -85,7 +82,8 @@ def built(kernels, monkeypatch, messages):
     """Let a build be TensorRT-RTX's of a small convolution, with another log."""
     from dataclasses import replace
 
-    monkeypatch.setattr(kernels, "require_tensorrt", lambda: None)
+    monkeypatch.setattr(kernels.flavour, "require", lambda stack: None)
+    monkeypatch.setattr(kernels, "require_gpu", lambda: None)
     monkeypatch.setattr(kernels, "LEVEL", None)
     real, asked = kernels.engine.build, []
 
@@ -100,7 +98,6 @@ def built(kernels, monkeypatch, messages):
 
 def test_a_convolution_is_measured(kernels, rtx, runner, monkeypatch):
     asked = built(kernels, monkeypatch, LOG)
-    monkeypatch.setattr(runner.TensorRTRunner, "layers", ("convolution", "another"))
     values = json.loads(json.dumps(kernels.measure(SMALL, {})))
     assert [options.without_flags for options, _ in asked] == [("tf32",), (), ()]
     assert all(not named["timing_cache"] and not named["use_cache"] for _, named in asked)
@@ -109,7 +106,6 @@ def test_a_convolution_is_measured(kernels, rtx, runner, monkeypatch):
     one = found["fp16"]
     assert (one.fastest.name, one.spread, one.engine_ms) == (FAST, 4, 2)
     assert one.computed == ("fp16",)
-    assert [(name, ms) for name, _, ms in one.layers] == [("convolution", 0.25), ("another", 0.25)]
 
 
 def test_a_log_in_another_form_is_no_result(kernels, rtx, runner, monkeypatch):
@@ -118,49 +114,12 @@ def test_a_log_in_another_form_is_no_result(kernels, rtx, runner, monkeypatch):
         kernels.measure(SMALL, {})
 
 
-# --- ncu --------------------------------------------------------------------------------------------------------------
-
-METRICS = """
-Device NVIDIA H100 (GH100)
--------------------------------------------------------
-Metric Name                                 Metric Type  Metric Unit  Metric Description
--------------------------------------------------------
-sm__inst_executed                           Counter      inst         # of warp instructions executed
-sm__inst_executed_pipe_fma                  Counter      inst         # of instructions of the FMA pipe
-sm__inst_executed_pipe_tensor_op_gmma       Counter      inst         # of instructions
-sm__pipe_tensor_op_gmma_cycles_active       Counter      cycle        # of cycles
-"""
-
-
-def test_ncu_is_asked_for_the_counters_of_this_gpu(fake_program, tmp_path):
-    asked = tmp_path / "asked"
-    fake_program(
-        "ncu",
-        f"if '--query-metrics' in sys.argv:\n    print({METRICS!r})\n    sys.exit()\n"
-        f"Path({str(asked)!r}).write_text(sys.argv[sys.argv.index('--metrics') + 1])\n"
-        """print('"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"')\n""",
-    )
-    tensor_pipe.counted(b"a plan")
-    assert asked.read_text().split(",") == [
-        "sm__inst_executed_pipe_tensor_op_gmma.sum",
-        "sm__pipe_tensor_op_gmma_cycles_active.avg.pct_of_peak_sustained_active",
-        "gpu__time_duration.sum",
-        "sm__inst_executed.sum",
-    ]
-
-
-def test_a_gpu_without_counters_of_tensor_cores():
-    with pytest.raises(PlanError, match="no counter of Tensor Cores"):
-        tensor_pipe.chosen(["sm__inst_executed"])
-
-
 # --- reading and drawing, of numbers that nobody measured -----------------------------------------------------------
 
 
 def one(*tactics, chosen=FAST, computed="fp16"):
     timed = [Tactic(name, "Half -> Half", ms) for name, ms in tactics]
-    values = {"chosen": [chosen], "computed": [computed], "engine_ms": 0.5, "build_s": 3.0,
-              "layers": [["convolution", "CaskConvolution", 0.2]]}  # fmt: skip
+    values = {"chosen": [chosen], "computed": [computed], "engine_ms": 0.5}
     return Built.of(SMALL, {**summary(timed, [chosen]), **values})
 
 
@@ -193,19 +152,18 @@ def test_picture_of_tactics():
 def test_rows_are_read(kernels):
     row = {"stack": 0, "date": "2026"}
     values = {"times": {"fp16": [0.1]}, "named": [[FAST, "f", 0.1]], "chosen": [FAST], "computed": ["fp16"],
-              "engine_ms": 0.2, "layers": [["convolution", "t", 0.1]], "build_s": 3}  # fmt: skip
+              "engine_ms": 0.2}  # fmt: skip
     data = {"stacks": [{}], "rows": {
         "tactics/3x3": {**row, "values": {"fp16": values}},
-        "tensor_pipe/3x3": {**row, "values": {"fp16": []}},
-        "tensor_pipe/1x1": {**row, "reason": "No permission."},
+        "tactics/1x1": {**row, "reason": "It failed."},
     }}  # fmt: skip
     found = kernels.EXPERIMENT.read(data)
-    built = found["tactics"]["3x3"]["fp16"]
+    assert found["1x1"] == "It failed."
+    built = found["3x3"]["fp16"]
     assert built.is_chosen(built.fastest)
     assert not built.is_chosen(Tactic(SLOW, "f", 0.2))
     assert built.convolution is kernels.CONVOLUTIONS[0]
     assert built.flops == pytest.approx(2000 * built.convolution.multiply_adds / 0.1)
-    assert found["tensor pipe"] == {"3x3": {"fp16": []}, "1x1": "No permission."}
 
 
 @pytest.mark.gpu
@@ -217,15 +175,3 @@ def test_a_small_convolution_on_a_gpu(kernels):
     assert found["fp16"].computed == ("fp16",)
     for built in found.values():
         assert any(map(built.is_chosen, built.named))
-
-
-def test_the_watched_program_runs_a_plan_once(runner, monkeypatch, tmp_path):
-    inferred = []
-    spec = type("Spec", (), {"shape": (2, 3), "dtype": np.dtype(np.float16)})
-    monkeypatch.setattr(runner.TensorRTRunner, "inputs", {"x": spec}, raising=False)
-    monkeypatch.setattr(runner.TensorRTRunner, "infer", lambda self, feeds: inferred.append(feeds), raising=False)
-    plan = Path(tmp_path / "plan")
-    plan.write_bytes(b"a plan")
-    ncu.run_once(plan)
-    (feeds,) = inferred
-    assert (feeds["x"].shape, feeds["x"].dtype) == ((2, 3), np.float16)

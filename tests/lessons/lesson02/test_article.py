@@ -29,7 +29,6 @@ def test_the_program_makes_the_article_s_calls():
         "workspace_size=1 << 32, max_batch_size=64, min_subgraph_size=3, precision_mode=precision",
         'smallest, largest, usual = ({"x": [batch, 3, 32, 32]} for batch in (1, 64, 1))',
         "set_trt_dynamic_shape_info(smallest, largest, usual)",
-        "opset_version=15",
     ):
         assert call in text
 
@@ -66,17 +65,19 @@ def program(tmp_path_factory):
         yield path
 
 
+def read_back():
+    row = {"stack": 0, "date": "2026-01-01", "values": article.predictors({})}
+    return article.read({"stacks": [{}], "rows": {"predictors": row}})
+
+
 @pytest.fixture(scope="module")
 def measured(program):
     """What is read of the stand-in's answers: no measurement, and not kept."""
-    row = {"stack": 0, "date": "2026-01-01", "values": article.predictors({})}
-    alone = {"stack": 0, "date": "2026-01-01", "values": article.fp16_alone({})}
-    data = {"stacks": [{}], "rows": {"predictors": row, "fp16_alone": alone}}
-    return Measured(article.read(data), recordings.live("stand-in"), article.METHOD, {})
+    return Measured(read_back(), recordings.live("stand-in"), article.METHOD, {})
 
 
 def test_a_predictor_that_ends_its_process_costs_only_itself(measured):
-    gpu, fp32, fp16, cpu = measured.result.predictors
+    gpu, fp32, fp16, cpu = measured.result
     assert (gpu.name, gpu.ending, gpu.reason) == ("gpu", "SIGABRT", "ExternalError: CUDA error(209)")
     assert gpu.first_ms is gpu.warm is gpu.relative_error is gpu.log is None
     assert fp16.log.subgraphs == (99,)
@@ -84,8 +85,6 @@ def test_a_predictor_that_ends_its_process_costs_only_itself(measured):
     assert all(one.agreement == 1 and one.first_ms == 20 and isinstance(one.warm, Measurement) for one in (fp32, cpu))
     assert fp16.relative_error == pytest.approx(1e-3, rel=1e-3)
     assert fp32.relative_error == cpu.relative_error == 0
-    assert measured.result.fp16_alone.name == "trt_fp16"
-    assert measured.result.export == {}
 
 
 def test_drawing(measured):
@@ -114,11 +113,9 @@ def test_log_table(measured):
 def test_wrong_outputs_are_told(program, value, error):
     """A kernel that Paddle launches and the wheel doesn't hold may leave its output as it was, without an error."""
     program.write_text(STAND_IN.replace("1.001", value))
-    fp16 = article.fp16_alone({})["predictors"][0]
-    assert fp16.get("relative_error") == error
-    found = article.read({"stacks": [{}], "rows": {"fp16_alone": {"stack": 0, "date": "", "values": {
-        "predictors": [fp16]}}}})  # fmt: skip
-    assert found.fp16_alone.trouble == f"wrong outputs: relative error {error or 'NaN'}"
+    (fp16,) = (one for one in read_back() if one.name == "trt_fp16")
+    assert fp16.relative_error == error
+    assert fp16.trouble == f"wrong outputs: relative error {error or 'NaN'}"
 
 
 def test_a_missing_library_is_no_finding(program):

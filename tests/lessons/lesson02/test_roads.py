@@ -4,7 +4,7 @@ import pictures
 import pytest
 
 from tutorial_utils.lessons.lesson02 import paddle_engines, roads
-from tutorial_utils.lessons.lesson02.article import Article, Predictor
+from tutorial_utils.lessons.lesson02.article import Predictor
 from tutorial_utils.measure import recordings, rows
 from tutorial_utils.measure.resnet50_matrix import cells
 from tutorial_utils.measure.timing import Measurement
@@ -22,8 +22,7 @@ def row(ms, first=30.0, error=1e-3):
 def matrix(**others):
     found = {
         "reference/tensorrt": row(3.0), "reference/article": row(2.0), f"tensorrt_flags/fp16/{SHAPE}": row(0.5),
-        f"paddle_tensorrt/fp16/{SHAPE}": row(0.4), "onnxruntime_cuda/fp32/1x3x224x224": row(1.0),
-        "tensorrt_flags/fp16/1x3x224x224": row(0.25), **others,
+        f"paddle_tensorrt/fp16/{SHAPE}": row(0.4), **others,
     }  # fmt: skip
     data = {name: {"stack": 0, "date": "", **({"reason": one} if isinstance(one, str) else {"values": one})}
             for name, one in found.items()}  # fmt: skip
@@ -35,7 +34,7 @@ def named(found):
 
 
 def test_speed_up_is_over_the_reference_row_of_the_same_stack():
-    found = named(roads.roads(matrix()))
+    found = named(roads.roads(matrix(), [], {}))
     assert found["TensorRT 10.6 FP16"].speedup == pytest.approx(6.0)
     assert found["Paddle-TRT 2.6 FP16"].speedup == pytest.approx(5.0)
     assert list(roads.table(list(found.values())).index) == [("Paddle-TRT 2.6", "FP16"), ("TensorRT 10.6", "FP16")]
@@ -45,20 +44,13 @@ def test_files_with_types_come_before_flags_and_builds_with_an_empty_cache_count
     typed = {**row(0.3), "build_s": 3.0, "build_cache": "rows before"}
     flags = {**row(0.5), "build_s": 129.0, "build_cache": "empty"}
     found = matrix(**{f"tensorrt_typed/fp16/{SHAPE}": typed, f"tensorrt_flags/fp16/{SHAPE}": flags})
-    road = named(roads.roads(found))["TensorRT 10.6 FP16"]
+    road = named(roads.roads(found, [], {}))["TensorRT 10.6 FP16"]
     assert (road.host.median, road.build_s) == (0.3, 129.0)
 
 
-def test_other_shapes_are_compared_with_their_own_baseline():
-    found = named(roads.roads(matrix(), shape=(1, 3, 224, 224)))
-    assert found["TensorRT 10.6 FP16"].speedup == pytest.approx(4.0)
-    assert "Paddle 2.6, CPU FP32" not in found
-
-
 def test_reasons_are_told_once_with_those_that_they_are_of():
-    found = roads.roads(
-        matrix(**{f"tensorrt_rtx/int8_qdq/{SHAPE}": "It builds none.", f"tensorrt_rtx/tf32/{SHAPE}": row(1, error=1.0)})
-    )
+    rows = {f"tensorrt_rtx/int8_qdq/{SHAPE}": "It builds none.", f"tensorrt_rtx/tf32/{SHAPE}": row(1, error=1.0)}
+    found = roads.roads(matrix(**rows), [], {})
     told = roads.missing(found)
     assert "n/a: TensorRT-RTX 1.6 INT8\n    It builds none." in told
     assert "n/a: TensorRT-RTX 1.6 TF32\n    Its outputs are wrong, so its time says nothing." in told
@@ -67,16 +59,15 @@ def test_reasons_are_told_once_with_those_that_they_are_of():
 
 def test_what_the_other_two_recordings_add():
     warm = Measurement(((40.0, 40.0),) * 10, 60.0, 11, True, 64)
-    article = Article(
-        [Predictor("gpu", ending="SIGABRT", reason="CUDA error(209)"),
-         Predictor("cpu", 1.0, 60.0, warm, 1.0, 0.0)], None, {},
-    )  # fmt: skip
+    article = [
+        Predictor("gpu", ending="SIGABRT", reason="CUDA error(209)"), Predictor("cpu", 1.0, 60.0, warm, 1.0, 0.0)
+    ]  # fmt: skip
     engines = paddle_engines.read(recordings.load("lesson02_paddle_tensorrt").data).engines
     found = named(roads.roads(matrix(), article, engines))
     assert found["Paddle 2.6, CPU FP32"].speedup == pytest.approx(0.05)
     assert "the process ends with SIGABRT: CUDA error(209)" in found["Paddle 2.6, GPU FP32"].reason
     wrong = Predictor("gpu", 1.0, 428.0, warm, 0.1, 1.0)
-    on_gpu = named(roads.roads(matrix(), Article([wrong], None, {})))["Paddle 2.6, GPU FP32"]
+    on_gpu = named(roads.roads(matrix(), [wrong], {}))["Paddle 2.6, GPU FP32"]
     assert (on_gpu.host, on_gpu.first_ms) == (None, 428.0)
     assert on_gpu.reason == "In the article's program, wrong outputs: relative error 1."
     raw = engines["FP32"].times[paddle_engines.SAME_COPIES].median_ms
@@ -85,19 +76,15 @@ def test_what_the_other_two_recordings_add():
 
 
 def test_figure_has_the_article_s_first_calls_also_where_there_is_nothing_of_ours():
-    picture = roads.draw(roads.roads(matrix()))
+    picture = roads.draw(roads.roads(matrix(), [], {}))
     assert "Paddle 2.6, GPU FP32: published call (RTX Ada) 401.216 ms; n/a" in picture.text
     assert "Paddle-TRT 2.6 FP16: published call (RTX Ada) 4.283 ms; first call 30.000 ms" in picture.text
     (axes,) = pictures.drawn(picture)
     assert (pytest.approx(401.21603), 0) in pictures.marks(axes)
 
 
-def test_names_and_published_times_are_those_of_the_recordings():
+def test_names_are_those_of_the_recordings():
     matrix_machine = recordings.load("resnet50_matrix").machine["libraries"]
     assert all(version in matrix_machine["tensorrt"] for version in ("10.6", "8.6"))
     assert matrix_machine["tensorrt_rtx"].startswith("1.6")
     assert matrix_machine["paddle"].startswith("2.6")
-    published = recordings.load("article_paddle_trt").data["rows"]
-    assert sorted(roads.PUBLISHED.values()) == sorted(
-        [1000 * recordings.load("article_tensorrt").data["call_s"], *(1000 * one["call_s"] for one in published)]
-    )

@@ -1,15 +1,14 @@
-"""Lesson 03b's program on a GPU: is it right, does it refuse what is wrong, and what does compute-sanitizer say?
+"""Lesson 03b's program on a GPU: is it right, and does it refuse what is wrong?
 
-``python tests/lessons/lesson03/program_on_gpu.py [PART ...]`` prints a line for each finding: OK or FAIL, its name.
-Each part runs in a process of its own. `test_one_program.py` runs the same.
+``python tests/lessons/lesson03/program_on_gpu.py PART`` prints a line for each finding: OK or FAIL, its name.
+`test_one_program.py` runs all of `PARTS`. The part "sanitized" is for NVIDIA's compute-sanitizer, which finds leaks::
+
+    compute-sanitizer --tool memcheck --leak-check full python tests/lessons/lesson03/program_on_gpu.py sanitized
 """
 
 import contextlib
 import gc
-import json
 import os
-import re
-import subprocess
 import sys
 import threading
 import time
@@ -29,7 +28,6 @@ TWO_INPUTS = """<ir_version: 8, opset_import: ["": 17]>
     }"""
 NONZERO = """<ir_version: 8, opset_import: ["": 17]>
     nonzero (float[n, 5] x) => (int64[2, k] places) { places = NonZero(x) }"""
-LIMITS = {"shapes": 30, "right": 60, "refused": 30, "pointers": 40, "memcheck": 60, "initcheck": 50, "planted": 40}
 
 
 def line(good, name, *details):
@@ -261,88 +259,29 @@ def pointers(program):
 # --- compute-sanitizer -----------------------------------------------------------------------------------------------
 
 
-def sanitized(what):
-    """What runs under compute-sanitizer: sessions of all kinds, or TensorRT alone, or a leak on purpose."""
-    program = program_cells.load()
-    engines = [program.load_engine(two_inputs(program))]
-    if what == "ours":
-        engines.append(program.load_engine(quick(program)))
-        for graph in (False, True):
-            with contextlib.closing(program.Session(engines[0], graph=graph)) as session:
-                assert all(is_right(feeds(batch), session.infer(feeds(batch))) for batch in (8, 8, 8, 3, 3))
-        with contextlib.closing(program.Session(engines[1])) as session:
-            session.infer({"x": one_program.images(7)})
-            session.infer({"x": one_program.images(64)})
-        if not program.IS_RTX:
-            engines.append(program.load_engine(nonzero(program)))
-            with contextlib.closing(program.Session(engines[2])) as session:
-                session.infer({"x": np.eye(5, dtype=np.float32)})
-        with contextlib.closing(program.Session(engines[0])) as session:
-            with session.mine:
-                memory = program.cuda.to_device(np.ones((8, 5), np.float32))
-                array = program.DeviceArray(int(memory), (8, 5), np.float32)
-            program.infer_on_gpu(session, {"a": array, "b": array})
-            with session.mine:
-                memory.free()
-    context = engines[0].create_execution_context()  # TensorRT alone
-    del context
-    if what == "planted":
-        with program.OneThread():
-            program.kept = program.cuda.mem_alloc(54321)
+def sanitized(program):
+    """Open and close sessions of all kinds. What is found should be TensorRT's own."""
+    engines = [program.load_engine(two_inputs(program)), program.load_engine(quick(program))]
+    for graph in (False, True):
+        with contextlib.closing(program.Session(engines[0], graph=graph)) as session:
+            assert all(is_right(feeds(batch), session.infer(feeds(batch))) for batch in (8, 8, 8, 3, 3))
+    with contextlib.closing(program.Session(engines[1])) as session:
+        session.infer({"x": one_program.images(7)})
+        session.infer({"x": one_program.images(64)})
+    if not program.IS_RTX:
+        engines.append(program.load_engine(nonzero(program)))
+        with contextlib.closing(program.Session(engines[2])) as session:
+            session.infer({"x": np.eye(5, dtype=np.float32)})
+    with contextlib.closing(program.Session(engines[0])) as session:
+        with session.mine:
+            memory = program.cuda.to_device(np.ones((8, 5), np.float32))
+            array = program.DeviceArray(int(memory), (8, 5), np.float32)
+        program.infer_on_gpu(session, {"a": array, "b": array})
+        with session.mine:
+            memory.free()
     engines.clear()
     gc.collect()
     program.driver.cuDevicePrimaryCtxReset(0)  # leaks are looked for when the context ends
-    print("done", flush=True)
-
-
-def records(log):
-    """Return the findings of compute-sanitizer: first line, the library that called CUDA, and the innermost frames."""
-    found = []
-    for block in re.split(r"^========= (?=\S)", log, flags=re.MULTILINE)[1:]:
-        first, _, rest = block.partition("\n")
-        if first.startswith("COMPUTE-SANITIZER") or "SUMMARY" in first:
-            continue
-        libraries = [Path(one).name for one in re.findall(r"^=========\s{4,}.*?\bin (\S+)$", rest, re.MULTILINE)]
-        callers = [one for one in libraries if not re.match(r"lib(cuda|cudart|sanitizer)", one)]
-        frames = [text.strip("= ") for text in rest.splitlines() if "Frame" in text]
-        found.append((first.strip(), callers[0] if callers else "?", frames[:5]))
-    return found
-
-
-def sanitize(part):
-    tool, what = {"memcheck": ("memcheck", "ours"), "planted": ("memcheck", "planted"),
-                  "initcheck": ("initcheck", "ours"), "alone": ("memcheck", "alone")}[part]  # fmt: skip
-    command = ["/usr/local/cuda/bin/compute-sanitizer", "--tool", tool, "--print-limit", "2000"]
-    command += ["--leak-check", "full"] if tool == "memcheck" else []
-    started = time.perf_counter()
-    done = subprocess.run(
-        [*command, sys.executable, __file__, "sanitized", what],
-        capture_output=True, text=True, errors="replace", timeout=LIMITS[part], check=False,
-    )  # fmt: skip
-    seconds = time.perf_counter() - started
-    out = Path(os.environ.get("OUT", "/tmp"), "n2")
-    out.mkdir(exist_ok=True, parents=True)
-    (out / f"sanitizer-{part}.log").write_text((done.stdout + done.stderr)[:400_000])
-    found = records(done.stdout)
-    ours = [one for one in found if re.match(r"_driver\.|cydriver|driver\.cpython|_bindings", one[1])]
-    counts = {}
-    for first, caller, _ in found:
-        what = re.sub(r"0x[0-9a-f]+|[\d,]+ bytes", "...", first)[:90], caller
-        counts[what] = counts.get(what, 0) + 1
-    summary = re.findall(r"^=========.*SUMMARY.*$", done.stdout, re.MULTILINE)
-    finished = "\ndone" in done.stdout or done.stdout.startswith("done")
-    good = finished and bool(ours if part == "planted" else not ours)
-    line(good, f"compute-sanitizer, {part}: {len(ours)} of ours, {len(found)} in all", f"{seconds:.0f} s,",
-         f"finished {finished},", *summary)  # fmt: skip
-    for (first, caller), count in sorted(counts.items(), key=lambda item: -item[1])[:8]:
-        print("      ", count, "x", first, "| called by", caller)
-    for first, caller, names in ours[:4]:
-        print("       ours:", first, caller, names)
-    if not finished:
-        print("      ", done.stdout[-600:], done.stderr[-600:])
-    (out / f"sanitizer-{part}.json").write_text(json.dumps({
-        "seconds": round(seconds, 1), "finished": finished, "ours": len(ours), "all": len(found), "summary": summary,
-        "kinds": [[*key, count] for key, count in counts.items()]}))  # fmt: skip
 
 
 def shapes(program):
@@ -364,30 +303,5 @@ def shapes(program):
 PARTS = {"shapes": shapes, "right": right, "refused": refused, "pointers": pointers}
 
 
-def main(arguments):
-    if arguments[:1] == ["sanitized"]:
-        sanitized(arguments[1])
-    elif arguments[:1] == ["part"]:
-        PARTS[arguments[1]](program_cells.load())
-    else:
-        for part in arguments or LIMITS:
-            started = time.perf_counter()
-            if part not in PARTS:
-                try:
-                    sanitize(part)
-                except subprocess.TimeoutExpired:
-                    line(False, part, "took longer than its limit")
-                continue
-            try:
-                command = [sys.executable, "-X", "faulthandler", __file__, "part", part]
-                done = subprocess.run(command, timeout=LIMITS[part], check=False,
-                                      stderr=subprocess.PIPE, text=True)  # fmt: skip
-                words = [text for text in done.stderr.splitlines() if text.strip()]
-                line(not done.returncode, f"{part}: exit status {done.returncode}, "
-                     f"{time.perf_counter() - started:.0f} s", *(words[-12:] if done.returncode else []))  # fmt: skip
-            except subprocess.TimeoutExpired:
-                line(False, part, "took longer than its limit")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    (PARTS | {"sanitized": sanitized})[sys.argv[1]](program_cells.load())

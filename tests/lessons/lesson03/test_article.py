@@ -1,7 +1,6 @@
-"""Lesson 03's run of the article's build_engine and infer: names of its API, logs, reading and drawing."""
+"""Lesson 03's run of the article's build_engine and infer: names of its API, logs, and reading."""
 
 import onnx
-import pictures
 import pytest
 from engine.test_tensorrt_api import names_in_stub, public_stub  # noqa: F401 - a fixture
 from small_models import residual_model
@@ -9,7 +8,6 @@ from small_models import residual_model
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.lessons.lesson03 import api_names, article
 from tutorial_utils.measure import recordings
-from tutorial_utils.measure.experiment import Measured
 
 GONE_IN_10 = {"Builder.build_engine", "Builder.max_batch_size", "IBuilderConfig.max_workspace_size"}
 WARM = {"rounds_ms": [[7.0, 7.2]] * 10, "first_call_ms": 8.0, "warmup_calls": 11, "stable": True, "batch": 64}
@@ -59,9 +57,7 @@ def test_a_network_for_any_size_is_declared_for_one():
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(model, strict_mode=True))
 
 
-@pytest.fixture
-def measured():
-    """Rows in the form of a recording: numbers that nobody measured, to be read and drawn in this test alone."""
+def test_reading():
     call = {"first_ms": 20.0, "warm": WARM, "agreement": 1.0, "relative_error": 1e-3}
     build = {"built": True, "seconds": 60.0, "log": ["a warning"]}
     whole = {"build": build, "engine_bytes": 1, "printed": call, "today": call, "prepare_ms": 1.0, "engine": WARM}
@@ -79,31 +75,12 @@ def measured():
     }
     rows = {name: {"stack": 0, "date": "2026-01-01", "values": one} for name, one in values.items()}
     found = article.read({"stacks": [{}], "rows": rows})
-    return Measured(found, recordings.live("nobody's"), article.METHOD, {})
-
-
-def test_reading(measured):
-    first, failed, other = measured.result.rows
+    first, failed, other = found.rows
     assert (first.tensorrt, first.precision, other.tensorrt) == ("8.6.1", "fp16", "10.6.0")
     assert first.printed.warm.median_ms == pytest.approx(7.1)
     assert first.build.log == ("a warning",)
-    assert measured.result.stops == {"10.6.0": "an error"}
+    assert found.stops == {"10.6.0": "an error"}
     assert failed.printed is failed.today is failed.engine_bytes is None
-
-
-def test_drawing(measured):
-    """The article's figure stands beside the row that is the article's, and nowhere else."""
-    picture = article.draw(measured)
-    assert picture.text.splitlines()[0] == (
-        "8.6 FP16, made in each call: published first call 5.600 ms; first call 20.000 ms; "
-        "median of warm calls 7.100 ms"
-    )
-    assert [line.partition(":")[0] for line in picture.text.splitlines()[1:]] == [
-        "8.6 FP16, made once", "10.6 FP16, made in each call", "10.6 FP16, made once",
-    ]  # fmt: skip
-    assert picture.text.count("published") == 1
-    (axes,) = pictures.drawn(picture)
-    assert pictures.marks(axes)[0] == (pytest.approx(5.6), 0)
 
 
 @pytest.mark.parametrize("row", ["tensorrt_8/fp32", "tensorrt_10/names"])

@@ -1,19 +1,14 @@
-"""Lesson 04, the article's commands: the same as it printed, what they saved, and what is drawn of it."""
+"""Lesson 04, the article's commands: the same as it printed, and what they saved."""
 
-import dataclasses
 import sys
 import types
 
-import pictures
 import pytest
 
 from tutorial_utils.base import flavour
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.debug import polygraphy_cli
 from tutorial_utils.lessons.lesson04 import article_commands, gpu_commands, polygraphy_tools
-from tutorial_utils.lessons.lesson04.article_commands import Tensor
-from tutorial_utils.measure import recordings
-from tutorial_utils.measure.experiment import Measured
 
 
 @pytest.fixture
@@ -43,22 +38,6 @@ def test_table_puts_the_stacks_side_by_side(printed):
     assert list(table["said"]) == ["PASSED"] * 2 + ["FAILED"] * 2 + ["PASSED"] * 2 + ["FAILED"] * 2
     row = table.loc[("compare/fp32", "here")]
     assert (row["build s"], row["command s"]) == (111.443, 117.081)
-
-
-def test_drawing_marks_what_is_not_finite(printed):
-    tensors = {
-        "validate/fp32": [Tensor("a", 1.0, 0, 0, 8), Tensor("b", 7e4, 0, 0, 8), Tensor("c", 2.0, 0, 0, 8)],
-        "validate/fp16": [Tensor("a", 1.0, 0, 0, 8), Tensor("b", 6e4, 0, 3, 8), Tensor("c", 0.0, 8, 0, 8)],
-    }
-    said = {what: dataclasses.replace(one, tensors=tensors.get(what, [])) for what, one in printed.items()}
-    picture = article_commands.draw(Measured({"one": said, "two": said}, recordings.live("test"), "", {}))
-    assert picture.text.splitlines() == [
-        f"{stack}, {line}"
-        for stack in ("one", "two")
-        for line in ("FP32: 0 of 3 tensors not finite", "FP16: 2 of 3 tensors not finite, first b: 3 Inf, 0 NaN of 8")
-    ]
-    for axes in pictures.drawn(picture):
-        assert pictures.marks(axes) == [(1, 65_504), (2, 65_504)]
 
 
 @pytest.mark.parametrize(

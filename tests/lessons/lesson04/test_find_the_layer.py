@@ -12,7 +12,7 @@ import pictures
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tutorial_utils.lessons.lesson04 import magnitude_figure
+from tutorial_utils.lessons.lesson04 import figures
 
 NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "04a_find_the_layer.ipynb"
 LAST = "def trace("  # the cell that ends the search
@@ -153,7 +153,7 @@ def test_a_depthwise_convolution_is_found_behind_fp16_inputs(tmp_path):
 
 def test_the_figure_names_what_it_labels():
     large = {"a": np.float32([1]), "b": np.float32([-1e5, 2]), "shape": np.int64([3]), "none": np.float32([0])}
-    picture = magnitude_figure.magnitudes(
+    picture = figures.magnitudes(
         {"one": large, "two": {"a": np.float32([3])}}, {"one": {"a": "begins", "b": "first Inf"}}
     )
     assert picture.text.splitlines() == [

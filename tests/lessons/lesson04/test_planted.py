@@ -11,7 +11,7 @@ import pytest
 
 from tutorial_utils.base.child_process import environment
 from tutorial_utils.debug import diagnosis, polygraphy_cli, tensor_errors
-from tutorial_utils.lessons.lesson04 import fault_figures, planted, repaired
+from tutorial_utils.lessons.lesson04 import figures, planted, repaired
 from tutorial_utils.measure import quality
 from tutorial_utils.model import half_precision, onnx_file, quantization
 
@@ -198,7 +198,7 @@ def test_figure_marks_what_overflows_and_leaves_the_mask_out():
         "large": np.float32([-70000, 1]),
         "both": np.float32([1234, -1e9]),
     }
-    picture = fault_figures.on_their_way(values)
+    picture = figures.on_their_way(values)
     assert [" ".join(line.split()) for line in picture.text.splitlines()] == [
         "small 2", "mask 0 and -inf for padding", "large 70,000 overflows", "both 1,234 and -1e9 for padding",
     ]  # fmt: skip

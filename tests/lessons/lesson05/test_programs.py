@@ -48,7 +48,7 @@ def test_log_and_inspector_are_kept_word_by_word(monkeypatch, fp32_model):
     assert (told.stack, told.network, told.inspector, told.in_context) == ("tensorrt_rtx", "cnn", *said.values())
     assert told.from_inspector == ()
     assert any(layer.type == "correlation" or "Corr" in layer.name for layer in told.from_log)
-    with pytest.raises(BackendUnavailableError, match="This row is of TensorRT"):
+    with pytest.raises(BackendUnavailableError, match="measured with data-centre TensorRT"):
         inspector.measure("tensorrt", "cnn", {"small": fp32_model})
 
 

@@ -11,13 +11,13 @@ NEEDS = {
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {
-    "lesson01_precision": "precision",
+    "lesson01_tf32": "tf32",
     "lesson01_plans": "plans",
     "lesson01_async": "asynchrony",
     "lesson01_calibration": "calibrated_int8",
-    "transformer_precisions": "transformer_precisions",
     "lesson01_roofline": "roofline",
-    "lesson01_fusion_baseline": "fusion_baseline",
+    "lesson01_fusion_baseline": "fused_chain",
     "lesson01_kernels": "kernels",
     "lesson01_copies": "copies",
+    "lesson01_clock": "clock",
 }

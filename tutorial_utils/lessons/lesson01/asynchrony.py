@@ -1,4 +1,4 @@
-"""Lesson 01, asynchrony: copies and an engine overlapped on several streams, and what a CUDA graph saves."""
+"""Lesson 01, asynchrony: copies and an engine overlapped on several streams, with and without CUDA graphs."""
 
 import functools
 import time
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils import engine, plotting
-from tutorial_utils.measure import quality, timing
+from tutorial_utils.measure import timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.plotting import Picture
@@ -34,22 +34,9 @@ class Overlap:
 
     batch: int
     batches_per_run: int
-    bytes_in: int  # of the images of a batch
-    bytes_out: int  # of its logits
     stages_ms: dict[str, float]  # of "copy in", "engine", "copy out", and of "enqueue" on the host
     stages_graph_ms: dict[str, float]  # the same with the engine as a CUDA graph
     runs: dict[str, Measurement]  # of a run by order of work: "one by one", "1 stream", ...
-
-
-@dataclass(frozen=True)
-class Asynchrony:
-    """What the experiment found."""
-
-    overlap: list[Overlap]  # one entry for each of `BATCHES`
-    copied_bytes: int  # size of the images that `copies` took to the GPU
-    copies: dict[str, Measurement]  # from "pinned" and from "pageable" memory
-    cuda_graph: dict[str, dict[str, Measurement]]  # one image by clock, "host" or "device", and by "calls" or "graph"
-    relative_error: float  # largest difference of a lane's logits from `TensorRTRunner`'s
 
 
 def measure(models: Mapping[str, Path], seconds: float = 0.5) -> dict[str, Any]:
@@ -59,39 +46,15 @@ def measure(models: Mapping[str, Path], seconds: float = 0.5) -> dict[str, Any]:
         BackendUnavailableError: TensorRT engines can't run here.
     """
     from tutorial_utils.lessons.lesson01.lanes import Lanes  # imports PyCUDA
-    from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     built = engine.build(models["resnet50-fp16"], engine.BuildOptions(profiles=(PROFILE,)))
     images = np.random.default_rng(0).standard_normal((max(BATCHES), 3, 224, 224), dtype=np.float32)
     with Lanes(built, images, STREAMS) as plain, Lanes(built, images, STREAMS, cuda_graph=True) as graphs:
-        overlap = [_overlap(plain, graphs, images, batch, seconds) for batch in BATCHES]
-        copies = timing.measure_in_turn(
-            {name: functools.partial(plain.copy_in, name == "pinned") for name in ("pinned", "pageable")},
-            batch=len(images),
-            seconds=seconds,
-        )
-        logits = plain.logits() + graphs.logits()
-    with TensorRTRunner(built) as calls, TensorRTRunner(built, cuda_graph=True) as graph:
-        (expected,) = calls.infer({"x": images}).values()
-        runners = {"calls": calls, "graph": graph}
-        feeds = {"x": images[:1]}
-        host = timing.measure_in_turn(
-            {name: functools.partial(runner.infer, feeds) for name, runner in runners.items()}, seconds=seconds
-        )
-        device = {
-            name: timing.measure_on_device(functools.partial(runner.device_times, feeds), seconds=seconds)
-            for name, runner in runners.items()
-        }
-    return {
-        "overlap": overlap,
-        "copies": {"bytes": images.nbytes, **timing.to_plain(copies)},
-        "cuda_graph": {"host": timing.to_plain(host), "device": timing.to_plain(device)},
-        "relative_error": max(quality.relative_error(one, expected) for one in logits),
-    }
+        return {"overlap": [_overlap(plain, graphs, batch, seconds) for batch in BATCHES]}
 
 
-def _overlap(plain: Any, graphs: Any, images: np.ndarray, batch: int, seconds: float) -> dict[str, Any]:
-    """Time the orders of one batch size. ``plain`` and ``graphs`` are `lanes.Lanes`."""
+def _overlap(plain: Any, graphs: Any, batch: int, seconds: float) -> dict[str, Any]:
+    """Time the orders of one batch size; return the fields of an `Overlap`. ``plain`` and ``graphs`` are `Lanes`."""
     runs = {}
     for lanes, suffix in ((plain, ""), (graphs, ", CUDA graph")):
         lanes.use(batch)
@@ -104,24 +67,15 @@ def _overlap(plain: Any, graphs: Any, images: np.ndarray, batch: int, seconds: f
     return {
         "batch": batch,
         "batches_per_run": BATCHES_PER_RUN,
-        "bytes_in": images[:batch].nbytes,
-        "bytes_out": plain.logits()[0].nbytes,
         "stages_ms": plain.stage_times(_STAGE_CALLS),
         "stages_graph_ms": graphs.stage_times(_STAGE_CALLS),
         "runs": timing.to_plain(measured),
     }
 
 
-def read(data: Mapping[str, Any]) -> Asynchrony:
+def read(data: Mapping[str, Any]) -> list[Overlap]:
     """Return what `measure` found."""
-    copies = dict(data["copies"])
-    return Asynchrony(
-        overlap=[Overlap(**{**entry, "runs": timing.from_plain(entry["runs"])}) for entry in data["overlap"]],
-        copied_bytes=copies.pop("bytes"),
-        copies=timing.from_plain(copies),
-        cuda_graph={clock: timing.from_plain(times) for clock, times in data["cuda_graph"].items()},
-        relative_error=data["relative_error"],
-    )
+    return [Overlap(**{**entry, "runs": timing.from_plain(entry["runs"])}) for entry in data["overlap"]]
 
 
 @dataclass(frozen=True)
@@ -256,6 +210,6 @@ EXPERIMENT = Experiment(
     method=METHOD,
     measure=measure,
     read=read,
-    draw=lambda measured: draw_streams(measured.result.overlap),
+    draw=lambda measured: draw_streams(measured.result),
     models=("resnet50-fp16.onnx",),
 )

@@ -14,16 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from tutorial_utils import engine
-from tutorial_utils.base.errors import BackendUnavailableError
-from tutorial_utils.debug import scaling
+from tutorial_utils import engine, plotting
+from tutorial_utils.base import flavour
+from tutorial_utils.debug import scaling, tensor_errors
 from tutorial_utils.engine import computed_types
-from tutorial_utils.lessons.lesson01 import calibrated_int8_figures as figures
-from tutorial_utils.lessons.lesson01.fusion import mark_all_outputs
 from tutorial_utils.measure import deployment, quality, rows, timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model import data, onnx_file
+from tutorial_utils.plotting import GREY, RED, Picture
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 METHOD = (
@@ -34,6 +33,7 @@ METHOD = (
 CALIBRATION_IMAGES = 448  # seven batches of 64
 STEPS = 127  # of INT8, to each side of zero
 _BATCH = 64
+_PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # keeps a name readable across other lines
 # What other weights with the same answers change: this activation of the quick classifier is as many times as large.
 MOVED = ("p2o.pd_op.batch_norm_.1.0", 16.0)
 
@@ -137,17 +137,6 @@ class Result:
     ranges: dict[str, Range] = field(default_factory=dict)
 
     @property
-    def why(self) -> str:
-        """What the calibration does to activations, in numbers: where it cuts off most, and where it is coarsest."""
-        if not self.ranges:
-            return "no calibration"
-        cut, share = max(((name, one.cut_off) for name, one in self.ranges.items()), key=lambda pair: pair[1])
-        coarse, steps = min(((name, one.steps) for name, one in self.ranges.items()), key=lambda pair: pair[1])
-        return f"fills {self.median_steps:.0f} of {STEPS} steps in the median activation, {steps:.1f} in {coarse}; " + (
-            f"cuts off at most {100 * share:.2g} % of the values, in {cut}" if share else "cuts off nothing"
-        )
-
-    @property
     def median_steps(self) -> float:
         """How many steps the median activation fills."""
         return float(np.median([one.steps for one in self.ranges.values()]))
@@ -172,13 +161,8 @@ class _Judge:
 def activations(onnx_path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     """Return the values of all tensors that convolutions and matrix products of a model read, by ONNX Runtime."""
     nodes = onnx_file.load(onnx_path).graph.node
-    wanted = {node.input[0] for node in nodes if node.op_type in ("Conv", "MatMul", "Gemm")}
-    with tempfile.TemporaryDirectory() as folder:
-        marked = mark_all_outputs(onnx_path, Path(folder) / "marked.onnx")
-        with OnnxRuntimeRunner(marked) as runner:
-            (name,) = runner.inputs
-            values = {name: images, **runner.infer({name: images})}
-    return {name: values[name] for name in wanted if name in values}
+    values = {"x": images, **tensor_errors.all_outputs(onnx_path, {"x": images})}
+    return {node.input[0]: values[node.input[0]] for node in nodes if node.op_type in ("Conv", "MatMul", "Gemm")}
 
 
 def thresholds(table: bytes) -> dict[str, float]:
@@ -203,20 +187,11 @@ def ranges(table: bytes, values: Mapping[str, np.ndarray]) -> dict[str, Range]:
 
 def measure(name: str, models: Mapping[str, Path]) -> dict[str, Any]:
     """Build and judge the engine of one of `CASES`; return the fields of its `Result`."""
+    flavour.require("tensorrt")  # the other one has no calibrators
     case = CASES[name]
-    judge = _judge_here(models["quick-fp32"])
+    judge = _Judge(models["quick-fp32"])
     images = IMAGES[case.images](judge.images)
     return _judged(*_built(case, models[case.model], images), judge, timed=name.startswith("precision/"))
-
-
-def _judge_here(fp32_path: Path) -> _Judge:
-    from tutorial_utils.engine.tensorrt import IS_RTX
-
-    if IS_RTX:
-        raise BackendUnavailableError(
-            "TensorRT-RTX has no calibrators.", "Measure with data-centre TensorRT 10: set TUTORIAL_UTILS_TENSORRT."
-        )
-    return _Judge(fp32_path)
 
 
 def _built(case: Case, onnx_path: Path, images: np.ndarray) -> tuple[engine.Engine, bytes]:
@@ -264,11 +239,12 @@ def measure_other_weights(with_old_table: bool, models: Mapping[str, Path]) -> d
 
     The package refuses an old table; here TensorRT gets it, which knows nothing but the names of tensors in it.
     """
+    flavour.require("tensorrt")
     case = CASES["entropy/digits"]
     with tempfile.TemporaryDirectory() as folder:
         other = scaling.move_scale(onnx_file.load(models["quick-fp32"]), *MOVED)
         changed = onnx_file.save(other, Path(folder) / "changed.onnx")
-        judge = _judge_here(changed)
+        judge = _Judge(changed)
         if not with_old_table:
             return _judged(*_built(case, changed, judge.images), judge)
         from tutorial_utils.engine.calibrators import EntropyCalibrator
@@ -301,12 +277,36 @@ def _result(values: Mapping[str, Any]) -> Result:
     return Result(**{**values, "time": time, "ranges": {name: Range(**one) for name, one in values["ranges"].items()}})
 
 
+def draw_thresholds(values: np.ndarray, chosen: Mapping[str, float]) -> Picture:
+    """Draw an activation's magnitudes, and the one at which each calibration, by its name, puts INT8's last step."""
+    figure, axes = plotting.new_figure(3.4)
+    magnitudes = np.abs(values).ravel()
+    edges = np.geomspace(0.01, 1.3 * max(*chosen.values(), magnitudes.max()), 120)
+    weights = np.full(magnitudes.size, 100 / magnitudes.size)
+    axes.hist(magnitudes, edges, weights=weights, color=GREY, alpha=0.55, label="values")
+    top = 1.9 * axes.get_ylim()[1]
+    lines = []
+    for position, (name, threshold) in enumerate(sorted(chosen.items(), key=lambda pair: -pair[1])):
+        axes.axvline(threshold, color=RED, linewidth=1.5, label="" if position else "range: INT8's last step")
+        height = top * (0.95 - 0.45 * position / len(chosen))
+        plotting.note(axes, name, (threshold, height), (-5, 0), ha="right", bbox=_PLATE)
+        cut = float(np.mean(magnitudes > threshold))
+        lines.append(f"{name}: last step at {threshold:.4g}, {100 * cut:.2f} % of all values beyond it")
+    plotting.plain_numbers(axes.xaxis)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0, top)
+    axes.set_xlabel("magnitude (0 is left of the axis)")
+    axes.set_ylabel("% of all values")
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    listed = "; ".join(lines)
+    return Picture(figure, f"An activation, and where calibrations cut it off. {listed}.", "\n".join(lines))
+
+
 EXPERIMENT = Experiment(
     name="lesson01_calibration",
     title="INT8 by TensorRT's calibrators: right and wrong images; the quick classifier in every precision",
     method=METHOD,
     rows=ROWS,
     read=read,
-    draw=lambda measured: figures.draw_quality(measured.result),
     models=tuple(f"quick-{name}.onnx" for name in ("fp32", "fp16", "bf16", "int8", "fp8")),
 )

@@ -1,7 +1,7 @@
-"""Four element-wise operators as four kernels and as one: in PyTorch and in TensorRT.
+"""Lesson 01, what fusion buys: four element-wise operators as four kernels and as one, in PyTorch and in TensorRT.
 
 Each operator by itself reads its tensors from the GPU's memory and writes its result there. One kernel for all of them
-keeps what is between in registers.
+keeps what is between in registers. On a large tensor the bytes take the time, on a tiny one the launches do.
 """
 
 import functools
@@ -9,23 +9,38 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tutorial_utils import engine
-from tutorial_utils.base.errors import BackendUnavailableError, PrecisionError
-from tutorial_utils.base.flavour import installed_flavour
+from tutorial_utils import engine, plotting
+from tutorial_utils.base import flavour
+from tutorial_utils.base.errors import PrecisionError
 from tutorial_utils.engine.tensorrt import MessageLog, checked, load_plan
 from tutorial_utils.lessons.lesson01 import ways
-from tutorial_utils.measure import on_stream
+from tutorial_utils.lessons.lesson01.ways import Way
+from tutorial_utils.measure import on_stream, rows
+from tutorial_utils.measure.experiment import Experiment
+from tutorial_utils.plotting import BLUE, GREEN, ORANGE, Picture
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+METHOD = (
+    "CUDA events around each call on one stream, copies left out, data on the GPU; calls are enqueued one after "
+    "another, so that the host may be the limit; after a warm-up until steady, the ways of a row take turns in 10 "
+    "rounds; medians with 95 % intervals; graph: the same, replayed as a CUDA graph. kernels: those of one call, by "
+    "PyTorch's profiler (CUPTI). Chain: relu(x + bias) + other, times a scale, FP16; PyTorch eager and torch.compile; "
+    "TensorRT with one engine for each operator on one stream, and with one engine for all, optimization level 3"
+)
 SIZES = {"large": (64, 256, 56, 56), "tiny": (1, 256, 4, 4)}
 # Of the chain: the ONNX operator, and what it reads beside the tensor before it.
 OPERATORS = (("Add", "bias"), ("Relu", ""), ("Add", "other"), ("Mul", "scale"))
 SCALE = 0.5
+# Of the chain: with one kernel or one for each operator, the bytes are known; with others in between, only the least.
+_COUNTED = (1, len(OPERATORS))
 
 
 def chain(x: Any, bias: Any, other: Any, scale: float) -> Any:
@@ -57,8 +72,7 @@ def tensorrt(size: str, models: Mapping[str, Path]) -> dict[str, Any]:
         BackendUnavailableError: Data-centre TensorRT, PyTorch or a GPU is missing.
     """
     torch = on_stream.require_torch()
-    if installed_flavour() != "tensorrt":
-        raise BackendUnavailableError("This is measured with data-centre TensorRT.", "Install it: see STACKS.md.")
+    flavour.require("tensorrt")
     shape = SIZES[size]
     stream = torch.cuda.Stream()
     with torch.inference_mode(), torch.cuda.stream(stream):
@@ -134,3 +148,83 @@ def _require_equal(torch: ModuleType, found: Any, expected: Any) -> None:
     error = (found - expected).abs().max().item()
     if not error < 2e-2:  # one rounding of FP16 at each operator, or at the end alone
         raise PrecisionError(f"The two ways differ by {error:.2g}.", "Don't compare their times.")
+
+
+ROWS = {
+    f"chain/{library.__name__}/{size}": functools.partial(library, size)
+    for size in SIZES
+    for library in (pytorch, tensorrt)
+}
+
+
+def read(data: Mapping[str, Any]) -> dict[str, tuple[Way, ...] | str]:
+    """Return the ways of each row, in the order of `ROWS`; where there are none, the reason."""
+    recorded = {row.name: row for row in rows.read(data)}
+    found = [recorded[name] for name in ROWS if name in recorded]
+    return {row.name: row.reason if row.values is None else ways.from_plain(row.values) for row in found}
+
+
+def draw(measured: Mapping[str, tuple[Way, ...] | str]) -> Picture:
+    """Draw the chain on the large tensor and on the tiny one: a bar for calls, a mark for their CUDA graph.
+
+    What was measured is by row: its ways, or why there are none.
+    """
+    panels: dict[str, list[Way]] = {}
+    for name, found in measured.items():
+        if not isinstance(found, str):
+            panels.setdefault(f"{name.rpartition('/')[2]} tensor", []).extend(found)
+    figure, axes = plotting.new_figure(1.7 + 0.42 * max(map(len, panels.values())), ncols=len(panels), squeeze=False)
+    lines, slowdowns = [], []
+    for panel, (title, some) in zip(axes.flat, panels.items(), strict=True):
+        _draw_ways(panel, title, some)
+        lines += [f"{title}, {way.name}: {_described(way)}" for way in some]
+        slow, fast = max(some, key=lambda way: way.kernels), min(some, key=lambda way: way.kernels)
+        slowdowns.append(f"{title}: {slow.name} takes {slow.plain[0] / fast.plain[0]:.1f} times as long as {fast.name}")
+    first, *others = ([way.name for way in some] for some in panels.values())
+    for panel, names in zip(list(axes.flat)[1:], others, strict=True):
+        panel.tick_params(labelleft=names != first)  # the names that stand at the panel to the left aren't repeated
+    for mark, colour, label in (("s", ORANGE, "more kernels"), ("s", BLUE, "fewest kernels"),
+                                ("D", GREEN, "as a CUDA graph")):  # fmt: skip
+        axes.flat[0].plot([], [], mark, color=colour, label=label)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    lines += [f"{name}: not measured. {reason}" for name, reason in measured.items() if isinstance(reason, str)]
+    return Picture(figure, f"A chain of four operators. {'; '.join(slowdowns)}.", "\n".join(lines))
+
+
+def _draw_ways(panel: "Axes", title: str, some: Sequence[Way]) -> None:
+    for position, way in enumerate(some):
+        fused = way.kernels == min(one.kernels for one in some)
+        colour, hatch = (BLUE, "") if fused else (ORANGE, "//")
+        panel.barh(position, way.plain[0], color=colour, hatch=hatch, edgecolor="#fafafa", height=0.6)
+        if way.graph:
+            panel.plot(way.graph[0], position, "D", color=GREEN, markersize=7, markeredgecolor="black")
+        known = way.moved > 1e8 and way.kernels in _COUNTED
+        rate = f", {way.bandwidth / 1e12:.2f} TB/s" if known else ""
+        end = max(one[0] for one in (way.plain, way.graph) if one)
+        kernels = f"{way.kernels} kernel{'s' * (way.kernels != 1)}"
+        plotting.note(panel, f"{kernels}{rate}", (end, position), (7, 0), fontsize=8)
+    plotting.name_rows(panel, [way.name for way in some])
+    panel.set_title(title, fontsize=10)
+    panel.set_xlim(0, 1.75 * max(one[0] for way in some for one in (way.plain, way.graph) if one))
+    panel.set_xlabel("milliseconds a call", fontsize=9)
+
+
+def _described(way: Way) -> str:
+    graph = f"as a CUDA graph {way.graph[0]:.4f} ms" if way.graph else f"no CUDA graph: {way.no_graph}"
+    moved, kernels = "", f"{way.kernels} kernel{'s' * (way.kernels != 1)}"
+    if way.moved:
+        exact = way.kernels in _COUNTED
+        moved = f", {'' if exact else 'at least '}{way.moved / 1e6:.3g} MB moved"
+        moved += f", {way.bandwidth / 1e9:.0f} GB/s" if exact else ""
+    return f"{way.plain[0]:.4f} ms, {graph}, {kernels} of together {way.kernels_ms:.4f} ms{moved}"
+
+
+EXPERIMENT = Experiment(
+    name="lesson01_fusion_baseline",
+    title="A chain of operators with and without fusion, in PyTorch and TensorRT",
+    method=METHOD,
+    rows=ROWS,
+    read=read,
+    draw=lambda measured: draw(measured.result),
+    libraries=on_stream.libraries,
+)

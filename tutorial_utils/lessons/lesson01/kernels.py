@@ -1,4 +1,4 @@
-"""Lesson 01, which kernel computes a layer: what TensorRT's builder timed for single convolutions, and Tensor Cores.
+"""Lesson 01, which kernel computes a layer: what TensorRT's builder timed for single convolutions.
 
 TensorRT has many kernels for a convolution, "tactics" in its words. The builder times them and says so in its log, at
 the severity VERBOSE. In FP32 without TF32 none of them uses Tensor Cores; in TF32 and FP16 most do.
@@ -16,13 +16,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tutorial_utils import engine
-from tutorial_utils.base.errors import BackendUnavailableError, BuildError
-from tutorial_utils.base.flavour import installed_flavour
+from tutorial_utils.base import flavour
+from tutorial_utils.base.errors import BuildError
 from tutorial_utils.engine import computed_types
-from tutorial_utils.engine.tensorrt import LayerTimes, require_gpu
-from tutorial_utils.lessons.lesson01 import kernels_figures, tensor_pipe
+from tutorial_utils.engine.tensorrt import require_gpu
+from tutorial_utils.lessons.lesson01 import kernels_figures
 from tutorial_utils.lessons.lesson01.kernels_data import Built, Convolution, Tactic, summary
-from tutorial_utils.measure import ncu, rows, timing
+from tutorial_utils.measure import rows, timing
 from tutorial_utils.measure.experiment import Experiment
 
 LEVEL = 3
@@ -30,8 +30,7 @@ METHOD = (
     "an engine of one convolution without bias, random weights and inputs, static shapes, NCHW inputs and outputs in "
     f"the type of the weights; optimization level {LEVEL}, no timing cache; strongly typed, TF32 cleared for FP32. "
     "tactics: names and times in TensorRT's own VERBOSE log, of all memory formats that it tried, without those that "
-    "only change a format. engine: CUDA events around each call, median; layers: TensorRT's IProfiler, median of 50 "
-    "calls. Tensor Cores: ncu of one call of the same plan, every kernel of it"
+    "only change a format. engine: CUDA events around each call, median"
 )
 PRECISIONS = ("fp32", "tf32", "fp16")
 # Name, batch, channels in and out, size of the image, of the kernel, stride, groups: large enough to fill a GPU.
@@ -43,7 +42,6 @@ CONVOLUTIONS = (
     Convolution("3x3 deep", 64, 512, 512, 14, 3),
 )
 NODE = "convolution"
-_CALLS = 50
 
 # As TensorRT 10 writes them. A kernel without a name is a tactic of a runner that has only few.
 _TIMING = re.compile(r"-+ Timing Runner: (?P<layer>.*) \((?P<runner>\w+)\[0x[0-9a-f]+\]\)$")
@@ -88,7 +86,8 @@ def model(convolution: Convolution, precision: str) -> onnx.ModelProto:
 
 def build(convolution: Convolution, precision: str) -> engine.Engine:
     """Build the engine of a convolution, measuring every tactic anew; its messages have what the builder timed."""
-    require_tensorrt()
+    flavour.require("tensorrt")
+    require_gpu()
     options = engine.BuildOptions(optimization_level=LEVEL, without_flags=("tf32",) if precision == "fp32" else ())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "convolution.onnx"
@@ -117,10 +116,6 @@ def _measured(convolution: Convolution, precision: str) -> dict[str, Any]:
     feeds = {"x": np.random.default_rng(1).standard_normal(convolution.input, np.float32).astype(dtype)}
     with primary_context(), TensorRTRunner(built) as runner:
         whole = timing.measure_on_device(functools.partial(runner.device_times, feeds), seconds=0.3)
-        runner.context.profiler = times = LayerTimes()
-        for _ in range(_CALLS):
-            runner.event_times(1)
-    layers = {layer.name: layer for layer in built.report.layers}
     chosen = [layer for layer in built.report.layers if computed_types.operation(layer)]
     names = [layer.tactic for layer in chosen]
     return {
@@ -128,52 +123,28 @@ def _measured(convolution: Convolution, precision: str) -> dict[str, Any]:
         "chosen": names,
         "computed": [computed_types.of_layer(layer).dtype for layer in chosen],
         "engine_ms": round(whole.median_ms, 5),
-        "layers": [[name, layers[name].type if name in layers else "", round(float(np.median(ms[5:])), 5)]
-                   for name, ms in times.milliseconds.items()],
-        "build_s": round(built.report.build_seconds, 1),
-    }  # fmt: skip
+    }
 
 
-def measure_tensor_pipe(convolution: Convolution, models: Mapping[str, Path]) -> dict[str, Any]:
-    """Let ncu count what a call of a convolution does on the Tensor Cores, in each precision: see `tensor_pipe`."""
-    ncu.require()
-    return {precision: tensor_pipe.counted(build(convolution, precision).plan) for precision in PRECISIONS}
-
-
-def require_tensorrt() -> None:
-    """Raise BackendUnavailableError without data-centre TensorRT or a GPU."""
-    if installed_flavour() != "tensorrt":
-        raise BackendUnavailableError("This is measured with data-centre TensorRT.", "Install it: see STACKS.md.")
-    require_gpu()
-
-
-def read(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was measured: under "tactics" by convolution and precision each `Built`, or the reason why not.
-
-    Under "tensor pipe" there is, by convolution and precision, a list of kernels with their counts; or the reason.
-    """
-    found: dict[str, Any] = {"tactics": {}, "tensor pipe": {}}
+def read(data: Mapping[str, Any]) -> dict[str, dict[str, Built] | str]:
+    """Return what was measured, by convolution and precision; of a convolution that failed, the reason."""
     recorded = {row.name: row for row in rows.read(data)}
-    for row in (recorded[name] for name in ROWS if name in recorded):
-        what, _, name = row.name.partition("/")
-        values: Any = row.reason
-        if row.values is not None:
-            values = row.values
-            if what == "tactics":
-                values = {precision: Built.of(CONVOLUTION[name], one) for precision, one in row.values.items()}
-        found[what.replace("_", " ")][name] = values
-    return found
+    found = {name: recorded[f"tactics/{name}"] for name in CONVOLUTION if f"tactics/{name}" in recorded}
+    return {
+        name: row.reason
+        if row.values is None
+        else {precision: Built.of(CONVOLUTION[name], one) for precision, one in row.values.items()}
+        for name, row in found.items()
+    }
 
 
 CONVOLUTION = {one.name.replace(" ", "_"): one for one in CONVOLUTIONS}
-ROWS = {f"tactics/{name}": functools.partial(measure, one) for name, one in CONVOLUTION.items()}
-ROWS |= {f"tensor_pipe/{name}": functools.partial(measure_tensor_pipe, one) for name, one in CONVOLUTION.items()}
 
 EXPERIMENT = Experiment(
     name="lesson01_kernels",
-    title="Every kernel that TensorRT timed for a convolution, and what Tensor Cores do in it",
+    title="Every kernel that TensorRT timed for a convolution",
     method=METHOD,
-    rows=ROWS,
+    rows={f"tactics/{name}": functools.partial(measure, one) for name, one in CONVOLUTION.items()},
     read=read,
-    draw=lambda measured: kernels_figures.draw_tactics(measured.result["tactics"]),
+    draw=lambda measured: kernels_figures.draw_tactics(measured.result),
 )

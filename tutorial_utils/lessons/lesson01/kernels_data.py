@@ -72,8 +72,6 @@ class Built:
         chosen: Names of the kernels that the engine computes it with, by TensorRT's inspector.
         computed: The data types that these compute in.
         engine_ms: A call of the engine, with the layers that change formats.
-        layers: Name, type and milliseconds of each layer, by TensorRT's profiler.
-        build_s: Seconds of the build.
     """
 
     convolution: Convolution
@@ -82,8 +80,6 @@ class Built:
     chosen: tuple[str, ...]
     computed: tuple[str, ...]
     engine_ms: float
-    layers: tuple[tuple[str, str, float], ...]
-    build_s: float
 
     @classmethod
     def of(cls, convolution: Convolution, values: Mapping[str, Any]) -> "Built":
@@ -91,7 +87,7 @@ class Built:
         lists = {name: tuple(values[name]) for name in ("chosen", "computed")}
         lists["times"] = {name: tuple(ms) for name, ms in values["times"].items()}
         lists["named"] = tuple(Tactic(*one) for one in values["named"])
-        return cls(convolution, **{**values, **lists, "layers": tuple(map(tuple, values["layers"]))})
+        return cls(convolution, **{**values, **lists})
 
     @property
     def count(self) -> int:

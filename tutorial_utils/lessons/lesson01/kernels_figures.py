@@ -1,4 +1,4 @@
-"""The pictures of kernel choice: every tactic's time, and what Tensor Cores do."""
+"""The picture of kernel choice: every tactic's time."""
 
 from collections.abc import Mapping
 

@@ -71,22 +71,12 @@ class Lanes:
         for lane in self.runners[:streams]:
             lane.stream.synchronize()
 
-    def copy_in(self, pinned: bool) -> None:
-        """Copy one batch to the GPU and wait for it."""
-        lane = self.runners[0]
-        self._enqueue_copy(lane, pinned)
-        lane.stream.synchronize()
-
     def _enqueue_copy(self, lane: TensorRTRunner, pinned: bool) -> None:
         if pinned:
             lane.copy_in()
         else:  # a copy from pageable memory goes through a buffer of the driver, and the host waits
             images = self._images[: len(lane.host[self._input])]
             cuda.memcpy_htod_async(lane.device[self._input], images, lane.stream)
-
-    def logits(self) -> list[np.ndarray]:
-        """Wait for every lane, and return its last logits, float32 ``[batch, classes]``."""
-        return [next(iter(lane.results().values())) for lane in self.runners]
 
     def stage_times(self, batches: int) -> dict[str, float]:
         """Time the stages of one lane, one batch after the other.

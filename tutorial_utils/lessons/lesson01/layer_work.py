@@ -12,8 +12,6 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from tutorial_utils.base import shapes
-from tutorial_utils.base.errors import InputError, ModelFileError
 from tutorial_utils.engine import EngineLayer, computed_types
 from tutorial_utils.model import number_formats, onnx_file
 
@@ -27,30 +25,15 @@ class Work:
 
 
 def at_shape(onnx_path: str | Path, shape: Sequence[int], target_path: str | Path) -> Path:
-    """Write a copy of a model with one input, whose shape is this one, and with the shapes of all tensors.
-
-    Raises:
-        ModelFileError: The model has several inputs, or `onnx.shape_inference` can't find the shape of a tensor.
-        InputError: The shape isn't one that the input has.
-    """
+    """Write a copy of a model with one input, whose shape is this one, and with the shapes of all tensors."""
     model = onnx_file.load(onnx_path)
-    if len(model.graph.input) != 1:
-        raise ModelFileError(f"{Path(onnx_path).name} has {len(model.graph.input)} inputs.", "Take one with one.")
-    tensor = model.graph.input[0].type.tensor_type
-    declared = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
-    if not shapes.fits(tuple(shape), tuple(declared)):
-        raise InputError(f"The input is {declared}, and the shape {list(shape)} isn't.", "Change only sizes of -1.")
-    del tensor.shape.dim[:]
-    tensor.shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_value=size) for size in shape)
+    (given,) = model.graph.input
+    del given.type.tensor_type.shape.dim[:]
+    given.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_value=size) for size in shape)
     del model.graph.value_info[:]  # shapes with dimensions that are unknown
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
-    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    known = _tensors(model.graph)
-    unknown = [name for node in model.graph.node for name in node.output if name and name not in known]
-    if unknown:
-        raise ModelFileError(f"The shape of {unknown[0]} can't be inferred.", "Fold constants first.")
-    return onnx_file.save(model, target_path)
+    return onnx_file.save(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True), target_path)
 
 
 def of_layers(graph: onnx.GraphProto, layers: Sequence[EngineLayer]) -> list[Work]:
@@ -80,8 +63,7 @@ def multiply_adds(node: onnx.NodeProto, tensors: dict[str, tuple[tuple[int, ...]
     outputs = math.prod(tensors[node.output[0]][0])
     if node.op_type == "Conv":  # the weights are [channels out, channels in of a group, height, width]
         return outputs * math.prod(tensors[node.input[1]][0][1:])
-    attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-    return outputs * tensors[node.input[0]][0][0 if attributes.get("transA") else -1]
+    return outputs * tensors[node.input[0]][0][-1]
 
 
 def _owners(layers: Sequence[EngineLayer]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Lesson 01, serialization and memory: loading plans on a GPU, the memory an engine asks for, and what is refused."""
+"""Lesson 01, serialization: loading plans on a GPU, and what is refused."""
 
 import itertools
 import statistics
@@ -16,7 +16,7 @@ from tutorial_utils.measure.experiment import Experiment
 METHOD = (
     "Each load in a process of its own, with the host clock: reading the plan from the cache (key and checksum "
     "included), deserializing it, creating an execution context, in which TensorRT-RTX compiles the kernels; "
-    "medians of 3. Device memory: what the engine asks for. Damaged plans: the runtime's own messages"
+    "medians of 3. Damaged plans: the runtime's own messages"
 )
 # ONNX file, shape of one image and largest batch.
 CASES = (("quick-fp32", (3, 32, 32), 64), ("resnet50-fp16", (3, 224, 224), 64))
@@ -32,13 +32,11 @@ _COLOURS = {  # of the steps, in the order in which a program takes them
 
 @dataclass(frozen=True)
 class Load:
-    """One load of a cached engine on a GPU: milliseconds of each step, and bytes of activation memory."""
+    """One load of a cached engine on a GPU: milliseconds of each step."""
 
     read_ms: float  # finding the plan in the cache, reading it and comparing its checksum
     deserialize_ms: float
     context_ms: float  # creating an execution context
-    reported_bytes: int  # by the build
-    asked_bytes: int  # by the deserialized engine
 
 
 def load(onnx_path: Path, options: engine.BuildOptions) -> Load:
@@ -59,10 +57,9 @@ def load(onnx_path: Path, options: engine.BuildOptions) -> Load:
         execution = loaded.create_execution_context()
         checked(execution, log, BuildError, "TensorRT can't create a context", "Free GPU memory.")
         times.append(time.perf_counter())
-        asked = loaded.device_memory_size_v2
         del execution, loaded, runtime
     read, deserialize, create = (1000 * (after - before) for before, after in itertools.pairwise(times))
-    return Load(read, deserialize, create, built.report.activation_bytes, asked)
+    return Load(read, deserialize, create)
 
 
 def refusal(plan: bytes) -> str:
@@ -83,11 +80,8 @@ def damaged(plan: bytes) -> dict[str, bytes]:
     """Return copies of a plan of TensorRT-RTX, each damaged in one way, by what was done to it."""
     return {
         "untouched": plan,
-        "cut to half": plan[: len(plan) // 2],
         "another version in the header": _flipped(plan, 26),
         "one byte of the middle altered": _flipped(plan, len(plan) // 2),
-        "another magic number": b"ftrt" + plan[4:],
-        "empty": b"",
     }
 
 
@@ -181,7 +175,7 @@ def draw(found: Plans) -> plotting.Picture:
 
 EXPERIMENT = Experiment(
     name="lesson01_plans",
-    title="Loading plans, their memory, and plans that are refused",
+    title="Loading plans, and plans that are refused",
     method=METHOD,
     measure=measure,
     read=read,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutorial_utils import engine
-from tutorial_utils.base.errors import BackendUnavailableError, CourseError
-from tutorial_utils.base.flavour import installed_flavour
+from tutorial_utils.base import flavour
+from tutorial_utils.base.errors import CourseError
 from tutorial_utils.engine.tensorrt import LayerTimes, trt
 from tutorial_utils.inspection import engine_layers
 from tutorial_utils.lessons.lesson01 import chip, gpu_kernels, layer_work, roofline_figures
@@ -58,7 +58,8 @@ def measure_call(precision: str, shape: tuple[int, ...], models: Mapping[str, Pa
     Raises:
         BackendUnavailableError: Data-centre TensorRT, PyTorch or a GPU is missing.
     """
-    torch = require_stack()
+    torch = on_stream.require_torch()
+    flavour.require("tensorrt")
     from tutorial_utils.runners.tensorrt import TensorRTRunner, primary_context
 
     with tempfile.TemporaryDirectory() as folder:
@@ -93,14 +94,6 @@ def measure_call(precision: str, shape: tuple[int, ...], models: Mapping[str, Pa
         "build_s": round(built.report.build_seconds, 1),
         "state": state,
     }
-
-
-def require_stack() -> Any:
-    """Return PyTorch where it has a GPU and data-centre TensorRT is installed; else raise BackendUnavailableError."""
-    torch = on_stream.require_torch()
-    if installed_flavour() != "tensorrt":
-        raise BackendUnavailableError("This is measured with data-centre TensorRT.", "Install it: see STACKS.md.")
-    return torch
 
 
 def layers_with_times(graph: Any, layers: Any, times: Mapping[str, float]) -> list[list[Any]]:

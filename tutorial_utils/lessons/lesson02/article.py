@@ -75,43 +75,25 @@ class Predictor:
         return ""
 
 
-@dataclass(frozen=True)
-class Article:
-    """What the experiment found. Rows that were not measured are empty."""
-
-    predictors: list[Predictor]  # made one after the other, as in the article; the CPU's stands last
-    fp16_alone: Predictor | None  # the FP16 predictor as the first of its process
-    export: dict[str, Any]  # "seconds" of paddle2onnx, the ONNX file's "opset" and its "nodes" by operator
-
-
-def predictors(models: Mapping[str, Path], network: str = "resnet50") -> dict[str, Any]:
+def predictors(models: Mapping[str, Path]) -> dict[str, Any]:
     """Run the article's program: its three predictors, then one on the CPU; return the fields of `Predictor` of each.
 
     Raises:
         BackendUnavailableError: This isn't Paddle 2.6 with TensorRT 8.6 on a GPU.
     """
-    return {"predictors": _run(network, ["gpu", "trt_fp32", "trt_fp16"])}
-
-
-def fp16_alone(models: Mapping[str, Path], network: str = "resnet50") -> dict[str, Any]:
-    """Run the program with its last predictor alone: does its first call owe something to those before it?"""
-    return {"predictors": _run(network, ["trt_fp16"])}
-
-
-def _run(network: str, names: Sequence[str]) -> list[dict[str, Any]]:
     _require_stack()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _checked(programs.run(_PROGRAM, "save", folder, network))
+        _checked(programs.run(_PROGRAM, "save", folder))
         np.save(folder / "images.npy", data.load("digits", "test").images[:IMAGES])
-        found = [*_predict(folder, names), *_predict(folder, ["cpu"])]
+        found = [*_predict(folder, ["gpu", "trt_fp32", "trt_fp16"]), *_predict(folder, ["cpu"])]
         reference = np.load(folder / "cpu.npy")
         for one in found:
             logits = np.load(folder / f"{one['name']}.npy") if "first_ms" in one else np.array(np.nan)
             if np.isfinite(logits).all():
                 one["agreement"] = quality.agreement(logits, reference)
                 one["relative_error"] = quality.relative_error(logits, reference)
-    return found
+    return {"predictors": found}
 
 
 def _predict(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -145,24 +127,6 @@ def by_predictor(log: str) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-def export(models: Mapping[str, Path], network: str = "resnet50") -> dict[str, Any]:
-    """Export the network with paddle2onnx, as the article does."""
-    import onnx
-
-    _require_stack()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        _checked(programs.run(_PROGRAM, "save", folder, network))
-        ended = _checked(programs.run(_PROGRAM, "export", folder))
-        model = onnx.load(folder / "model.onnx")
-        operators = [node.op_type for node in model.graph.node]
-    return {
-        **ended.answers[-1],
-        "opset": model.opset_import[0].version,
-        "nodes": {one: operators.count(one) for one in sorted(set(operators))},
-    }
-
-
 def _require_stack() -> None:
     remedy = "Read the recording, or run it where Paddle 2.6 for GPUs and TensorRT 8.6 are installed."
     gpu, driver = find_gpu()
@@ -179,12 +143,9 @@ def _checked(ended: programs.Ended) -> programs.Ended:
     return ended
 
 
-def read(values: Mapping[str, Any]) -> Article:
-    """Return what a recording holds."""
-    found = {row.name: row.values for row in rows.read(values) if row.values is not None}
-    made = [_predictor(one) for one in found.get("predictors", {}).get("predictors", [])]
-    alone = [_predictor(one) for one in found.get("fp16_alone", {}).get("predictors", [])]
-    return Article(made, alone[0] if alone else None, found.get("export", {}))
+def read(values: Mapping[str, Any]) -> list[Predictor]:
+    """Return the predictors of a recording, made one after the other, as in the article; the CPU's stands last."""
+    return [_predictor(one) for row in rows.read(values) if row.values for one in row.values["predictors"]]
 
 
 def _predictor(values: Mapping[str, Any]) -> Predictor:
@@ -196,23 +157,23 @@ def _offload(values: Mapping[str, Any]) -> OffloadLog:
     return OffloadLog(**{key: tuple(one) if isinstance(one, list) else one for key, one in values.items()})
 
 
-def draw(measured: Measured[Article]) -> plotting.Picture:
+def draw(measured: Measured[list[Predictor]]) -> plotting.Picture:
     """Draw first and warm calls of each predictor beside the article's figures."""
     published = recordings.load("article_paddle_trt").data["rows"]
     lines = []
-    for one in measured.result.predictors:
+    for one in measured.result:
         ms = 1000 * published[_PUBLISHED[one.name]]["call_s"] if one.name in _PUBLISHED else None
         lines.append(plotting.Calls(NAMES[one.name], ms, one.first_ms, one.warm and one.warm.median_ms, one.trouble))
     return plotting.cold_and_warm(lines, f"milliseconds for {IMAGES} images of 3x32x32, copies included")
 
 
-def log_table(measured: Measured[Article]) -> "pandas.DataFrame":
+def log_table(measured: Measured[list[Predictor]]) -> "pandas.DataFrame":
     """Return what the article's log says of its two predictors with TensorRT, beside what ours says."""
     import pandas
 
     published = recordings.load("article_paddle_trt").data["rows"]
     lines = {}
-    for one in measured.result.predictors:
+    for one in measured.result:
         if one.log and one.log.subgraphs:
             lines[NAMES[one.name], "article"] = _told(_offload(published[_PUBLISHED[one.name]]["log"]))
             lines[NAMES[one.name], "here"] = _told(one.log)
@@ -231,11 +192,10 @@ def _told(log: OffloadLog) -> dict[str, str]:
 
 EXPERIMENT = Experiment(
     name="lesson02_article",
-    title="The article's three predictors on Paddle 2.6 and TensorRT 8.6, and its export",
+    title="The article's three predictors on Paddle 2.6 and TensorRT 8.6",
     method=METHOD,
-    rows={"predictors": predictors, "fp16_alone": fp16_alone, "export": export},
+    rows={"predictors": predictors},
     read=read,
     draw=draw,
     needs_tensorrt=False,
-    libraries=lambda: {"paddle2onnx": installed_version("paddle2onnx") or ""},
 )

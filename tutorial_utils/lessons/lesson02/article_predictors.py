@@ -4,9 +4,8 @@ These are its calls with its arguments, in its order, so that the two can be com
 weights are random instead of trained, the images are given, and warm calls are timed after the article's cold ones.
 Needs Paddle 2.6 for GPUs and TensorRT 8.6; `article` runs it. By hand:
 
-    python article_predictors.py save FOLDER [resnet50]       # writes model.pdmodel and model.pdiparams
-    python article_predictors.py predict FOLDER NAME ...      # names of `PREDICTORS`; reads images.npy, writes NAME.npy
-    python article_predictors.py export FOLDER                # writes model.onnx
+    python article_predictors.py save FOLDER              # writes model.pdmodel and model.pdiparams
+    python article_predictors.py predict FOLDER NAME ...  # names of `PREDICTORS`; reads images.npy, writes NAME.npy
 
 Each step prints a line of JSON. What the libraries log goes to stderr.
 """
@@ -32,11 +31,11 @@ PREDICTORS: dict[str, dict[str, Any]] = {
 
 
 class Classifier(nn.Layer):
-    """A network of Paddle's for ImageNet, its last layer replaced by dropout and a linear layer for 10 classes."""
+    """Paddle's ResNet-50 for ImageNet, its last layer replaced by dropout and a linear layer for 10 classes."""
 
-    def __init__(self, network: str, num_classes: int = 10):
+    def __init__(self, num_classes: int = 10):
         super().__init__()
-        *backbone, last = getattr(paddle.vision.models, network)(pretrained=False).children()
+        *backbone, last = paddle.vision.models.resnet50(pretrained=False).children()
         self.features = nn.Sequential(*backbone)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(last.weight.shape[0], num_classes))
 
@@ -45,11 +44,11 @@ class Classifier(nn.Layer):
         return self.classifier(paddle.flatten(self.features(x), 1))
 
 
-def save(folder: Path, network: str) -> None:
+def save(folder: Path) -> None:
     """Write the network as a static program. On the CPU: the wheel may have no kernels for this GPU."""
     paddle.set_device("cpu")
     paddle.seed(0)
-    model = Classifier(network)
+    model = Classifier()
     model.eval()
     spec = paddle.static.InputSpec(shape=[None, 3, 32, 32], dtype="float32")
     paddle.jit.save(model, str(folder / "model"), input_spec=[spec])
@@ -113,21 +112,9 @@ def predict(folder: Path, names: list[str]) -> None:
     print(json.dumps({"warm": timing.to_plain(warm)}), flush=True)
 
 
-def export(folder: Path) -> None:
-    """Convert the static program to ONNX with paddle2onnx, which Paddle calls."""
-    paddle.set_device("cpu")
-    started = time.perf_counter()
-    model = paddle.jit.load(str(folder / "model"))
-    spec = paddle.static.InputSpec(shape=[None, 3, 32, 32], dtype="float32", name="x")
-    paddle.onnx.export(model, str(folder / "model"), input_spec=[spec], opset_version=15)
-    print(json.dumps({"seconds": round(time.perf_counter() - started, 2)}), flush=True)
-
-
 if __name__ == "__main__":
     step, folder, *names = sys.argv[1:]
     if step == "save":
-        save(Path(folder), *(names or ["resnet50"]))
-    elif step == "predict":
-        predict(Path(folder), names)
+        save(Path(folder))
     else:
-        export(Path(folder))
+        predict(Path(folder), names)

@@ -11,11 +11,11 @@ import numpy as np
 
 from tutorial_utils.base.errors import PlanError
 from tutorial_utils.engine import computed_types
-from tutorial_utils.lessons.lesson02 import figures, trials
+from tutorial_utils.lessons.lesson02 import trials
 from tutorial_utils.lessons.lesson02.trials import Outcome
 from tutorial_utils.measure import quality, rows, timing
 from tutorial_utils.measure.experiment import Experiment
-from tutorial_utils.measure.timing import Comparison, Measurement
+from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model.classifier import SavedModel
 from tutorial_utils.runners import legacy_program, paddle_plan, paddle_tensorrt, paddle_tensorrt_build
 from tutorial_utils.runners.paddle import PaddleRunner
@@ -59,11 +59,6 @@ class PaddleEngine:
     whole: bool
     computes_in: str
     warnings: tuple[str, ...]
-
-    @property
-    def overhead(self) -> Comparison:
-        """How many times as long Paddle-TRT takes as TensorRT's own loop with the same copies."""
-        return timing.compare(self.times[PADDLE], self.times[SAME_COPIES])
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "PaddleEngine":
@@ -160,6 +155,5 @@ EXPERIMENT = Experiment(
         **{f"trial/{name}": functools.partial(trials.measure, name) for name in trials.TRIALS},
     },
     read=read,
-    draw=lambda measured: figures.paddle_engines(measured.result.engines),
     needs_tensorrt=False,
 )

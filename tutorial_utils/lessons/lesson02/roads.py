@@ -4,14 +4,14 @@
 the GPU, and the engine of Paddle-TRT run by TensorRT 8.6 itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tutorial_utils import plotting
-from tutorial_utils.lessons.lesson02.article import Article, Predictor
+from tutorial_utils.lessons.lesson02.article import Predictor
 from tutorial_utils.lessons.lesson02.paddle_engines import SAME_COPIES, PaddleEngine
-from tutorial_utils.measure import timing
+from tutorial_utils.measure import recordings, timing
 from tutorial_utils.measure.resnet50_matrix.cells import SHAPES, Cell, Interval, Matrix, Row
 
 if TYPE_CHECKING:
@@ -33,13 +33,6 @@ _ORDER = (
     *(_PADDLE_CPU, _PADDLE_GPU, "ONNX Runtime CUDA", "ONNX Runtime TensorRT", "Paddle-TRT 2.6", _ENGINE),
     *("TensorRT 10.6", "TensorRT-RTX 1.6"),
 )
-# First calls in milliseconds that the article published: its Paddle-TRT in FP32 was free to use TF32.
-PUBLISHED = {
-    (_PADDLE_GPU, "FP32"): 401.21603,
-    ("Paddle-TRT 2.6", "TF32"): 16.99209,
-    ("Paddle-TRT 2.6", "FP16"): 4.28343,
-    (_ENGINE, "FP16"): 5.6,
-}
 
 
 @dataclass(frozen=True)
@@ -76,22 +69,21 @@ class Road:
 
 def roads(
     matrix: Matrix,
-    article: Article | None = None,
-    engines: Mapping[str, PaddleEngine] | None = None,
-    shape: tuple[int, ...] = SHAPES[0],
+    predictors: Iterable[Predictor],
+    engines: Mapping[str, PaddleEngine],
 ) -> list[Road]:
-    """Return all roads at a shape, with a reason where there is nothing to show.
+    """Return all roads at the article's shape, 64 images of 3x32x32, with a reason where there is nothing to show.
 
     Args:
         matrix: Of `resnet50_matrix`.
-        article, engines: What was measured at the first shape only; left out for others.
-        shape: One of the matrix.
+        predictors: Of `lesson02_article`.
+        engines: Of `lesson02_paddle_tensorrt`, by precision.
     """
     found = []
     for name, (stack, libraries) in _LIBRARIES.items():
-        reference = _reference(matrix, stack, shape)
+        reference = matrix.references.get(stack)
         for precision in (*_PRECISIONS, "INT8"):
-            cells = (Cell(library, _PRECISIONS.get(precision, int8), shape) for library, int8 in libraries.items())
+            cells = (Cell(library, _PRECISIONS.get(precision, int8), SHAPES[0]) for library, int8 in libraries.items())
             rows = [matrix.cells.get(cell, NOT_MEASURED) for cell in cells]
             measured = [one for one in rows if isinstance(one, Row)]
             if not measured:
@@ -99,23 +91,13 @@ def roads(
                 continue
             build_s = next((one.build_s for one in measured if one.build_cache != "rows before"), None)
             found.append(_road(name, precision, measured[0], build_s, reference))
-    if shape == SHAPES[0]:
-        reference = _reference(matrix, "article", shape)
-        predictors = {one.name: one for one in article.predictors} if article else {}
-        found += [
-            _predictor(name, predictors.get(key), reference)
-            for name, key in ((_PADDLE_CPU, "cpu"), (_PADDLE_GPU, "gpu"))
-        ]
-        found += [_engine(name, (engines or {}).get(name), reference) for name in ("FP32", "FP16", "INT8")]
+    reference = matrix.references.get("article")
+    by_name = {one.name: one for one in predictors}
+    found += [
+        _predictor(name, by_name.get(key), reference) for name, key in ((_PADDLE_CPU, "cpu"), (_PADDLE_GPU, "gpu"))
+    ]
+    found += [_engine(name, engines.get(name), reference) for name in ("FP32", "FP16", "INT8")]
     return sorted(found, key=lambda road: _ORDER.index(road.library))
-
-
-def _reference(matrix: Matrix, stack: str, shape: tuple[int, ...]) -> Row | None:
-    """Return what a stack is compared with: its own reference row; at other shapes the one row that there is."""
-    if shape == SHAPES[0]:
-        return matrix.references.get(stack)
-    row = matrix.cells.get(Cell("onnxruntime_cuda", "fp32", shape))
-    return row if isinstance(row, Row) else None
 
 
 def _road(name: str, precision: str, row: Row, build_s: float | None, reference: Row | None) -> Road:
@@ -187,16 +169,25 @@ def missing(found: list[Road]) -> str:
 
 def draw(found: list[Road]) -> plotting.Picture:
     """Draw first and warm calls of all roads that have any, beside the article's figures."""
+    published = _published()
     lines = [
         plotting.Calls(
-            one.name, PUBLISHED.get((one.library, one.precision)), one.first_ms, one.host and one.host.median,
+            one.name, published.get(one.name), one.first_ms, one.host and one.host.median,
             "" if one.host else "wrong outputs" if "wrong outputs" in one.reason else "n/a",
         )
         for one in found
-        if one.host or (one.library, one.precision) in PUBLISHED
+        if one.host or one.name in published
     ]  # fmt: skip
     axis_label = "milliseconds for 64 images of 3x32x32, copies included"
     return plotting.cold_and_warm(lines, axis_label, "published call (RTX Ada)")
+
+
+def _published() -> dict[str, float]:
+    """Return the first calls that the article published, in milliseconds, by the name of the road."""
+    names = f"{_PADDLE_GPU} FP32", "Paddle-TRT 2.6 TF32", "Paddle-TRT 2.6 FP16"  # its FP32 was free to use TF32
+    rows = recordings.load("article_paddle_trt").data["rows"]
+    found = {name: 1000 * row["call_s"] for name, row in zip(names, rows, strict=True)}
+    return {**found, f"{_ENGINE} FP16": 1000 * recordings.load("article_tensorrt").data["call_s"]}
 
 
 def _or_na(value: float | None, form: str) -> str:

@@ -13,6 +13,5 @@ NEEDS = {
 EXPERIMENTS = {
     "lesson03_article": "article",
     "lesson03_builder": "builder",
-    "lesson03_clock": "clock",
     "lesson03_program": "one_program",
 }

@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tutorial_utils import plotting
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.base.flavour import is_installed
 from tutorial_utils.base.gpu import find_gpu
 from tutorial_utils.lessons.lesson03 import api_names
-from tutorial_utils.measure import programs, quality, recordings, rows
-from tutorial_utils.measure.experiment import Experiment, Measured
+from tutorial_utils.measure import programs, quality, rows
+from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.model import data
 
@@ -183,22 +182,6 @@ def _row(values: Mapping[str, Any]) -> Row:
     return Row(**{**values, **typed})
 
 
-def draw(measured: Measured[Article]) -> plotting.Picture:
-    """Draw first and warm calls, with everything made anew in each and with it made once, beside the article's."""
-    published = recordings.load("article_tensorrt").data
-    lines = []
-    for row in measured.result.rows:
-        where = f"{'.'.join(row.tensorrt.split('.')[:2])} {row.precision.upper()}"
-        if row.printed and row.today:
-            same = row.tensorrt.startswith("8.6") and row.precision == published["precision"]
-            ms = 1000 * published["call_s"] if same else None
-            lines += [
-                plotting.Calls(f"{where}, made in each call", ms, row.printed.first_ms, row.printed.warm.median_ms),
-                plotting.Calls(f"{where}, made once", None, row.today.first_ms, row.today.warm.median_ms),
-            ]
-    return plotting.cold_and_warm(lines, f"milliseconds for {BATCH} images of 3x32x32, copies included")
-
-
 EXPERIMENT = Experiment(
     name="lesson03_article",
     title="The article's build_engine and infer on TensorRT 8.6 and 10",
@@ -212,7 +195,6 @@ EXPERIMENT = Experiment(
         },
     },
     read=read,
-    draw=draw,
     models=("resnet50-fp32.onnx",),
     needs_tensorrt=False,
 )

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from tutorial_utils import engine
-from tutorial_utils.base.errors import BackendUnavailableError
+from tutorial_utils.base import flavour
 from tutorial_utils.engine import computed_types
 from tutorial_utils.engine.options import Configure
 from tutorial_utils.lessons.lesson03 import snake_plugin
@@ -83,12 +83,9 @@ class Result:
 
 
 def _require_tensorrt() -> None:
-    from tutorial_utils.engine.tensorrt import IS_RTX, require_gpu
+    from tutorial_utils.engine.tensorrt import require_gpu
 
-    if IS_RTX:
-        raise BackendUnavailableError(
-            "These rows are of data-centre TensorRT.", "Install it beside a GPU, and set TUTORIAL_UTILS_TENSORRT."
-        )
+    flavour.require("tensorrt")
     require_gpu()
 
 
@@ -263,7 +260,7 @@ def plugin(with_plugin: bool, models: Mapping[str, Path]) -> dict[str, Any]:
         with OnnxRuntimeRunner(standard) as runner:
             (expected,) = runner.infer({"x": _images()}).values()
         if with_plugin:
-            snake_plugin.register()
+            snake_plugin.registered()
         options = engine.BuildOptions(without_flags=("tf32",))
         built = engine.build(custom if with_plugin else standard, options, use_cache=False, progress=False)
         with TensorRTRunner(built) as runner:

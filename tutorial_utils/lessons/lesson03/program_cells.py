@@ -15,11 +15,10 @@ from tutorial_utils.base import flavour, paths
 from tutorial_utils.base.errors import LessonError
 
 NOTEBOOKS = [paths.ROOT / "notebooks" / f"{name}.ipynb" for name in ("03b_one_program", "03c_threads_and_gpu_data")]
-TAG = "program"
 
 
-def source(notebooks: Sequence[Path] = NOTEBOOKS) -> str:
-    """Return the cells of the program, of lesson 03b and of what 03c adds, as one file.
+def source(notebooks: Sequence[Path] = NOTEBOOKS, tag: str = "program") -> str:
+    """Return the cells with a tag, such as those of the program, of lesson 03b and of what 03c adds, as one file.
 
     Raises:
         LessonError: A notebook has none.
@@ -27,9 +26,9 @@ def source(notebooks: Sequence[Path] = NOTEBOOKS) -> str:
     found = []
     for notebook in notebooks:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        tagged = ["".join(cell["source"]).strip() for cell in cells if TAG in cell["metadata"].get("tags", ())]
+        tagged = ["".join(cell["source"]).strip() for cell in cells if tag in cell["metadata"].get("tags", ())]
         if not tagged:
-            raise LessonError(f"{notebook.name} has no cells with the tag {TAG}.", "Restore the notebook with git.")
+            raise LessonError(f"{notebook.name} has no cells with the tag {tag}.", "Restore the notebook with git.")
         found += tagged
     return "\n\n\n".join(found) + "\n"
 

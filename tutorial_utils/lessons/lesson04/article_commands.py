@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from tutorial_utils import plotting
 from tutorial_utils.debug import polygraphy_cli
 from tutorial_utils.lessons.lesson04 import gpu_commands
 from tutorial_utils.measure import recordings, rows
 from tutorial_utils.measure.experiment import Experiment, Measured
-from tutorial_utils.model.number_formats import FP16
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.axes import Axes
 
 MODEL = "det-article-fp32"
 # The article's is [1,3,1472,1224], and this network takes sides that are multiples of 32.
@@ -97,7 +94,7 @@ def measure(stack: str, what: str, models: Mapping[str, Path]) -> dict[str, Any]
 def saved(path: Path, order: list[str]) -> list[list[Any]]:
     """Return the fields of each `Tensor` that a command with one runner saved, of those named, in their order.
 
-    TensorRT marks a few of its own as well: TensorRT-RTX checked 327 where the file names 326 (`lesson04_polygraphy`).
+    TensorRT marks a few of its own as well.
     """
     from polygraphy.comparator import RunResults
 
@@ -140,46 +137,12 @@ def table(stacks: Mapping[str, Mapping[str, Said]]) -> "pandas.DataFrame":
     return gpu_commands.table([replace(stacks[stack][what], model=what, what=stack) for what, stack in asked])
 
 
-def draw(measured: Measured[dict[str, dict[str, Said]]]) -> plotting.Picture:
-    """Draw for each stack how large tensors are in FP32 and in FP16, and where FP16 begins to be not finite."""
-    stacks = measured.result
-    figure, panels = plotting.new_figure(0.6 + 2.2 * len(stacks), nrows=len(stacks), sharex=True, squeeze=False)
-    lines = []
-    for (stack, said), axes in zip(stacks.items(), panels.flat, strict=True):
-        lines += [f"{stack}, {_plot(axes, what[-4:], one.tensors)}" for what, one in said.items() if one.tensors]
-        axes.axhline(FP16.largest, color="black", linewidth=1, linestyle="--", label="65,504")
-        axes.set_yscale("log")
-        axes.set_ylabel("largest magnitude")
-        axes.set_title(stack, fontsize=10)
-    axes.plot([], [], "x", color=plotting.RED, label="Inf or NaN")
-    axes.set_xlabel("tensors in the order of computation")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False)
-    alt = f"Largest magnitude of each tensor of the detector. {'; '.join(lines)}."
-    return plotting.Picture(figure, alt, "\n".join(lines))
-
-
-def _plot(axes: "Axes", precision: str, tensors: list[Tensor]) -> str:
-    """Draw the tensors of one precision, and return their line of text."""
-    colour, width = {"fp32": (plotting.BLUE, 3.0), "fp16": (plotting.ORANGE, 1.2)}[precision]
-    peaks = [(place, tensor.peak) for place, tensor in enumerate(tensors) if tensor.peak]  # 0 has no logarithm
-    axes.plot(*zip(*peaks, strict=True), color=colour, linewidth=width, label=f"{precision.upper()}, finite values")
-    broken = [(place, tensor) for place, tensor in enumerate(tensors) if tensor.nan or tensor.inf]
-    for place, _ in broken:
-        axes.plot(place, FP16.largest, "x", color=plotting.RED, markersize=8, markeredgewidth=2)
-    said = f"{precision.upper()}: {len(broken)} of {len(tensors)} tensors not finite"
-    if not broken:
-        return said
-    first = broken[0][1]
-    return f"{said}, first {first.name}: {first.inf} Inf, {first.nan} NaN of {first.values}"
-
-
 EXPERIMENT: Experiment[dict[str, dict[str, Said]]] = Experiment(
     name="lesson04_article",
     title="The article's four Polygraphy commands on a detector that overflows in FP16",
     method=METHOD,
     rows={f"{stack}/{what}": functools.partial(measure, stack, what) for stack in STACKS for what in commands()},
     read=by_stack,
-    draw=draw,
     models=(f"{MODEL}.onnx", "input_det.json"),
     make_models=gpu_commands.make_models,
     needs_tensorrt=False,  # TensorRT 8.6 is too old for the engines of the course; `measure` asks for what it needs

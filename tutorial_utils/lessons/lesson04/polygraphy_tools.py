@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tutorial_utils import plotting
 from tutorial_utils.debug import polygraphy_cli
 from tutorial_utils.lessons.lesson04 import gpu_commands
 from tutorial_utils.measure import rows
-from tutorial_utils.measure.experiment import Experiment, Measured
+from tutorial_utils.measure.experiment import Experiment
 
 TIME_LIMIT_S = 300  # of each command
 METHOD = (
@@ -187,36 +186,12 @@ def outcome(step: Step, result: polygraphy_cli.Result) -> dict[str, Any]:
     }
 
 
-def draw(measured: Measured[list[Use]]) -> plotting.Picture:
-    """Draw the searches of `debug precision`: how many layers each engine had in FP32, and whether it passed."""
-    figure, axes = plotting.new_figure(3.4)
-    searches = {use.chain: use for use in measured.result if use.search}
-    colours = (plotting.BLUE, plotting.GREEN, plotting.ORANGE)
-    for (chain, use), colour in zip(searches.items(), colours, strict=False):
-        numbers = range(1, len(use.search) + 1)
-        axes.plot(numbers, [layers for layers, _ in use.search], color=colour, linewidth=1.5, label=chain)
-        for number, (layers, passed) in zip(numbers, use.search, strict=True):
-            marker = {"marker": "o", "color": colour} if passed else {"marker": "x", "color": plotting.RED}
-            axes.plot(number, layers, linestyle="", markersize=8, markeredgewidth=2, **marker)
-    axes.plot([], [], "o", color=plotting.GREY, label="finite")
-    axes.plot([], [], "x", color=plotting.RED, label="Inf or NaN")
-    axes.set_xlabel("engine built")
-    axes.set_ylabel("layers in FP32")
-    figure.legend(loc="outside upper left", ncols=3, frameon=False)
-    lines = [
-        f"{chain}: {use.found.get('layers in FP32', 'no number of')} {use.what} after {len(use.search)} engines"
-        for chain, use in searches.items()
-    ]
-    return plotting.Picture(figure, f"How debug precision searches. {'; '.join(lines)}.", "\n".join(lines))
-
-
 EXPERIMENT: Experiment[list[Use]] = Experiment(
     name="lesson04_polygraphy_tools",
     title="Polygraphy's tools for TensorRT with builder flags: precision, reduce, build, tactics, calibration, marking",
     method=METHOD,
     rows={chain: functools.partial(measure, chain) for chain in CHAINS},
     read=lambda data: [Use(**use) for row in rows.read(data) if row.values for use in row.values["uses"]],
-    draw=draw,
     models=("det-page-fp32.onnx", "page.json", "quick-fp32.onnx", "quick-overflow-fp32.onnx", "digits.json"),
     make_models=gpu_commands.make_models,
 )

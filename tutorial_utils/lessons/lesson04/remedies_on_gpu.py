@@ -156,12 +156,10 @@ def measure(name: str, remedy: str, models: Mapping[str, Path]) -> dict[str, Any
     """Build and measure a patient with one remedy; return the fields of its `Row`.
 
     Raises:
-        BackendUnavailableError: There is no GPU, AutoCast's file isn't among the models, or no weakly typed networks.
+        BackendUnavailableError: There is no GPU, AutoCast's file isn't among the models, or TensorRT is another.
     """
-    if remedy in WEAK and flavour.installed_flavour() != "tensorrt":
-        raise BackendUnavailableError(
-            "TensorRT-RTX has no weakly typed networks.", "Measure this row with data-centre TensorRT 10."
-        )
+    if remedy in WEAK:
+        flavour.require("tensorrt")  # the other one has no weakly typed networks
     from tutorial_utils.runners.tensorrt import TensorRTRunner  # needs PyCUDA
 
     built = _build(name, remedy, models)

@@ -13,4 +13,5 @@ EXPERIMENTS = {
     "lesson05_layers": "profile",
     "lesson05_ncu": "kernel_counters",
     "lesson05_trtexec": "trtexec_runs",
+    "transformer_precisions": "transformer_precisions",
 }

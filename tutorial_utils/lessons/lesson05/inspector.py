@@ -15,8 +15,7 @@ from typing import Any
 import onnx
 
 from tutorial_utils import engine
-from tutorial_utils.base.errors import BackendUnavailableError
-from tutorial_utils.base.flavour import installed_flavour
+from tutorial_utils.base import flavour
 from tutorial_utils.engine import EngineLayer, Profile
 from tutorial_utils.engine.report import layers_from_inspector, layers_from_log
 from tutorial_utils.engine.tensorrt import MessageLog, checked, load_plan, trt
@@ -24,7 +23,7 @@ from tutorial_utils.measure import experiment, rows
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.model import networks
 
-STACKS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+STACKS = ("tensorrt", "tensorrt_rtx")
 # Networks by name: the file, and the shape of its one input that the engine is built for.
 NETWORKS = {
     "cnn": ("resnet50-fp16", (1, 3, 224, 224)),
@@ -67,8 +66,7 @@ def measure(stack: str, network: str, models: Mapping[str, Path]) -> dict[str, A
     Raises:
         BackendUnavailableError: The other TensorRT is installed here.
     """
-    if installed_flavour() != stack:
-        raise BackendUnavailableError(f"This row is of {STACKS[stack]}.", "Install it: see STACKS.md.")
+    flavour.require(stack)
     stem, shape = NETWORKS[network]
     name = onnx.load(models[stem], load_external_data=False).graph.input[0].name
     options = engine.BuildOptions(profiles=(Profile.of(**{name: (shape,) * 3}),))
@@ -82,7 +80,7 @@ def measure(stack: str, network: str, models: Mapping[str, Path]) -> dict[str, A
 
 
 def _configure(network: trt.INetworkDefinition, config: trt.IBuilderConfig) -> None:
-    if installed_flavour() == "tensorrt":
+    if flavour.installed_flavour() == "tensorrt":
         config.builder_optimization_level = 2
 
 

@@ -1,4 +1,4 @@
-"""Lesson 03: the course's clocks and NVIDIA's `trtexec` on the same plans, with and without a CUDA graph.
+"""Lesson 01, CUDA graphs: the course's clocks and NVIDIA's `trtexec` on the same plans.
 
 `trtexec` is NVIDIA's own program for timing engines. The one on the PATH times the plans too, if it is of the installed
 TensorRT's version. Its file of times holds, for every call, the moments of two CUDA events around the engine and of the
@@ -17,7 +17,6 @@ import numpy as np
 
 from tutorial_utils import engine
 from tutorial_utils.base.errors import PlanError
-from tutorial_utils.lessons.lesson03 import figures
 from tutorial_utils.measure import rows, trtexec
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.model import onnx_file
@@ -68,11 +67,6 @@ class Clocks:
     def device_ms(self) -> float:
         """The GPU's time for a call, without that of the events."""
         return self.ours[EVENTS] - self.ours[NOTHING]
-
-    @property
-    def deviation(self) -> float | None:
-        """The same less trtexec's, as a share of that; None where trtexec didn't run."""
-        return self.device_ms / self.trtexec["compute"] - 1 if self.trtexec else None
 
 
 def measure(model: str, models: Mapping[str, Path], rounds: int = ROUNDS, calls: int = CALLS) -> dict[str, Any]:
@@ -185,11 +179,10 @@ def _trtexec(plan: bytes, cuda_graph: bool) -> dict[str, float]:
 
 
 EXPERIMENT = Experiment(
-    name="lesson03_clock",
+    name="lesson01_clock",
     title="The course's clocks and trtexec's on the same engines, with and without CUDA graphs",
     method=METHOD,
     rows={model: functools.partial(measure, model) for model in ENGINES},
     read=read,
-    draw=lambda measured: figures.clocks(measured.result),
     models=tuple(f"{model}.onnx" for model in ENGINES),
 )

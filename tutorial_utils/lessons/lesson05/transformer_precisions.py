@@ -1,4 +1,4 @@
-"""Lesson 01, the transformer in every precision: its time by batch and length, and whether attention is one kernel.
+"""Lesson 05: the transformer in every precision, its time by batch and length, and whether attention is one kernel.
 
 The network is the trained one with room for longer sentences: the rows of its table of positions, 17 for the digits,
 are repeated up to 128. Sentences of digits are answered as before; times and attention don't depend on the weights.
@@ -15,8 +15,8 @@ import numpy as np
 from onnx import numpy_helper
 
 from tutorial_utils import engine, plotting
-from tutorial_utils.base.errors import BackendUnavailableError, CourseError
-from tutorial_utils.base.flavour import FLAVOURS, installed_flavour
+from tutorial_utils.base import flavour
+from tutorial_utils.base.errors import CourseError
 from tutorial_utils.engine import EngineLayer
 from tutorial_utils.measure import deployment, quality, rows, timing
 from tutorial_utils.measure.experiment import Experiment
@@ -99,10 +99,9 @@ def attention_of(layers: Sequence[EngineLayer], nodes: Sequence[tuple[str, str, 
     return Attention(fused, tuple((kernel.name, kernel.tactic) for kernel in kernels))
 
 
-def measure(flavour: str, precision: str, models: Mapping[str, Path]) -> dict[str, Any]:
+def measure(stack: str, precision: str, models: Mapping[str, Path]) -> dict[str, Any]:
     """Build and measure the transformer in one precision on one TensorRT; return the fields of its `Row`."""
-    if installed_flavour() != flavour:
-        raise BackendUnavailableError(f"This row is {FLAVOURS[flavour]}'s.", f"Set TUTORIAL_UTILS_TENSORRT={flavour}.")
+    flavour.require(stack)
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     test_set = data.load("digit_sentences", "test")
@@ -150,8 +149,8 @@ def _times(runner: Any, ids: np.ndarray) -> dict[str, dict[str, Any]]:
 
 
 ROWS = {
-    f"{flavour}/{precision}": functools.partial(measure, flavour, precision)
-    for flavour in ("tensorrt", "tensorrt_rtx")
+    f"{stack}/{precision}": functools.partial(measure, stack, precision)
+    for stack in ("tensorrt", "tensorrt_rtx")
     for precision in _PRECISIONS
 }
 
@@ -159,8 +158,8 @@ ROWS = {
 def read(recorded: Mapping[str, Any]) -> dict[str, Row | str]:
     """Return the rows by "TensorRT, precision", in the order of `ROWS`; where there is none, the reason."""
     found = {row.name: row.reason if row.values is None else _row(row.values) for row in rows.read(recorded)}
-    return {f"{FLAVOURS[flavour]}, {precision}": found[f"{flavour}/{precision}"]
-            for flavour, precision in (name.split("/") for name in ROWS if name in found)}  # fmt: skip
+    return {f"{flavour.FLAVOURS[stack]}, {precision}": found[f"{stack}/{precision}"]
+            for stack, precision in (name.split("/") for name in ROWS if name in found)}  # fmt: skip
 
 
 def _row(values: Mapping[str, Any]) -> Row:

@@ -10,9 +10,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from tutorial_utils import plotting
-from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, PrecisionError
-from tutorial_utils.lessons.lesson01 import fusion_baseline_figures, gpu_kernels, ways
+from tutorial_utils.lessons.lesson01 import gpu_kernels, ways
 from tutorial_utils.lessons.lesson01.ways import Way
 from tutorial_utils.measure import on_stream
 
@@ -25,13 +24,6 @@ def fused_chain(any_tensorrt):
     from tutorial_utils.lessons.lesson01 import fused_chain
 
     return fused_chain
-
-
-@pytest.fixture
-def fusion_baseline(fused_chain):
-    from tutorial_utils.lessons.lesson01 import fusion_baseline
-
-    return fusion_baseline
 
 
 def run(model, feeds):
@@ -75,7 +67,7 @@ def test_bytes_of_the_chain(fused_chain):
 def test_engines_are_run_one_after_another_on_the_stream(fused_chain, torch, monkeypatch):
     ran, timed = [], {}
     monkeypatch.setattr(on_stream, "require_torch", lambda: torch)
-    monkeypatch.setattr(fused_chain, "installed_flavour", lambda: "tensorrt")
+    monkeypatch.setattr(fused_chain.flavour, "installed_flavour", lambda: "tensorrt")
     monkeypatch.setattr(fused_chain, "tensors", lambda torch, shape: (torch.x, torch.bias, torch.other))
     monkeypatch.setattr(fused_chain, "_require_equal", lambda *_: None)
     monkeypatch.setattr(
@@ -101,7 +93,7 @@ def test_engines_are_run_one_after_another_on_the_stream(fused_chain, torch, mon
 
 def test_data_centre_tensorrt_alone_is_measured(fused_chain, torch, monkeypatch):
     monkeypatch.setattr(on_stream, "require_torch", lambda: torch)
-    monkeypatch.setattr(fused_chain, "installed_flavour", lambda: "tensorrt_rtx")
+    monkeypatch.setattr(fused_chain.flavour, "installed_flavour", lambda: "tensorrt_rtx")
     with pytest.raises(BackendUnavailableError, match="data-centre"):
         fused_chain.tensorrt("tiny", {})
 
@@ -114,29 +106,6 @@ def test_ways_that_differ_are_not_timed(fused_chain, torch):
                 fused_chain._require_equal(torch, torch.found, torch.expected)
         else:
             fused_chain._require_equal(torch, torch.found, torch.expected)
-
-
-@pytest.mark.parametrize(("precision", "tensor_cores"), [("fp32", "0"), ("fp16", "1")])
-def test_networks_are_opened_at_both_levels(precision, tensor_cores, fusion_baseline, torch, monkeypatch, fp32_model):
-    opened, timed = [], []
-
-    def open_model(path, **options):
-        opened.append((path, options))
-        if options["providers"][0][1]["enable_cuda_graph"] == "1" and not options["optimize"]:
-            raise RuntimeError("a node of the CPU\nand more")
-        return SimpleNamespace(get_providers=lambda: ["CUDAExecutionProvider"])
-
-    monkeypatch.setattr(on_stream, "require_torch", lambda: torch)
-    monkeypatch.setattr(onnx_session, "open_model", open_model)
-    monkeypatch.setattr(on_stream, "onnxruntime_call", lambda session, torch, images: lambda: None)
-    monkeypatch.setattr(ways, "timed", lambda *arguments: timed.append(arguments) or {"ways": []})
-    fusion_baseline.networks(f"quick-{precision}", (4, 3, 32, 32), {"quick-fp32": fp32_model})
-    assert [options["optimize"] for _, options in opened] == [False, False, True, True]
-    assert {options["providers"][0][1]["use_tf32"] for _, options in opened} == {tensor_cores}
-    assert {path.name for path, _ in opened} == {f"{precision}.onnx"}
-    ((_, _, calls, graphs, no_graph, _),) = timed
-    assert (list(calls), list(graphs)) == (["disabled", "all"], ["all"])
-    assert no_graph == {"disabled": "ONNX Runtime: a node of the CPU."}
 
 
 def test_ways_take_turns_and_are_read_back(torch, monkeypatch):
@@ -183,12 +152,11 @@ MEASURED = {
                             way("torch.compile", 0.125, 1, 0.125, moved=300_000_000)),
     "chain/tensorrt/large": "It failed.",
     "chain/pytorch/tiny": (way("PyTorch eager", 0.02, 4, 0.008, 1000), way("torch.compile", 0.03, 1)),
-    "onnxruntime/quick-fp32/64x3x32x32": (way("disabled", 1.0, 40), way("all", 0.5, 20)),
 }  # fmt: skip
 
 
-def test_picture_of_the_chain():
-    picture = fusion_baseline_figures.draw_chains(MEASURED)
+def test_picture_of_the_chain(fused_chain):
+    picture = fused_chain.draw(MEASURED)
     large, tiny = pictures.drawn(picture)
     assert pictures.widths(large)[:2] == pictures.near([0.4, 0.125])
     assert [to_hex(bar.get_facecolor()).upper() for bar in large.patches[:2]] == [plotting.ORANGE, plotting.BLUE]
@@ -200,17 +168,17 @@ def test_picture_of_the_chain():
     assert picture.text.endswith("chain/tensorrt/large: not measured. It failed.")
 
 
-def test_rows_are_read(fusion_baseline):
+def test_rows_are_read(fused_chain):
     row = {"stack": 0, "date": "2026"}
     one = {"name": "all", "plain": [1, 1, 1], "graph": None, "no_graph": "", "kernels": 1, "kernels_ms": 1, "moved": 0}
     data = {"stacks": [{}], "rows": {
-        "onnxruntime/quick-fp32/64x3x32x32": {**row, "reason": "It failed."},
+        "chain/tensorrt/tiny": {**row, "reason": "It failed."},
         "chain/pytorch/tiny": {**row, "values": {"ways": [one]}},
     }}  # fmt: skip
-    found = fusion_baseline.EXPERIMENT.read(data)
-    assert list(found) == ["chain/pytorch/tiny", "onnxruntime/quick-fp32/64x3x32x32"]
+    found = fused_chain.EXPERIMENT.read(data)
+    assert list(found) == ["chain/pytorch/tiny", "chain/tensorrt/tiny"]
     assert found["chain/pytorch/tiny"] == (Way("all", (1, 1, 1), None, "", 1, 1),)
-    assert found["onnxruntime/quick-fp32/64x3x32x32"] == "It failed."
+    assert found["chain/tensorrt/tiny"] == "It failed."
 
 
 @pytest.mark.gpu

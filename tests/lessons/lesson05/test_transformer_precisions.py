@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tutorial_utils import engine
 from tutorial_utils.engine import EngineLayer, computed_types
-from tutorial_utils.lessons.lesson01 import transformer_precisions
+from tutorial_utils.lessons.lesson05 import transformer_precisions
 from tutorial_utils.model import half_precision
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
