@@ -21,9 +21,10 @@ PIP := $(RUN) pip -qq --disable-pip-version-check
 LOCKED := $(if $(shell command -v flock),flock Makefile)
 # `make lab LAB="--ip=0.0.0.0 --no-browser"`: options of JupyterLab. As root, the usual user in a container, it has to be told.
 LAB ?=
-# JupyterLab asks the network for newer versions of itself, for news, and for the extensions that there are.
+# JupyterLab asks the network for newer versions of itself, for news, and for the extensions that there are. These options
+# keep its server from it; that its page doesn't ask the reader about news is a setting, in .jupyterlab/overrides.json.
 NO_WORD := --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None \
-	--LabApp.extension_manager=readonly
+	--LabApp.extension_manager=readonly --LabApp.app_settings_dir='$(CURDIR)/.jupyterlab'
 ROOT_OPTION := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # TensorRT's public type stubs, for tests/engine/test_tensorrt_api.py. Not in requirements.txt: they depend on TensorRT

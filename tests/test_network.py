@@ -173,6 +173,14 @@ def test_make_switches_off_onnx_runtime_and_jupyterlab():
         "check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "news_url=None",
         "extension_manager=readonly",
+        "app_settings_dir='$(CURDIR)/.jupyterlab'",
     ):
         assert f"--LabApp.{option}" in options
     assert "$(NO_WORD)" in makefile[makefile.index("lab: ") :].partition("\n\n")[0]
+
+
+def test_jupyterlab_asks_no_question_about_news_however_it_is_started():
+    settings = json.loads((ROOT / ".jupyterlab" / "overrides.json").read_text())
+    assert settings["@jupyterlab/apputils-extension:notification"] == {"checkForUpdates": False, "fetchNews": "false"}
+    assert "jupyter lab --LabApp.app_settings_dir=.jupyterlab " in (ROOT / "README.md").read_text()
+    assert "install -D .jupyterlab/overrides.json " in (ROOT / ".binder" / "postBuild").read_text()
