@@ -133,7 +133,7 @@ def test_logits_that_overflow_are_found_beside_a_harmless_mask(tmp_path, strengt
     assert float(harmless) < 0.01
     assert logits[0] == "logits"
     assert guilty == "nan"
-    assert re.search(r" in logits, by MatMul \n +of \S+ in q, \S+ in k$", text, re.M)
+    assert re.search(r" in logits, by MatMul \n +of \S+ in q( <-)?, \S+ in k( <-)?$", text, re.M)
     assert re.search(r" in (q0, by MatMul \n.* in wq|k0, by MatMul \n.* in wk)$", text, re.M), "the layer with weights"
 
 
@@ -148,7 +148,7 @@ def test_a_depthwise_convolution_is_found_behind_fp16_inputs(tmp_path):
     ((tensors, error),) = outcome(text).values()
     assert tensors == ["c1", "n1", "r1"]
     assert error == "nan"
-    assert re.search(r" in c1, by Conv \n +of \S+ in r0, \S+ in depth$", text, re.M)
+    assert re.search(r" in c1, by Conv \n +of \S+ in r0 <-, \S+ in depth$", text, re.M)
 
 
 def test_the_figure_names_what_it_labels():
