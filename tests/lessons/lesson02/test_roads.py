@@ -49,6 +49,17 @@ def test_files_with_types_come_before_flags_and_builds_with_an_empty_cache_count
     assert (road.host.median, road.build_s) == (0.3, 129.0)
 
 
+def test_onnx_runtime_is_shown_at_its_best_and_what_graphs_save():
+    at_best = {**row(1.6), "graph": [0.5] * 4}
+    found = roads.roads(
+        matrix(**{f"onnxruntime_cuda/fp16/{SHAPE}": row(1.5), f"onnxruntime_nhwc/fp16/{SHAPE}": at_best})
+    )
+    shown = roads.table(found)["GPU, as graph ms"].to_dict()
+    assert shown["ONNX Runtime CUDA NHWC", "FP16"] == "0.50"
+    assert shown["ONNX Runtime CUDA", "FP16"] == "n/a"
+    assert "ONNX Runtime CUDA NHWC FP16: first call 30.000 ms" in roads.draw(found).text
+
+
 def test_other_shapes_are_compared_with_their_own_baseline():
     found = named(roads.roads(matrix(), shape=(1, 3, 224, 224)))
     assert found["TensorRT 10.6 FP16"].speedup == pytest.approx(4.0)
