@@ -53,6 +53,7 @@ def test_violation_names_notebook_and_cell(tmp_path):
         ([code("a", new_output("display_data", {"text/html": "<b>/tmp/x.onnx</b>"}))], "one machine: /tmp/x.onnx"),
         ([code("a", new_output("display_data", {"application/json": {"k": "/tmp/x"}}))], "one machine: /tmp/x"),
         ([code("a", new_output("display_data", {"text/plain": "<Engine at 0x7f3b>"}))], "memory address"),
+        ([code("a", new_output("stream", text="2026-11-27 07:29:18 [INFO] saved\n"))], "time of day"),
     ],
 )
 def test_content_that_is_not_committed(tmp_path, cells, expected):

@@ -31,6 +31,7 @@ MACHINE_PATH = re.compile(
     r"(?<![\w.~-])/(?:home|root|Users|tmp|var|mnt|opt|srv|private|work|workspaces?|content)/[^\s'\"<>(),;:]+"
 )
 MEMORY_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+TIME_OF_DAY = re.compile(r"\b[012]\d:[0-5]\d:[0-5]\d\b")  # as a log puts before its lines
 _CODE_IN_TEXT = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 _FILE_LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)]*)?\)")
 _FORMULA = re.compile(r"\$[^$\n]+\$")
@@ -163,6 +164,8 @@ def _output_faults(output: NotebookNode, may_raise: bool) -> Iterator[str]:
         yield f"shows a path of one machine: {path}"
     for address in sorted(set(MEMORY_ADDRESS.findall(text))):
         yield f"shows a memory address, which changes from run to run: {address}"
+    for time in sorted(set(TIME_OF_DAY.findall(text))):
+        yield f"shows a time of day, which changes from run to run: {time}"
 
 
 def _text(output: NotebookNode) -> str:

@@ -48,6 +48,16 @@ def test_files_with_types_come_before_flags_and_builds_with_an_empty_cache_count
     assert (road.host.median, road.build_s) == (0.3, 129.0)
 
 
+def test_onnx_runtime_is_shown_at_its_best_and_what_graphs_save():
+    at_best = {**row(1.6), "graph": [0.5] * 4}
+    cells = {f"onnxruntime_cuda/fp16/{SHAPE}": row(1.5), f"onnxruntime_nhwc/fp16/{SHAPE}": at_best}
+    found = roads.roads(matrix(**cells), [], {})
+    shown = roads.table(found)["GPU, as graph ms"].to_dict()
+    assert shown["ONNX Runtime CUDA NHWC", "FP16"] == "0.50"
+    assert shown["ONNX Runtime CUDA", "FP16"] == "n/a"
+    assert "ONNX Runtime CUDA NHWC FP16: first call 30.000 ms" in roads.draw(found).text
+
+
 def test_reasons_are_told_once_with_those_that_they_are_of():
     rows = {f"tensorrt_rtx/int8_qdq/{SHAPE}": "It builds none.", f"tensorrt_rtx/tf32/{SHAPE}": row(1, error=1.0)}
     found = roads.roads(matrix(**rows), [], {})

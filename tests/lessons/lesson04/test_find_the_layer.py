@@ -77,8 +77,8 @@ def attention(folder, strength, constants=False):
     )  # fmt: skip
 
 
-def depthwise(folder):
-    """A convolutional network with FP16 inputs and outputs, whose depthwise convolution has a huge scale."""
+def depthwise(folder, strength=3e4, scale=1):
+    """A convolutional network with FP16 inputs and outputs; the depthwise convolution or its norm has large weights."""
     rng = np.random.default_rng(4)
 
     def weight(factor, *shape):
@@ -86,14 +86,14 @@ def depthwise(folder):
 
     ones, zeros = np.ones(16, np.float32), np.zeros(16, np.float32)
     weights = {
-        "stem": weight(0.3, 16, 3, 3, 3), "depth": weight(3e4, 16, 1, 3, 3), "point": weight(1e-6, 32, 16, 1, 1),
-        "ones": ones, "zeros": zeros, "mean": zeros, "variance": ones, "head": weight(0.1, 32, 10),
+        "stem": weight(0.3, 16, 3, 3, 3), "depth": weight(strength, 16, 1, 3, 3), "point": weight(1e-6, 32, 16, 1, 1),
+        "scale": ones * np.float32(scale), "zeros": zeros, "mean": zeros, "variance": ones, "head": weight(0.1, 32, 10),
     }  # fmt: skip
     make = helper.make_node
     nodes = [
         make("Cast", ["image"], ["x"], to=TensorProto.FLOAT), make("Conv", ["x", "stem"], ["c0"], strides=[2, 2]),
         make("Relu", ["c0"], ["r0"]), make("Conv", ["r0", "depth"], ["c1"], group=16),
-        make("BatchNormalization", ["c1", "ones", "zeros", "mean", "variance"], ["n1"]), make("Relu", ["n1"], ["r1"]),
+        make("BatchNormalization", ["c1", "scale", "zeros", "mean", "variance"], ["n1"]), make("Relu", ["n1"], ["r1"]),
         make("Conv", ["r1", "point"], ["c2"]), make("GlobalAveragePool", ["c2"], ["pool"]),
         make("Flatten", ["pool"], ["flat"]), make("Gemm", ["flat", "head"], ["logits"]),
         make("Cast", ["logits"], ["scores"], to=TensorProto.FLOAT16),
@@ -133,7 +133,7 @@ def test_logits_that_overflow_are_found_beside_a_harmless_mask(tmp_path, strengt
     assert float(harmless) < 0.01
     assert logits[0] == "logits"
     assert guilty == "nan"
-    assert re.search(r" in logits, by MatMul \n +of \S+ in q, \S+ in k$", text, re.M)
+    assert re.search(r" in logits, by MatMul \n +of \S+ in q( <-)?, \S+ in k( <-)?$", text, re.M)
     assert re.search(r" in (q0, by MatMul \n.* in wq|k0, by MatMul \n.* in wk)$", text, re.M), "the layer with weights"
 
 
@@ -148,7 +148,14 @@ def test_a_depthwise_convolution_is_found_behind_fp16_inputs(tmp_path):
     ((tensors, error),) = outcome(text).values()
     assert tensors == ["c1", "n1", "r1"]
     assert error == "nan"
-    assert re.search(r" in c1, by Conv \n +of \S+ in r0, \S+ in depth$", text, re.M)
+    assert re.search(r" in c1, by Conv \n +of \S+ in r0 <-, \S+ in depth$", text, re.M)
+
+
+def test_a_weight_beyond_fp16_is_listed_although_no_tensor_is_a_suspect(tmp_path):
+    text = follow(depthwise(tmp_path, strength=1e-3, scale=1e5))
+    assert "{'scale': '100,000'}" in text
+    assert re.search(r"^No suspects: .*weights above.*debug", text, re.M)
+    assert re.search(r"^No group to give back\. All in FP16:\n.* 0\.0% NaN", text, re.M)
 
 
 def test_the_figure_names_what_it_labels():

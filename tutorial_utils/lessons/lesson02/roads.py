@@ -22,6 +22,7 @@ NOT_MEASURED = "It was not measured."
 # that INT8 is. Where there are two, the first one that was measured counts: files whose types TensorRT keeps, or flags.
 _LIBRARIES = {
     "ONNX Runtime CUDA": ("tensorrt", {"onnxruntime_cuda": "int8_qdq"}),
+    "ONNX Runtime CUDA NHWC": ("tensorrt", {"onnxruntime_nhwc": "int8_qdq"}),
     "ONNX Runtime TensorRT": ("tensorrt", {"onnxruntime_tensorrt": "int8_qdq"}),
     "Paddle-TRT 2.6": ("article", {"paddle_tensorrt": "int8_calibrated"}),
     "TensorRT 10.6": ("tensorrt", {"tensorrt_typed": "int8_qdq", "tensorrt_flags": "int8_calibrated"}),
@@ -30,8 +31,8 @@ _LIBRARIES = {
 _PRECISIONS = {"FP32": "fp32", "TF32": "tf32", "FP16": "fp16"}
 _PADDLE_CPU, _PADDLE_GPU, _ENGINE = "Paddle 2.6, CPU", "Paddle 2.6, GPU", "TensorRT 8.6"
 _ORDER = (
-    *(_PADDLE_CPU, _PADDLE_GPU, "ONNX Runtime CUDA", "ONNX Runtime TensorRT", "Paddle-TRT 2.6", _ENGINE),
-    *("TensorRT 10.6", "TensorRT-RTX 1.6"),
+    *(_PADDLE_CPU, _PADDLE_GPU, "ONNX Runtime CUDA", "ONNX Runtime CUDA NHWC", "ONNX Runtime TensorRT"),
+    *("Paddle-TRT 2.6", _ENGINE, "TensorRT 10.6", "TensorRT-RTX 1.6"),
 )
 
 
@@ -44,6 +45,7 @@ class Road:
         speedup: Over the reference row of its stack, ONNX Runtime CUDA in FP32.
         graph_ms: As host, replayed as a CUDA graph.
         device_ms: On the GPU alone.
+        device_graph_ms: On the GPU alone, replayed as a CUDA graph.
         first_ms: The first call of a fresh process. None also where other candidates ran in the process before.
         build_s: Seconds to make the engine, no kernel timings known; of the same library by flags where only that was.
         error, agreement: Against the CPU.
@@ -55,6 +57,7 @@ class Road:
     speedup: float | None = None
     graph_ms: float | None = None
     device_ms: float | None = None
+    device_graph_ms: float | None = None
     first_ms: float | None = None
     build_s: float | None = None
     error: float | None = None
@@ -107,8 +110,8 @@ def _road(name: str, precision: str, row: Row, build_s: float | None, reference:
         )
     return Road(
         name, precision, row.host, reference and reference.host.median / row.host.median,
-        row.host_graph and row.host_graph.median, row.device and row.device.median, row.first_call_ms, build_s,
-        row.relative_error, row.agreement,
+        row.host_graph and row.host_graph.median, row.device and row.device.median, row.graph and row.graph.median,
+        row.first_call_ms, build_s, row.relative_error, row.agreement,
     )  # fmt: skip
 
 
@@ -147,6 +150,7 @@ def table(found: list[Road]) -> "pandas.DataFrame":
             "speed-up": _or_na(one.speedup, ".2g"),
             "as graph ms": _or_na(one.graph_ms, ".2f"),
             "GPU ms": _or_na(one.device_ms, ".2f"),
+            "GPU, as graph ms": _or_na(one.device_graph_ms, ".2f"),
             "first call ms": _or_na(one.first_ms, ".0f" if (one.first_ms or 0) > 10 else ".1f"),
             "build s": _or_na(one.build_s, ".0f" if (one.build_s or 0) > 10 else ".1f"),
             "error %": _or_na(one.error and 100 * one.error, ".1g"),
