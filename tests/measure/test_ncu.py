@@ -62,3 +62,8 @@ def test_the_watched_program_runs_a_plan_once(monkeypatch, tmp_path):
     runner.assert_called_once_with(b"a plan")
     ((feeds,), _) = opened.infer.call_args
     assert (feeds["x"].shape, feeds["x"].dtype) == ((2, 3), np.float16)
+
+
+def test_metrics_are_the_first_words_of_a_listing(fake_program):
+    fake_program("ncu", "print('sm__inst_executed  Counter  inst\\n\\ngpu__time_duration  Counter  ns')")
+    assert ncu.metrics() == ["sm__inst_executed", "gpu__time_duration"]

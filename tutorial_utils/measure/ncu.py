@@ -25,6 +25,11 @@ def require() -> None:
         raise BackendUnavailableError("There is no ncu on the PATH.", "It comes with the CUDA toolkit.")
 
 
+def metrics() -> list[str]:
+    """Return the names of the counters that this GPU has, as ncu lists them."""
+    return [line.split()[0] for line in _run("ncu", "--query-metrics").splitlines() if line.strip()]
+
+
 def counted(plan: bytes, wanted: Sequence[str]) -> list[dict[str, Any]]:
     """Run a plan once under ncu; return for each kernel its name, and its counts and their units by metric.
 

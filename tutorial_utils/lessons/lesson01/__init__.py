@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "lesson01_roofline": "roofline",
     "lesson01_fusion_baseline": "fused_chain",
     "lesson01_kernels": "kernels",
+    "lesson01_tensor_cores": "tensor_cores",
     "lesson01_copies": "copies",
     "lesson01_clock": "clock",
 }
