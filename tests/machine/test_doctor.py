@@ -15,12 +15,11 @@ from tutorial_utils.base.lesson_names import part_of
 from tutorial_utils.base.requirements import TEXT_DETECTION
 from tutorial_utils.lessons import lesson02
 from tutorial_utils.machine import checks, doctor, library_checks
-from tutorial_utils.machine.capabilities import Capabilities
+from tutorial_utils.machine.capabilities import Capabilities, Needs
 from tutorial_utils.machine.checks import Check, Fix
 from tutorial_utils.machine.child import Answer
-from tutorial_utils.machine.doctor import Diagnosis, examine
+from tutorial_utils.machine.doctor import Diagnosis, examine, needs_of
 from tutorial_utils.machine.facts import Library
-from tutorial_utils.machine.needs import Needs, needs_of
 
 NO_GPU = (None, Capability("NVIDIA GPU", False, "No NVIDIA driver found.", "Look elsewhere.", harmless=True))
 PYCUDA = {"pycuda": "__version__ = '2026.1'", "pycuda/driver": "def init(): raise RuntimeError('a broken CUDA')"}
