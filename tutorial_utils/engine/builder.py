@@ -180,10 +180,14 @@ def _parse(network: trt.INetworkDefinition, log: MessageLog, path: Path, profile
     parser = trt.OnnxParser(network, log)
     content = onnx_inputs.content(path, profiles)
     parsed = parser.parse_from_file(str(path)) if content is None else parser.parse(content, str(path))
-    if parsed:
-        if network.num_outputs == 0:  # the parser takes an empty file for an empty model
-            raise ModelFileError(f"{path.name} is empty or has no outputs.", "Export the model again.")
-        return
+    if not parsed:
+        raise _refusal(parser, log, path)
+    if network.num_outputs == 0:  # the parser takes an empty file for an empty model
+        raise ModelFileError(f"{path.name} is empty or has no outputs.", "Export the model again.")
+
+
+def _refusal(parser: trt.OnnxParser, log: MessageLog, path: Path) -> ModelFileError | UnsupportedOperatorError:
+    """Return the error for a file that the parser doesn't take: it is damaged, or holds what TensorRT can't convert."""
     refusals = [parser.get_error(i) for i in range(parser.num_errors)]
     reasons = "; ".join(filter(None, dict.fromkeys(reason_of(one.desc()) for one in refusals)))
     codes = {one.code() for one in refusals}
@@ -192,21 +196,19 @@ def _parse(network: trt.INetworkDefinition, log: MessageLog, path: Path, profile
     unsupported = {trt.ErrorCode.UNSUPPORTED_NODE, trt.ErrorCode.UNSUPPORTED_NODE_ATTR, trt.ErrorCode.UNSUPPORTED_GRAPH}
     fault = "" if unknown or codes & unsupported else _fault(path)
     if fault:
-        raise ModelFileError(
+        return ModelFileError(
             f"TensorRT's parser refuses {path.name}: {reasons or log.last_errors()}; onnx says: {fault}.",
             "Export the model again, and keep files of external weights beside it.",
         )
     onnx_file.load(path, external_data=False)  # says so where the file is damaged, instead of an operator missing
     operators = ", ".join(sorted({one.node_operator() for one in refusals if one.node_operator()}))
     opset = next((one.version for one in onnx.load(path, load_external_data=False).opset_import if not one.domain), 0)
-    old = 0 < opset < 7  # the oldest that the parser supports
-    raise UnsupportedOperatorError(
-        f"TensorRT can't convert {operators or 'part of the graph'} in {path.name}"
-        f"{f', which is of opset {opset}' * old}{reasons and f': {reasons}'}.",
-        "Raise the opset: onnx.version_converter.convert_version(onnx.load(path), 13)."
-        if old
-        else "Replace the operator in the model, or run that part of it outside TensorRT.",
-    )
+    cause = f"TensorRT can't convert {operators or 'part of the graph'} in {path.name}"
+    remedy = "Replace the operator in the model, or run that part of it outside TensorRT."
+    if 0 < opset < 7:  # the oldest that the parser supports
+        cause += f", which is of opset {opset}"
+        remedy = "Raise the opset: onnx.version_converter.convert_version(onnx.load(path), 13)."
+    return UnsupportedOperatorError(f"{cause}: {reasons}." if reasons else f"{cause}.", remedy)
 
 
 def _fault(path: Path) -> str:

@@ -107,10 +107,11 @@ def of_tactic(name: str) -> str | None:
         return _NAMES.get(second, second) if first == second or rounded else None
     if found := _FUSED.search(name):
         return found[1]
-    found = _BLAS.search(name)
-    if not found or found[3]:
-        return found and found[3]
-    return None if found[1] == "i" or (found[1] == "s" and found[2]) else _NAMES[found[1]]
+    if found := _BLAS.search(name):
+        summed, step, read = found.groups()
+        on_tensor_cores = summed == "s" and step  # single precision is what they sum in, not what they multiply in
+        return read or (None if summed == "i" or on_tensor_cores else _NAMES[summed])
+    return None
 
 
 def counted(layers: Iterable[EngineLayer]) -> dict[str, Counter[str]]:

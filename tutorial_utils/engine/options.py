@@ -59,12 +59,14 @@ class Profile:
     values: tuple[tuple[str, ShapeRange], ...] = ()
 
     def __post_init__(self):
-        for name, given in _pairs(self.ranges) + _pairs(self.values):
+        form = "Make it of names and three shapes each: Profile.of(x=(min_shape, opt_shape, max_shape))."
+        try:
+            pairs = [(name, given) for name, given in (*self.ranges, *self.values)]
+        except (TypeError, ValueError) as error:
+            raise ProfileError(f"A profile was made of {self.ranges!r} and {self.values!r}.", form) from error
+        for name, given in pairs:
             if not isinstance(name, str) or not isinstance(given, ShapeRange):
-                raise ProfileError(
-                    f"A profile has {given!r} for {name!r}.",
-                    "Make it of names and three shapes each: Profile.of(x=(min_shape, opt_shape, max_shape)).",
-                )
+                raise ProfileError(f"A profile has {given!r} for {name!r}.", form)
         for name, given in self.ranges:
             if min(given.min, default=0) < 0:  # 0 is a size: a cache of keys and values begins empty
                 raise ProfileError(f"The profile of {name} begins at {given.min}.", "Give sizes of 0 or more.")
@@ -106,17 +108,6 @@ def _ranges(inputs: Mapping[str, tuple[Shape, Shape, Shape] | ShapeRange]) -> tu
                 f"The profile of {name} is {given!r}.", "Give three shapes: the smallest, the best, the largest."
             ) from error
     return tuple(sorted(ranges.items(), key=lambda pair: str(pair[0])))
-
-
-def _pairs(given: Any) -> list[tuple[Any, Any]]:
-    """Return pairs of name and range; refuse what has another form."""
-    try:
-        return [(name, one) for name, one in given]
-    except (TypeError, ValueError) as error:
-        raise ProfileError(
-            f"A profile was made of {given!r}.",
-            "Make it of names and three shapes each: Profile.of(x=(min_shape, opt_shape, max_shape)).",
-        ) from error
 
 
 @dataclass(frozen=True)

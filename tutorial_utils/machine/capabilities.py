@@ -111,6 +111,14 @@ class Capabilities:
         return f'<table style="{table}">\n{caption}\n<tbody>\n{body}</tbody>\n</table>'
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a part of a lesson uses, as names of fields of `Capabilities`. Its room says it: ``NEEDS[part]``."""
+
+    live: tuple[str, ...]  # it can't run without these
+    recorded: tuple[str, ...] = ()  # what needs these is shown from a recording, or left out with the reason
+
+
 def text_table(rows: Sequence[Row]) -> str:
     """Return rows as text that fits the terminal."""
     width = min(shutil.get_terminal_size().columns, 120)

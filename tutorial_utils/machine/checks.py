@@ -27,8 +27,6 @@ WORKING_BYTES = GIB  # room for models and engines
 # `make memory` measured 2.0 GiB in lesson 01c, the largest; JupyterLab is beside it.
 MEMORY_BYTES = 5 * GIB // 2
 
-FIX_COMMAND = "Run `python -m tutorial_utils doctor --fix`"
-
 
 @dataclass(frozen=True)
 class Fix:
@@ -179,9 +177,7 @@ def cache() -> Found:
         reason = "The user's cache folder isn't known without platformdirs."
         return "no", reason, f"Run `{pip_install(requirements.requirement('platformdirs'))}`."
     if not os.path.lexists(folder) and os.access(_existing(folder), os.W_OK | os.X_OK):
-        fix = Fix(f"create {folder}", lambda: folder.mkdir(parents=True))
-        reason = f"{folder} doesn't exist, so writing to it can't be tried; it is created when it is first used."
-        return "warning", reason, f"Nothing is broken. {FIX_COMMAND} to create it now.", fix
+        return "yes", f"{folder} is created when it is first used."
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass

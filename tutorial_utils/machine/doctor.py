@@ -16,14 +16,13 @@ from typing import Any, Literal
 
 from tutorial_utils.base.flavour import installed_flavour, is_installed
 from tutorial_utils.base.gpu import Capability, find_gpu
-from tutorial_utils.base.lesson_names import part_of
+from tutorial_utils.base.lesson_names import import_room, part_of
 from tutorial_utils.base.paths import ROOT
 from tutorial_utils.machine import checks, library_checks
-from tutorial_utils.machine.capabilities import Capabilities, assess, text_table
+from tutorial_utils.machine.capabilities import Capabilities, Needs, assess, text_table
 from tutorial_utils.machine.checks import Check
 from tutorial_utils.machine.child import ask
 from tutorial_utils.machine.facts import find_libraries, installed_versions
-from tutorial_utils.machine.needs import Needs, needs_of
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -116,6 +115,12 @@ def examine() -> Diagnosis:
 def notebooks(folder: Path = NOTEBOOKS) -> list[Path]:
     """Return the notebooks of the lessons that exist, in order."""
     return sorted(path for path in folder.glob("*.ipynb") if part_of(path))
+
+
+def needs_of(part: str) -> Needs | None:
+    """Return what a part of a lesson needs; None where its room doesn't say."""
+    room = import_room(part)
+    return room.NEEDS.get(part) if room else None
 
 
 def outlook(lesson: str, needs: Needs, found: Capabilities) -> LessonOutlook:

@@ -18,12 +18,13 @@ from tutorial_utils.base.flavour import is_installed
 from tutorial_utils.base.gpu import Capability
 from tutorial_utils.base.requirements import pip_install
 from tutorial_utils.machine import tensorrt_libraries
-from tutorial_utils.machine.checks import FIX_COMMAND, Fix, Found, row
+from tutorial_utils.machine.checks import Fix, Found, row
 from tutorial_utils.machine.child import Answer
 from tutorial_utils.machine.facts import Library
 from tutorial_utils.machine.rules import FULL_STACK
 
 POLYGRAPHY_SWITCH = "POLYGRAPHY_USE_TENSORRT_RTX"
+_FIX_COMMAND = "Run `python -m tutorial_utils doctor --fix`"
 
 
 @row("Choice of TensorRT")
@@ -56,7 +57,7 @@ def paddle_libraries(loader: Answer | None) -> Found | None:
         "environment's Jupyter kernel",
         lambda: make_findable(folder),
     )
-    remedy = f"{FIX_COMMAND}, and for scripts `export LD_LIBRARY_PATH={folder}:$LD_LIBRARY_PATH` before Python starts."
+    remedy = f"{_FIX_COMMAND}, and for scripts `export LD_LIBRARY_PATH={folder}:$LD_LIBRARY_PATH` before Python starts."
     return "no", reason, remedy, fix
 
 
@@ -117,7 +118,7 @@ def kernel(answer: Answer | None) -> Found:
         return "no", "This environment has no ipykernel.", _install("ipykernel")
     fix = Fix(f"describe this interpreter as the kernel python3 in {_kernel_folder()}", install_kernel)
     if answer.error:
-        remedy = f"{FIX_COMMAND}: it installs the kernel's description."
+        remedy = f"{_FIX_COMMAND}: it installs the kernel's description."
         return "no", f"There is no kernel python3 ({answer.error}).", remedy, fix
     command, folder = answer.values["argv"][0], answer.values["folder"]
     # The folders, not the files: the interpreters of all virtual environments are links to the same file. By its name
@@ -125,7 +126,7 @@ def kernel(answer: Answer | None) -> Found:
     folders = {os.path.realpath(os.path.dirname(python)) for python in (command, sys.executable)}
     if len(folders) > 1 and not re.fullmatch(r"python(\d+(\.\d+)?)?", command):
         reason = f"The kernel python3 of {folder} starts another interpreter, {command}."
-        remedy = f"{FIX_COMMAND}, or delete that folder."
+        remedy = f"{_FIX_COMMAND}, or delete that folder."
         return "no", reason, remedy, fix
     return "yes", f"python3 of {folder} starts this interpreter."
 

@@ -4,9 +4,7 @@
 `paddle_tensorrt_build` opens it after a look at Paddle's log. Arguments that Paddle has bear its names. PIR-TRT, for
 ``.json`` programs, was never run by this project: lesson 02b has its calls.
 
-The calls ran on an H100 with Paddle 2.6.2 and TensorRT 8.6.1 (experiment lesson02_paddle_tensorrt). Every call
-is bound to the signatures of Paddle 2.6.2 and 3.3.1 in tests/runners/test_paddle_tensorrt.py. `collect_shape_ranges`
-needs no TensorRT: tests run it.
+The calls ran on an H100 with Paddle 2.6.2 and TensorRT 8.6.1 (experiment lesson02_paddle_tensorrt).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """What lesson 00 alone needs."""
 
-from tutorial_utils.machine.needs import Needs
+from tutorial_utils.machine.capabilities import Needs
 
 NEEDS = {
     "00": Needs(

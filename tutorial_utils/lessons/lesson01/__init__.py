@@ -1,6 +1,6 @@
 """What lesson 01 alone needs."""
 
-from tutorial_utils.machine.needs import Needs
+from tutorial_utils.machine.capabilities import Needs
 
 NEEDS = {
     "01a": Needs(live=("onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),

@@ -1,6 +1,6 @@
 """What lesson 02 alone needs."""
 
-from tutorial_utils.machine.needs import Needs
+from tutorial_utils.machine.capabilities import Needs
 
 NEEDS = {
     "02a": Needs(live=("paddle",)),

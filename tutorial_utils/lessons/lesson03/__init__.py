@@ -1,6 +1,6 @@
 """What lesson 03 alone needs."""
 
-from tutorial_utils.machine.needs import Needs
+from tutorial_utils.machine.capabilities import Needs
 
 NEEDS = {
     "03a": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),

@@ -1,6 +1,6 @@
 """What lesson 04 alone needs."""
 
-from tutorial_utils.machine.needs import Needs
+from tutorial_utils.machine.capabilities import Needs
 
 NEEDS = {
     "04a": Needs(live=("polygraphy", "onnxruntime_cpu", "tensorrt_build"), recorded=("tensorrt_run",)),

@@ -1,6 +1,6 @@
 """What lesson 05 alone needs."""
 
-from tutorial_utils.machine.needs import Needs
+from tutorial_utils.machine.capabilities import Needs
 
 NEEDS = {
     "05a": Needs(live=("tensorrt_build",), recorded=("tensorrt_run",)),
