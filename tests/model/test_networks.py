@@ -88,16 +88,6 @@ def test_another_network_exports_anew(exported, tmp_path):
     assert exported == [*networks.RUN_EVERYWHERE] * 2
 
 
-@pytest.mark.parametrize("module", [networks, export], ids=lambda module: module.__name__)
-def test_a_comment_exports_nothing(module, exported, monkeypatch, tmp_path):
-    networks.quick()
-    commented = tmp_path / "commented.py"
-    commented.write_text(Path(module.__file__).read_text(encoding="utf-8") + "\n# a comment\n", encoding="utf-8")
-    monkeypatch.setattr(module, "__file__", str(commented))
-    networks.quick()
-    assert exported == [*networks.RUN_EVERYWHERE]
-
-
 # --- damage ----------------------------------------------------------------------------------------------------------
 
 
@@ -156,12 +146,12 @@ def test_damaged_random_weights_are_drawn_again(exported, monkeypatch, name, dam
 
     monkeypatch.setattr(classifier, "save", save)
     monkeypatch.setattr(classifier, "build", lambda name: None)
-    files = networks.resnet50(32)
+    files = networks.resnet50()
     (path,) = (paths.cache_root() / "models").rglob(name)
     damage(path)
     with pytest.warns(UserWarning, match=f"{name} is damaged and is made again"):
-        assert networks.resnet50(32) == files
-    assert saved == [(None, 3, 32, 32)] * 2
+        assert networks.resnet50() == files
+    assert saved == [(None, 3, 224, 224)] * 2
 
 
 def test_a_full_disk_is_said_in_one_sentence(exported, monkeypatch):

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,15 +100,6 @@ def test_another_recipe_trains_anew(small_digits, monkeypatch):
     trained.load_or_train(epochs=1)
     monkeypatch.setattr(trained, "TRAINING_RECIPE", trained.TRAINING_RECIPE + 1)
     assert not trained.load_or_train(epochs=1).from_cache
-
-
-@pytest.mark.parametrize("module", [trained, classifier, data], ids=lambda module: module.__name__)
-def test_a_comment_trains_nothing(module, small_digits, monkeypatch, tmp_path):
-    trained.load_or_train(epochs=1)
-    commented = tmp_path / "commented.py"
-    commented.write_text(Path(module.__file__).read_text(encoding="utf-8") + "\n# a comment\n", encoding="utf-8")
-    monkeypatch.setattr(module, "__file__", str(commented))
-    assert trained.load_or_train(epochs=1).from_cache
 
 
 def test_load_or_train_refuses_an_unknown_network():
