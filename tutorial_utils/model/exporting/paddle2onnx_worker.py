@@ -6,11 +6,6 @@ With SAMPLES, Paddle's own outputs are written there for `export` to compare: fo
 already, or for random ones.
 """
 
-import gc
-
-if __name__ == "__main__":
-    gc.disable()  # a process of seconds that ends with all its objects: collecting took a tenth of it
-
 import json
 import os
 import sys
