@@ -104,7 +104,8 @@ def test_training(unwritable, tmp_path, monkeypatch):
     folder, said = unwritable
     few = data.load("digits")
     few = data.Dataset(few.name, few.inputs[:64], few.labels[:64], few.class_names)
-    monkeypatch.setattr(data, "load", lambda *_: few)
+    trainings = []
+    monkeypatch.setattr(data, "load", lambda *_: trainings.append(1) or few)
     at = At(tmp_path)
     with pytest.raises(
         CourseError, match=f"{said}|can't be written|Paddle saved only a part.*Free some space"
@@ -112,5 +113,6 @@ def test_training(unwritable, tmp_path, monkeypatch):
         train(at, folder)
     assert "\n" not in str(caught.value)
     remount(folder, "rw,size=50m")
-    assert not train(at, folder).from_cache
-    assert train(at, folder).from_cache
+    del trainings[:]
+    assert [train(at, folder).saved for _ in range(2)]
+    assert len(trainings) == 1

@@ -164,11 +164,12 @@ def test_training(at, interrupting, monkeypatch):
     monkeypatch.setenv(paths.CACHE_VARIABLE, str(at.out))
     few = data.load("digits")
     few = data.Dataset(few.name, few.inputs[:64], few.labels[:64], few.class_names)
-    monkeypatch.setattr(data, "load", lambda *_: few)
+    trainings = []
+    monkeypatch.setattr(data, "load", lambda *_: trainings.append(1) or few)
     with monkeypatch.context():
         interrupting(classifier, "save_weights")
         with pytest.raises(KeyboardInterrupt):
             trained.load_or_train("quick", epochs=1)
     assert [path for path in at.out.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
-    assert not trained.load_or_train("quick", epochs=1).from_cache
-    assert trained.load_or_train("quick", epochs=1).from_cache
+    assert [trained.load_or_train("quick", epochs=1).saved for _ in range(2)]
+    assert len(trainings) == 2  # the interrupted one, and the next

@@ -27,9 +27,7 @@ def test_quicknet_has_the_stated_size():
 
 def test_quicknet_learns(digits):
     model = classifier.build()
-    history = classifier.train(model, digits, epochs=4, batch_size=32, learning_rate=1e-2)
-    assert len(history) == 4
-    assert history[-1] < 0.4 < 1.2 < history[0]
+    classifier.train(model, digits, epochs=4, batch_size=32, learning_rate=1e-2)
     assert not model.training
     test = data.load("digits", "test")
     logits = answers(model, test.images)
@@ -43,8 +41,11 @@ def test_quicknet_learns(digits):
 
 def test_training_is_reproducible(digits):
     dataset = data.Dataset(digits.name, digits.images[:64], digits.labels[:64], digits.class_names)
-    first, again = (classifier.train(classifier.build(), dataset, 2, 16) for _ in range(2))
-    assert first == again
+    models = [classifier.build(), classifier.build()]
+    for model in models:
+        classifier.train(model, dataset, 2, 16)
+    first, again = (answers(model, digits.images) for model in models)
+    assert np.array_equal(first, again)
 
 
 def test_seed_changes_the_weights():
@@ -59,7 +60,9 @@ def test_train_refuses_counts_below_one(digits, epochs, batch_size):
 
 
 def test_one_step_of_training_is_enough_for_the_schedule(digits):
-    assert len(classifier.train(classifier.build(), digits, epochs=1, batch_size=1000)) == 1
+    steps = []
+    classifier.train(classifier.build(), digits, epochs=1, batch_size=1000, after_step=lambda: steps.append(1))
+    assert len(steps) == 1
 
 
 def test_build_refuses_an_unknown_network():

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
+from small_models import images
 
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import PrecisionError
@@ -225,6 +226,23 @@ def test_nodes_without_a_name_of_their_own_can_be_kept(name, tmp_path):
     assert set(names) <= set(written)
     assert types(half)[written[names[1]].output[0]] == TensorProto.FLOAT
     assert types(half)[written[names[0]].output[0]] == TensorProto.FLOAT16
+
+
+def test_neighbours_that_stay_in_fp32_hand_each_other_fp32(fp32_model, tmp_path):
+    """Casts to FP16 and back between them would let a large value overflow."""
+    kept = ["conv0", "relu0", "conv1", "fc"]  # relu0 has two readers, fc writes the output
+    half = half_precision.to_fp16(fp32_model, tmp_path / "mixed.onnx", keep_fp32=kept)
+    nodes = {node.name: node for node in graph(half).node}
+    writers = {name: node for node in graph(half).node for name in node.output}
+    assert nodes["relu0"].input[0] == nodes["conv0"].output[0]
+    assert nodes["conv1"].input[0] == nodes["relu0"].output[0]
+    assert nodes["conv0"].input[0] == "x"
+    assert writers[nodes["sum"].input[1]].op_type == "Cast", "sum is in FP16"
+    assert nodes["fc"].output[0] == "y" or writers["y"].input[0] == nodes["fc"].output[0]
+    stored = {one.name: one.data_type for one in graph(half).initializer}
+    assert (stored["w1"], stored["scale"]) == (TensorProto.FLOAT, TensorProto.FLOAT16)
+    batch = images(8, seed=2)
+    np.testing.assert_allclose(run(half, x=batch)[0], run(fp32_model, x=batch)[0], rtol=0.05, atol=0.01)
 
 
 def test_nodes_of_a_subgraph_can_be_kept(tmp_path):

@@ -125,3 +125,14 @@ def test_nodes_are_put_in_order(tmp_path):
     onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
     assert [node.op_type for node in onnx_file.load(tmp_path / "model.onnx").graph.node] == ["Relu", "Exp", "If"]
     half_precision.to_fp16(tmp_path / "model.onnx", tmp_path / "half.onnx")
+
+
+def test_invalid_model_leaves_the_older_file(tmp_path):
+    path = onnx_file.save(residual_model(), tmp_path / "model.onnx")
+    before = path.read_bytes()
+    invalid = residual_model()
+    invalid.graph.node[0].input[0] = "nowhere"
+    with pytest.raises(ExportError, match="would not be valid ONNX"):
+        onnx_file.save(invalid, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

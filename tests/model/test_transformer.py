@@ -51,7 +51,6 @@ def options() -> BuildOptions:
 
 
 def test_it_learns(network, test_set, logits):
-    assert network.history[-1] < network.history[0]
     assert (logits.argmax(1) == test_set.labels).mean() > 0.5
 
 

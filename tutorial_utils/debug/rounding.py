@@ -103,9 +103,8 @@ def _round(graph: onnx.GraphProto, all_types: Iterator[Mapping[str, int]], store
                 node.output[index] = f"{name}/exact"
                 nodes.append(helper.make_node("Cast", [f"{name}/exact"], [f"{name}/rounded"], to=narrow[name]))
                 nodes.append(helper.make_node("Cast", [f"{name}/rounded"], [name], to=_FLOAT))
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]  # the next line clears originals
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend(nodes)
+    onnx_file.replace_nodes(graph, nodes)
+    del graph.value_info[:]
     _widen_values(graph.output)
 
 

@@ -99,8 +99,8 @@ def train(
     progress: bool = True,
     after_step: Callable[[], None] = lambda: None,
     **optimizer_options: object,
-) -> list[float]:
-    """Train a network in place: AdamW with a learning rate that rises, then falls to nothing (one cycle).
+) -> None:
+    """Train a classifier in place: AdamW with a learning rate that rises, then falls to nothing (one cycle).
 
     On a CPU the same arguments give the same weights: the seeds are fixed, that of Paddle's global generator too. Some
     GPU kernels add in an order that changes from run to run.
@@ -114,9 +114,6 @@ def train(
         progress: Show a bar where someone watches.
         after_step: Called after each step: to keep pruned weights at 0, say.
         optimizer_options: Further arguments of `paddle.optimizer.AdamW`.
-
-    Returns:
-        Mean loss (cross entropy) of each epoch.
 
     Raises:
         InputError: There are no inputs, or ``epochs`` or ``batch_size`` is below 1.
@@ -135,10 +132,8 @@ def train(
     optimizer = paddle.optimizer.AdamW(schedule, parameters=model.parameters(), **optimizer_options)
 
     model.train()
-    history = []
     for epoch in range(epochs):
         order = random.permutation(len(dataset))
-        total_loss = 0.0
         for start in bar(starts, description=f"epoch {epoch + 1}/{epochs}", unit="batch") if progress else starts:
             batch = order[start : start + batch_size]
             logits = model(paddle.to_tensor(dataset.inputs[batch]))
@@ -148,10 +143,7 @@ def train(
             optimizer.clear_grad()
             schedule.step()
             after_step()
-            total_loss += float(loss) * len(batch)
-        history.append(total_loss / len(dataset))
     model.eval()
-    return history
 
 
 @dataclass(frozen=True)

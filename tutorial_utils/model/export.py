@@ -16,9 +16,6 @@ from tutorial_utils.model.exporting import export_samples, legacy_export, paddle
 OPSET = 17
 _WORKER = "tutorial_utils.model.exporting.paddle2onnx_worker"
 WORKER_COURSE_ERROR = 3  # exit status of paddle2onnx_worker: the last line of stderr is an error of the course, as JSON
-# glibc is to keep freed memory for the next copy of the weights, instead of asking the kernel for pages each time: a
-# sixth of the time for ResNet-50, at the same peak. Other C libraries ignore the variables.
-_KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 
 
 def to_onnx(
@@ -80,7 +77,7 @@ def _run_worker(model: Path, params: Path, onnx_path: Path, opset: int, samples:
         capture_output=True,
         text=True,
         errors="replace",
-        env=child_process.environment(**_KEEP_MEMORY, GLOG_minloglevel="3"),
+        env=child_process.environment(GLOG_minloglevel="3"),
     )
     if done.returncode == 0:
         return

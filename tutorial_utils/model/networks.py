@@ -23,9 +23,8 @@ RUN_EVERYWHERE = ("fp32", "fp16", "int8")
 
 # Raise this by one whenever the same network comes out as another ONNX file than before: a change in `export`,
 # `paddle2onnx_worker`, `precisions` and what it calls, the choice of calibration images, the random ResNet-50 or the
-# calls below. Files in a cache are found by it. A hash of the source text would export anew for a comment, and miss
-# what changes in a module that nobody thought of.
-EXPORT_RECIPE = 3
+# calls below. Files in a cache are found by it.
+EXPORT_RECIPE = 4
 # What writes the files; another version may write others. Of builds for CPU and GPU, one is installed.
 _EXPORTERS = (
     "paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx", "onnxruntime", "onnxruntime-gpu", "polygraphy",
@@ -52,19 +51,19 @@ def _trained(network: str, names: Iterable[str]) -> dict[str, Path]:
     return _exported(network, trained.load_or_train(network).saved, tuple(names), trained.DATASETS[network])
 
 
-def resnet50(image_size: int = 224) -> dict[str, Path]:
+def resnet50() -> dict[str, Path]:
     """Return ResNet-50 with random weights by precision, "fp32" and "fp16": for what weights don't change.
 
-    Layers, fusion, memory and time are those of a trained ResNet-50 with 10 classes. Accuracy means nothing, and there
-    is no INT8 variant, since random activations give no ranges worth having. Images are square.
+    Its images are ``[batch, 3, 224, 224]``. Layers, fusion, memory and time are those of a trained ResNet-50 with 10
+    classes. Accuracy means nothing, and there is no INT8 variant, since random activations give no ranges worth having.
     """
     from tutorial_utils.model import classifier  # imports Paddle
 
-    folder = paths.cache_dir("models", f"resnet50-random-{image_size}-{EXPORT_RECIPE}")
+    folder = paths.cache_dir("models", f"resnet50-random-224-{EXPORT_RECIPE}")
     saved = classifier.SavedModel.at(folder / "model")
     with sealed_files.filling(vars(saved).values(), folder / "lock") as missing:
         if missing:
-            classifier.save(classifier.build("resnet50"), folder / "model", (None, 3, image_size, image_size))
+            classifier.save(classifier.build("resnet50"), folder / "model", (None, 3, 224, 224))
     return _exported("resnet50", saved, ("fp32", "fp16"))
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,17 +34,10 @@ _INPUTS = {"quick": {}, "transformer": transformer.INPUT}  # arguments of `class
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network in evaluation mode, and ``saved``: the same as a static model.
-
-    The history is the mean loss of each epoch. ``seconds`` is what the training took, also where an earlier call did it
-    (``from_cache``).
-    """
+    """A trained network in evaluation mode, and ``saved``: the same as a static model."""
 
     model: paddle.nn.Layer
     saved: SavedModel
-    history: list[float]
-    seconds: float
-    from_cache: bool
 
 
 def load_or_train(name: str = "quick", epochs: int | None = None) -> Trained:
@@ -77,21 +69,18 @@ def load_or_train(name: str = "quick", epochs: int | None = None) -> Trained:
                 warnings.warn(f"The cached model {folder.name} is damaged and is trained again.", stacklevel=2)
         dataset = data.load(DATASETS[name], "train")
         model = classifier.build(name, len(dataset.class_names))
-        started = time.perf_counter()
-        history = classifier.train(model, dataset, **recipe)
-        seconds = time.perf_counter() - started
-        _write_cached(folder, name, model, history, seconds)
-    return Trained(model, SavedModel.at(folder / "model"), history, seconds, from_cache=False)
+        classifier.train(model, dataset, **recipe)
+        _write_cached(folder, name, model)
+    return Trained(model, SavedModel.at(folder / "model"))
 
 
-def _write_cached(folder: Path, name: str, model: paddle.nn.Layer, history: list[float], seconds: float) -> None:
+def _write_cached(folder: Path, name: str, model: paddle.nn.Layer) -> None:
     # The folder gets its name when it is complete: a training that is killed leaves nothing that a later call reads.
     with tempfile.TemporaryDirectory(prefix=".train-", dir=folder.parent) as temporary:
         complete = Path(temporary) / "complete"
         classifier.save(model, complete / "model", **_INPUTS[name])
         classifier.save_weights(model, complete / "weights.npz")
-        record = {"history": history, "seconds": seconds, "hashes": _checksums(complete)}
-        (complete / "training.json").write_text(json.dumps(record, indent=1))
+        (complete / "training.json").write_text(json.dumps({"hashes": _checksums(complete)}, indent=1))
         if folder.is_dir():
             shutil.rmtree(folder)
         else:
@@ -100,14 +89,12 @@ def _write_cached(folder: Path, name: str, model: paddle.nn.Layer, history: list
 
 
 def _read_cached(folder: Path, name: str) -> Trained:
-    record = json.loads((folder / "training.json").read_text())
-    if _checksums(folder) != record["hashes"]:
+    if _checksums(folder) != json.loads((folder / "training.json").read_text())["hashes"]:
         raise ValueError("A file was altered.")
     model = classifier.build(name)
     classifier.load_weights(model, folder / "weights.npz")
     model.eval()
-    saved = SavedModel.at(folder / "model")
-    return Trained(model, saved, [*map(float, record["history"])], float(record["seconds"]), from_cache=True)
+    return Trained(model, SavedModel.at(folder / "model"))
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from blake3 import blake3
-from filelock import FileLock
 from onnx import numpy_helper
 
 from tutorial_utils.base import paths, sealed_files
@@ -232,17 +231,16 @@ def _cached(name: str, train: Callable[[], nn.Layer], start_from: str = "quick")
     for value in start.state_dict().values():
         hasher.update(value.numpy().tobytes())
     path = paths.cache_dir("models") / f"retrained-{name}-{hasher.hexdigest(length=8)}.npz"
-    with paths.filling_cache(), FileLock(path.with_suffix(".lock")):
-        if not sealed_files.ready([path]):
+    with sealed_files.filling([path], path.with_suffix(".lock")) as missing:
+        if missing:
             began = time.perf_counter()
             arrays = {key: value.numpy() for key, value in train().state_dict().items()}
             seconds = time.perf_counter() - began
             with paths.replacing(path) as temporary:
                 np.savez(temporary, seconds=seconds, **arrays)
-            sealed_files.seal([path])
-        with np.load(path) as stored:
-            start.set_state_dict({key: stored[key] for key in stored.files if key != "seconds"})
-            return Retrained(start, float(stored["seconds"]))
+    with np.load(path) as stored:
+        start.set_state_dict({key: stored[key] for key in stored.files if key != "seconds"})
+        return Retrained(start, float(stored["seconds"]))
 
 
 _PARAMETER = re.compile(r"(conv2d|batch_norm2d|linear|embedding|layer_norm)_(\d+)\.([wb]_\d)")

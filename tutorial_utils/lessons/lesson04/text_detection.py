@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 from blake3 import blake3
-from filelock import FileLock
 
 from tutorial_utils.base import paths, sealed_files
 from tutorial_utils.base.errors import BackendUnavailableError, DataError, InputError, ModelFileError
@@ -56,10 +55,9 @@ def prepare() -> Path:
     source = shipped_path()
     code = blake3(bytes([RECIPE]) + source.read_bytes()).hexdigest(length=8)
     path = paths.cache_dir("onnx") / f"text-detection-{code}.onnx"
-    with paths.filling_cache(), FileLock(path.with_suffix(".lock")):
-        if not sealed_files.ready([path]):
+    with sealed_files.filling([path], path.with_suffix(".lock")) as missing:
+        if missing:
             onnx_file.save(_prepared(source), path)
-            sealed_files.seal([path])
     return path
 
 

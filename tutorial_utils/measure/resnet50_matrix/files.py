@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 from blake3 import blake3
-from filelock import FileLock
 
 from tutorial_utils.base import onnx_session, paths, sealed_files
 from tutorial_utils.model import onnx_file, precisions
@@ -29,10 +28,9 @@ class Files:
         sealed_files.add(hasher, Path(fp32))
         self.folder = paths.cache_dir("resnet50_matrix", hasher.hexdigest(length=8))
         self._fp32 = self.folder / "resnet50-fp32.onnx"
-        with paths.filling_cache(), FileLock(self.folder / "lock"):
-            if not sealed_files.ready([self._fp32]):
+        with sealed_files.filling([self._fp32], self.folder / "lock") as missing:
+            if missing:
                 onnx_file.save(onnx_file.open_image_size(onnx_file.load(fp32)), self._fp32)
-                sealed_files.seal([self._fp32])
 
     def onnx(self, precision: str, size: int) -> Path:
         """Return the file in a precision of `precisions.PRECISIONS`. INT8 and FP8 are calibrated for an image size."""
@@ -41,10 +39,9 @@ class Files:
         made = {name: self.folder / f"resnet50-{name}.onnx" for name in ("fp16", "bf16")}
         made |= {name: self.folder / f"resnet50-{size}-{name}.onnx" for name in ("int8", "fp8")}
         wanted = {name: made[name] for name in (*PRECISIONS[precision].made_from, precision) if name != "fp32"}
-        with paths.filling_cache(), FileLock(self.folder / "lock"):
-            if not sealed_files.ready(wanted.values()):
+        with sealed_files.filling(wanted.values(), self.folder / "lock") as missing:
+            if missing:
                 precisions.write({"fp32": self._fp32, **wanted}, self.calibration_images(size))
-                sealed_files.seal(wanted.values())
         return made[precision]
 
     def calibration_images(self, size: int) -> np.ndarray:
@@ -66,10 +63,9 @@ class Files:
     def reference(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return the logits ``[N, 10]`` of these images from ONNX Runtime in FP32 on the CPU."""
         path = self.folder / f"logits-{'x'.join(map(str, shape))}.npy"
-        with paths.filling_cache(), FileLock(self.folder / "lock"):
-            if not sealed_files.ready([path]):
+        with sealed_files.filling([path], self.folder / "lock") as missing:
+            if missing:
                 (logits,) = onnx_session.new_session(self._fp32).run(None, {"x": self.images(shape)})
                 with paths.replacing(path) as temporary:
                     np.save(temporary, logits)
-                sealed_files.seal([path])
-            return np.load(path)
+        return np.load(path)

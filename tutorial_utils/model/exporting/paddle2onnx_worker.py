@@ -6,11 +6,6 @@ With SAMPLES, Paddle's own outputs are written there for `export` to compare: fo
 already, or for random ones.
 """
 
-import gc
-
-if __name__ == "__main__":
-    gc.disable()  # a process of seconds that ends with all its objects: collecting took a tenth of it
-
 import json
 import os
 import sys
@@ -66,7 +61,7 @@ def _convert(program: Path, params_path: str, opset: int) -> bytes:
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold constants and name the batch dimension; paddle2onnx writes each weight as a Constant node.
+    """Name the batch dimension and fold constants, which make initializers of the Constant nodes of the weights.
 
     paddle2onnx gives every dynamic dimension a name of its own. Dimensions of one name must be equal for TensorRT, and
     those of several inputs need not be.
@@ -76,36 +71,12 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
             dims = value.type.tensor_type.shape.dim
             if dims and not dims[0].dim_value:
                 dims[0].dim_param = "batch"
-    weights, computing = _split(model.graph)
-    used = {name for node in computing for name in node.input} | {value.name for value in model.graph.output}
-    if any(
-        node.op_type in ("Shape", "If", "Loop") or weights.keys() >= set(filter(None, node.input)) for node in computing
-    ):
-        from polygraphy.backend.onnx import fold_constants
+    from polygraphy.backend.onnx import fold_constants
 
-        # ONNX Runtime's inference, taken where sympy happens to be installed, is wrong for some models.
-        return fold_constants(model, allow_onnxruntime_shape_inference=False)
-    # Nothing to compute, only to move: GraphSurgeon would copy ResNet-50's weights three times for it.
-    for name in filter(used.__contains__, weights):
-        weights[name].name = name
-        model.graph.initializer.append(weights[name])
-    del model.graph.node[:]
-    del model.graph.value_info[:]  # it knows nothing of the batch's name
-    model.graph.node.extend(computing)
+    # ONNX Runtime's inference, taken where sympy happens to be installed, is wrong for some models.
+    model = fold_constants(model, allow_onnxruntime_shape_inference=False)
+    del model.graph.value_info[:]  # they would be wrong for who gives the input another size
     return model
-
-
-def _split(graph: onnx.GraphProto) -> tuple[dict[str, onnx.TensorProto], list[onnx.NodeProto]]:
-    """Return the weights among the nodes, by the names under which they are read, and the nodes that compute."""
-    weights, computing = {}, []
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            weights[node.output[0]] = node.attribute[0].t
-        elif node.op_type == "Identity" and node.input[0] in weights:
-            weights[node.output[0]] = weights[node.input[0]]
-        else:
-            computing.append(node)
-    return weights, computing
 
 
 if __name__ == "__main__":
