@@ -144,6 +144,7 @@ INSPECTION = rows(
     ("values in words", lambda at: input_shapes.parse("x:one", ","), InputError, "is not the values", "NAME:1,3,64,64"),
     ("no such input", inspected(shapes={"z": (1,)}), InputError, "has no input z", "Its inputs are x"),
     ("another rank", inspected(shapes={"x": (1, 3, 32)}), InputError, "1x3x32 was given for the input x", SIZES),
+    ("another size", inspected(shapes={"x": (1, 4, 32, 32)}), InputError, "for the input x, which is .x3x32x32", SIZES),
     ("sizes beyond 64 bits", inspected(shapes={"x": (10**30, 3, 32, 32)}), ProfileError, "holds .10+", "Give tuples"),
     ("more elements than there are", inspected(shapes={"x": (2**31, 3, 32, 32)}),
      ProfileError, "refuses the profile of x", "that a tensor can have"),

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from small_models import images, residual_model
 
 from tutorial_utils.base.errors import InputError
@@ -114,88 +114,45 @@ def test_first_bad_tensor_is_not_always_the_planted_one(model, feeds, tmp_path):
     assert tables.loc[OUTPUT, "nan"] > 0
 
 
-def small(nodes, *weights):
-    """Return a model from x to y, [1, 2, 4, 4], with the weights that nodes name."""
-    arrays = {"w": np.ones((2, 2, 1, 1)), "v": np.ones((2, 2, 1, 1)), "c": np.ones((1, 2, 1, 1))}
-    initializers = [numpy_helper.from_array(arrays[name].astype(np.float32), name) for name in weights]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 4, 4]) for name in "xy"]
-    graph = helper.make_graph(nodes, "small", values[:1], values[1:], initializers)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+def parsed(nodes):
+    """Return a model from x to y of some nodes in ONNX's text form, which read the weights w, v, u and g."""
+    sizes = {"w": (2, 2), "v": (2, 2), "u": (4, 4), "g": (4, 1)}
+    weights = {name: np.ones((*size, 1, 1), np.float32) for name, size in sizes.items()}
+    signature = "small (float[1,2,4,4] x, bool c) => (float[a,b,h,w] y)"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {signature} {{ {nodes} }}')
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(one), name) for name, one in weights.items())
+    return model
 
 
-def chain(*operators):
-    """Return a convolution, the operators one after the other, and a convolution."""
-    between = [helper.make_node(op, [f"t{i}"], [f"t{i + 1}"]) for i, op in enumerate(operators)]
-    first, last = (
-        helper.make_node("Conv", ["x", "w"], ["t0"]),
-        helper.make_node("Conv", [f"t{len(operators)}", "v"], ["y"]),
-    )
-    return small([first, *between, last], "w", "v")
+BRANCHES = (
+    "<then_branch = a () => (float[1,2,4,4] d) { d = Relu(t) },"
+    " else_branch = b () => (float[1,2,4,4] e) { e = Neg(t) }>"
+)
+BETWEEN = "t = Conv(x, w) r = {}(t) y = Conv(r, v)"
+MOVABLE = {
+    **{f"{op} hands it on": (BETWEEN.format(op), ["t"]) for op in ("Relu", "Identity", "LeakyRelu")},
+    **{f"{op} stops it": (BETWEEN.format(op), []) for op in ("Sigmoid", "HardSigmoid", "Tanh", "Exp")},
+    "a residual sum": ("t = Conv(x, w) s = Add(t, x) y = Conv(s, v)", []),
+    "a weight that two layers share": ("t = Conv(x, w) y = Conv(t, w)", []),
+    "a product of two activations": ("s = Sigmoid(x) t = Mul(x, s) y = Conv(t, w)", []),
+    "an output of the network": ("y = Conv(x, w)", []),
+    "part of a concatenation": ("t = Conv(x, w) p = Concat<axis = 1>(t, x) y = Conv(p, u)", ["t"]),
+    "part that is read by groups": ("t = Conv(x, w) p = Concat<axis = 1>(t, x) y = Conv<group = 4>(p, g)", []),
+    "part along another axis": ("t = Conv(x, w) p = Concat<axis = 2>(t, x) y = Conv(p, v)", []),
+    "part that another operator reads": ("t = Conv(x, w) p = Concat<axis = 1>(t, x) r = Relu(p) y = Conv(r, u)", []),
+    "what a body reads": (f"t = Conv(x, w) i = If(c) {BRANCHES} n = Conv(t, v) y = Add(n, i)", []),
+}
 
 
-@pytest.mark.parametrize("operator", ["Relu", "Identity", "LeakyRelu"])
-def test_homogeneous_operators_hand_the_scale_on(operator):
-    assert scaling.movable(chain(operator)) == ["t0"]
+@pytest.mark.parametrize(("nodes", "moved"), MOVABLE.values(), ids=MOVABLE)
+def test_what_can_be_moved(nodes, moved):
+    assert scaling.movable(parsed(nodes)) == moved
 
 
-@pytest.mark.parametrize("operator", ["Sigmoid", "HardSigmoid", "Tanh", "Exp"])
-def test_others_stop_it(operator):
-    assert scaling.movable(chain("Relu", operator)) == []
-
-
-def test_a_residual_sum_stops_it():
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["t"]),
-        helper.make_node("Add", ["t", "x"], ["sum"]),
-        helper.make_node("Conv", ["sum", "v"], ["y"]),
-    ]
-    assert scaling.movable(small(nodes, "w", "v")) == []
-
-
-def test_a_weight_that_two_layers_share_is_not_changed():
-    nodes = [helper.make_node("Conv", ["x", "w"], ["t"]), helper.make_node("Conv", ["t", "w"], ["y"])]
-    assert scaling.movable(small(nodes, "w")) == []
-
-
-def test_a_product_of_two_activations_has_no_weight_to_scale():
-    nodes = [
-        helper.make_node("Sigmoid", ["x"], ["gate"]),
-        helper.make_node("Mul", ["x", "gate"], ["t"]),
-        helper.make_node("Conv", ["t", "w"], ["y"]),
-    ]
-    assert scaling.movable(small(nodes, "w")) == []
-
-
-@pytest.mark.parametrize(("axis", "group", "moved"), [(1, 1, ["t"]), (1, 4, []), (2, 1, [])])
-def test_part_of_a_concatenation_is_divided_by_input_channel(axis, group, moved):
-    weight = numpy_helper.from_array(np.ones((4, 4 // group if axis == 1 else 2, 1, 1), np.float32), "u")
-    model = small(
-        [
-            helper.make_node("Conv", ["x", "w"], ["t"]),
-            helper.make_node("Concat", ["t", "x"], ["both"], axis=axis),
-            helper.make_node("Conv", ["both", "u"], ["y"], group=group),
-        ],
-        "w",
-    )
-    model.graph.initializer.append(weight)
-    model.graph.output[0].type.tensor_type.ClearField("shape")
-    assert scaling.movable(model) == moved
-    if moved:
-        changed = numpy_helper.to_array(scaling.move_scale(model, "t", 4).graph.initializer[1])
-        np.testing.assert_array_equal(changed[0, :, 0, 0], [0.25, 0.25, 1, 1])
-
-
-def test_part_of_a_concatenation_that_another_operator_reads_is_not_moved():
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["t"]),
-        helper.make_node("Concat", ["t", "x"], ["both"], axis=1),
-        helper.make_node("Relu", ["both"], ["y"]),
-    ]
-    assert scaling.movable(small(nodes, "w")) == []
-
-
-def test_an_output_of_the_network_is_not_moved():
-    assert scaling.movable(small([helper.make_node("Conv", ["x", "w"], ["y"])], "w")) == []
+def test_part_of_a_concatenation_is_divided_by_input_channel():
+    moved = scaling.move_scale(parsed(MOVABLE["part of a concatenation"][0]), "t", 4)
+    weight = tensor_errors.constants(moved)["u"]
+    np.testing.assert_array_equal(weight[0, :, 0, 0], [0.25, 0.25, 1, 1])
 
 
 @pytest.mark.parametrize("factor", [0, -2, 3, 1.5])
@@ -208,30 +165,3 @@ def test_refuses_factors_that_change_digits(model, factor):
 def test_refuses_tensors_that_cannot_be_moved(model, tensor):
     with pytest.raises(InputError, match=f"{tensor} can't be moved"):
         scaling.move_scale(model, tensor, 2)
-
-
-def test_what_a_body_reads_is_not_moved():
-    """An If may do anything with a tensor or a weight that it reads from outside, so that outputs would change."""
-
-    def branch(name):
-        value = helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 8])
-        return helper.make_graph([helper.make_node("Relu", ["a"], [name])], name, [], [value])
-
-    nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["a"], "first"),
-        helper.make_node("MatMul", ["a", "v"], ["b"], "second"),
-        helper.make_node("If", ["c"], ["i"], "if", then_branch=branch("t"), else_branch=branch("e")),
-        helper.make_node("Add", ["b", "i"], ["y"], "add"),
-    ]
-    inputs = [
-        helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 8]),
-        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-    ]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 8])]
-    weights = [numpy_helper.from_array(np.ones((8, 8), np.float32), name) for name in "wv"]
-    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, weights), ir_version=8)
-    assert scaling.movable(model) == []
-    del nodes[2:3]
-    nodes[-1] = helper.make_node("Relu", ["b"], ["y"], "relu")
-    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, weights), ir_version=8)
-    assert scaling.movable(model) == ["a"]

@@ -186,11 +186,6 @@ def test_an_engine_without_kernels(tmp_path, capsys):
 # --- what can be wrong -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "garbage"])
-def test_no_model(damaged_models, kind, capsys):
-    assert f"{kind}.onnx" in failure(capsys, damaged_models[kind])
-
-
 def test_external_data_that_is_not_there(tmp_path, capsys):
     onnx.save(residual_model(), tmp_path / "m.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
     (tmp_path / "w.data").unlink()
@@ -200,10 +195,6 @@ def test_external_data_that_is_not_there(tmp_path, capsys):
 def test_unsupported_operator(tmp_path, capsys):
     path = save(tmp_path / "m.onnx", [helper.make_node("MyOwn", ["x"], ["y"], "mine", domain="my")], {"x": [1, 4]})
     assert "MyOwn" in failure(capsys, path)
-
-
-def test_unknown_target(fp32_model, capsys):
-    assert "can't build for compute capability 7.0" in failure(capsys, fp32_model, "--target", "7.0")
 
 
 def test_unknown_target_is_not_blamed_on_a_guessed_shape(tmp_path, capsys):
@@ -220,17 +211,6 @@ def test_guessed_shape_that_does_not_fit(tmp_path, capsys):
     assert "--shape x:?x?x32x32" in message
 
 
-@pytest.mark.parametrize(
-    ("shape", "says"),
-    [
-        ("x:1x3xax32", "is not the shape of an input"),
-        ("x:1x4x32x32", "given for the input x, which is ?x3x32x32"),
-    ],
-)
-def test_bad_shape(fp32_model, shape, says, capsys):
-    assert says in failure(capsys, fp32_model, "--shape", shape)
-
-
 @pytest.mark.parametrize("target", [".", "no/such/folder/page.html"])
 def test_page_that_cannot_be_written_is_found_before_the_model_is_read(tmp_path, target, capsys):
     assert "can't be written" in failure(capsys, "no model", "--html", tmp_path / target)
@@ -241,11 +221,6 @@ def test_page_that_cannot_be_written_is_found_before_the_model_is_read(tmp_path,
 def test_page_in_a_folder_of_somebody_else(fp32_model, tmp_path, capsys):
     tmp_path.chmod(0o500)
     assert "can't be written" in failure(capsys, fp32_model, "--html", tmp_path / "page.html")
-
-
-def test_json_and_html_exclude_each_other(fp32_model, tmp_path):
-    with pytest.raises(SystemExit):
-        main(["inspect", str(fp32_model), "--json", "--html", str(tmp_path / "page.html")])
 
 
 def test_without_paddle_and_notebook_packages(tmp_path):

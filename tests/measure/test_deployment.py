@@ -6,9 +6,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.base.gpu import Gpu
@@ -16,7 +14,6 @@ from tutorial_utils.engine import BuildReport
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import deployment, quality, timing
 from tutorial_utils.model import data
-from tutorial_utils.model.precisions import DEPLOYED
 from tutorial_utils.runners import Runner
 from tutorial_utils.runners.base import TensorSpec
 
@@ -178,19 +175,6 @@ def test_only_rows_of_engines_have_the_numbers_of_engines(stubs):
     assert {row.device_latency.batch for row in of_engines} == {4}
 
 
-def test_bf16_is_a_row_where_a_backend_runs_it(stubs, monkeypatch):
-    assert "bf16" in DEPLOYED
-    for device, about in (("cpu", {"wrong": 0}), ("cuda", {"wrong": 0}), ("tensorrt", {"wrong": 2})):
-        monkeypatch.setitem(SPEEDS, (device, "bf16"), {"load_ms": 1, "call_ms": 1, **about})
-    path = stubs["onnx_models"]["fp32"].rename(stubs["onnx_models"]["fp32"].with_stem("bf16"))
-    built = SimpleNamespace(precision="bf16", report=stubs["engines"]["fp32"].report)
-    stubs |= {"onnx_models": {"bf16": path}, "engines": {"bf16": built}}
-    rows, skipped = deployment.run(**stubs)
-    assert [row.label for row in rows] == ["ONNX Runtime CPU BF16", "ONNX Runtime CUDA BF16", "TensorRT BF16"]
-    assert rows[-1].quality.accuracy == pytest.approx(0.8)
-    assert skipped == []
-
-
 # --- what is left out ------------------------------------------------------------------------------------------------
 
 
@@ -198,18 +182,6 @@ def test_what_is_left_out_is_said_with_its_reason(test_images, fp32_model):
     _, skipped = deployment.run(without_gpu(), test_images, {"fp32": fp32_model}, seconds=0.05)
     assert {one.what for one in skipped} == {"ONNX Runtime CUDA", "TensorRT"}
     assert {one.reason for one in skipped} == {"No GPU here."}
-
-
-def test_a_model_that_overflows_costs_its_own_row_only(test_images, fp32_model, tmp_path):
-    model = onnx.load(fp32_model)
-    for weight in model.graph.initializer:
-        if weight.data_type == onnx.TensorProto.FLOAT:
-            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(np.inf), weight.name))
-    onnx.save(model, tmp_path / "broken.onnx")
-    models = {"fp32": fp32_model, "fp16": tmp_path / "broken.onnx"}
-    rows, skipped = deployment.run(without_gpu(), test_images, models, seconds=0.05)
-    assert [row.precision for row in rows] == ["fp32"]
-    assert deployment.Skipped("ONNX Runtime CPU FP16", "It returns NaN or Inf.") in skipped
 
 
 def test_a_model_that_one_backend_refuses_costs_its_own_row_only(test_images, models):

@@ -198,21 +198,16 @@ def test_pytorch_takes_no_other_network(models):
         pytorch.with_weights(torch, models["resnet50-fp32"])
 
 
-def test_gpu_state():
-    state = gpu_state.parse("1980, 2619, 120.52, 34\n")
-    assert state == {"sm_mhz": 1980, "memory_mhz": 2619, "watts": 120.52, "celsius": 34}
-    assert gpu_state.parse("1980, [N/A], 120.52, 34") == {"sm_mhz": 1980, "watts": 120.52, "celsius": 34}
-    assert gpu_state.parse("") == {}
-
-
 @pytest.mark.parametrize(("visible", "asked"), [("", "0"), ("1", "1"), ("GPU-5e1a,0", "GPU-5e1a")])
 def test_gpu_state_of_the_gpu_in_use(visible, asked, tmp_path, monkeypatch):
     fake = tmp_path / "nvidia-smi"  # which stands before NVIDIA's in PATH and tells what it was asked for
-    fake.write_text(f'#!/bin/sh\n[ "$2" = {asked} ] && echo "1980, 2619, 120.52, 34"\n')
+    fake.write_text(f'#!/bin/sh\n[ "$2" = {asked} ] && echo "1980, [N/A], 120.52, 34"\n')
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpu_state.read()["sm_mhz"] == 1980
+    assert gpu_state.read() == {"sm_mhz": 1980, "watts": 120.52, "celsius": 34}
+    fake.write_text("#!/bin/sh\nexit 9\n")
+    assert gpu_state.read() == {}
 
 
 def test_interval_of_a_median():

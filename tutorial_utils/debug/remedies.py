@@ -1,4 +1,4 @@
-"""Remedies for an FP16 overflow that need no training, and what each of them does to the engine.
+"""Remedies for an FP16 overflow that need no training, and what each of them does to the answers.
 
 Three of them change the model file: keep nodes in FP32 (`touching` says which, `half_precision.to_fp16` keeps them),
 clip the tensors that overflow, or scale them back with `scaling.move_scale` (`scale_for_headroom` says how far).
@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tutorial_utils import engine
 from tutorial_utils.base.errors import InputError
 from tutorial_utils.debug import tensor_errors
 from tutorial_utils.debug.rounding import with_rounding
@@ -133,8 +132,3 @@ def judge_output(found: np.ndarray, expected: np.ndarray, metric: Callable[[np.n
     finite = np.isfinite(found).reshape(len(found), -1).all(axis=1)
     error = tensor_errors.compare({"output": expected}, {"output": found}).loc["output", "rel_l2"]
     return Outcome(float(finite.mean()), float(error), float(metric(found, expected)))
-
-
-def fp32_kernels(report: engine.BuildReport) -> int:
-    """Return how many kernels of an engine write FP32: in an FP16 engine, those of nodes that were kept in FP32."""
-    return sum(any(tensor.dtype == "fp32" for tensor in kernel.outputs) for kernel in report.kernels)

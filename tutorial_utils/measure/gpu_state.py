@@ -1,5 +1,6 @@
 """Clocks, power and temperature of the GPU in use, which decide how fast it is: from NVIDIA's own command."""
 
+import contextlib
 import os
 import subprocess
 from typing import Any
@@ -20,15 +21,9 @@ def read() -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return {}
-    return parse(done.stdout) if done.returncode == 0 else {}
-
-
-def parse(line: str) -> dict[str, Any]:
-    """Read the line of the query. A value that the GPU doesn't tell, "[N/A]", is left out."""
     found = {}
-    for name, text in zip(_QUERIES, line.strip().split(","), strict=False):
-        try:
-            found[name] = float(text)
-        except ValueError:
-            continue
+    if done.returncode == 0:
+        for name, text in zip(_QUERIES, done.stdout.split(","), strict=False):
+            with contextlib.suppress(ValueError):  # "[N/A]": this GPU doesn't tell it
+                found[name] = float(text)
     return found
