@@ -1,6 +1,7 @@
 """The registry of experiments: what is live and what is recorded, the recordings of the course, and the command."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from tutorial_utils.__main__ import main
+from tutorial_utils.authoring import notebook_form
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError, RecordingError
+from tutorial_utils.base.paths import ROOT
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import experiment, recordings
 from tutorial_utils.measure.experiment import Experiment
@@ -186,6 +189,16 @@ def test_every_measured_recording_has_its_experiment():
     assert {
         name for name, source in shipped.items() if source == "measured"
     } == experiment.names().keys() - NOT_YET_RECORDED
+
+
+@pytest.mark.parametrize("name", sorted(experiment.names()))
+def test_an_experiment_is_shown_by_a_notebook_of_its_own_lesson(name):
+    module = experiment.names()[name]
+    topic = module.rpartition(".")[2]
+    number = re.search(r"lesson(\d\d)", module)
+    notebooks = (ROOT / "notebooks").glob(f"{number[1] if number else ''}*.ipynb")
+    code = "\n".join(cell.source for path in notebooks for cell in notebook_form.read(path).cells)
+    assert re.search(rf'import .*\b{topic}\b|\b{topic} import EXPERIMENT|find\("{name}"\)', code)
 
 
 def test_experiment_is_registered_under_its_own_name(real):

@@ -14,8 +14,7 @@ def test_copies_of_both_kinds(runner, monkeypatch, kind):
     monkeypatch.setattr(copies, "SIZES", (64, 256))
     found = json.loads(json.dumps(copies.measure(kind, {})))
     assert [one[:2] for one in found["copies"]] == [[kind, 64], [kind, 256]]
-    assert all(0 <= call <= copy for _, _, call, copy, _ in found["copies"])
-    assert [one[4] for one in found["copies"]] == [1, 1]
+    assert all(0 <= call <= copy for _, _, call, copy in found["copies"])
     assert runner.cuda.pagelocked_empty.call_count == 2 * (kind == "pinned")
     sources = [call.args[1] for call in runner.cuda.memcpy_htod_async.call_args_list]
     assert {one.nbytes for one in sources} == {64, 256}
@@ -24,7 +23,7 @@ def test_copies_of_both_kinds(runner, monkeypatch, kind):
 
 def test_picture_of_copies():
     calls = {"pinned": 0.25, "pageable": 1.0}
-    shown = [Copy(kind, size, calls[kind], 1.0, 1.0) for kind in copies.KINDS for size in copies.SIZES]
+    shown = [Copy(kind, size, calls[kind], 1.0) for kind in copies.KINDS for size in copies.SIZES]
     picture = copies.draw(shown)
     rates, shares = pictures.drawn(picture)
     assert pictures.marks(rates)[0] == pytest.approx((4, 4096e3 / 1e9))
@@ -37,9 +36,9 @@ def test_picture_of_copies():
 
 def test_rows_are_read():
     row = {"stack": 0, "date": "2026"}
-    data = {"stacks": [{}], "rows": {"pinned": {**row, "values": {"copies": [["pinned", 4096, 0.1, 0.2, 0.15]]}},
+    data = {"stacks": [{}], "rows": {"pinned": {**row, "values": {"copies": [["pinned", 4096, 0.1, 0.2]]}},
                                      "pageable": {**row, "reason": "It failed."}}}  # fmt: skip
-    assert copies.read(data) == [Copy("pinned", 4096, 0.1, 0.2, 0.15)]
+    assert copies.read(data) == [Copy("pinned", 4096, 0.1, 0.2)]
 
 
 @pytest.mark.gpu

@@ -373,7 +373,6 @@ def result():
         },
         "runner": {f"{name}, {way}": times for name in names for way in ways},
         "copies": {"host": times, "GPU": times},
-        "copied_bytes": 788992,
         "formats": {"FP32, NCHW": times},
     }
     return one_program.read(data)

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tutorial_utils.base import onnx_session
-from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError
+from tutorial_utils.base.errors import BackendUnavailableError, ModelFileError
 from tutorial_utils.base.requirements import TEXT_DETECTION
 from tutorial_utils.lessons.lesson04 import text_detection
 from tutorial_utils.model import half_precision
@@ -99,23 +99,6 @@ def test_boxes_are_sorted_and_ends_not_included():
     plane[0, 0, 3, 3] = np.nan
     assert text_detection.boxes(plane) == [(6, 0, 9, 2), (1, 5, 4, 7)]
     assert text_detection.boxes(plane, threshold=0.5) == [(1, 5, 4, 7)]
-
-
-@pytest.mark.parametrize("size", [(191, 384), (192, 100), (0, 32)])
-def test_refuses_sizes_that_strides_do_not_divide(size):
-    with pytest.raises(InputError, match="multiples of 32"):
-        text_detection.preprocess(text_detection.page(), *size)
-
-
-@pytest.mark.parametrize("image", [np.zeros((32, 32), np.uint8), np.zeros((32, 32, 3), np.float32)])
-def test_refuses_what_is_no_image(image):
-    with pytest.raises(InputError, match="Give a uint8 RGB image"):
-        text_detection.preprocess(image, 32, 32)
-
-
-def test_refuses_outputs_of_several_images():
-    with pytest.raises(InputError, match="not that of one image"):
-        text_detection.boxes(np.zeros((2, 1, 8, 8)))
 
 
 def test_says_how_to_install_the_network(monkeypatch):

@@ -17,7 +17,6 @@ import numpy as np
 from tutorial_utils import engine, plotting
 from tutorial_utils.base import flavour
 from tutorial_utils.debug import scaling, tensor_errors
-from tutorial_utils.engine import computed_types
 from tutorial_utils.measure import deployment, quality, rows, timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
@@ -117,22 +116,17 @@ class Range:
 
 @dataclass(frozen=True)
 class Result:
-    """An engine on the test images: accuracy and agreement with FP32, 0 to 1; decibels of the logits over their error.
+    """An engine on the test images: accuracy, 0 to 1; decibels of FP32's logits over their error.
 
     Attributes:
-        fp32_accuracy: That of ONNX Runtime's FP32 on the CPU.
         line: What it computes in: `computed_types.line`.
-        types: The same as numbers of convolutions and matrix products, by type.
         time: Of the engine alone, for 64 images; None of those that differ in their calibration only.
         ranges: Of the activations that convolutions and products read, by tensor; none where nothing is calibrated.
     """
 
     accuracy: float
-    fp32_accuracy: float
-    agreement: float
     sqnr_db: float
     line: str
-    types: dict[str, int]
     time: Measurement | None = None
     ranges: dict[str, Range] = field(default_factory=dict)
 
@@ -224,11 +218,8 @@ def _judged(built: engine.Engine, table: bytes, judge: _Judge, timed: bool = Fal
             time = timing.measure_on_device(times, batch=_BATCH, seconds=0.2, max_calls=100).to_dict()
     return {
         "accuracy": quality.classification_metrics(test_set.labels, logits).accuracy,
-        "fp32_accuracy": quality.classification_metrics(test_set.labels, judge.logits).accuracy,
-        "agreement": quality.agreement(logits, judge.logits),
         "sqnr_db": quality.sqnr_db(logits, judge.logits),
         "line": built.report.precision_line,
-        "types": dict(computed_types.totals(built.report.layers)),
         "time": time,
         "ranges": {name: asdict(one) for name, one in ranges(table, judge.activations).items()},
     }

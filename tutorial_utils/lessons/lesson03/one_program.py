@@ -1,7 +1,6 @@
 """Lessons 03b and 03c: the program in their cells, measured on a GPU. `program_cells` takes it out of them."""
 
 import functools
-import math
 import os
 import subprocess
 import textwrap
@@ -47,7 +46,6 @@ class OneProgram:
             "message" where the process died.
         runner: Calls of the program's session and of `TensorRTRunner`, plain and as a CUDA "graph".
         copies: A call with the data on the "host", and with the data on the "GPU".
-        copied_bytes: What a call copies in and out.
         formats: A call with images whose channels are neighbours, as image files have them, by what the engine takes.
     """
 
@@ -56,7 +54,6 @@ class OneProgram:
     threads: dict[str, dict[str, Any]]
     runner: dict[str, timing.Measurement]
     copies: dict[str, timing.Measurement]
-    copied_bytes: int
     formats: dict[str, timing.Measurement]
 
     def calls_as_text(self) -> str:
@@ -108,7 +105,6 @@ def measure(models: Mapping[str, Path], seconds: float = 1.0) -> dict[str, Any]:
         "threads": {way: shared(way, plan) for way in WAYS},
         "runner": timing.to_plain(against_runner(program, engine, plan.read_bytes(), seconds)),
         "copies": timing.to_plain(copies(program, engine, seconds)),
-        "copied_bytes": 4 * (math.prod(SHAPE) + SHAPE[0] * 10),
         "formats": timing.to_plain(formats(program, engine, models[MODEL], seconds)),
     }
 

@@ -1,7 +1,7 @@
 """Lesson 05, time: layers end to end beside the network's own time, runs of trtexec, and what bounds kernels."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tutorial_utils import plotting
@@ -10,6 +10,9 @@ from tutorial_utils.lessons.lesson05.kernel_counters import ENOUGH_PERCENT, Kern
 from tutorial_utils.lessons.lesson05.layer_times import LayerTime, TimedLayers
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from tutorial_utils.lessons.lesson05.trtexec_runs import Run
 
 _LONGEST_LABEL = 50  # characters
@@ -80,20 +83,11 @@ def _as_one(layers: list[LayerTime], unit: str) -> list[tuple[LayerTime, int]]:
 
 def trtexec_runs(runs: "Sequence[Run]") -> plotting.Picture:
     """Draw what trtexec says of each run: the GPU's time for a call, and the host's time to launch it."""
-    figure, axes = plotting.new_figure(1.2 + 0.62 * len(runs))
-    for what, offset, style in (
-        ("compute", -0.2, {"label": "GPU compute", "color": plotting.BLUE}),
-        ("enqueue", 0.2, {"label": "enqueue, on the host", "color": plotting.ORANGE, "hatch": "///"}),
-    ):
-        values = [run.times[what] for run in runs]
-        places = [row + offset for row in range(len(runs))]
-        axes.barh(places, values, height=0.36, linewidth=0, edgecolor="white", **style)
-        for row, value in enumerate(values):
-            plotting.note(axes, f"{value:.3f} ms", (value, row + offset), (4, 0))
-    plotting.name_rows(axes, [run.name for run in runs])
-    axes.set_xlim(right=1.2 * max(max(run.times["compute"], run.times["enqueue"]) for run in runs))
+    sides = {"GPU compute": [run.times["compute"] for run in runs],
+             "enqueue, on the host": [run.times["enqueue"] for run in runs]}  # fmt: skip
+    figure, axes = _pairs([run.name for run in runs], sides, "{:.3f} ms")
+    axes.set_xlim(right=1.2 * max(map(max, sides.values())))
     axes.set_xlabel("milliseconds for a call: medians")
-    figure.legend(loc="outside upper left", ncols=2, frameon=False)
     lines = [
         f"{run.name}: GPU compute {run.times['compute']:.3f} ms, enqueue {run.times['enqueue']:.3f} ms; warnings: "
         f"{' '.join(run.warnings) or 'none'}"
@@ -104,30 +98,33 @@ def trtexec_runs(runs: "Sequence[Run]") -> plotting.Picture:
 
 def bounds(kernels: Sequence[Kernel]) -> plotting.Picture:
     """Draw how much of the peak arithmetic and of the peak memory throughput each of some kernels reaches."""
-    figure, axes = plotting.new_figure(1.2 + 0.75 * len(kernels))
-    for what, offset, style in (
-        ("compute", -0.2, {"color": plotting.BLUE}),
-        ("memory", 0.2, {"color": plotting.ORANGE, "hatch": "///", "edgecolor": "white"}),
-    ):
-        values = [getattr(kernel, what) for kernel in kernels]
-        axes.barh([row + offset for row in range(len(kernels))], values, height=0.36, linewidth=0, label=what, **style)
-        for row, value in enumerate(values):
-            plotting.note(axes, f"{value:.0f} %", (value, row + offset), (4, 0))
-    axes.axvline(ENOUGH_PERCENT, color=plotting.GREY, linestyle="--", linewidth=1)
-    bound = {"neither": "bound by neither"}
+    sides = {"compute": [one.compute for one in kernels], "memory": [one.memory for one in kernels]}
     labels = [
         "\n".join([*textwrap.wrap(kernel.name, 40, max_lines=3, placeholder=" …"), f"{kernel.microseconds:.1f} µs, "
-                   f"{bound.get(kernel.bound, f'{kernel.bound} bound')}"])
+                   f"bound by {kernel.bound}"])
         for kernel in kernels
     ]  # fmt: skip
-    plotting.name_rows(axes, labels)
+    figure, axes = _pairs(labels, sides, "{:.0f} %")
+    axes.axvline(ENOUGH_PERCENT, color=plotting.GREY, linestyle="--", linewidth=1)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xlim(0, 108)
     axes.set_xlabel("percent of the GPU's peak")
-    figure.legend(loc="outside upper left", ncols=2, frameon=False)
     lines = [
         f"{kernel.name}: {kernel.microseconds:.1f} µs, compute {kernel.compute:.0f} %, memory {kernel.memory:.0f} %: "
-        f"{bound.get(kernel.bound, f'bound by {kernel.bound}')}"
+        f"bound by {kernel.bound}"
         for kernel in kernels
     ]
     return plotting.Picture(figure, f"What bounds {len(kernels)} kernels. {' '.join(lines)}", "\n".join(lines))
+
+
+def _pairs(names: Sequence[str], sides: Mapping[str, Sequence[float]], form: str) -> "tuple[Figure, Axes]":
+    """Draw two bars for each name: one value of each side, written beside it in this form."""
+    figure, axes = plotting.new_figure(1.2 + 0.7 * len(names))
+    styles = {"color": plotting.BLUE}, {"color": plotting.ORANGE, "hatch": "///", "edgecolor": "white"}
+    for (side, values), offset, style in zip(sides.items(), (-0.2, 0.2), styles, strict=True):
+        axes.barh([row + offset for row in range(len(names))], values, 0.36, linewidth=0, label=side, **style)
+        for row, value in enumerate(values):
+            plotting.note(axes, form.format(value), (value, row + offset), (4, 0))
+    plotting.name_rows(axes, names)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    return figure, axes
