@@ -54,6 +54,8 @@ def test_violation_names_notebook_and_cell(tmp_path):
         ([code("a", new_output("display_data", {"application/json": {"k": "/tmp/x"}}))], "one machine: /tmp/x"),
         ([code("a", new_output("display_data", {"text/plain": "<Engine at 0x7f3b>"}))], "memory address"),
         ([code("a", new_output("stream", text="2026-11-27 07:29:18 [INFO] saved\n"))], "time of day"),
+        ([code('Image("images/net.png")')], "takes images/net.png for a file beside the notebook"),
+        ([code("open('../README.md')")], "takes ../README.md for a file beside the notebook"),
     ],
 )
 def test_content_that_is_not_committed(tmp_path, cells, expected):
@@ -66,6 +68,7 @@ def test_content_that_is_not_committed(tmp_path, cells, expected):
     [
         ("[a](missing.ipynb#x)", "cell 1 (`[a](missing.ipynb#x)`) links to missing.ipynb, and there is no such file"),
         ("![a](images/missing.svg)", "links to images/missing.svg"),
+        ('<img width="560" src="images/missing.png" alt="a">', "links to images/missing.png"),
         ("half of $2^{-11}$", "has the formula $2^{-11}$"),
     ],
 )

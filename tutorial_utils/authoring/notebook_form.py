@@ -33,7 +33,9 @@ MACHINE_PATH = re.compile(
 MEMORY_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 TIME_OF_DAY = re.compile(r"\b[012]\d:[0-5]\d:[0-5]\d\b")  # as a log puts before its lines
 _CODE_IN_TEXT = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
-_FILE_LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)]*)?\)")
+_FILE_LINK = re.compile(r"""(?:\]\(|<img\s[^>]*?src=")([^)\s#:"]+)(?:#[^)]*)?[)"]""")
+# A path in code that holds only where the kernel runs in the notebook's own folder: an editor may start it elsewhere.
+_BESIDE = re.compile(r"""["']((?:\.\./|(?:images|recordings|solutions)/)[^"']*)["']""")
 _FORMULA = re.compile(r"\$[^$\n]+\$")
 
 
@@ -138,6 +140,8 @@ def _content_violations(notebook: NotebookNode) -> Iterator[str]:
             yield f"{cell_name(notebook, index)} has execution count {count}, not {expected}: execute all, in order"
             break  # every later count is off as well
     for index, cell in code.items():
+        for path in _BESIDE.findall(cell.source):
+            yield f"{cell_name(notebook, index)} takes {path} for a file beside the notebook: begin with paths.ROOT"
         for output in cell.outputs:
             for fault in _output_faults(output, may_raise="raises-exception" in tags(cell)):
                 yield f"{cell_name(notebook, index)} {fault}"
