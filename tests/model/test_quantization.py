@@ -79,7 +79,8 @@ def test_range_that_minmax_keeps_is_cut(method, fp32_model, models, tmp_path):
 
 
 def test_calibration_prints_nothing(fp32_model, tmp_path, capfd):
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         quantization.to_int8(fp32_model, tmp_path / "int8.onnx", images(32), method="entropy")
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")

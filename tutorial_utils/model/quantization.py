@@ -233,8 +233,9 @@ def _largest_magnitudes(
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(io.StringIO()),  # it prints how far it is
-        warnings.catch_warnings(action="ignore", category=RuntimeWarning),  # NumPy's, of ranges that aren't finite
+        warnings.catch_warnings(),
     ):
+        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of ranges that aren't finite
         path, augmented = Path(folder, "model.onnx"), Path(folder, "augmented.onnx")
         onnx.save(model, path)
         calibrator = make(path, qdq.OPERATORS, str(augmented), symmetric=True, **options)
