@@ -375,7 +375,7 @@ def wrong_answers(exercise: str) -> list:
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_lesson_has_the_exercises_of_its_solution_notebook(path):
     lesson = derive.lesson_of(path)
-    assert not derive.has_drifted(lesson, path), f"Run `python -m tutorial_utils.authoring.derive {path}`."
+    assert derive.updated(lesson, path) is None, f"Run `python -m tutorial_utils.authoring.derive {path}`."
 
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)

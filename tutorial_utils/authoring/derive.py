@@ -46,21 +46,19 @@ def derived_cells(solutions: Path) -> list[NotebookNode]:
     return [_derived(cell, solutions) for cell in cells]
 
 
-def updated(lesson: Path, solutions: Path) -> NotebookNode:
-    """Return the lesson with the exercise cells of its solution notebook. Those that are there keep their outputs."""
+def updated(lesson: Path, solutions: Path) -> NotebookNode | None:
+    """Return a lesson with the exercise cells of its solution notebook; None where it has them already.
+
+    Cells that are there keep their outputs.
+    """
     notebook = notebook_form.read(lesson)
     begin, end = _section(notebook, lesson)
-    present = {_content(cell): cell for cell in notebook.cells[begin:end]}
-    wanted = [present.get(_content(cell), cell) for cell in derived_cells(solutions)]
-    notebook.cells[begin:end] = wanted
+    present, wanted = notebook.cells[begin:end], derived_cells(solutions)
+    if list(map(_content, present)) == list(map(_content, wanted)):
+        return None
+    known = {_content(cell): cell for cell in present}
+    notebook.cells[begin:end] = [known.get(_content(cell), cell) for cell in wanted]
     return notebook_form.canonical(notebook)
-
-
-def has_drifted(lesson: Path, solutions: Path) -> bool:
-    """Return whether the exercise cells of a lesson differ from those that its solution notebook asks for."""
-    notebook = notebook_form.read(lesson)
-    begin, end = _section(notebook, lesson)
-    return list(map(_content, notebook.cells[begin:end])) != list(map(_content, derived_cells(solutions)))
 
 
 def exercise_minutes(cells: Sequence[NotebookNode]) -> dict[str, int]:
@@ -158,13 +156,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for solutions in options.solutions or sorted(SOLUTIONS.glob("*.ipynb")):
         lesson = lesson_of(solutions)
         try:
-            if not has_drifted(lesson, solutions):
+            changed = updated(lesson, solutions)
+            if changed is None:
                 continue
             drifted += 1
             if options.check:
                 print(f"{lesson}: its exercises differ from {solutions}.")
             else:
-                notebook_form.write(updated(lesson, solutions), lesson)
+                notebook_form.write(changed, lesson)
                 print(f"{lesson}: exercises written anew. Execute it now, with `make notebooks`.")
         except LessonError as error:
             print(error, file=sys.stderr)
