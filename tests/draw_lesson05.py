@@ -9,19 +9,23 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import netron
-from chromium import Chromium
+from browser import chromium
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tutorial_utils.model import networks
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 IMAGE = Path(__file__).parents[1] / "notebooks" / "images" / "lesson05_netron.png"
 
 # Netron asks to be updated where it is older than 180 days, and for consent to its cookies.
 YOUNG = "addEventListener('DOMContentLoaded', () => document.querySelector('meta[name=date]').content = '2999-01-01')"
-SHOWN = "document.body.className && !document.body.className.includes('spinner')"
+SHOWN = "body[class]:not([class='']):not([class*=spinner])"
 
 
 @contextlib.contextmanager
@@ -37,26 +41,28 @@ def serving(path: Path) -> Iterator[str]:
             time.sleep(0.02)
 
 
-def open_netron(browser: Chromium, url: str, prepare: str = YOUNG) -> None:
+def open_netron(page: "Page", url: str, prepare: str = YOUNG) -> None:
     """Open Netron and wait until it shows a graph or a message.
 
     Args:
-        browser: Where.
+        page: Where.
         url: Netron's address.
         prepare: JavaScript that runs before Netron's; it must be a statement.
     """
-    browser.set_cookie("consent", "yes", url)
-    browser.run_in_every_page(prepare)
-    browser.open(url)
-    browser.wait_for(SHOWN)
+    page.context.add_cookies([{"name": "consent", "value": "yes", "url": url}])
+    page.add_init_script(prepare)
+    page.goto(url)
+    page.wait_for_selector(SHOWN)
 
 
 def main() -> None:
     """Draw Netron with the beginning of the quick classifier."""
-    with serving(networks.quick()["fp32"]) as url, Chromium(620, 760, scale=2) as browser:
-        open_netron(browser, url)
-        browser.evaluate("document.getElementById('target').scrollTo({top: 60, behavior: 'instant'})")
-        browser.screenshot(IMAGE)
+    with serving(networks.quick()["fp32"]) as url, chromium.launched() as browser:
+        page = browser.new_page(viewport={"width": 620, "height": 760}, device_scale_factor=2)
+        open_netron(page, url)
+        scroll = "document.getElementById('target').scrollTo({top: 60, behavior: 'instant'})"
+        page.context.new_cdp_session(page).send("Runtime.evaluate", {"expression": scroll})  # Netron forbids `eval`
+        page.screenshot(path=IMAGE)
     print(IMAGE)
 
 

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import chromium
 import pytest
+from browser import chromium
 
 from tutorial_utils.authoring import course, notebook_form
 from tutorial_utils.base.paths import ROOT
@@ -22,12 +22,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser():
-    """One Chromium for all tests. Names of other hosts are unknown to it: what asks for them fails, and is seen."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    assert chromium.EXECUTABLE, f"{chromium.NOT_INSTALLED}. Debian, Ubuntu: apt-get install chromium"
-    nowhere_else = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost"
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=chromium.EXECUTABLE, args=[nowhere_else])
+    """One Chromium for all tests."""
+    pytest.importorskip("playwright.sync_api")
+    with chromium.launched() as browser:
+        yield browser
 
 
 @pytest.fixture
