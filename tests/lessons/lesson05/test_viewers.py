@@ -1,4 +1,4 @@
-"""What lesson 05a says of Netron's server and scripts, without a browser; test_browser.py looks at it with one."""
+"""What lesson 05a says of Netron's server and scripts, without a browser; tests/browser/test_viewers.py looks with one."""
 
 import re
 import urllib.request
