@@ -3,6 +3,9 @@
 ``python -m benchmarks.verdicts [--verdicts 200] [--seconds 0.2]`` counts how many verdicts say that a candidate differs
 from itself, and how many see 3 %: on the machine as it is, and while processes come and go on all of its cores. The
 two take turns, and the counts so far are printed each time.
+
+``--again 20`` asks instead whether two sessions of one model really differ, by their places in memory or their threads:
+it opens so many pairs, and compares each ten times. If they differ, the same one of a pair is the faster each time.
 """
 
 import argparse
@@ -29,6 +32,7 @@ from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 Call = Callable[[], Any]
 Opened = contextlib.AbstractContextManager[list[Call]]
 BLOCK = 10  # verdicts on each pair between two changes of the load
+_AGAIN = 10  # comparisons of one pair of sessions
 
 # A process that wants a core for a while, then none for a while. Lengths are drawn evenly on a scale of powers: from a
 # hundredth of a second, shorter than a round, to two seconds, longer than a comparison.
@@ -92,7 +96,7 @@ def bursts(processes: int) -> Iterator[list[subprocess.Popen]]:
 
 @contextlib.contextmanager
 def _runners(model: Path, *batches: int) -> Iterator[list[Call]]:
-    """Open a session for each batch. Each verdict has new ones: two sessions differ by their places in memory."""
+    """Open a session for each batch. Each verdict has new ones, lest chance in how two were opened counts for all."""
     with contextlib.ExitStack() as stack:
         calls = []
         for batch in batches:
@@ -126,8 +130,30 @@ def pairs(model: Path) -> dict[str, Callable[[], Opened]]:
 def compared(opened: Opened, seconds: float) -> timing.Comparison:
     """Compare two candidates as a lesson does."""
     with opened as candidates:
-        times = timing.measure_in_turn(dict(zip("ab", candidates, strict=True)), seconds=seconds)
+        return _verdict(candidates, seconds)
+
+
+def _verdict(candidates: list[Call], seconds: float) -> timing.Comparison:
+    times = timing.measure_in_turn(dict(zip("ab", candidates, strict=True)), seconds=seconds)
     return timing.compare(times["a"], times["b"])
+
+
+def again(opened: Opened, seconds: float) -> list[timing.Comparison]:
+    """Compare the same two candidates ten times."""
+    with opened as candidates:
+        return [_verdict(candidates, seconds) for _ in range(_AGAIN)]
+
+
+def persistence(kept: list[list[timing.Comparison]]) -> str:
+    """Say in how many of its ten comparisons the second of each pair was the faster, beside tosses of a coin."""
+    faster = [sum(one.speedup > 1 for one in verdicts) for verdicts in kept]
+    spread = f"{statistics.variance(faster):.2f}" if len(faster) > 1 else "none"
+    count = Count(f"{len(kept)} pairs of sessions", "none", [one for verdicts in kept for one in verdicts])
+    return (
+        f"the second was the faster in {', '.join(map(str, faster))} of {_AGAIN} comparisons (variance {spread}; of "
+        f"{_AGAIN} tosses of a coin {_AGAIN / 4})
+{count}"
+    )
 
 
 def main() -> None:
@@ -135,8 +161,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--verdicts", type=int, default=200, help="on each pair (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.2, help="for each candidate (default: %(default)s)")
+    parser.add_argument("--again", type=int, metavar="PAIRS", help="compare so many pairs of sessions ten times each")
     arguments = parser.parse_args()
     model, machine = networks.quick()["fp32"], capabilities.probe().machine()
+    if arguments.again:
+        kept = []
+        for _ in range(arguments.again):
+            kept.append(again(_runners(model, 32, 32), arguments.seconds))
+            print(persistence(kept), flush=True)
+        return
     counts = {load: {name: Count(name, load) for name in pairs(model)} for load in ("none", "bursts")}
     before = os.getloadavg()[0]
     for first in range(0, arguments.verdicts, BLOCK):

@@ -1,5 +1,6 @@
 """The program that counts verdicts: its arithmetic and its load. What is measured is no matter for a test."""
 
+import contextlib
 import os
 
 import pytest
@@ -27,6 +28,20 @@ def test_line():
     line = str(count(3, 21))
     for part in ("A/A", "load: none", "3 of 24 different (12.5%; 2.7% to 32.4%)", "1.010"):
         assert part in line
+
+
+def test_one_pair_is_compared_again_and_again(models):
+    with verdicts.pairs(models["fp32"])["A/A: one session twice"]() as candidates:
+        kept = [verdicts.again(contextlib.nullcontext(candidates), 0.01) for _ in range(2)]
+    assert [len(one) for one in kept] == [10, 10]
+
+
+def test_persistence_counts_who_was_the_faster():
+    slower = Verdict(Comparison(0.9, 0.8, 1.1), 0.5, 2.0)
+    always, half = [Verdict(DIFFERENT, 0.5, 2.0)] * 10, [slower, Verdict(NOISE, 0.5, 2.0)] * 5
+    line = verdicts.persistence([always, half])
+    assert "the faster in 10, 5 of 10 comparisons (variance 12.50; of 10 tosses of a coin 2.5)" in line
+    assert "10 of 20 different (50.0%" in line
 
 
 def test_load_runs_and_is_ended():

@@ -97,10 +97,10 @@ def figure(one: Diagnosis) -> plotting.Picture:
         heights = [min(value, top) if value else math.nan for value in values]  # 0 has no place on this scale
         axes.plot(heights, ".", color=colour, label=name if heights else None, markersize=7 if name != "mended" else 4)
     axes.plot(allowed, color=plotting.GREY, label="allowed", linewidth=1)
-    order = [point.tensor for point in one.curve]
+    places = {point.tensor: place for place, point in enumerate(one.curve)}
     for number, fault in enumerate(one.faults, 1):
-        if fault.tensor in order:
-            place = order.index(fault.tensor)
+        if fault.tensor in places:
+            place = places[fault.tensor]
             axes.axvline(place, color=plotting.RED, linewidth=1, linestyle=":")
             plotting.note(axes, f"fault {number} ", (place, top * 2), (0, 0), color=plotting.RED, ha="right")
     axes.set_yscale("log")

@@ -164,18 +164,23 @@ class Search:
 
     def _groups(self, bad: set[str]) -> dict[str, tuple[str, ...]]:
         """Return for the first of each group of connected badly stored tensors the nodes that touch the group."""
-        group: dict[str, str] = {}  # of each tensor, the first of its group
+        before: dict[str, str] = {}  # of each tensor, one of its group that is computed before it; of the first, itself
+
+        def first_of(name: str) -> str:
+            while before[name] != name:
+                name = before[name] = before[before[name]]
+            return name
+
         order = [value.name for value in self._model.graph.input if value.name in bad]
         order += [name for name in tensor_errors.tensor_names(self._model) if name in bad]
+        place = {name: index for index, name in enumerate(order)}
         for name in order:
             node = self._writers.get(name)
-            before = [group[one] for one in (node.input if node else ()) if one in group]
-            group[name] = before[0] if before else name
-            for other in before[1:]:
-                group = {one: before[0] if first == other else first for one, first in group.items()}
+            joined = {name, *(first_of(one) for one in (node.input if node else ()) if one in before)}
+            before.update(dict.fromkeys(joined, min(joined, key=place.__getitem__)))
         members: dict[str, list[str]] = {}
-        for name, first in group.items():
-            members.setdefault(first, []).append(name)
+        for name in order:
+            members.setdefault(first_of(name), []).append(name)
         return {first: self.touching(names) for first, names in members.items()}
 
     def touching(self, names: list[str]) -> tuple[str, ...]:
@@ -187,7 +192,8 @@ class Search:
         nodes += [node for name in names for node in self._readers.get(name, ())]
         bodies = [body for node in nodes for body in onnx_file.subgraphs(node)]
         inner = [node for body in bodies for graph in onnx_file.graphs(body) for node in graph.node]
-        nodes += [node for node in inner if not set(names).isdisjoint(node.input)]
+        wanted = set(names)
+        nodes += [node for node in inner if not wanted.isdisjoint(node.input)]
         return tuple(dict.fromkeys(node.name for node in nodes if node.op_type != "Constant"))
 
     def within(self, fault: Fault, nodes: Collection[str]) -> Fault:

@@ -98,9 +98,12 @@ def _depths(graph: onnx.GraphProto, counted: Collection[str] | None, outside: Ma
 def joined(model: onnx.ModelProto, name: str) -> list[str]:
     """Return the tensors that a Concat joins to this one, if any: large boxes would hide the error of small scores."""
     writers = {output: node for node in model.graph.node for output in node.output}
-    parts, waiting, is_joined = [], [name], False
+    parts, waiting, is_joined, seen = [], [name], False, set()
     while waiting:
         tensor = waiting.pop()
+        if tensor in seen:
+            continue
+        seen.add(tensor)
         node = writers.get(tensor)
         if node is not None and node.op_type == "Concat":
             is_joined = True

@@ -55,10 +55,11 @@ class Dataflow:
         """
         written = {name: index for index, step in enumerate(self.steps) for name in step.writes}
         last_read = {name: index for index, step in enumerate(self.steps) for name in step.reads}
+        outputs = set(self.outputs)
         return tuple(
             Lifetime(name, self.sizes[name], first, last_read.get(name, first))
             for name, first in written.items()
-            if name not in self.outputs
+            if name not in outputs
         )
 
     def live_bytes(self) -> np.ndarray:
@@ -159,8 +160,8 @@ def from_report(report: BuildReport, batch: int) -> Dataflow:
     for kernel in report.kernels:
         reads, writes = (_unique(tensor.name for tensor in side) for side in (kernel.inputs, kernel.outputs))
         steps.append(Step(kernel.name, kernel.type, reads, writes))
-    read = _unique(name for step in steps for name in step.reads)
-    written = _unique(name for step in steps for name in step.writes)
+    read = dict.fromkeys(name for step in steps for name in step.reads)
+    written = dict.fromkeys(name for step in steps for name in step.writes)
     inputs = tuple(name for name in read if name not in written)
     outputs = tuple(name for name in written if name not in read)
     return Dataflow(tuple(steps), sizes, inputs, outputs)

@@ -141,7 +141,11 @@ def fusion_map(homes: Sequence[NodeHome], layers: Sequence[EngineLayer]) -> plot
     each kernel, a row for each operator, and beside it how many of its nodes no layer names.
     """
     kernels = _kernels(layers)
-    inside = {position: [home for home in homes if position in home.layers] for position, _ in kernels}
+    inside: dict[int, list[NodeHome]] = {position: [] for position, _ in kernels}
+    for home in homes:
+        for position in home.layers:
+            if position in inside:
+                inside[position].append(home)
     small = len(kernels) <= _MOST_ROWS and max(map(len, inside.values())) <= _MOST_BOXES
     figure = _boxes(homes, inside, layers) if small else _matrix(homes, kernels)
     text = [

@@ -199,6 +199,7 @@ def as_json(one: Inspection) -> str:
 # --- as a page -------------------------------------------------------------------------------------------------------
 
 _BLOCK = 8  # kernels that the page shows in detail
+_DRAWN = 500  # layers that the figures show: Matplotlib takes minutes for thousands, and nobody sees them
 _TEMPLATE = Path(__file__).with_name("page.html")  # with $title and $body
 
 
@@ -207,15 +208,18 @@ def write_page(one: Inspection, path: Path) -> Path:
     from tutorial_utils.inspection import drawings, maps
 
     report, layers = one.report, one.report.layers
-    kernels = [position for position, layer in enumerate(layers) if layer.is_kernel]
+    drawn = layers[:_DRAWN]
+    homes = [home for home in one.node_homes if not home.layers or home.layers[0] < len(drawn)]
+    part = f" (the first {len(drawn)} of {len(layers)}; all of them: --json)" if len(drawn) < len(layers) else ""
+    kernels = [position for position, layer in enumerate(drawn) if layer.is_kernel]
     sections = [table(summary(one))]
     if kernels:  # an engine that only hands its inputs on has none
         detail = f"The first {min(_BLOCK, len(kernels))} kernels in detail"
         sections += [
-            section("Layers in the order of execution", drawings.overview(layers, one.model)),
-            section(detail, drawings.block(layers, 0, kernels[:_BLOCK][-1])),
-            section("Precision map", maps.precision_map({one.model: layers})),
-            section("Fusion map: ONNX nodes by kernel", maps.fusion_map(one.node_homes, layers)),
+            section(f"Layers in the order of execution{part}", drawings.overview(drawn, one.model)),
+            section(detail, drawings.block(drawn, 0, kernels[:_BLOCK][-1])),
+            section(f"Precision map{part}", maps.precision_map({one.model: drawn})),
+            section(f"Fusion map: ONNX nodes by kernel{part}", maps.fusion_map(homes, drawn)),
         ]
     proof = html.escape(computed_types.table(layers)) or "No convolution, matrix product or attention."
     sections += ["<h2>What layers compute in, and what says so</h2>", f"<pre>{proof}</pre>"]

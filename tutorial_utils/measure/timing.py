@@ -288,6 +288,9 @@ def compare(baseline: Measurement, candidate: Measurement) -> Comparison:
     together, in turn; for others, the interval has only the scatter within each of them. Where one of them has more
     rounds, its last are left out.
 
+    A verdict is about the two callables that were measured, such as two sessions. To say of two models that they differ
+    by little, open both anew and compare again.
+
     Raises:
         InputError: The measurements differ in clock, copies or batch, so that they can't be compared, or hold no times.
     """

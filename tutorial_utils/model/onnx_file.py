@@ -212,10 +212,12 @@ def name_nodes(model: onnx.ModelProto) -> None:
     nodes = [node for graph in graphs(model.graph) for node in graph.node]
     taken = {node.name for node in nodes}
     seen = {""}
+    numbers: dict[str, Iterator[int]] = {}  # that the nodes of one name go on with
     for node in nodes:
         if node.name in seen:
             base = node.name or f"node_of_{next(filter(None, node.output), node.op_type)}"
-            names = itertools.chain([] if node.name else [base], (f"{base}_{number}" for number in itertools.count(2)))
+            count = numbers.setdefault(base, itertools.count(2))
+            names = itertools.chain([] if node.name else [base], (f"{base}_{number}" for number in count))
             node.name = next(name for name in names if name not in taken)
             taken.add(node.name)
         seen.add(node.name)
@@ -291,9 +293,9 @@ def open_image_size(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def fix_weights(model: onnx.ModelProto) -> None:
     """Let no weight be an input as well, whose value a caller may replace: a converter takes it for a constant."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    for value in [value for value in model.graph.input if value.name in weights]:
-        model.graph.input.remove(value)
+    data = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in inputs(model.graph)]
+    del model.graph.input[:]
+    model.graph.input.extend(data)
     model.ir_version = max(model.ir_version, 4)  # before, initializers had to be inputs
 
 
