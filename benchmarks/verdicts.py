@@ -151,8 +151,7 @@ def persistence(kept: list[list[timing.Comparison]]) -> str:
     count = Count(f"{len(kept)} pairs of sessions", "none", [one for verdicts in kept for one in verdicts])
     return (
         f"the second was the faster in {', '.join(map(str, faster))} of {_AGAIN} comparisons (variance {spread}; of "
-        f"{_AGAIN} tosses of a coin {_AGAIN / 4})
-{count}"
+        f"{_AGAIN} tosses of a coin {_AGAIN / 4})\n{count}"
     )
 
 

@@ -37,8 +37,8 @@ def test_one_pair_is_compared_again_and_again(models):
 
 
 def test_persistence_counts_who_was_the_faster():
-    slower = Verdict(Comparison(0.9, 0.8, 1.1), 0.5, 2.0)
-    always, half = [Verdict(DIFFERENT, 0.5, 2.0)] * 10, [slower, Verdict(NOISE, 0.5, 2.0)] * 5
+    slower = Comparison(0.9, 0.8, 1.1)
+    always, half = [DIFFERENT] * 10, [slower, NOISE] * 5
     line = verdicts.persistence([always, half])
     assert "the faster in 10, 5 of 10 comparisons (variance 12.50; of 10 tosses of a coin 2.5)" in line
     assert "10 of 20 different (50.0%" in line
