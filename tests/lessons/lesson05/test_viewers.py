@@ -1,4 +1,4 @@
-"""What lesson 05a says of Netron's server and scripts, without a browser; tests/browser/test_viewers.py looks with one."""
+"""What lesson 05a says of Netron's server and scripts, without a browser; tests/browser has its like with one."""
 
 import re
 import urllib.request
