@@ -186,7 +186,7 @@ def test_figure_of_many_faults():
     def diagnosis(count):
         names = [Name(f"t{i}") for i in range(count)]
         found = tuple(Fault("overflow", Name(name), "node", "Add", np.inf, 0.1, "what") for name in names)
-        curve = tuple(Point(name, 0.2, 0.1) for name in names)
+        curve = tuple(Point(name, 0.2, 0.1, None) for name in names)
         return Diagnosis("m", "fp16", "", "not mended", (), None, found, (), {}, count, None, (), curve, 0.0)
 
     assert_linear(diagnosis_page.figure, diagnosis)
