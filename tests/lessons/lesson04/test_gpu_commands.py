@@ -38,6 +38,12 @@ def test_outcome_of_real_runs(growing):
     assert same["build_seconds"] is None  # nothing was built
 
 
+def test_what_a_gpu_runs(growing, monkeypatch):
+    monkeypatch.setattr(experiment, "COMMANDS", (("fp32", "compare", "polygraphy run fp32.onnx --onnxrt --onnxrt"),))
+    (row,) = experiment.measure({"fp32": growing / "fp32.onnx"})
+    assert (row["model"], row["what"], row["passed"]) == ("fp32", "compare", True)
+
+
 def test_outcome_takes_the_order_of_the_model_and_tensorrts_values():
     found = experiment.outcome(polygraphy_cli.Result("polygraphy run", COMPARED, 1), ["a", "b", "c"])
     assert (found["failed"], found["checked"], found["first_failed"]) == (2, 3, "a")
