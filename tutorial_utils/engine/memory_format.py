@@ -11,7 +11,6 @@ from collections.abc import Sequence
 # The axes of a tensor by their letters, for ranks that images and volumes have.
 _LETTERS = {4: "NCHW", 5: "NCDHW"}
 ROWS, COLUMNS, VECTOR, UNKNOWN = "row major", "column major", "vector", "unknown"
-ROW_MAJOR = (ROWS, *_LETTERS.values())
 CHANNELS_LAST = "NHWC"
 _PADDED_TO = (4, 8, 16, 32)  # multiples of channels that TensorRT's formats have
 
