@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from blake3 import blake3
-from filelock import FileLock
 
 from tutorial_utils.base import child_process, paths, sealed_files
 from tutorial_utils.model import paddle_quantization
@@ -29,11 +28,10 @@ def untrained(network: str, seed: int = 0) -> "SavedModel":
 
     folder = paths.cache_dir("models", f"{network}-legacy-{seed}-{paddle.__version__}")
     target = SavedModel(folder / "model.pdmodel", folder / "model.pdiparams")
-    with paths.filling_cache(), FileLock(folder / "lock"):
-        if not sealed_files.ready(vars(target).values()):
+    with sealed_files.filling(vars(target).values(), folder / "lock") as missing:
+        if missing:
             with saving(target) as written:
                 child_process.run(_write, network, seed, written)
-            sealed_files.seal(vars(target).values())
     return target
 
 
@@ -48,10 +46,9 @@ def quantized(network: str, images: np.ndarray) -> "SavedModel":
     target = type(saved)(
         saved.model_path.with_name(f"{name}.pdmodel"), saved.params_path.with_name(f"{name}.pdiparams")
     )
-    with paths.filling_cache(), FileLock(saved.model_path.with_name("lock")):
-        if not sealed_files.ready(vars(target).values()):
+    with sealed_files.filling(vars(target).values(), saved.model_path.with_name("lock")) as missing:
+        if missing:
             paddle_quantization.quantize(saved.model_path, saved.params_path, images, target.model_path.with_suffix(""))
-            sealed_files.seal(vars(target).values())
     return target
 
 
