@@ -167,6 +167,7 @@ def test_working_library_gives_its_version(monkeypatch, broken_library):
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         ("import os; os.abort()", "importing it ends Python (SIGABRT)"),
         ("import os; os._exit(3)", "importing it ends Python (exit status 3)"),
+        ("import os, sys; sys.stdout = open(os.devnull, 'w')", "importing it gives no answer"),
     ],
 )
 def test_library_that_breaks_at_import_is_reported(monkeypatch, broken_library, source, error):

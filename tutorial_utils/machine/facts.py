@@ -44,7 +44,8 @@ def _import_elsewhere(modules: Sequence[str]) -> dict[str, Library]:
         versions = installed_versions(module)
         report = answer.values.get(module, {})
         if not report:
-            report = {"error": f"importing it ends Python ({answer.end})" if answer.end else answer.error}
+            ended = f"importing it ends Python ({answer.end})" if answer.end else answer.error
+            report = {"error": ended or "importing it gives no answer"}
         elif module == "tensorrt" and answer.end:  # after the import
             report = {**report, "details": {"builder_error": f"making one ends the process ({answer.end})"}}
         libraries[module] = Library(
