@@ -49,7 +49,7 @@ COMMANDS = (
 )  # fmt: skip
 FILES = ("det-sound-fp32.onnx", "det-overflow-fp16.onnx", "page.json")
 METHOD = (
-    "each command run once with this Polygraphy and TensorRT, four at a time; input: the page at 192x384; rows hold "
+    "each command run once with this Polygraphy and TensorRT, two at a time; input: the page at 192x384; rows hold "
     "what the commands printed"
 )
 # What the other experiments read. The page at the article's 32x32 overflows with a larger factor; the text detector
@@ -214,7 +214,7 @@ def measure(models: Mapping[str, Path]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         for path in models.values():
             shutil.copy(path, folder)
-        results = polygraphy_cli.run_all([command for _, _, command in COMMANDS], folder, at_once=4)
+        results = polygraphy_cli.run_all([command for _, _, command in COMMANDS], folder)
     found = []
     for (model, what, command), result in zip(COMMANDS, results, strict=True):
         order = [name for node in onnx.load(models[model]).graph.node for name in node.output]
