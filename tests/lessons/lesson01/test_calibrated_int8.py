@@ -63,11 +63,11 @@ def test_cases_have_their_files():
 
 
 TIME = {"rounds_ms": [[0.1, 0.1]] * 10, "first_call_ms": 1.0, "warmup_calls": 11, "stable": True, "batch": 64}
-ENGINE = {"accuracy": 0.98, "sqnr_db": 60.0, "time": TIME, "ranges": {},
+ENGINE = {"accuracy": 0.98, "agreement": 1.0, "sqnr_db": 60.0, "time": TIME, "ranges": {},
           "line": "9 of 9 convolutions compute in FP32"}  # fmt: skip
 RANGES = {"x": {"threshold": 255.0, "largest": 1.0, "clipped": 0.0},
           "relu": {"threshold": 1.0, "largest": 4.0, "clipped": 0.12}}  # fmt: skip
-WRONG = ENGINE | {"accuracy": 0.5, "sqnr_db": 3.0, "time": None, "ranges": RANGES}
+WRONG = ENGINE | {"accuracy": 0.5, "agreement": 0.5, "sqnr_db": 3.0, "time": None, "ranges": RANGES}
 RECORDED = {
     "stacks": [{"gpu": "G", "libraries": {}}],
     "rows": {
@@ -108,3 +108,10 @@ def test_picture_of_thresholds():
 def test_shipped_recording_shows_what_a_flag_gave():
     by_flag = calibrated_int8.EXPERIMENT.recorded("there is no GPU").result["precision/bf16_flag"]
     assert by_flag.line.startswith("9 of 9 convolutions compute in TF32; 1 of 1 matrix products compute in TF32")
+
+
+def test_shipped_recording_has_the_answers_of_fp32_after_a_right_calibration():
+    results = calibrated_int8.EXPERIMENT.recorded("there is no GPU").result
+    right = [results[name].agreement for name in ("precision/int8_calibrated", "entropy/digits", "minmax/digits")]
+    assert min(right) >= 0.99
+    assert results["entropy/zero_to_255"].agreement < 0.5

@@ -119,12 +119,14 @@ class Result:
     """An engine on the test images: accuracy, 0 to 1; decibels of FP32's logits over their error.
 
     Attributes:
+        agreement: Of its answers with FP32's, 0 to 1.
         line: What it computes in: `computed_types.line`.
         time: Of the engine alone, for 64 images; None of those that differ in their calibration only.
         ranges: Of the activations that convolutions and products read, by tensor; none where nothing is calibrated.
     """
 
     accuracy: float
+    agreement: float
     sqnr_db: float
     line: str
     time: Measurement | None = None
@@ -218,6 +220,7 @@ def _judged(built: engine.Engine, table: bytes, judge: _Judge, timed: bool = Fal
             time = timing.measure_on_device(times, batch=_BATCH, seconds=0.2, max_calls=100).to_dict()
     return {
         "accuracy": quality.classification_metrics(test_set.labels, logits).accuracy,
+        "agreement": quality.agreement(logits, judge.logits),
         "sqnr_db": quality.sqnr_db(logits, judge.logits),
         "line": built.report.precision_line,
         "time": time,

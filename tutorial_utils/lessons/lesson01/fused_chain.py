@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 METHOD = (
     "CUDA events around each call on one stream, copies left out, data on the GPU; calls are enqueued one after "
-    "another, so that the host may be the limit; after a warm-up until steady, the ways of a row take turns in 10 "
+    "another, so that the host may be the limit; after a warm-up until steady, the ways of a row take turns in "
     "rounds; medians with 95 % intervals; graph: the same, replayed as a CUDA graph. kernels: those of one call, by "
     "PyTorch's profiler (CUPTI). Chain: relu(x + bias) + other, times a scale, FP16; PyTorch eager and torch.compile; "
     "TensorRT with one engine for each operator on one stream, and with one engine for all, optimization level 3"
