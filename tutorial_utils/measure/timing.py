@@ -289,7 +289,8 @@ def compare(baseline: Measurement, candidate: Measurement) -> Comparison:
     rounds, its last are left out.
 
     A verdict is about the two callables that were measured, such as two sessions. To say of two models that they differ
-    by little, open both anew and compare again.
+    by little, open both anew and compare again. On a busy machine, measure for a second or more: a worker thread of one
+    session that shares its core with other work slows all its turns for as long as that lasts (benchmarks/README.md).
 
     Raises:
         InputError: The measurements differ in clock, copies or batch, so that they can't be compared, or hold no times.
