@@ -87,6 +87,22 @@ def is_right(engine, model):
         return np.abs(runner.infer({"x": batch})["y"] - expected).max() < 2e-3 * np.abs(expected).max()
 
 
+# --- a build beside an engine in use ---------------------------------------------------------------------------------
+
+
+@of_data_centre
+def test_a_build_says_why_it_fails_also_beside_a_loaded_engine(plan, fp32_model, folder):
+    """TensorRT says that it ignores a second logger as long as an object with another one lives."""
+    from tutorial_utils.runners.tensorrt import TensorRTRunner
+
+    with TensorRTRunner(plan):
+        int8 = {"strongly_typed": False, "flags": ("int8",)}
+        with pytest.raises(CalibrationError, match=r"nothing gives the scales.*no scaling factors detected") as caught:
+            made(fp32_model, folder, changes=int8)
+        one_line(caught)
+        assert any("conv0" in text for text in made(fp32_model, folder).messages)
+
+
 # --- calibration ------------------------------------------------------------------------------------------------------
 
 
