@@ -17,7 +17,7 @@ from small_models import residual_model
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, ModelFileError, PrecisionError
 from tutorial_utils.base.flavour import installed_flavour
-from tutorial_utils.measure import gpu_state, rows, timing
+from tutorial_utils.measure import gpu_state, recordings, rows, timing
 from tutorial_utils.measure.resnet50_matrix import cells, matrix, measuring, onnxruntime, tensorrt
 from tutorial_utils.measure.resnet50_matrix.cells import Candidate, Cell, Interval, Row
 from tutorial_utils.measure.resnet50_matrix.files import Files
@@ -214,6 +214,13 @@ def test_interval_of_a_median():
     measurement = timing.Measurement(((1.0, 1.0), (3.0, 3.0)), 9.0, 11, True, 1)
     assert timing.median_interval(measurement) == (1.0, 3.0)
     assert timing.median_interval(replace(measurement, rounds_ms=((2.0,), (2.0,)))) == (2.0, 2.0)
+
+
+def test_the_recording_says_how_each_of_its_times_was_taken():
+    recording = recordings.load("resnet50_matrix")
+    for name in ("host", "device", "graph", "host_graph"):
+        assert f"{name}: " in measuring.METHOD
+        assert f"{name}: " in recording.method, "record a row: it brings the method of today"
 
 
 def test_what_is_recorded_is_read():

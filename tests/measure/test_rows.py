@@ -1,5 +1,6 @@
 """Experiments of rows: each in a process of its own, merged into a recording that grows, whatever happens to a row."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -109,6 +110,15 @@ def test_rows_that_are_there_are_skipped_unless_asked_for(sizes, tmp_path):
     assert recorded(sizes)["a/size"].values["bytes"] == 3
     assert list(recorded(sizes)) == ["a/size", "a/refused", "b/size"]
     assert [one["libraries"]["tensorrt"] for one in recordings.load(sizes.path).data["stacks"]] == ["10.7.0", "10.6.0"]
+
+
+def test_a_new_row_brings_the_method_of_today(sizes):
+    record(sizes, "a/size")
+    sizes.experiment = dataclasses.replace(sizes.experiment, method="read once, or twice")
+    record(sizes, "a/size")
+    assert recordings.load(sizes.path).method == "read once"
+    record(sizes, "b/size")
+    assert recordings.load(sizes.path).method == "read once, or twice"
 
 
 def test_a_failure_never_replaces_a_measurement(sizes):

@@ -10,7 +10,7 @@ import pkgutil
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -138,6 +138,8 @@ class Experiment(Generic[Result]):
     ) -> tuple[Path, int]:
         """Measure rows on this machine, and add each to a recording as soon as it is measured.
 
+        The recording gets the method of today, which has to be true of the rows that are there, too.
+
         Args:
             patterns: Which rows, by their names, with ``*`` and ``?``.
             models: As for `record`.
@@ -185,7 +187,8 @@ class Experiment(Generic[Result]):
             empty = recordings.new(self.title, self.method, stamp, {"stacks": [], "rows": {}})
             with FileLock(paths.cache_dir("locks") / f"{path.stem}.lock"):
                 now = rows.load(path, self.title) or empty  # read anew: another process may have added rows meanwhile
-                recordings.save(rows.merged(now, name, row, stamp, empty.date), path)
+                merged = rows.merged(now, name, row, stamp, empty.date)
+                recordings.save(replace(merged, method=self.method), path)  # it tells of the row's fields
             added += 1
         if unavailable and not added:
             raise unavailable

@@ -11,6 +11,7 @@ from small_models import images, options
 
 from tutorial_utils.base import flavour
 from tutorial_utils.engine import build
+from tutorial_utils.lessons.lesson01 import asynchrony
 from tutorial_utils.lessons.lesson01.asynchrony import Overlap, Span, draw_streams, draw_timeline, estimate, watch
 from tutorial_utils.measure import quality
 from tutorial_utils.measure.timing import Measurement
@@ -79,6 +80,35 @@ def test_timeline_counts_from_the_start_of_each_order():
     assert spans == [pytest.approx(row, abs=1e-6) for row in rows]
 
 
+class StandIn:
+    """Lanes that compute nothing: a lane has the logits that it was given, and one by one gives all ones."""
+
+    def __init__(self, *logits):
+        self._logits = [np.full((8, 10), one) for one in logits]
+
+    def one_by_one(self, batches):
+        self._logits[0] = np.ones((8, 10))
+
+    def on_streams(self, streams, batches, pinned=True):
+        pass
+
+    def stage_times(self, batches):
+        return {}
+
+    def use(self, batch):
+        pass
+
+    def logits(self):
+        return self._logits
+
+
+def test_a_lane_with_other_results_is_no_measurement(monkeypatch):
+    monkeypatch.setattr(asynchrony.timing, "measure_in_turn", lambda runs, **_: dict.fromkeys(runs, run(1.0)))
+    assert asynchrony._overlap(StandIn(1.001, 1), StandIn(1, 1), 8, 0.1)["batch"] == 8
+    with pytest.raises(RuntimeError, match=r"one by one: relative error 0\.5"):
+        asynchrony._overlap(StandIn(1, 1), StandIn(1, 0.5), 8, 0.1)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("cuda_graph", [False, True])
 def test_lanes_compute_what_onnx_runtime_computes(fp32_model, cuda_graph):
@@ -96,8 +126,7 @@ def test_lanes_compute_what_onnx_runtime_computes(fp32_model, cuda_graph):
             lanes.on_streams(3, 7)
             lanes.on_streams(2, 4, pinned=False)
             expected = session.run(None, {"x": batch[:size]})[0]
-            for runner in lanes.runners:
-                (logits,) = runner.results().values()
+            for logits in lanes.logits():
                 assert quality.relative_error(logits, expected) < 2e-3
         assert all(np.isfinite(ms) and ms >= 0 for ms in lanes.stage_times(3).values())
 

@@ -29,6 +29,7 @@ def test_the_program_makes_the_article_s_calls():
         "workspace_size=1 << 32, max_batch_size=64, min_subgraph_size=3, precision_mode=precision",
         'smallest, largest, usual = ({"x": [batch, 3, 32, 32]} for batch in (1, 64, 1))',
         "set_trt_dynamic_shape_info(smallest, largest, usual)",
+        "opset_version=15",
     ):
         assert call in text
 
@@ -39,6 +40,17 @@ from pathlib import Path
 import numpy as np
 step, folder, *names = sys.argv[1:]
 if step == "save":
+    sys.exit()
+if step == "export":
+    import onnx
+    nodes = [onnx.helper.make_node(kind, ["x"], ["y"]) for kind in ("Relu", "Conv", "Relu")]
+    graph = onnx.helper.make_graph(nodes, "stand_in", [], [])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 15)]), f"{folder}/model.onnx")
+    print("I1127 14:55:12.883430  8169 interpreter.cc:212] before", file=sys.stderr)
+    print("######## export", file=sys.stderr)
+    print("W1127 14:55:12.883430  8169 pass.cc:302] a warning", file=sys.stderr)
+    print(f"\\n2026-11-27 14:55:14 [INFO]\\t\\x1b[32mProgram saved in {folder}/temporary.\\x1b[0m", file=sys.stderr)
+    print(json.dumps({"seconds": 1.5}))
     sys.exit()
 rounds = {"rounds_ms": [[1.0, 1.1]] * 10, "first_call_ms": 1.5, "warmup_calls": 11, "stable": True, "batch": 64}
 for name in names:
@@ -66,8 +78,10 @@ def program(tmp_path_factory):
 
 
 def read_back():
-    row = {"stack": 0, "date": "2026-01-01", "values": article.predictors({})}
-    return article.read({"stacks": [{}], "rows": {"predictors": row}})
+    """Return what is read of the stand-in's answers."""
+    values = {name: measure({}) for name, measure in article.EXPERIMENT.rows.items()}
+    recorded = {name: {"stack": 0, "date": "2026-01-01", "values": one} for name, one in values.items()}
+    return article.read({"stacks": [{}], "rows": recorded})
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +91,7 @@ def measured(program):
 
 
 def test_a_predictor_that_ends_its_process_costs_only_itself(measured):
-    gpu, fp32, fp16, cpu = measured.result
+    gpu, fp32, fp16, cpu = measured.result.predictors
     assert (gpu.name, gpu.ending, gpu.reason) == ("gpu", "SIGABRT", "ExternalError: CUDA error(209)")
     assert gpu.first_ms is gpu.warm is gpu.relative_error is gpu.log is None
     assert fp16.log.subgraphs == (99,)
@@ -85,6 +99,22 @@ def test_a_predictor_that_ends_its_process_costs_only_itself(measured):
     assert all(one.agreement == 1 and one.first_ms == 20 and isinstance(one.warm, Measurement) for one in (fp32, cpu))
     assert fp16.relative_error == pytest.approx(1e-3, rel=1e-3)
     assert fp32.relative_error == cpu.relative_error == 0
+
+
+def test_export_is_told_without_moments_and_places(measured):
+    export = measured.result.export
+    assert (export.seconds, export.opset, export.nodes) == (1.5, 15, {"Conv": 1, "Relu": 2})
+    assert export.log == ["W pass.cc:302] a warning", "[INFO] Program saved in temporary."]
+    assert article.told_of_export(export).splitlines() == [
+        "Export to ONNX in 1.5 s: opset 15, 3 nodes (1 Conv, 2 Relu)",
+        "  W pass.cc:302] a warning",
+        "  [INFO] Program saved in temporary.",
+    ]
+
+
+def test_rows_that_were_not_measured_are_empty():
+    assert article.read({"stacks": [], "rows": {}}) == article.Article([], None)
+    assert "not recorded yet" in article.told_of_export(None)
 
 
 def test_drawing(measured):
@@ -113,7 +143,7 @@ def test_log_table(measured):
 def test_wrong_outputs_are_told(program, value, error):
     """A kernel that Paddle launches and the wheel doesn't hold may leave its output as it was, without an error."""
     program.write_text(STAND_IN.replace("1.001", value))
-    (fp16,) = (one for one in read_back() if one.name == "trt_fp16")
+    (fp16,) = (one for one in read_back().predictors if one.name == "trt_fp16")
     assert fp16.relative_error == error
     assert fp16.trouble == f"wrong outputs: relative error {error or 'NaN'}"
 

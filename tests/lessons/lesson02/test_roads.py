@@ -9,7 +9,7 @@ from tutorial_utils.measure import recordings, rows
 from tutorial_utils.measure.resnet50_matrix import cells
 from tutorial_utils.measure.timing import Measurement
 
-SHAPE = "64x3x32x32"
+SHAPE, ONE, MANY = "64x3x32x32", "1x3x224x224", "64x3x224x224"
 
 
 def row(ms, first=30.0, error=1e-3):
@@ -61,10 +61,35 @@ def test_onnx_runtime_is_shown_at_its_best_and_what_graphs_save():
 def test_reasons_are_told_once_with_those_that_they_are_of():
     rows = {f"tensorrt_rtx/int8_qdq/{SHAPE}": "It builds none.", f"tensorrt_rtx/tf32/{SHAPE}": row(1, error=1.0)}
     found = roads.roads(matrix(**rows), [], {})
+    told = roads.missing({SHAPE: found})
+    assert f"n/a at {SHAPE}: TensorRT-RTX 1.6 INT8\n    It builds none." in told
+    assert f"n/a at {SHAPE}: TensorRT-RTX 1.6 TF32\n    Its outputs are wrong, so its time says nothing." in told
+    assert told.count("not measured") == 1
+
+
+def test_larger_images_have_the_one_reference_of_their_shape():
+    graph = {**row(0.5), "host_graph": [0.4] * 4}
+    found = roads.larger(matrix(**{
+        f"onnxruntime_cuda/fp32/{ONE}": row(2.0),
+        f"tensorrt_flags/fp16/{ONE}": graph, f"tensorrt_flags/fp16/{MANY}": row(4.0),
+        f"tensorrt_rtx/fp16/{ONE}": row(0.8), f"tensorrt_rtx/fp16/{MANY}": "It builds none.",
+    }))  # fmt: skip
+    assert list(found) == [ONE, MANY]
+    table = roads.table_of_shapes(found)
+    assert list(table.index) == [("ONNX Runtime CUDA", "FP32"), ("TensorRT 10.6", "FP16"), ("TensorRT-RTX 1.6", "FP16")]
+    reference, flags, rtx = table.to_dict(orient="records")
+    assert list(flags.values()) == ["0.50", "0.45 to 0.55", "4", "0.40", "4.00", "3.60 to 4.40", "–", "n/a"]
+    assert list(rtx.values()) == ["0.80", "0.72 to 0.88", "2.5", "n/a", "n/a", "n/a", "n/a", "n/a"]
+    assert reference[ONE, "speed-up"] == "1"
+    assert {reference[MANY, key] for key in ("ms", "95 % interval", "speed-up", "as graph ms")} == {"–"}
     told = roads.missing(found)
-    assert "n/a: TensorRT-RTX 1.6 INT8\n    It builds none." in told
-    assert "n/a: TensorRT-RTX 1.6 TF32\n    Its outputs are wrong, so its time says nothing." in told
-    assert told.count("It was not measured.") == 1
+    assert f"n/a at {MANY}: TensorRT-RTX 1.6 FP16\n    It builds none." in told
+    assert f"\nnot measured at {MANY}: ONNX Runtime CUDA FP32" in told
+    assert f"not measured at {ONE}, {MANY}: ONNX Runtime CUDA TF32, ONNX Runtime CUDA FP16," in told
+
+
+def test_a_matrix_without_larger_images_has_an_empty_table():
+    assert roads.table_of_shapes(roads.larger(matrix())).empty
 
 
 def test_what_the_other_two_recordings_add():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tutorial_utils import engine, plotting
-from tutorial_utils.measure import timing
+from tutorial_utils.measure import quality, timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.timing import Measurement
 from tutorial_utils.plotting import Picture
@@ -26,6 +26,7 @@ METHOD = (
     "around the enqueue"
 )
 _STAGE_CALLS = 100
+_SAME = 0.01  # a relative error; TensorRT-RTX may change kernels between two calls, which made 0.004
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def measure(models: Mapping[str, Path], seconds: float = 0.5) -> dict[str, Any]:
 
     Raises:
         BackendUnavailableError: TensorRT engines can't run here.
+        RuntimeError: A lane's results aren't those of batches run one by one.
     """
     from tutorial_utils.lessons.lesson01.lanes import Lanes  # imports PyCUDA
 
@@ -64,6 +66,9 @@ def _overlap(plain: Any, graphs: Any, batch: int, seconds: float) -> dict[str, A
             runs[name] = functools.partial(lanes.on_streams, streams, BATCHES_PER_RUN)
     runs["2 streams, pageable"] = functools.partial(plain.on_streams, 2, BATCHES_PER_RUN, pinned=False)
     measured = timing.measure_in_turn(runs, batch=batch * BATCHES_PER_RUN, seconds=seconds)
+    left = [*plain.logits(), *graphs.logits()]  # by the runs that were timed
+    plain.one_by_one(1)
+    require_same(left, plain.logits()[0])
     return {
         "batch": batch,
         "batches_per_run": BATCHES_PER_RUN,
@@ -71,6 +76,13 @@ def _overlap(plain: Any, graphs: Any, batch: int, seconds: float) -> dict[str, A
         "stages_graph_ms": graphs.stage_times(_STAGE_CALLS),
         "runs": timing.to_plain(measured),
     }
+
+
+def require_same(results: Sequence[np.ndarray], expected: np.ndarray) -> None:
+    """Raise RuntimeError where one of some results differs from the expected by more than kernels of FP16 differ."""
+    error = max(quality.relative_error(one, expected) for one in results)
+    if error > _SAME:
+        raise RuntimeError(f"A lane's results differ from those of batches one by one: relative error {error:.2g}.")
 
 
 def read(data: Mapping[str, Any]) -> list[Overlap]:

@@ -78,6 +78,10 @@ class Lanes:
             images = self._images[: len(lane.host[self._input])]
             cuda.memcpy_htod_async(lane.device[self._input], images, lane.stream)
 
+    def logits(self) -> list[np.ndarray]:
+        """Wait for every lane, and return its last logits, float32 ``[batch, classes]``."""
+        return [next(iter(lane.results().values())) for lane in self.runners]
+
     def stage_times(self, batches: int) -> dict[str, float]:
         """Time the stages of one lane, one batch after the other.
 

@@ -6,6 +6,7 @@ are the recording ``article_paddle_trt``.
 
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ METHOD = (
     "One process makes and calls the predictors one after the other, as the article's does, and a new one goes on "
     "after a predictor that ends it. First: the first call of a fresh predictor, which is all that the article timed. "
     "Warm: afterwards, warm-up until steady, then rounds in which the predictors of a process take turns. Host "
-    "clock, copies included"
+    "clock, copies included. Export: one call of paddle.onnx.export, on the CPU"
 )
 
 
@@ -73,6 +74,36 @@ class Predictor:
             error = "NaN" if self.relative_error is None else f"{self.relative_error:.2g}"
             return f"wrong outputs: relative error {error}"
         return ""
+
+
+@dataclass(frozen=True)
+class Export:
+    """The article's export to ONNX.
+
+    Attributes:
+        seconds: Of the call of `paddle.onnx.export`.
+        opset: Of the file that it wrote.
+        nodes: Of that file, by operator.
+        log: What Paddle and paddle2onnx said, line by line.
+    """
+
+    seconds: float
+    opset: int
+    nodes: dict[str, int]
+    log: list[str]
+
+
+@dataclass(frozen=True)
+class Article:
+    """What the article's programs did.
+
+    Attributes:
+        predictors: Made one after the other, as in the article; the CPU's stands last.
+        export: None where it wasn't measured.
+    """
+
+    predictors: list[Predictor]
+    export: Export | None
 
 
 def predictors(models: Mapping[str, Path]) -> dict[str, Any]:
@@ -127,6 +158,36 @@ def by_predictor(log: str) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
+def export(models: Mapping[str, Path]) -> dict[str, Any]:
+    """Export the program to ONNX, as the article does; return the fields of `Export`.
+
+    Raises:
+        BackendUnavailableError: As for `predictors`.
+    """
+    import onnx
+
+    _require_stack()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _checked(programs.run(_PROGRAM, "save", folder))
+        ended = _checked(programs.run(_PROGRAM, "export", folder))
+        model = onnx.load(folder / "model.onnx")
+    operators = sorted(node.op_type for node in model.graph.node)
+    return {
+        **ended.answers[-1],
+        "opset": model.opset_import[0].version,
+        "nodes": dict(Counter(operators)),
+        "log": _told_of_export(by_predictor(ended.log)["export"], folder),
+    }
+
+
+def _told_of_export(log: str, folder: Path) -> list[str]:
+    """Return the lines of a log without moments, colours and the folder's name."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", log).replace(f"{folder}/", "")
+    text = re.sub(r"^(?:\d{4}-\d\d-\d\d [\d:]+|([IWE])\d{4} [\d:.]+ +\d+)", r"\1", text, flags=re.MULTILINE)
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
 def _require_stack() -> None:
     remedy = "Read the recording, or run it where Paddle 2.6 for GPUs and TensorRT 8.6 are installed."
     gpu, driver = find_gpu()
@@ -143,9 +204,11 @@ def _checked(ended: programs.Ended) -> programs.Ended:
     return ended
 
 
-def read(values: Mapping[str, Any]) -> list[Predictor]:
-    """Return the predictors of a recording, made one after the other, as in the article; the CPU's stands last."""
-    return [_predictor(one) for row in rows.read(values) if row.values for one in row.values["predictors"]]
+def read(values: Mapping[str, Any]) -> Article:
+    """Return what a recording holds."""
+    found = {row.name: row.values for row in rows.read(values) if row.values}
+    made = [_predictor(one) for one in found.get("predictors", {}).get("predictors", [])]
+    return Article(made, Export(**found["export"]) if "export" in found else None)
 
 
 def _predictor(values: Mapping[str, Any]) -> Predictor:
@@ -157,23 +220,34 @@ def _offload(values: Mapping[str, Any]) -> OffloadLog:
     return OffloadLog(**{key: tuple(one) if isinstance(one, list) else one for key, one in values.items()})
 
 
-def draw(measured: Measured[list[Predictor]]) -> plotting.Picture:
+def told_of_export(export: Export | None) -> str:
+    """Return what the export took, made and said, as text."""
+    if export is None:
+        return "Export to ONNX: not recorded yet (`python -m tutorial_utils record lesson02_article --rows export`)."
+    nodes = ", ".join(f"{count} {kind}" for kind, count in export.nodes.items())
+    made = (
+        f"Export to ONNX in {export.seconds:.1f} s: opset {export.opset}, {sum(export.nodes.values())} nodes ({nodes})"
+    )
+    return "\n  ".join([made, *export.log])
+
+
+def draw(measured: Measured[Article]) -> plotting.Picture:
     """Draw first and warm calls of each predictor beside the article's figures."""
     published = recordings.load("article_paddle_trt").data["rows"]
     lines = []
-    for one in measured.result:
+    for one in measured.result.predictors:
         ms = 1000 * published[_PUBLISHED[one.name]]["call_s"] if one.name in _PUBLISHED else None
         lines.append(plotting.Calls(NAMES[one.name], ms, one.first_ms, one.warm and one.warm.median_ms, one.trouble))
     return plotting.cold_and_warm(lines, f"milliseconds for {IMAGES} images of 3x32x32, copies included")
 
 
-def log_table(measured: Measured[list[Predictor]]) -> "pandas.DataFrame":
+def log_table(measured: Measured[Article]) -> "pandas.DataFrame":
     """Return what the article's log says of its two predictors with TensorRT, beside what ours says."""
     import pandas
 
     published = recordings.load("article_paddle_trt").data["rows"]
     lines = {}
-    for one in measured.result:
+    for one in measured.result.predictors:
         if one.log and one.log.subgraphs:
             lines[NAMES[one.name], "article"] = _told(_offload(published[_PUBLISHED[one.name]]["log"]))
             lines[NAMES[one.name], "here"] = _told(one.log)
@@ -194,8 +268,7 @@ EXPERIMENT = Experiment(
     name="lesson02_article",
     title="The article's three predictors on Paddle 2.6 and TensorRT 8.6",
     method=METHOD,
-    rows={"predictors": predictors},
+    rows={"predictors": predictors, "export": export},
     read=read,
-    draw=draw,
     needs_tensorrt=False,
 )

@@ -1,4 +1,4 @@
-"""The article's first program: one ResNet-50 in three predictors of Paddle 2.6, each timed by one call.
+"""The article's first program: one ResNet-50 in three predictors of Paddle 2.6, each timed by one call; and its export.
 
 These are its calls with its arguments, in its order, so that the two can be compared line by line. Three things differ:
 weights are random instead of trained, the images are given, and warm calls are timed after the article's cold ones.
@@ -6,12 +6,14 @@ Needs Paddle 2.6 for GPUs and TensorRT 8.6; `article` runs it. By hand:
 
     python article_predictors.py save FOLDER              # writes model.pdmodel and model.pdiparams
     python article_predictors.py predict FOLDER NAME ...  # names of `PREDICTORS`; reads images.npy, writes NAME.npy
+    python article_predictors.py export FOLDER            # writes model.onnx, with which the article's second begins
 
 Each step prints a line of JSON. What the libraries log goes to stderr.
 """
 
 import functools
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -112,9 +114,26 @@ def predict(folder: Path, names: list[str]) -> None:
     print(json.dumps({"warm": timing.to_plain(warm)}), flush=True)
 
 
+def export(folder: Path) -> None:
+    """Convert the static program to ONNX with paddle2onnx, which Paddle calls. On the CPU, as `save`."""
+    paddle.set_device("cpu")
+    model = paddle.jit.load(str(folder / "model"))
+    spec = [paddle.static.InputSpec(shape=[None, 3, 32, 32], dtype="float32", name="x")]
+    answers = os.dup(1)
+    os.dup2(2, 1)  # paddle2onnx logs to stdout
+    print("######## export", file=sys.stderr, flush=True)
+    started = time.perf_counter()
+    paddle.onnx.export(model, str(folder / "model"), input_spec=spec, opset_version=15)
+    seconds = time.perf_counter() - started
+    os.dup2(answers, 1)
+    print(json.dumps({"seconds": round(seconds, 2)}), flush=True)
+
+
 if __name__ == "__main__":
     step, folder, *names = sys.argv[1:]
     if step == "save":
         save(Path(folder))
-    else:
+    elif step == "predict":
         predict(Path(folder), names)
+    else:
+        export(Path(folder))

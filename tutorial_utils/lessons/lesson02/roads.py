@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
 NOT_MEASURED = "It was not measured."
+_DASH = "\N{EN DASH}"
 # Roads of the matrix: the stack whose reference row they are compared with, and the libraries there, each with the cell
 # that INT8 is. Where there are two, the first one that was measured counts: files whose types TensorRT keeps, or flags.
 _LIBRARIES = {
@@ -82,25 +83,43 @@ def roads(
         predictors: Of `lesson02_article`.
         engines: Of `lesson02_paddle_tensorrt`, by precision.
     """
+    reference = matrix.references.get("article")
+    by_name = {one.name: one for one in predictors}
+    found = _of_matrix(matrix, SHAPES[0], matrix.references)
+    found += [
+        _predictor(name, by_name.get(key), reference) for name, key in ((_PADDLE_CPU, "cpu"), (_PADDLE_GPU, "gpu"))
+    ]
+    found += [_engine(name, engines.get(name), reference) for name in ("FP32", "FP16", "INT8")]
+    return sorted(found, key=lambda road: _ORDER.index(road.library))
+
+
+def larger(matrix: Matrix) -> dict[str, list[Road]]:
+    """Return the matrix's roads at its shapes of 224x224, by "1x3x224x224" and "64x3x224x224".
+
+    There the speed-up is over the one row of ONNX Runtime CUDA in FP32 that the shape has, for all stacks.
+    """
+    found = {}
+    for shape in SHAPES[1:]:
+        row = matrix.cells.get(Cell("onnxruntime_cuda", "fp32", shape))
+        references = {stack: row for stack, _ in _LIBRARIES.values() if isinstance(row, Row)}
+        found["x".join(map(str, shape))] = _of_matrix(matrix, shape, references)
+    return found
+
+
+def _of_matrix(matrix: Matrix, shape: tuple[int, ...], references: Mapping[str, Row]) -> list[Road]:
+    """Return the roads of the matrix at a shape. Their speed-up is over the reference of their stack."""
     found = []
     for name, (stack, libraries) in _LIBRARIES.items():
-        reference = matrix.references.get(stack)
         for precision in (*_PRECISIONS, "INT8"):
-            cells = (Cell(library, _PRECISIONS.get(precision, int8), SHAPES[0]) for library, int8 in libraries.items())
+            cells = (Cell(library, _PRECISIONS.get(precision, int8), shape) for library, int8 in libraries.items())
             rows = [matrix.cells.get(cell, NOT_MEASURED) for cell in cells]
             measured = [one for one in rows if isinstance(one, Row)]
             if not measured:
                 found.append(Road(name, precision, reason=rows[0]))
                 continue
             build_s = next((one.build_s for one in measured if one.build_cache != "rows before"), None)
-            found.append(_road(name, precision, measured[0], build_s, reference))
-    reference = matrix.references.get("article")
-    by_name = {one.name: one for one in predictors}
-    found += [
-        _predictor(name, by_name.get(key), reference) for name, key in ((_PADDLE_CPU, "cpu"), (_PADDLE_GPU, "gpu"))
-    ]
-    found += [_engine(name, engines.get(name), reference) for name in ("FP32", "FP16", "INT8")]
-    return sorted(found, key=lambda road: _ORDER.index(road.library))
+            found.append(_road(name, precision, measured[0], build_s, references.get(stack)))
+    return found
 
 
 def _road(name: str, precision: str, row: Row, build_s: float | None, reference: Row | None) -> Road:
@@ -162,13 +181,40 @@ def table(found: list[Road]) -> "pandas.DataFrame":
     return pandas.DataFrame(lines).T
 
 
-def missing(found: list[Road]) -> str:
-    """Return the roads without times, each reason once with those that it is of."""
-    reasons: dict[str, list[str]] = {}
-    for one in found:
-        if one.host is None:
-            reasons.setdefault(one.reason, []).append(one.name)
-    return "\n".join(f"n/a: {', '.join(names)}\n    {reason}" for reason, names in reasons.items())
+def table_of_shapes(by_shape: Mapping[str, list[Road]]) -> "pandas.DataFrame":
+    """Return the roads that have a time at one of some shapes; a dash is what was not measured."""
+    import pandas
+
+    lines: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    for shape, found in by_shape.items():
+        for one in found:
+            empty = _DASH if one.reason == NOT_MEASURED else "n/a"
+            cells = {
+                "ms": f"{one.host.median:.2f}" if one.host else empty,
+                "95 % interval": f"{one.host.low:.2f} to {one.host.high:.2f}" if one.host else empty,
+                "speed-up": f"{one.speedup:.2g}" if one.speedup else _DASH if one.host else empty,
+                "as graph ms": _or_na(one.graph_ms, ".2f") if one.host else empty,
+            }
+            lines.setdefault((one.library, one.precision), {}).update({(shape, key): cells[key] for key in cells})
+    timed = {(one.library, one.precision) for found in by_shape.values() for one in found if one.host}
+    return pandas.DataFrame({name: line for name, line in lines.items() if name in timed}).T
+
+
+def missing(by_shape: Mapping[str, list[Road]]) -> str:
+    """Return the roads without times, each reason once with the roads and the shapes that it is of."""
+    shapes: dict[str, dict[str, list[str]]] = {}
+    for shape, found in by_shape.items():
+        for one in found:
+            if one.host is None:
+                shapes.setdefault(one.reason, {}).setdefault(one.name, []).append(shape)
+    lines = []
+    for reason, of_roads in sorted(shapes.items(), key=lambda pair: pair[0] == NOT_MEASURED):
+        names: dict[str, list[str]] = {}
+        for name, where in of_roads.items():
+            names.setdefault(", ".join(where), []).append(name)
+        what, told = ("not measured", []) if reason == NOT_MEASURED else ("n/a", [f"    {reason}"])
+        lines += [f"{what} at {where}: {', '.join(named)}" for where, named in names.items()] + told
+    return "\n".join(lines)
 
 
 def draw(found: list[Road]) -> plotting.Picture:
