@@ -223,6 +223,17 @@ def test_the_recording_says_how_each_of_its_times_was_taken():
         assert f"{name}: " in recording.method, "record a row: it brings the method of today"
 
 
+def test_the_recording_reaches_the_times_and_errors_that_were_set_for_tensorrt():
+    """Milliseconds on an H100: TensorRT 10.6 in FP16, with and without a CUDA graph; and FP32 that is FP32."""
+    found = matrix.EXPERIMENT.recorded("a test").result.cells
+    fp16 = [found[Cell(library, "fp16", cells.SHAPES[0])] for library in ("tensorrt_flags", "tensorrt_typed")]
+    assert max(one.device.median for one in fp16) <= 0.45
+    assert max(one.graph.median for one in fp16) <= 0.37
+    in_fp32 = [one for cell, one in found.items() if cell.precision == "fp32" and isinstance(one, Row)]
+    assert len(in_fp32) > 2
+    assert max(one.relative_error for one in in_fp32) <= 1e-5
+
+
 def test_what_is_recorded_is_read():
     values = {"host": [1, 1, 1, 2], "device": None, "graph": None, "first_call_ms": 3, "relative_error": 0.1,
               "agreement": 1.0, "gpu_before": {}, "gpu_after": {}, "reasons": {}}  # fmt: skip

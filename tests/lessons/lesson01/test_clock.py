@@ -1,7 +1,9 @@
 """The experiment that holds our clocks against trtexec's: what needs no GPU, with a stand-in for trtexec."""
 
+import dataclasses
 import json
 
+import pictures
 import pytest
 
 from tutorial_utils.base.flavour import installed_flavour
@@ -36,6 +38,18 @@ def test_rows_are_read_and_one_that_failed_is_left_out():
     found = clock.EXPERIMENT.read(data)
     assert [one.label for one in found] == ["a, calls", "a, CUDA graph"]
     assert found[0].device_ms == pytest.approx(0.4)
+
+
+def test_figure_has_both_clocks_and_when_the_host_is_done():
+    both = dataclasses.replace(clocks(True), trtexec={"compute": 0.39, "enqueue": 0.41}, missing="")
+    picture = clock.draw([clocks(False), both])
+    assert picture.text.splitlines() == [
+        "a, calls: GPU, by our clock 0.400 ms, host 0.300 ms",
+        "a, CUDA graph: GPU, by our clock 0.400 ms, host 0.300 ms; GPU, by trtexec's 0.390 ms, host 0.410 ms",
+    ]
+    (axes,) = pictures.drawn(picture)
+    assert pictures.widths(axes) == pictures.near([0.4, 0.4, 0.39])
+    assert [x for x, _ in pictures.lines(axes)] == [[0.3, 0.3], [0.3, 0.3], [0.41, 0.41]]
 
 
 @pytest.mark.gpu

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutorial_utils import engine
+from tutorial_utils import engine, plotting
 from tutorial_utils.base.errors import PlanError
 from tutorial_utils.measure import rows, trtexec
 from tutorial_utils.measure.experiment import Experiment
@@ -95,6 +95,35 @@ def read(data: Mapping[str, Any]) -> list[Clocks]:
     """Return what was measured, engine by engine; a row that failed is left out."""
     measured = [row.values for row in rows.read(data) if row.values]
     return [Clocks(**values[way]) for values in measured for way in ("calls", "graph")]
+
+
+def draw(found: Sequence[Clocks]) -> plotting.Picture:
+    """Draw the GPU's time for a call by our clock and by trtexec's, and until when the host was busy launching it."""
+    figure, axes = plotting.new_figure(1.1 + 0.6 * len(found))
+    styles = {"color": plotting.BLUE}, {"color": plotting.ORANGE, "hatch": "///", "edgecolor": "white"}
+    sides = {
+        "GPU, by our clock": [(one.device_ms, one.ours["enqueue"]) for one in found],
+        "GPU, by trtexec's": [
+            (one.trtexec["compute"], one.trtexec["enqueue"]) if one.trtexec else None for one in found
+        ],
+    }
+    lines = [f"{one.label}:" for one in found]
+    for (side, times), offset, style in zip(sides.items(), (-0.2, 0.2), styles, strict=True):
+        for row, pair in enumerate(times):
+            if pair is None:
+                continue
+            ms, enqueue = pair
+            axes.barh(row + offset, ms, 0.34, linewidth=0, label=side if row == 0 else None, **style)
+            axes.plot([enqueue] * 2, [row + offset - 0.2, row + offset + 0.2], color="black", linewidth=2,
+                      label="the host is busy until here" if row == 0 and offset < 0 else None)  # fmt: skip
+            plotting.note(axes, f"{ms:.3f} ms", (max(pair), row + offset), (5, 0))
+            lines[row] += f" {side} {ms:.3f} ms, host {enqueue:.3f} ms;"
+    plotting.name_rows(axes, [one.label for one in found])
+    axes.set_xlim(0, 1.15 * max(max(pair) for times in sides.values() for pair in times if pair))
+    axes.set_xlabel("milliseconds for a call: medians")
+    figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    lines = [line.rstrip(";") for line in lines]
+    return plotting.Picture(figure, f"Times of a call by two clocks. {'. '.join(lines)}.", "\n".join(lines))
 
 
 def _clocks_of(built: engine.Engine, name: str, cuda_graph: bool, rounds: int, calls: int) -> dict[str, Any]:
@@ -184,5 +213,6 @@ EXPERIMENT = Experiment(
     method=METHOD,
     rows={model: functools.partial(measure, model) for model in ENGINES},
     read=read,
+    draw=lambda measured: draw(measured.result),
     models=tuple(f"{model}.onnx" for model in ENGINES),
 )

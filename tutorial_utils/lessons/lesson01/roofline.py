@@ -18,7 +18,7 @@ from tutorial_utils.base import flavour
 from tutorial_utils.base.errors import CourseError
 from tutorial_utils.engine.tensorrt import LayerTimes, trt
 from tutorial_utils.inspection import engine_layers
-from tutorial_utils.lessons.lesson01 import chip, gpu_kernels, layer_work, roofline_figures
+from tutorial_utils.lessons.lesson01 import chip, gpu_kernels, layer_work
 from tutorial_utils.lessons.lesson01.roofline_data import PRECISIONS, Call, Chip, Layer, Roofline
 from tutorial_utils.measure import gpu_state, on_stream, rows, timing
 from tutorial_utils.measure.experiment import Experiment
@@ -157,7 +157,6 @@ EXPERIMENT = Experiment(
     method=METHOD,
     rows=ROWS,
     read=read,
-    draw=lambda measured: roofline_figures.draw_split(measured.result),
     models=("resnet50-fp32.onnx",),
     libraries=on_stream.libraries,
 )

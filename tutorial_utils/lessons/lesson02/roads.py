@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
 NOT_MEASURED = "It was not measured."
-_DASH = "\N{EN DASH}"
+_DASH, _TO = "\N{EN DASH}", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}"
 # Roads of the matrix: the stack whose reference row they are compared with, and the libraries there, each with the cell
 # that INT8 is. Where there are two, the first one that was measured counts: files whose types TensorRT keeps, or flags.
 _LIBRARIES = {
@@ -190,10 +190,10 @@ def table_of_shapes(by_shape: Mapping[str, list[Road]]) -> "pandas.DataFrame":
         for one in found:
             empty = _DASH if one.reason == NOT_MEASURED else "n/a"
             cells = {
-                "ms": f"{one.host.median:.2f}" if one.host else empty,
-                "95 % interval": f"{one.host.low:.2f} to {one.host.high:.2f}" if one.host else empty,
+                "ms": _short(one.host.median) if one.host else empty,
+                "95 % interval": _TO.join(map(_short, (one.host.low, one.host.high))) if one.host else empty,
                 "speed-up": f"{one.speedup:.2g}" if one.speedup else _DASH if one.host else empty,
-                "as graph ms": _or_na(one.graph_ms, ".2f") if one.host else empty,
+                "as graph": _short(one.graph_ms) if one.graph_ms else "n/a" if one.host else empty,
             }
             lines.setdefault((one.library, one.precision), {}).update({(shape, key): cells[key] for key in cells})
     timed = {(one.library, one.precision) for found in by_shape.values() for one in found if one.host}
@@ -238,6 +238,10 @@ def _published() -> dict[str, float]:
     rows = recordings.load("article_paddle_trt").data["rows"]
     found = {name: 1000 * row["call_s"] for name, row in zip(names, rows, strict=True)}
     return {**found, f"{_ENGINE} FP16": 1000 * recordings.load("article_tensorrt").data["call_s"]}
+
+
+def _short(ms: float) -> str:
+    return format(ms, ".2f" if ms < 10 else ".1f")
 
 
 def _or_na(value: float | None, form: str) -> str:

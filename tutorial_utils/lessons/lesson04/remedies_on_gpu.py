@@ -315,7 +315,6 @@ EXPERIMENT = Experiment(
     method=METHOD,
     rows=ROWS,
     read=read,
-    draw=lambda measured: draw(measured.result),
     models=FILES,
     make_models=make_models,
 )
