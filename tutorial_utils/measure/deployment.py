@@ -5,7 +5,6 @@ same.
 """
 
 import functools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -53,7 +52,6 @@ class Row:
         model_bytes: Size of the model file, weights included.
         engine_bytes: Size of the serialized engine; only for TensorRT.
         activation_bytes: Device memory for activations; only for TensorRT.
-        first_result_ms: Time of loading the model and of the first call, the library's import left out.
     """
 
     backend: str
@@ -66,7 +64,6 @@ class Row:
     model_bytes: int
     engine_bytes: int | None
     activation_bytes: int | None
-    first_result_ms: float
 
     @property
     def label(self) -> str:
@@ -148,7 +145,6 @@ def run(
                 model_bytes=one.candidate.model_bytes,
                 engine_bytes=one.candidate.engine and one.candidate.engine.report.plan_bytes,
                 activation_bytes=one.candidate.engine and one.candidate.engine.report.activation_bytes,
-                first_result_ms=one.first_result_ms,
             )
             for i, one in enumerate(running)
         ]
@@ -179,7 +175,6 @@ class _Candidate:
 class _Running:
     candidate: _Candidate
     runner: Runner
-    first_result_ms: float
     logits: np.ndarray
 
 
@@ -243,17 +238,14 @@ def refusal(machine: Capabilities, precision: str) -> str | None:
 
 
 def _start(candidate: _Candidate, open_runners: ExitStack, images: np.ndarray, batch: int) -> _Running | Skipped:
-    """Load a candidate, time its first call, and run all images, or say why it can't be had.
+    """Load a candidate and run all images, or say why it can't be had.
 
     Backends raise whatever they like, and some only at the first call: no error of one may cost the other rows. Neither
     may an overflow of one.
     """
-    begin = time.perf_counter()
     try:
         with ExitStack() as opened:  # a runner that fails is closed at once, so that it holds no memory meanwhile
             runner = opened.enter_context(candidate.make_runner())
-            runner.infer({next(iter(runner.inputs)): images[:batch]})
-            first_result_ms = round(1000 * (time.perf_counter() - begin), 3)
             logits = predict(runner, images, batch)
             if not np.isfinite(logits).all():
                 return Skipped(candidate.label, "It returns NaN or Inf.")
@@ -263,7 +255,7 @@ def _start(candidate: _Candidate, open_runners: ExitStack, images: np.ndarray, b
     except Exception as error:
         first_line = next(iter(str(error).strip().splitlines()), "")
         return Skipped(candidate.label, f"{type(error).__name__}: {first_line.rstrip('.')}.")
-    return _Running(candidate, runner, first_result_ms, logits)
+    return _Running(candidate, runner, logits)
 
 
 def _device_latency(runner: Runner, feeds: dict[str, np.ndarray], seconds: float) -> Measurement | None:
