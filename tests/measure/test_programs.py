@@ -29,6 +29,7 @@ def test_answers_and_log(script):
     assert (ended.status, ended.ending) == (3, "exit status 3")
     assert ended.answers == [{"first": 1}]
     assert ended.log == "a warning, level 0"
+    assert ended.printed == "--- not JSON\n[1, 2]"
 
 
 def test_a_program_that_dies_keeps_its_answers(script):

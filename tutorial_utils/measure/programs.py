@@ -21,6 +21,7 @@ class Ended:
     answers: list[dict[str, Any]]  # its lines of JSON on stdout
     status: int  # its exit status; negative: the number of the signal that ended it
     log: str  # all that it wrote to stderr
+    printed: str  # the other lines on stdout, where `tensorrt.Logger` writes
 
     @property
     def ending(self) -> str:
@@ -42,8 +43,13 @@ def run(script: Path, *arguments: object) -> Ended:
         errors="replace",
         env=child_process.environment(GLOG_minloglevel="0"),
     )
-    answers = []
+    answers, printed = [], []
     for line in done.stdout.splitlines():
+        answer = None
         with contextlib.suppress(ValueError):  # libraries print there, too
-            answers.append(json.loads(line))
-    return Ended([one for one in answers if isinstance(one, dict)], done.returncode, done.stderr)
+            answer = json.loads(line)
+        if isinstance(answer, dict):
+            answers.append(answer)
+        else:
+            printed.append(line)
+    return Ended(answers, done.returncode, done.stderr, "\n".join(printed))

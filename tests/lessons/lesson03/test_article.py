@@ -7,7 +7,7 @@ from small_models import residual_model
 
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.lessons.lesson03 import api_names, article
-from tutorial_utils.measure import recordings
+from tutorial_utils.measure import programs, recordings
 
 GONE_IN_10 = {"Builder.build_engine", "Builder.max_batch_size", "IBuilderConfig.max_workspace_size"}
 WARM = {"rounds_ms": [[7.0, 7.2]] * 10, "first_call_ms": 8.0, "warmup_calls": 11, "stable": True, "batch": 64}
@@ -35,18 +35,29 @@ def test_warnings_are_kept_once():
     log = """Traceback (most recent call last):
 /course/article_engine.py:44: DeprecationWarning: Use set_memory_pool_limit instead.
   config.max_workspace_size = max_workspace_size
-[01/10/2025-09:52:23] [TRT] [W] - 68 weights are affected by this issue: Detected subnormal FP16 values.
-[01/10/2025-09:52:24] [TRT] [W] - 68 weights are affected by this issue: Detected subnormal FP16 values.
-[01/10/2025-09:52:24] [TRT] [I] something else
 AttributeError: 'Builder' object has no attribute 'max_batch_size'
 """
-    assert article.telling(log) == [
-        "DeprecationWarning: Use set_memory_pool_limit instead.",
+    printed = """
+[01/10/2025-09:52:23] [TRT] [W] - 68 weights are affected by this issue: Detected subnormal FP16 values.
+[01/10/2025-09:52:24] [TRT] [W] - 68 weights are affected by this issue: Detected subnormal FP16 values.
+[01/10/2025-09:52:24] [TRT] [I] something else"""
+    assert article.telling(programs.Ended([], 1, log, printed)) == [
         "[TRT] [W] - 68 weights are affected by this issue: Detected subnormal FP16 values.",
+        "DeprecationWarning: Use set_memory_pool_limit instead.",
         "AttributeError: 'Builder' object has no attribute 'max_batch_size'",
     ]
     published = recordings.load("article_tensorrt").data["log"]
-    assert article.telling("\n".join(published)) == published
+    assert article.telling(programs.Ended([], 0, "\n".join(published), "")) == published
+
+
+def test_tensorrt_s_own_logger_writes_where_it_is_read(tmp_path):
+    """To stdout: what only stderr is searched for would lack the reason why INT8 can't be built."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"import {trt.__name__} as trt\ntrt.Logger().log(trt.Logger.ERROR, 'no scaling factors detected')"
+    )
+    assert article.telling(programs.run(program)) == ["[TRT] [E] no scaling factors detected"]
 
 
 def test_a_network_for_any_size_is_declared_for_one():

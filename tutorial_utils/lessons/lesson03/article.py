@@ -101,7 +101,7 @@ def measure(models: Mapping[str, Path], major: int, precision: str) -> dict[str,
         onnx.save(with_image_size(onnx.load(models["resnet50-fp32"]), 32), model_path)
         ended = programs.run(_PRINTED if major == 8 else _TODAY, "build", model_path, engine_path, precision)
         answer = ended.answers[-1] if ended.answers else {"built": False, "seconds": None}
-        row["build"] = {**answer, "log": telling(ended.log)}
+        row["build"] = {**answer, "log": telling(ended)}
         if not answer["built"]:
             return row
         row["engine_bytes"] = engine_path.stat().st_size
@@ -110,7 +110,7 @@ def measure(models: Mapping[str, Path], major: int, precision: str) -> dict[str,
         for calls, program in (("printed", _PRINTED), ("today", _TODAY)):
             ended = programs.run(program, "infer", engine_path, images_path, logits_path)
             if ended.status or not ended.answers:
-                raise RuntimeError(f"{program.name} ended with {ended.ending}: {telling(ended.log)}")
+                raise RuntimeError(f"{program.name} ended with {ended.ending}: {telling(ended)}")
             (times,) = ended.answers
             logits = np.load(logits_path)
             row |= {key: times.pop(key) for key in ("prepare_ms", "engine") if key in times}
@@ -130,8 +130,9 @@ def with_image_size(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
     return model
 
 
-def telling(log: str) -> list[str]:
-    """Return the warnings and errors in a log, each once: of TensorRT, of Python, and of the exception at its end."""
+def telling(ended: programs.Ended) -> list[str]:
+    """Return warnings and errors of a program, each once: of TensorRT, of Python, and of the exception at its end."""
+    log = f"{ended.printed}\n{ended.log}"
     found = re.findall(r"^.*?((?:\[TRT\] \[[WEF]\]|\w+Warning:|\w+Error:).*)$", log, re.MULTILINE)
     return list(dict.fromkeys(found))[:_MAX_LINES]
 
@@ -147,7 +148,7 @@ def names(models: Mapping[str, Path], major: int) -> dict[str, Any]:
     row = {"tensorrt": tensorrt.__version__, "names": found}
     if not all(found.values()):
         with tempfile.TemporaryDirectory() as folder:
-            row["stops"] = telling(programs.run(_PRINTED, "build", f"{folder}/no.onnx", f"{folder}/no.engine").log)[-1]
+            row["stops"] = telling(programs.run(_PRINTED, "build", f"{folder}/no.onnx", f"{folder}/no.engine"))[-1]
     return row
 
 
