@@ -4,6 +4,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tutorial_utils.authoring import budget, notebook_form
+from tutorial_utils.base import paths
 
 PICTURE = new_output("display_data", {"image/png": "AAAA", "text/plain": "a picture", "text/html": "<img src='x'>"})
 TABLE = new_output("display_data", {"text/html": "<table></table>"})
@@ -113,3 +114,9 @@ def test_what_is_no_notebook_is_said(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert budget.main([]) == 1
     assert "There are no notebooks in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["02a", "02b", "02c", "03a", "03b"])
+def test_most_cells_of_lessons_02_and_03_call_the_libraries(name):
+    (path,) = (paths.ROOT / "notebooks").glob(f"{name}_*.ipynb")
+    assert budget.of_notebook(notebook_form.read(path)).library_share >= 0.6
