@@ -20,7 +20,7 @@ from tutorial_utils.measure.experiment import Experiment
 
 TIME_LIMIT_S = 300  # of each command
 METHOD = (
-    "each command run once with this Polygraphy and TensorRT, those of a chain in turn, beside up to two other builds; "
+    "each command run once with this Polygraphy and TensorRT, those of a chain in turn, beside other builds; "
     "builder optimization level 1: a search that builds many engines is not about the fastest one; they share a timing "
     "cache, but for those that are about tactics; lines and numbers are those that were printed"
 )
