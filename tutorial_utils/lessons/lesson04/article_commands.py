@@ -38,7 +38,7 @@ STACKS = {
 DECISIVE = "compare/fp16"
 TIME_LIMIT_S = 570  # of each command
 METHOD = (
-    "the article's commands, each run once, beside up to two other builds on the same GPU, on the detector with a "
+    "the article's commands, each run once, beside other builds on the same GPU, on the detector with a "
     "planted overflow (an FP32 file; for FP16 the builder's flag); input: the page at 32x32; seconds as Polygraphy "
     "prints them"
 )
