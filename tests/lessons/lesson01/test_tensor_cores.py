@@ -17,11 +17,13 @@ sm__inst_executed                           Counter      inst         # of warp 
 sm__inst_executed_pipe_fma                  Counter      inst         # of instructions of the FMA pipe
 sm__inst_executed_pipe_tensor               Counter      inst         # of instructions
 sm__inst_executed_pipe_tensor_op_gmma       Counter      inst         # of instructions
+sm__inst_executed_pipe_tensor_op_hmma_type_hfma2  Counter  inst       # of instructions
 """
 TENSOR, GMMA = "sm__inst_executed_pipe_tensor.sum", "sm__inst_executed_pipe_tensor_op_gmma.sum"
+HFMA2 = "sm__inst_executed_pipe_tensor_op_hmma_type_hfma2.sum"
 COUNTS = (
-    ("0", "reformat", {TENSOR: 0, GMMA: 0, "sm__inst_executed.sum": 900, "gpu__time_duration.sum": 10}),
-    ("1", "a_gmma_kernel", {TENSOR: 50, GMMA: 40, "sm__inst_executed.sum": 100, "gpu__time_duration.sum": 80}),
+    ("0", "reformat", {TENSOR: 7, GMMA: 0, HFMA2: 7, "sm__inst_executed.sum": 900, "gpu__time_duration.sum": 10}),
+    ("1", "a_gmma_kernel", {TENSOR: 50, GMMA: 40, HFMA2: 10, "sm__inst_executed.sum": 100, "gpu__time_duration.sum": 80}),
 )
 
 
@@ -37,10 +39,10 @@ def test_instructions_of_all_kernels_are_counted_once(fake_program, monkeypatch,
         f"print({chr(10).join(lines)!r})\n",
     )
     values = tensor_cores.measure("fp16", {})
-    assert asked.read_text().split(",") == [TENSOR, GMMA, "sm__inst_executed.sum", "gpu__time_duration.sum"]
+    assert asked.read_text().split(",") == [TENSOR, GMMA, HFMA2, "sm__inst_executed.sum", "gpu__time_duration.sum"]
     row = {"stack": 0, "date": "2026-01-01", "values": values}
     found = tensor_cores.EXPERIMENT.read({"stacks": [{}], "rows": {"fp16": row}})
-    assert found == {"fp16": tensor_cores.Counted("a_gmma_kernel", tensor_instructions=50, instructions=1000)}
+    assert found == {"fp16": tensor_cores.Counted("a_gmma_kernel", tensor_instructions=40, instructions=1000)}
 
 
 def test_a_gpu_without_counters_of_tensor_cores():
@@ -57,3 +59,10 @@ def test_ncu_is_asked_for_before_anything_is_built(monkeypatch):
     monkeypatch.setattr(ncu.shutil, "which", lambda name: None)
     with pytest.raises(ncu.BackendUnavailableError, match="no ncu"):
         tensor_cores.measure("fp16", {})
+
+
+def test_the_recording_tells_matrices_from_single_multiplications():
+    found = tensor_cores.EXPERIMENT.recorded("no GPU here").result
+    assert found["fp32"].tensor_instructions == 0
+    assert found["tf32"].tensor_instructions == 2 * found["fp16"].tensor_instructions > 0
+    assert found["fp32"].instructions > 5 * found["tf32"].instructions > 5 * found["fp16"].instructions

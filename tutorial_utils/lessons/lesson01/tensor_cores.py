@@ -19,6 +19,10 @@ METHOD = (
 )
 # GPUs name these counters differently: on Hopper, ..._op_gmma_... counts the instructions of its newer kernels.
 _ON_TENSOR_CORES = re.compile(r"sm__inst_executed_pipe_tensor\w*")
+_PIPE = "sm__inst_executed_pipe_tensor.sum"
+# The pipe also takes HFMA2, a multiply-add of two packed FP16 numbers, no matrices: a kernel that multiplies in FP32
+# counts those alone, and without them the rest are exactly Hopper's matrix instructions (gmma).
+_NO_MATRICES = "sm__inst_executed_pipe_tensor_op_hmma_type_hfma2.sum"
 _ALL, _DURATION = "sm__inst_executed.sum", "gpu__time_duration.sum"
 
 
@@ -28,7 +32,7 @@ class Counted:
 
     Attributes:
         kernel: The name of the kernel that took longest.
-        tensor_instructions: Instructions on Tensor Cores.
+        tensor_instructions: Instructions on Tensor Cores that multiply matrices.
         instructions: All of them.
     """
 
@@ -38,7 +42,7 @@ class Counted:
 
 
 def measure(precision: str, models: Mapping[str, Path]) -> dict[str, Any]:
-    """Let ncu count a call of the convolution's engine; return the fields of a `Counted`, and the counters' names.
+    """Let ncu count a call of the convolution's engine; return its longest kernel, all instructions, and each counter.
 
     Raises:
         BackendUnavailableError: There is no ncu, no GPU or no data-centre TensorRT.
@@ -50,8 +54,6 @@ def measure(precision: str, models: Mapping[str, Path]) -> dict[str, Any]:
     sums = {name: int(sum(one["counts"].get(name, 0) for one in counted)) for name in (*counters, _ALL)}
     return {
         "kernel": max(counted, key=lambda one: one["counts"][_DURATION])["kernel"],
-        # Names without a kind of instruction count those of all kinds, so that a sum would count some twice.
-        "tensor_instructions": max(sums[name] for name in counters),
         "instructions": sums[_ALL],
         "counters": {name: sums[name] for name in counters},
     }
@@ -71,8 +73,11 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 def read(data: Mapping[str, Any]) -> dict[str, Counted]:
     """Return the counts by precision; one that couldn't be counted is left out."""
-    fields = ("kernel", "tensor_instructions", "instructions")
-    return {row.name: Counted(*(row.values[name] for name in fields)) for row in rows.read(data) if row.values}
+    return {row.name: _counted(**row.values) for row in rows.read(data) if row.values}
+
+
+def _counted(kernel: str, instructions: int, counters: Mapping[str, int]) -> Counted:
+    return Counted(kernel, counters[_PIPE] - counters.get(_NO_MATRICES, 0), instructions)
 
 
 EXPERIMENT = Experiment(
