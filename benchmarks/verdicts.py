@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.verdicts [--verdicts 200] [--seconds 0.2]`` counts how many verdicts say that a candidate differs
 from itself, and how many see 3 %: on the machine as it is, and while processes come and go on all of its cores. The
-two take turns, and the counts so far are printed each time.
+two take turns, and the counts so far are printed each time. ``--load none`` leaves the second out.
 
 ``--again 20`` asks instead whether two sessions of one model really differ, by their places in memory or their threads:
 it opens so many pairs, and compares each ten times. If they differ, the same one of a pair is the faster each time.
@@ -31,6 +31,7 @@ from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 Call = Callable[[], Any]
 Opened = contextlib.AbstractContextManager[list[Call]]
+LOADS = ("none", "bursts")
 BLOCK = 10  # verdicts on each pair between two changes of the load
 _AGAIN = 10  # comparisons of one pair of sessions
 
@@ -160,6 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--verdicts", type=int, default=200, help="on each pair (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.2, help="for each candidate (default: %(default)s)")
+    parser.add_argument("--load", choices=LOADS, action="append", help="one of them alone (default: both in turn)")
     parser.add_argument("--again", type=int, metavar="PAIRS", help="compare so many pairs of sessions ten times each")
     arguments = parser.parse_args()
     model, machine = networks.quick()["fp32"], capabilities.probe().machine()
@@ -169,7 +171,7 @@ def main() -> None:
             kept.append(again(_runners(model, 32, 32), arguments.seconds))
             print(persistence(kept), flush=True)
         return
-    counts = {load: {name: Count(name, load) for name in pairs(model)} for load in ("none", "bursts")}
+    counts = {load: {name: Count(name, load) for name in pairs(model)} for load in arguments.load or LOADS}
     before = os.getloadavg()[0]
     for first in range(0, arguments.verdicts, BLOCK):
         for load, here in counts.items():
