@@ -23,7 +23,11 @@ TENSOR, GMMA = "sm__inst_executed_pipe_tensor.sum", "sm__inst_executed_pipe_tens
 HFMA2 = "sm__inst_executed_pipe_tensor_op_hmma_type_hfma2.sum"
 COUNTS = (
     ("0", "reformat", {TENSOR: 7, GMMA: 0, HFMA2: 7, "sm__inst_executed.sum": 900, "gpu__time_duration.sum": 10}),
-    ("1", "a_gmma_kernel", {TENSOR: 50, GMMA: 40, HFMA2: 10, "sm__inst_executed.sum": 100, "gpu__time_duration.sum": 80}),
+    (
+        "1",
+        "a_gmma_kernel",
+        {TENSOR: 50, GMMA: 40, HFMA2: 10, "sm__inst_executed.sum": 100, "gpu__time_duration.sum": 80},
+    ),
 )
 
 

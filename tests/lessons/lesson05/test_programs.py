@@ -132,3 +132,14 @@ def test_nothing_is_measured_without_the_programs(monkeypatch, fp32_model):
     for measure in (trtexec_runs.measure, lambda name, models: kernel_counters.measure(models)):
         with pytest.raises(BackendUnavailableError):
             measure("batch 64", {program_models.MODEL: fp32_model})
+
+
+def test_the_recordings_hold_what_lesson_05b_says():
+    one, graph, many = trtexec_runs.EXPERIMENT.recorded("no GPU here").result
+    assert [round(run.times["compute"], 2) for run in (one, graph)] == [0.43, 0.31]
+    assert "bound by Enqueue Time" in " ".join(one.warnings)
+    assert not any("Enqueue" in warning for run in (graph, many) for warning in run.warnings)
+    assert all("unstable" in " ".join(run.warnings) for run in (one, graph, many))
+    assert (round(many.times["enqueue"], 1), round(many.times["compute"], 1)) == (0.6, 2.5)
+    kernels = kernel_counters.EXPERIMENT.recorded("no GPU here").result
+    assert "pooling" in kernel_counters.three(kernels)[0].name

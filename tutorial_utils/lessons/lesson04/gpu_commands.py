@@ -49,7 +49,7 @@ COMMANDS = (
 )  # fmt: skip
 FILES = ("det-sound-fp32.onnx", "det-overflow-fp16.onnx", "page.json")
 METHOD = (
-    "each command run once with this Polygraphy and TensorRT, beside other builds; input: the page at 192x384; rows hold "
+    "each command run once with this Polygraphy and TensorRT, two at a time; input: the page at 192x384; rows hold "
     "what the commands printed"
 )
 # What the other experiments read. The page at the article's 32x32 overflows with a larger factor; the text detector

@@ -27,7 +27,10 @@ _NANOSECONDS = {"ns": 1, "nsecond": 1, "us": 1e3, "usecond": 1e3, "ms": 1e6, "ms
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel of one call: microseconds, and how much of the GPU's peaks it reaches, in percent."""
+    """A kernel of one call: microseconds, and how much of the GPU's peaks it reaches, in percent.
+
+    ``compute`` is the busiest unit of the multiprocessors, which need not be one that multiplies.
+    """
 
     name: str
     microseconds: float

@@ -1,6 +1,5 @@
 """Lesson 05, time: layers end to end beside the network's own time, runs of trtexec, and what bounds kernels."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -97,11 +96,12 @@ def trtexec_runs(runs: "Sequence[Run]") -> plotting.Picture:
 
 
 def bounds(kernels: Sequence[Kernel]) -> plotting.Picture:
-    """Draw how much of the peak arithmetic and of the peak memory throughput each of some kernels reaches."""
+    """Draw how busy some kernels keep the busiest unit of a multiprocessor, and how much of the peak memory throughput
+    they reach.
+    """
     sides = {"compute": [one.compute for one in kernels], "memory": [one.memory for one in kernels]}
     labels = [
-        "\n".join([*textwrap.wrap(kernel.name, 40, max_lines=3, placeholder=" …"), f"{kernel.microseconds:.1f} µs, "
-                   f"bound by {kernel.bound}"])
+        "\n".join([*_first_lines(kernel.name), f"{kernel.microseconds:.1f} µs, bound by {kernel.bound}"])
         for kernel in kernels
     ]  # fmt: skip
     figure, axes = _pairs(labels, sides, "{:.0f} %")
@@ -115,6 +115,12 @@ def bounds(kernels: Sequence[Kernel]) -> plotting.Picture:
         for kernel in kernels
     ]
     return plotting.Picture(figure, f"What bounds {len(kernels)} kernels. {' '.join(lines)}", "\n".join(lines))
+
+
+def _first_lines(name: str, width: int = 40) -> list[str]:
+    """Return the first two lines of a kernel's name, which has no spaces, and "…" for what is left out."""
+    first, rest = name[:width], name[width:]
+    return [first, rest if len(rest) <= width else rest[: width - 1] + "…"] if rest else [first]
 
 
 def _pairs(names: Sequence[str], sides: Mapping[str, Sequence[float]], form: str) -> "tuple[Figure, Axes]":
