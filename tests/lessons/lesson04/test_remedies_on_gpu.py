@@ -10,6 +10,7 @@ import pytest
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.lessons.lesson04 import patients
 from tutorial_utils.lessons.lesson04 import remedies_on_gpu as experiment
+from tutorial_utils.measure import recordings
 from tutorial_utils.model import onnx_file
 
 
@@ -133,3 +134,24 @@ def test_picture_says_times_errors_and_answers(recorded):
     assert "detector, FP16: 1.005 ms" in picture.text
     assert "finite in 0% of the inputs, 25.0% of the answers" in picture.text
     assert "detector, BF16: No such convolution." in picture.text
+
+
+def test_table_has_a_line_for_each_measured_row_and_the_reasons_below(recorded):
+    *lines, empty, reason = experiment.table(experiment.read(recorded)).splitlines()
+    assert lines[2] == "| detector, FP16 | 1.005 |  | 4 of 50 | not finite | 25.0% |"
+    assert lines[3].startswith("| detector, keep in FP32 | 1.206 | takes 1.20 times as long")
+    assert (len(lines), empty, reason) == (4, "", "detector, BF16: No such convolution.")
+
+
+def test_lesson_04b_says_what_the_recording_says():
+    rows = experiment.read(recordings.load("lesson04_remedies").data)["detector"]
+    compared = {name: row.of(name)[1] for name, row in rows.items() if not isinstance(row, str) and name != "FP16"}
+    for name in ("keep in FP32", "clip", "scale back"):
+        assert compared[name].is_noise, name
+        assert rows[name].graph_times, "the lesson's times are those of CUDA graphs"
+        assert compared[name].low > 0.985
+    for name in ("FP32", "AutoCast"):
+        assert round(1 / compared[name].speedup, 2) == 1.12
+    assert (rows["AutoCast"].fp32_kernels, rows["keep in FP32"].fp32_kernels) == (42, 12)
+    assert {rows[name].task for name in ("keep in FP32", "clip", "scale back", "AutoCast")} == {59 / 60}
+    assert "Resize" in rows["BF16"]

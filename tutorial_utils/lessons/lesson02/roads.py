@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
 NOT_MEASURED = "It was not measured."
-_DASH, _TO = "\N{EN DASH}", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}"
+_TO = "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}"
 # Roads of the matrix: the stack whose reference row they are compared with, and the libraries there, each with the cell
 # that INT8 is. Where there are two, the first one that was measured counts: files whose types TensorRT keeps, or flags.
 _LIBRARIES = {
@@ -182,22 +182,22 @@ def table(found: list[Road]) -> "pandas.DataFrame":
 
 
 def table_of_shapes(by_shape: Mapping[str, list[Road]]) -> "pandas.DataFrame":
-    """Return the roads that have a time at one of some shapes; a dash is what was not measured."""
+    """Return the roads that have a time, a line for each shape, in the columns in which one of them has a value."""
     import pandas
 
-    lines: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
-    for shape, found in by_shape.items():
-        for one in found:
-            empty = _DASH if one.reason == NOT_MEASURED else "n/a"
-            cells = {
-                "ms": _short(one.host.median) if one.host else empty,
-                "95 % interval": _TO.join(map(_short, (one.host.low, one.host.high))) if one.host else empty,
-                "speed-up": f"{one.speedup:.2g}" if one.speedup else _DASH if one.host else empty,
-                "as graph": _short(one.graph_ms) if one.graph_ms else "n/a" if one.host else empty,
-            }
-            lines.setdefault((one.library, one.precision), {}).update({(shape, key): cells[key] for key in cells})
-    timed = {(one.library, one.precision) for found in by_shape.values() for one in found if one.host}
-    return pandas.DataFrame({name: line for name, line in lines.items() if name in timed}).T
+    lines = {
+        (shape, one.library, one.precision): {
+            "ms": _short(one.host.median),
+            "95 % interval": _TO.join(map(_short, (one.host.low, one.host.high))),
+            "speed-up": _or_na(one.speedup, ".2g"),
+            "as graph ms": "n/a" if one.graph_ms is None else _short(one.graph_ms),
+        }
+        for shape, found in by_shape.items()
+        for one in found
+        if one.host
+    }
+    table = pandas.DataFrame(lines).T
+    return table.loc[:, (table != "n/a").any()]
 
 
 def missing(by_shape: Mapping[str, list[Road]]) -> str:

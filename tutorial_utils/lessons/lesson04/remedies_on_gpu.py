@@ -40,6 +40,9 @@ VARIANTS = {
     "FP32": "fp32", PLAIN: "fp16", "keep in FP32": "keep", "clip": "clip", "scale back": "scale", "BF16": "bf16",
     "AutoCast": "autocast", "FP16 flag": "fp32", "constraints": "fp32",
 }  # fmt: skip
+# Operators that stay in FP32 where the rest is BF16. TensorRT-RTX 1.7.1 has no transposed convolution in BF16 ("Could
+# not infer output types for operation: deconv"), TensorRT 10.6 no Resize ("No supported formats for p2o.Resize.0").
+NO_BF16 = ("ConvTranspose", "Resize")
 WEAK = {"FP16 flag": ("fp16",), "constraints": ("fp16", "obey_precision_constraints")}
 NAMES = ("detector", "transformer")
 FILES = (
@@ -82,8 +85,7 @@ def _write(patient: Patient, inputs: np.ndarray, folder: Path) -> dict[str, np.n
     fp32 = {key: onnx_file.save(one, folder / f"{patient.name}-{key}.onnx") for key, one in changed.items()}
     half_precision.to_fp16(fp32["fp32"], folder / f"{patient.name}-fp16.onnx")
     half_precision.to_fp16(fp32["fp32"], folder / f"{patient.name}-keep.onnx", keep_fp32=kept)
-    # TensorRT-RTX 1.7.1 has no transposed convolution in BF16: "Could not infer output types for operation: deconv".
-    refused = [node.name for node in model.graph.node if node.op_type == "ConvTranspose"]
+    refused = [node.name for node in model.graph.node if node.op_type in NO_BF16]
     half_precision.to_bf16(fp32["fp32"], folder / f"{patient.name}-bf16.onnx", keep_fp32=refused)
     for key in ("clip", "scale"):
         half_precision.to_fp16(fp32[key], fp32[key])
@@ -258,6 +260,24 @@ def _row(values: Mapping[str, Any]) -> Row:
     error = np.inf if values["rel_l2"] is None else values["rel_l2"]
     times = {name: timing.from_plain(values[name]) for name in ("times", "graph_times")}
     return Row(**{**values, **times, "rel_l2": error})
+
+
+def table(results: Mapping[str, Mapping[str, Row | str]]) -> str:
+    """Return the measured rows as a Markdown table, and below it why others could not be."""
+    lines = ["| | GPU ms | against plain FP16 | kernels writing FP32 | error | answers |", "|:--|--:|:--|--:|--:|--:|"]
+    reasons = []
+    for name, of in results.items():
+        for remedy, row in of.items():
+            if isinstance(row, str):
+                reasons.append(f"{name}, {remedy}: {row}")
+                continue
+            time, against = row.of(remedy)
+            error = f"{row.rel_l2:.1e}" if np.isfinite(row.rel_l2) else "not finite"
+            lines.append(
+                f"| {name}, {remedy} | {time.median_ms:.3f} | {against.verdict if against else ''} "
+                f"| {row.fp32_kernels} of {row.kernels} | {error} | {row.task:.1%} |"
+            )
+    return "\n".join(lines) + "".join(f"\n\n{reason}" for reason in reasons)
 
 
 def draw(results: Mapping[str, Mapping[str, Row | str]]) -> Picture:
