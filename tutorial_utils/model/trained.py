@@ -29,8 +29,8 @@ _RECIPES = {  # arguments of `classifier.train`
     # Chosen in the same way among about 25 recipes, and 95.8 % right on the held-out digits.
     "transformer": {"epochs": 8, "batch_size": 64, "learning_rate": 6e-3},
 }
-# What `_RECIPES` gave once. On a processor with other instructions (with or without AVX-512) the same training gives other
-# weights, and lesson 04 follows single tensors of this network by their values.
+# What `_RECIPES` gave once. On a processor with other instructions (with or without AVX-512) the same training gives
+# other weights, and lesson 04 follows single tensors of this network by their values.
 _SHIPPED = {"transformer": Path(__file__).with_name("weights") / "transformer.npz"}
 _INPUTS = {"quick": {}, "transformer": transformer.INPUT}  # arguments of `classifier.save`
 
