@@ -404,6 +404,15 @@ def test_fix_installs_the_kernel_of_this_interpreter(tmp_path, monkeypatch):
     assert calls == [[sys.executable, "-m", "ipykernel", "install", "--sys-prefix"]]
 
 
+def test_a_question_that_takes_too_long_changes_nothing():
+    pytest.importorskip("ipykernel")
+    late = Answer({}, "no answer within 60 s", late=True)
+    for found in (library_checks.kernel(late), library_checks.paddle_libraries(late)):
+        assert (found.status, found.fix) == ("no", None)
+        assert "no answer within 60 s" in found.reason
+        assert found.remedy.startswith("Run this again")
+
+
 def test_cache_that_is_not_there_yet(tmp_path, monkeypatch):
     monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / "new" / "cache"))
     assert (checks.cache().status, checks.cache().fix) == ("yes", None)

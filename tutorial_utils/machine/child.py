@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-SECONDS = 60.0  # for one question: what takes a library longer, such as a driver that hangs, counts as broken
+SECONDS = 60.0  # for one question; a driver that hangs takes longer, and so may a slow disk
 _PREFIX = "tutorial_utils answer: "
 _ANSWERED = 77  # exit status after a whole answer: no library ends Python with it
 
@@ -30,6 +30,7 @@ class Answer:
     values: Mapping[str, Any]  # the answer, as far as it came
     error: str = ""  # why there is no whole answer, or ""
     end: str = ""  # how the process ended without a whole answer: a signal's name, for example
+    late: bool = False  # whether there is no whole answer because `SECONDS` were over
 
 
 def ask(question: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Answer:
@@ -39,7 +40,7 @@ def ask(question: str, *arguments: str, environment: Mapping[str, str] | None = 
     try:
         child = subprocess.run(command, env=environment, timeout=SECONDS, **quiet)
     except subprocess.TimeoutExpired as error:
-        return Answer(_read(error.stdout or b""), f"no answer within {SECONDS:.0f} s")
+        return Answer(_read(error.stdout or b""), f"no answer within {SECONDS:.0f} s", late=True)
     except OSError as error:
         return Answer({}, f"no process can be started: {error}")
     values = _read(child.stdout)

@@ -24,6 +24,7 @@ class Library:
 
     version: str  # its version, or "" where it doesn't say
     error: str = ""  # why it can't be imported, or ""
+    late: bool = False  # whether that is because its import took too long: it may be sound
     details: Mapping[str, Any] = field(default_factory=dict)  # what only the imported library knows: `child.modules`
     distributions: tuple[str, ...] = ()  # the installed packages that hold it, of those in `requirements.DISTRIBUTIONS`
 
@@ -45,12 +46,14 @@ def _import_elsewhere(modules: Sequence[str]) -> dict[str, Library]:
         report = answer.values.get(module, {})
         if not report:
             ended = f"importing it ends Python ({answer.end})" if answer.end else answer.error
-            report = {"error": ended or "importing it gives no answer"}
-        elif module == "tensorrt" and answer.end:  # after the import
-            report = {**report, "details": {"builder_error": f"making one ends the process ({answer.end})"}}
+            report = {"error": ended or "importing it gives no answer", "late": answer.late}
+        elif module == "tensorrt" and (answer.end or answer.late):  # after the import
+            ended = f"making one ends the process ({answer.end})" if answer.end else f"making one gives {answer.error}"
+            report = {**report, "details": {"builder_error": ended}}
         libraries[module] = Library(
             version=report.get("version") or next(iter(versions.values()), ""),
             error=report.get("error", ""),
+            late=report.get("late", False),
             details=report.get("details", {}),
             distributions=tuple(versions),
         )

@@ -21,7 +21,7 @@ from tutorial_utils.machine import tensorrt_libraries
 from tutorial_utils.machine.checks import Fix, Found, row
 from tutorial_utils.machine.child import Answer
 from tutorial_utils.machine.facts import Library
-from tutorial_utils.machine.rules import FULL_STACK
+from tutorial_utils.machine.rules import FULL_STACK, RUN_AGAIN
 
 POLYGRAPHY_SWITCH = "POLYGRAPHY_USE_TENSORRT_RTX"
 _FIX_COMMAND = "Run `python -m tutorial_utils doctor --fix`"
@@ -42,7 +42,8 @@ def paddle_libraries(loader: Answer | None) -> Found | None:
     if loader is None:
         return None
     if loader.error:
-        return "no", f"Opening libnvinfer.so: {loader.error}.", f"Reinstall TensorRT. {FULL_STACK}"
+        remedy = RUN_AGAIN if loader.late else f"Reinstall TensorRT. {FULL_STACK}"
+        return "no", f"Opening libnvinfer.so: {loader.error}.", remedy
     errors = loader.values["errors"]
     if not errors:
         in_kernel = loader_environment().get("LD_LIBRARY_PATH") != os.environ.get("LD_LIBRARY_PATH")
@@ -116,6 +117,8 @@ def kernel(answer: Answer | None) -> Found:
         return "no", "Jupyter is not installed.", _install("jupyterlab")
     if not is_installed("ipykernel"):
         return "no", "This environment has no ipykernel.", _install("ipykernel")
+    if answer.late:
+        return "no", f"Looking for the kernel python3: {answer.error}.", RUN_AGAIN
     fix = Fix(f"describe this interpreter as the kernel python3 in {_kernel_folder()}", install_kernel)
     if answer.error:
         remedy = f"{_FIX_COMMAND}: it installs the kernel's description."

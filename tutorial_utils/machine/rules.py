@@ -13,6 +13,7 @@ from tutorial_utils.base.requirements import TENSORRT_FOR_BLACKWELL, pip_install
 from tutorial_utils.machine.facts import Library
 
 HOPPER = "9.0"
+RUN_AGAIN = "Run this again: files that were read once are in memory, and come faster."
 FULL_STACK = "Create the environment of environment.yml: it has Paddle's GPU build, TensorRT 10 and PyCUDA."
 
 
@@ -61,8 +62,12 @@ def _works(module: str, libraries: Mapping[str, Library]) -> Capability:
     if library is None:
         return _no(f"{module} is not installed.", _install(requirement(module)))
     if library.error:
-        reason = f"{module} {library.version} is installed but broken: {library.error}."
-        return _no(reason, _install(requirement(module), options="--force-reinstall"))
+        again = _install(requirement(module), options="--force-reinstall")
+        if library.late:
+            reason = f"Importing {module} {library.version} gave {library.error}."
+            remedy = f"{RUN_AGAIN} Where `python -c 'import {module}'` never ends, it is broken: {again}"
+            return _no(f"{reason} The disk is slow, the machine is busy, or it hangs.", remedy)
+        return _no(f"{module} {library.version} is installed but broken: {library.error}.", again)
     return Capability("", True, f"{FLAVOURS.get(module, module)} {library.version}".strip() + ".", "")
 
 
