@@ -83,11 +83,20 @@ def test_saved_model_gives_the_same_logits(digits, tmp_path):
     saved = classifier.save(model, tmp_path / "out" / "quick.v1")
     assert saved == SavedModel.at(tmp_path / "out" / "quick.v1")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["quick.v1.json", "quick.v1.pdiparams"]
-    assert not model.training
     loaded = paddle.jit.load(str(tmp_path / "out" / "quick.v1"))
     logits = loaded(paddle.to_tensor(digits.images[:5])).numpy()
     np.testing.assert_allclose(logits, answers(model, digits.images[:5]), atol=1e-5)
     assert '"x"' in saved.model_path.read_text()
+
+
+def test_save_leaves_every_layer_in_its_mode(tmp_path):
+    """Whoever saves between two epochs goes on training, and a layer that was frozen stays so."""
+    model = classifier.build()
+    model.stem.eval()
+    before = [layer.training for layer in model.sublayers(include_self=True)]
+    assert {True, False} == set(before)
+    classifier.save(model, tmp_path / "model")
+    assert [layer.training for layer in model.sublayers(include_self=True)] == before
 
 
 def test_a_failed_save_leaves_the_older_model(tmp_path, monkeypatch):
@@ -106,6 +115,7 @@ def test_a_failed_save_leaves_the_older_model(tmp_path, monkeypatch):
         classifier.save(other, tmp_path / "model")
     assert (saved.model_path.read_bytes(), saved.params_path.read_bytes()) == before
     assert len(list(tmp_path.iterdir())) == 2
+    assert other.training
 
 
 def test_weights_come_back(tmp_path):

@@ -199,6 +199,18 @@ def _require_whole(program: Path, params: Path, folder: Path) -> None:
         ) from error
 
 
+@contextmanager
+def _evaluating(model: nn.Layer) -> Iterator[None]:
+    """Put a network in evaluation mode, and then each of its layers in the mode that it had."""
+    training = [layer for layer in model.sublayers(include_self=True) if layer.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer in training:
+            layer.training = True
+
+
 def save(
     model: nn.Layer,
     path_prefix: str | Path,
@@ -210,7 +222,7 @@ def save(
     """Save a network as a static model in evaluation mode: batch norm with its statistics, dropout switched off.
 
     Args:
-        model: The network; it is left in evaluation mode.
+        model: The network; each of its layers keeps the mode that it is in.
         path_prefix: Where to, without the endings ``.json`` and ``.pdiparams``.
         input_shape: Shape of the input; None is a dimension that may vary, such as the batch.
         input_name: What the input is called.
@@ -220,8 +232,7 @@ def save(
         ModelFileError: Paddle wrote no ``.json``, because its older intermediate representation is switched on.
     """
     target = SavedModel.at(path_prefix)
-    model.eval()
-    with saving(target) as written:
+    with _evaluating(model), saving(target) as written:
         spec = paddle.static.InputSpec(list(input_shape), dtype, name=input_name)
         paddle.jit.save(model, str(written), input_spec=[spec])
         if not written.with_suffix(".json").exists():
