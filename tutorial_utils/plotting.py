@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
+    from matplotlib.axis import XAxis, YAxis
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
@@ -72,7 +72,7 @@ def name_rows(axes: "Axes", labels: Sequence[str]) -> None:
     axes.set_ylim(len(labels) - 0.4, -0.6)
 
 
-def plain_numbers(axis: "Axis") -> None:
+def plain_numbers(axis: "XAxis | YAxis") -> None:
     """Make an axis logarithmic, with numbers such as 0.1 and 100 at it instead of powers of ten.
 
     Where what is drawn spans two decades or less, 2 and 5 have numbers, too.

@@ -84,7 +84,7 @@ def write_page(one: Diagnosis, path: Path) -> Path:
 def figure(one: Diagnosis) -> plotting.Picture:
     """Draw the error of every tensor before and after, what is allowed, and where the faults are."""
     drawn, axes = plotting.new_figure(4)
-    curves = {
+    curves: dict[str, tuple[str, list[float | None]]] = {
         one.precision.upper(): (plotting.ORANGE, [point.error for point in one.curve]),
         "mended": (plotting.BLUE, [point.mended for point in one.curve if one.kept]),
     }

@@ -101,7 +101,7 @@ def draw(found: Sequence[Clocks]) -> plotting.Picture:
     """Draw the GPU's time for a call by our clock and by trtexec's, and until when the host was busy launching it."""
     figure, axes = plotting.new_figure(1.1 + 0.6 * len(found))
     styles = {"color": plotting.BLUE}, {"color": plotting.ORANGE, "hatch": "///", "edgecolor": "white"}
-    sides = {
+    sides: dict[str, list[tuple[float, float] | None]] = {
         "GPU, by our clock": [(one.device_ms, one.ours["enqueue"]) for one in found],
         "GPU, by trtexec's": [
             (one.trtexec["compute"], one.trtexec["enqueue"]) if one.trtexec else None for one in found

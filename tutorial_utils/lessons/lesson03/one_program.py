@@ -305,11 +305,11 @@ def draw(result: OneProgram) -> plotting.Picture:
     left.set_xlim(right=1.25 * max(one.median_ms for one in bars.values()))
     left.set_xlabel("median milliseconds a call")
     shares = {}
-    for position, (way, one) in enumerate(result.threads.items()):
-        shares[way] = one["right"] / one["calls"] if one.get("calls") else 0.0
+    for position, (way, said) in enumerate(result.threads.items()):
+        shares[way] = said["right"] / said["calls"] if said.get("calls") else 0.0
         right.barh(position, 100 * shares[way], height=0.7, color=plotting.ORANGE)
         plotting.note(
-            right, f"{shares[way]:.0%}" if "calls" in one else "failed", (100 * shares[way], position), (4, 0)
+            right, f"{shares[way]:.0%}" if "calls" in said else "failed", (100 * shares[way], position), (4, 0)
         )
         lines.append(f"{way:52} {shares[way]:.1%} right")
     plotting.name_rows(right, [textwrap.fill(way, 24) for way in shares])

@@ -109,9 +109,10 @@ def read(data: Mapping[str, Any]) -> list[Told]:
     found = []
     for row in rows.read(data):
         if row.values:
+            stack, network = row.name.split("/")
             log = tuple(map(_unpacked, row.values["log"]))
-            texts = (_unpacked(row.values[name]) for name in ("inspector", "in_context"))
-            found.append(Told(*row.name.split("/"), row.values["version"], log, *texts))
+            inspector, in_context = (_unpacked(row.values[name]) for name in ("inspector", "in_context"))
+            found.append(Told(stack, network, row.values["version"], log, inspector, in_context))
     return found
 
 
