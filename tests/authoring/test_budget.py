@@ -116,7 +116,9 @@ def test_what_is_no_notebook_is_said(tmp_path, capsys, monkeypatch):
     assert "There are no notebooks in" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["02a", "02b", "02c", "03a", "03b"])
-def test_most_cells_of_lessons_02_and_03_call_the_libraries(name):
+@pytest.mark.parametrize(
+    ("name", "least"), [("02a", 0.6), ("02b", 0.6), ("02c", 0.6), ("03a", 0.6), ("03b", 0.6), ("05b", 0.5)]
+)
+def test_most_cells_call_the_libraries(name, least):
     (path,) = (paths.ROOT / "notebooks").glob(f"{name}_*.ipynb")
-    assert budget.of_notebook(notebook_form.read(path)).library_share >= 0.6
+    assert budget.of_notebook(notebook_form.read(path)).library_share >= least

@@ -29,13 +29,15 @@ _NANOSECONDS = {"ns": 1, "nsecond": 1, "us": 1e3, "usecond": 1e3, "ms": 1e6, "ms
 class Kernel:
     """A kernel of one call: microseconds, and how much of the GPU's peaks it reaches, in percent.
 
-    ``compute`` is the busiest unit of the multiprocessors, which need not be one that multiplies.
+    ``compute`` is the busiest unit of the multiprocessors, which need not be one that multiplies; ``memory`` the
+    busiest of shared memory, caches and device memory; ``device_memory`` the last alone.
     """
 
     name: str
     microseconds: float
     compute: float
     memory: float
+    device_memory: float
 
     @property
     def bound(self) -> str:
@@ -63,9 +65,9 @@ def read(data: Mapping[str, Any]) -> list[Kernel]:
     for row in rows.read(data):
         for one in (row.values or {"kernels": []})["kernels"]:
             counts = one["counts"]
-            if {DURATION, COMPUTE, MEMORY} <= counts.keys():
+            if {DURATION, COMPUTE, MEMORY, DRAM} <= counts.keys():
                 nanoseconds = counts[DURATION] * _NANOSECONDS[one["units"][DURATION]]
-                found.append(Kernel(one["kernel"], nanoseconds / 1000, counts[COMPUTE], counts[MEMORY]))
+                found.append(Kernel(one["kernel"], nanoseconds / 1000, counts[COMPUTE], counts[MEMORY], counts[DRAM]))
     return found
 
 

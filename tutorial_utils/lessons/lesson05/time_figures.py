@@ -1,5 +1,6 @@
 """Lesson 05, time: layers end to end beside the network's own time, runs of trtexec, and what bounds kernels."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,7 @@ def trtexec_runs(runs: "Sequence[Run]") -> plotting.Picture:
              "enqueue, on the host": [run.times["enqueue"] for run in runs]}  # fmt: skip
     figure, axes = _pairs([run.name for run in runs], sides, "{:.3f} ms")
     axes.set_xlim(right=1.2 * max(map(max, sides.values())))
-    axes.set_xlabel("milliseconds for a call: medians")
+    axes.set_xlabel("milliseconds for a call: medians of the exported times")
     lines = [
         f"{run.name}: GPU compute {run.times['compute']:.3f} ms, enqueue {run.times['enqueue']:.3f} ms; warnings: "
         f"{' '.join(run.warnings) or 'none'}"
@@ -101,7 +102,8 @@ def bounds(kernels: Sequence[Kernel]) -> plotting.Picture:
     """
     sides = {"compute": [one.compute for one in kernels], "memory": [one.memory for one in kernels]}
     labels = [
-        "\n".join([*_first_lines(kernel.name), f"{kernel.microseconds:.1f} µs, bound by {kernel.bound}"])
+        "\n".join([*_first_lines(kernel.name), f"{kernel.microseconds:.1f} µs, bound by {kernel.bound}",
+                   f"device memory {kernel.device_memory:.0f} %"])
         for kernel in kernels
     ]  # fmt: skip
     figure, axes = _pairs(labels, sides, "{:.0f} %")
@@ -110,27 +112,28 @@ def bounds(kernels: Sequence[Kernel]) -> plotting.Picture:
     axes.set_xlim(0, 108)
     axes.set_xlabel("percent of the GPU's peak")
     lines = [
-        f"{kernel.name}: {kernel.microseconds:.1f} µs, compute {kernel.compute:.0f} %, memory {kernel.memory:.0f} %: "
-        f"bound by {kernel.bound}"
+        f"{kernel.name}: {kernel.microseconds:.1f} µs, compute {kernel.compute:.0f} %, memory {kernel.memory:.0f} %, "
+        f"device memory {kernel.device_memory:.0f} %: bound by {kernel.bound}"
         for kernel in kernels
     ]
     return plotting.Picture(figure, f"What bounds {len(kernels)} kernels. {' '.join(lines)}", "\n".join(lines))
 
 
-def _first_lines(name: str, width: int = 40) -> list[str]:
-    """Return the first two lines of a kernel's name, which has no spaces, and "…" for what is left out."""
-    first, rest = name[:width], name[width:]
-    return [first, rest if len(rest) <= width else rest[: width - 1] + "…"] if rest else [first]
+def _first_lines(name: str, width: int = 46) -> list[str]:
+    """Return the first two lines of a kernel's name, broken after "_", and "…" for what is left out."""
+    lines = textwrap.wrap(name.replace("_", "_ "), width, max_lines=2, placeholder="…")
+    return [line.replace("_ ", "_") for line in lines]
 
 
 def _pairs(names: Sequence[str], sides: Mapping[str, Sequence[float]], form: str) -> "tuple[Figure, Axes]":
     """Draw two bars for each name: one value of each side, written beside it in this form."""
     figure, axes = plotting.new_figure(1.2 + 0.7 * len(names))
+    box = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.5}  # lines end at the text
     styles = {"color": plotting.BLUE}, {"color": plotting.ORANGE, "hatch": "///", "edgecolor": "white"}
     for (side, values), offset, style in zip(sides.items(), (-0.2, 0.2), styles, strict=True):
         axes.barh([row + offset for row in range(len(names))], values, 0.36, linewidth=0, label=side, **style)
         for row, value in enumerate(values):
-            plotting.note(axes, form.format(value), (value, row + offset), (4, 0))
+            plotting.note(axes, form.format(value), (value, row + offset), (4, 0), bbox=box)
     plotting.name_rows(axes, names)
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
     return figure, axes
