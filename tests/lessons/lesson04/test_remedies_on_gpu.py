@@ -144,7 +144,8 @@ def test_table_has_a_line_for_each_measured_row_and_the_reasons_below(recorded):
 
 
 def test_lesson_04b_says_what_the_recording_says():
-    rows = experiment.read(recordings.load("lesson04_remedies").data)["detector"]
+    patients = experiment.read(recordings.load("lesson04_remedies").data)
+    rows, transformer = patients["detector"], patients["transformer"]
     compared = {name: row.of(name)[1] for name, row in rows.items() if not isinstance(row, str) and name != "FP16"}
     for name in ("keep in FP32", "clip", "scale back"):
         assert compared[name].is_noise, name
@@ -154,4 +155,7 @@ def test_lesson_04b_says_what_the_recording_says():
         assert round(1 / compared[name].speedup, 2) == 1.12
     assert (rows["AutoCast"].fp32_kernels, rows["keep in FP32"].fp32_kernels) == (42, 12)
     assert {rows[name].task for name in ("keep in FP32", "clip", "scale back", "AutoCast")} == {59 / 60}
-    assert "Resize" in rows["BF16"]
+    assert rows["BF16"].task == 0 and "14 in FP16" in rows["BF16"].line
+    assert transformer["FP16"].finite == transformer["FP16"].task == 1
+    for name in transformer.keys() - {"FP16", "FP32"}:
+        assert transformer[name].of(name)[1].speedup > 1 / 1.08, name
