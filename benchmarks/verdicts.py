@@ -71,7 +71,7 @@ class Count:
         (low, high), number = self.interval, len(self.verdicts)
         speedup = statistics.median(one.speedup for one in self.verdicts)
         return (
-            f"{self.pair:<42} load: {self.load:<6} {self.different:>3} of {number} different "
+            f"{self.pair:<43} load: {self.load:<6} {self.different:>3} of {number} different "
             f"({self.different / number:.1%}; {low:.1%} to {high:.1%}), speed-up {speedup:.3f}"
         )
 
@@ -96,12 +96,12 @@ def bursts(processes: int) -> Iterator[list[subprocess.Popen]]:
 
 
 @contextlib.contextmanager
-def _runners(model: Path, *batches: int) -> Iterator[list[Call]]:
+def _runners(model: Path, *batches: int, threads: int | None = None) -> Iterator[list[Call]]:
     """Open a session for each batch. Each verdict has new ones, lest chance in how two were opened counts for all."""
     with contextlib.ExitStack() as stack:
         calls = []
         for batch in batches:
-            runner = stack.enter_context(OnnxRuntimeRunner(model))
+            runner = stack.enter_context(OnnxRuntimeRunner(model, threads=threads))
             feeds = {"x": np.random.default_rng(0).standard_normal((batch, 3, 32, 32), dtype=np.float32)}
             calls.append(lambda runner=runner, feeds=feeds: runner.infer(feeds))
         yield calls
@@ -125,6 +125,7 @@ def pairs(model: Path) -> dict[str, Callable[[], Opened]]:
         "A/A: busy wait of 1.00 ms twice": lambda: _waits(1.0, 1.0),
         "3 %: busy wait of 1.03 ms against 1.00 ms": lambda: _waits(1.03, 1.0),
         "3 %: one model, 33 images against 32": lambda: _runners(model, 33, 32),
+        "3 %: the same, each session with one thread": lambda: _runners(model, 33, 32, threads=1),
     }
 
 

@@ -155,7 +155,8 @@ def test_lesson_04b_says_what_the_recording_says():
         assert round(1 / compared[name].speedup, 2) == 1.12
     assert (rows["AutoCast"].fp32_kernels, rows["keep in FP32"].fp32_kernels) == (42, 12)
     assert {rows[name].task for name in ("keep in FP32", "clip", "scale back", "AutoCast")} == {59 / 60}
-    assert rows["BF16"].task == 0 and "14 in FP16" in rows["BF16"].line
+    assert rows["BF16"].task == 0
+    assert "14 in FP16" in rows["BF16"].line
     assert transformer["FP16"].finite == transformer["FP16"].task == 1
     for name in transformer.keys() - {"FP16", "FP32"}:
         assert transformer[name].of(name)[1].speedup > 1 / 1.08, name
