@@ -8,6 +8,7 @@ import pytest
 
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.lessons.lesson03 import builder, snake_plugin
+from tutorial_utils.measure import recordings
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 WARM = {"rounds_ms": [[0.1, 0.2]] * 10, "first_call_ms": 8.0, "warmup_calls": 11, "stable": True, "batch": 64}
@@ -85,3 +86,9 @@ def test_reading():
     assert result.engines["level/3"].times[64].median_ms == pytest.approx(0.15)
     assert result.facts == {"memory": {"size": 5}, "plugin/snake": values["plugin/snake"]["values"]}
     assert result.reasons == {"compatible/version": "no library"}
+
+
+def test_the_recorded_builds_take_longer_from_level_to_level_as_lesson_03a_says():
+    recorded = recordings.load("lesson03_builder").data["rows"]
+    seconds = [recorded[f"level/{level}"]["values"]["build_s"] for level in builder.LEVELS]
+    assert seconds == sorted(seconds)
