@@ -241,7 +241,7 @@ def test_a_timing_cache_that_is_not_used(damage, says, fp32_model, tmp_path):
     "change", [lambda times: b"no times" * 9, lambda times: times[: len(times) // 2]], ids=["junk", "cut short"]
 )
 def test_times_that_tensorrt_itself_has_to_judge(change, fp32_model, tmp_path):
-    """Their checksum is right."""
+    """Their checksum is right. TensorRT 10.6 takes them without a word, and measures again; another may refuse them."""
 
     def damage(head, times):
         times = change(times)
@@ -251,9 +251,8 @@ def test_times_that_tensorrt_itself_has_to_judge(change, fp32_model, tmp_path):
     code = BUILD.replace("use_cache=False", "use_cache=False, cache_folder=sys.argv[2]")
     done = child(code, fp32_model, tmp_path)
     assert done.returncode == 0, done.stderr
-    (warning,) = [line for line in done.stderr.splitlines() if "UserWarning: " in line]
-    assert "TensorRT refuses it: " in warning
-    assert "measures all kernels again" in warning
+    for warning in [line for line in done.stderr.splitlines() if "UserWarning: " in line]:
+        assert re.search("TensorRT refuses it: .*measures all kernels again", warning)
 
 
 # --- plans ------------------------------------------------------------------------------------------------------------
@@ -274,20 +273,16 @@ def by(magic, *version):
     ids=["8.6", "a later TensorRT", "a later TensorRT-RTX"],
 )
 def test_a_header_that_claims_another_tensorrt(change, says, plan, fp32_model):
-    """It is refused, with the header as the reason, or runs and is right: not every runtime compares the version there.
-
-    (TensorRT-RTX 1.6.1 doesn't: measured.)
-    """
+    """TensorRT 10.6 and TensorRT-RTX 1.6.1 don't compare the version there: what is theirs loads, and is right."""
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
-    plan = change(plan)
-    try:
-        TensorRTRunner(plan).close()
-    except PlanError as error:
-        assert re.search(says, str(error)) and "\n" not in str(error)
-    else:
-        assert is_right(plan, fp32_model)
-        print(f"loads all the same: {plan[:4]} {tuple(plan[24:28])}")
+    changed = change(plan)
+    if changed[:4] == plan[:4]:
+        assert is_right(changed, fp32_model)
+        return
+    with pytest.raises(PlanError, match=says) as caught:
+        TensorRTRunner(changed)
+    one_line(caught)
 
 
 @pytest.mark.skipif(not flavour.is_installed(OTHER), reason=f"{OTHER} is not installed")

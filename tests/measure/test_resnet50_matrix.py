@@ -113,6 +113,16 @@ def test_tensor_cores_are_taken_from_fp32_alone(models, monkeypatch):
     assert asked == ["0", "1", "1"]
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "TensorrtExecutionProvider"])
+def test_a_provider_that_is_missing_is_no_reason_of_the_model(provider, models):
+    """A row whose provider is missing isn't recorded; the model's own refusal is, as a reason."""
+    if provider in pytest.importorskip("onnxruntime").get_available_providers():
+        pytest.skip("This ONNX Runtime has it")
+    with pytest.raises(BackendUnavailableError, match=f"has no {provider} here, or can't load it"):
+        onnxruntime._session(models["resnet50-fp32"], provider, {}, SimpleNamespace(cuda_stream=0))
+
+
 def test_files_are_made_once_and_calibrated_for_the_image_size(models):
     files = Files(models["resnet50-fp32"])
     declared = onnx_file.inputs(onnx_file.load(files.onnx("fp32", 32)).graph)[0].type.tensor_type.shape.dim

@@ -2,7 +2,8 @@
 
 NVIDIA documents no layout. That of TensorRT-RTX was read from plans of 1.6.1 and 1.7.1; tag and version stand at the
 same bytes in plans of data-centre TensorRT, where `trtexec --getPlanVersionOnly` reads them (its public source). The
-runtime doesn't compare all of it: with another third number in its header, a plan of 10.6 or RTX 1.6.1 still loads.
+runtime doesn't compare that version: with another one in its header, a plan of 10.6 or RTX 1.6.1 still loads there. It
+refuses what another TensorRT really built.
 """
 
 import re

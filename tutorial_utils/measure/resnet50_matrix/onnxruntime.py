@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from tutorial_utils.base import onnx_session
 from tutorial_utils.base.errors import BackendUnavailableError, PrecisionError, first_line
@@ -130,11 +130,26 @@ def _tensorrt(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, 
 
 
 def _session(path: Path, provider: str, options: dict[str, str], stream: Any, **more: Any) -> Any:
+    require_provider(provider)
     options = {"device_id": "0", "user_compute_stream": str(stream.cuda_stream), **options}
-    session = onnx_session.open_model(path, providers=[(provider, options)], entries=_NO_FALLBACK, **more)
+    return onnx_session.open_model(path, providers=[(provider, options)], entries=_NO_FALLBACK, **more)
+
+
+def require_provider(provider: str) -> None:
+    """Raise BackendUnavailableError unless a model of one node runs in a provider.
+
+    ONNX Runtime skips a provider that it lacks or can't load, and with fallback to the CPU turned off the error is then
+    one of the nodes, as if the provider had refused them.
+    """
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", tensors[:1], tensors[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = onnx_session.new_session(model.SerializeToString(), providers=[provider, *onnx_session.CPU])
     if session.get_providers()[0] != provider:
-        raise BackendUnavailableError(f"ONNX Runtime has no {provider} here.", "Install onnxruntime-gpu for this CUDA.")
-    return session
+        raise BackendUnavailableError(
+            f"ONNX Runtime has no {provider} here, or can't load it.",
+            "Install onnxruntime-gpu for this CUDA, and no onnxruntime beside it.",
+        )
 
 
 def weight_types(optimized: Path) -> list[str]:
