@@ -16,7 +16,7 @@ from tutorial_utils.debug.diagnosis import Diagnosis, Point
 from tutorial_utils.debug.faults import Fault
 from tutorial_utils.engine import BuildReport, EngineLayer, EngineTensor
 from tutorial_utils.inspection import dataflow, engine_layers, maps, page
-from tutorial_utils.model import onnx_file
+from tutorial_utils.model import onnx_file, quantization
 
 COUNTED = (str(ROOT / "tutorial_utils"), __file__)
 NODES = 40
@@ -146,6 +146,18 @@ def test_fusion_map(inspection_of):
 
 def test_reading_a_file(tmp_path):
     assert_linear(onnx_file.load, lambda count: onnx_file.save(residual_chain(count), tmp_path / f"{count}.onnx"))
+
+
+def test_ranges_for_int8(tmp_path, monkeypatch):
+    """Of ONNX Runtime, its code for calibration is counted here."""
+    from onnxruntime.quantization import calibrate
+
+    monkeypatch.setattr(sys.modules[__name__], "COUNTED", (*COUNTED, calibrate.__file__))
+    rows = np.ones((2, 4), np.float32)
+    assert_linear(
+        lambda path: quantization.to_int8(path, tmp_path / "int8.onnx", rows),
+        lambda count: onnx_file.save(residual_chain(count), tmp_path / f"{count}.onnx"),
+    )
 
 
 def test_homes_of_nodes():

@@ -99,6 +99,25 @@ def test_save_leaves_every_layer_in_its_mode(tmp_path):
     assert [layer.training for layer in model.sublayers(include_self=True)] == before
 
 
+@pytest.mark.parametrize("name", ["quick", "transformer"])
+def test_weights_have_the_same_names_in_each_network(name):
+    """Whatever the process made before: cells of lessons print these names, and exports contain them."""
+    names = [[weight.name for weight in classifier.build(name).parameters()] for _ in range(2)]
+    assert names[0] == names[1]
+    assert len(set(names[0])) == len(names[0])
+
+
+def test_two_networks_with_the_same_names_are_saved_apart(tmp_path):
+    images = np.random.default_rng(0).standard_normal((2, 3, 32, 32), np.float32)
+    models = [classifier.build(seed=seed) for seed in (0, 1)]
+    saved = [classifier.save(model, tmp_path / f"{number}") for number, model in enumerate(models)]
+    for model, one in zip(models, saved, strict=True):
+        model.eval()
+        read = paddle.jit.load(str(one.model_path.with_suffix("")))
+        assert np.allclose(answers(read, images), answers(model, images))
+    assert not np.allclose(*(answers(model, images) for model in models))
+
+
 def test_a_failed_save_leaves_the_older_model(tmp_path, monkeypatch):
     saved = classifier.save(classifier.build(), tmp_path / "model")
     other = classifier.build(seed=1)

@@ -104,6 +104,16 @@ def test_another_recipe_trains_anew(small_digits, monkeypatch):
     assert len(small_digits) == 2
 
 
+def test_the_transformers_weights_are_those_shipped_and_know_its_task(monkeypatch):
+    monkeypatch.setattr(classifier, "train", lambda *_args, **_kwargs: pytest.fail("It was trained."))
+    for _ in ("new", "from the cache"):
+        network = trained.load_or_train("transformer").model
+        with np.load(trained._SHIPPED["transformer"]) as shipped:
+            assert all(np.array_equal(tensor.numpy(), shipped[name]) for name, tensor in network.state_dict().items())
+    test_set = data.load("digit_sentences", "test")
+    assert (answers(network, test_set.inputs).argmax(1) == test_set.labels).mean() >= 0.94
+
+
 def test_load_or_train_refuses_an_unknown_network():
     with pytest.raises(InputError, match="'vgg'"):
         trained.load_or_train("vgg")

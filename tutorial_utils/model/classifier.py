@@ -87,7 +87,8 @@ def build(name: str = "quick", num_classes: int = 10, seed: int = 0) -> nn.Layer
     networks = {"quick": QuickNet, "resnet50": ResNet50Classifier, "transformer": transformer.TransformerEncoder}
     if name not in networks:
         raise InputError(f"There is no network {name!r}.", f"Choose one of {', '.join(map(repr, networks))}.")
-    return networks[name](num_classes)
+    with paddle.utils.unique_name.guard():  # else weights would be named by how many layers this process made before
+        return networks[name](num_classes)
 
 
 def train(

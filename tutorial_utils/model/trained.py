@@ -17,9 +17,9 @@ from tutorial_utils.model import classifier, data, transformer
 from tutorial_utils.model.classifier import SavedModel
 from tutorial_utils.model.quiet_paddle import paddle
 
-# Raise this by one whenever the same call trains other weights than before: a change in the networks of
-# `classifier` and `transformer`, in the training, or in what `data` loads. Networks in a cache are found by it.
-TRAINING_RECIPE = 1
+# Raise this by one whenever the same call trains other weights than before, or saves another program: a change in the
+# networks of `classifier` and `transformer`, in the training, or in what `data` loads. A cache is searched by it.
+TRAINING_RECIPE = 2
 
 DATASETS = {"quick": "digits", "transformer": "digit_sentences"}  # what each network learns
 _RECIPES = {  # arguments of `classifier.train`
@@ -30,7 +30,9 @@ _RECIPES = {  # arguments of `classifier.train`
     "transformer": {"epochs": 8, "batch_size": 64, "learning_rate": 6e-3},
 }
 # What `_RECIPES` gave once. On a processor with other instructions (with or without AVX-512) the same training gives
-# other weights, and lesson 04 follows single tensors of this network by their values.
+# other weights, and lesson 04 follows single tensors of this network by their values. To renew them, after a change in
+# the network or in what it learns: `classifier.save_weights(load_or_train("transformer", epochs=8).model, path)`. Then
+# the lessons that show this network are executed, and their recordings measured again.
 _SHIPPED = {"transformer": Path(__file__).with_name("weights") / "transformer.npz"}
 _INPUTS = {"quick": {}, "transformer": transformer.INPUT}  # arguments of `classifier.save`
 

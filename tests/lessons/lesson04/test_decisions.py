@@ -1,5 +1,7 @@
 """The decision chart: picture and text say the same, and each branch leads to a section that is there."""
 
+import re
+
 import nbformat
 import pictures
 import pytest
@@ -43,3 +45,18 @@ def test_each_branch_leads_to_a_section_of_the_lessons(notebook):
     for row in ROWS:
         if row.notebook == notebook:
             assert f"## {row.section}" in headings
+
+
+def test_what_a_branch_names_is_used_in_the_lessons():
+    """Names of calls, and commands with their options."""
+    texts = {
+        path.stem: " ".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+        for path in (paths.ROOT / "notebooks").glob("*.ipynb")
+    }
+    named = 0
+    for row in ROWS:
+        for name in re.findall(r"[a-z_]+\.[a-z_]+|polygraphy \w+ \w+|--[\w-]+", row.remedy):
+            lessons = [one for one in texts if one.startswith("04a")] if name.startswith("--") else [row.notebook]
+            assert any(name in texts[one] for one in lessons), (name, lessons)
+            named += 1
+    assert named == 4

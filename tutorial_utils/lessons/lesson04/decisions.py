@@ -34,8 +34,8 @@ DECISIONS = (
         "no",
         "The feed: layout, normalization, order",
         "np.ascontiguousarray; --load-inputs",
-        "04a_find_the_layer",
-        "7. Comparisons that pass whatever comes",
+        "04c_fault_lab",
+        "3. A new export",
     ),
     Decision(
         "Is the FP32 file right in ONNX Runtime?",

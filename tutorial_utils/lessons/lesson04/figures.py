@@ -64,31 +64,34 @@ def _label(axes: "Axes", text: str, point: tuple[float, float], right: float, up
 
 
 def on_their_way(values: Mapping[str, np.ndarray]) -> Picture:
-    """Draw the largest magnitude of every tensor of an FP32 run as a bar, without what a mask makes of padding.
+    """Draw the largest magnitude of every tensor of an FP32 run as a dot, without what a mask makes of padding.
 
-    The values are those of `tensor_errors.all_outputs`.
+    The values are those of `tensor_errors.all_outputs`. A tensor that is all 0 has no dot: the axis is logarithmic.
     """
     figure, axes = plotting.new_figure(0.9 + 0.28 * len(values))
     lines = []
-    behind = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}  # so that the line doesn't cross a text
     for position, (name, array) in enumerate(values.items()):
         padding = array <= _MASKED
         peak = float(np.abs(array[~padding]).max(initial=0))
         beyond = peak > FP16.largest
-        axes.barh(position, peak, color=RED if beyond else BLUE, hatch="//" if beyond else None, height=0.7)
+        if peak:
+            axes.plot(peak, position, "X" if beyond else "o", color=RED if beyond else BLUE, markersize=9)
         text = f"{peak:,.3g}" if peak < 1000 else f"{peak:,.0f}"
         masked = f"and {array.min():.0e} for padding".replace("e+0", "e") if padding.any() else ""
         said = [text, *(["overflows"] if beyond else []), *([masked] if masked else [])]
-        plotting.note(axes, " ".join(said), (max(peak, 1.0), position), (4, 0), bbox=behind)
+        before = 1000 <= peak <= FP16.largest  # where a text behind the dot would lie on the line
+        plotting.note(
+            axes, " ".join(said), (max(peak, 1.0), position), (-9 if before else 9, 0), ha="right" if before else "left"
+        )
         lines.append(f"{name:10} {' '.join(said)}")
     plotting.name_rows(axes, list(values))
     axes.axvline(FP16.largest, color=GREY, linewidth=1.2, linestyle="--", label="largest FP16 number, 65,504")
     axes.set_xscale("log")
-    axes.set_xlim(1, 3e7)
+    axes.set_xlim(0.7, 3e7)
     axes.set_xlabel("largest magnitude in FP32")
     figure.legend(loc="outside upper left", frameon=False)
     listed = "; ".join(" ".join(line.split()) for line in lines)
-    alt = f"The largest magnitude of each tensor in FP32 as a bar, with a line at 65,504, where FP16 ends. {listed}."
+    alt = f"The largest magnitude of each tensor in FP32 as a dot, with a line at 65,504, where FP16 ends. {listed}."
     return Picture(figure, alt, "\n".join(lines))
 
 
@@ -163,32 +166,38 @@ def _first(table: "pandas.DataFrame", bad: np.ndarray) -> str:
 
 
 def outcomes(patients: Mapping[str, Mapping[str, remedies.Outcome]]) -> Picture:
-    """Draw the error of each remedy as a bar, a panel for each patient, with the answers that are kept beside it."""
+    """Draw the error of each remedy as a mark, a panel for each patient, with the answers that are kept beside it.
+
+    What isn't finite has no error, and no mark.
+    """
     counts = [len(one) for one in patients.values()]
     figure, panels = plotting.new_figure(0.9 * len(counts) + 0.36 * sum(counts), nrows=len(counts), sharex=True,
                                          squeeze=False, height_ratios=counts)  # fmt: skip
     finite = [one.rel_l2 for of in patients.values() for one in of.values() if np.isfinite(one.rel_l2)]
-    low, top = min(finite) / 3, 3 * max(finite)
+    low = min(finite) / 3
+    kinds = ("o", GREEN, "all answers as in FP32"), ("s", BLUE, "some are not")
     lines = []
     for axes, (patient, of) in zip(panels[:, 0], patients.items(), strict=True):
         for position, (remedy, one) in enumerate(of.items()):
             is_finite = bool(np.isfinite(one.rel_l2))
-            style = {"color": GREEN if one.task == 1 else BLUE} if is_finite else {"facecolor": "white", "hatch": "//"}
-            end = one.rel_l2 if is_finite else top
-            axes.barh(position, end - low, left=low, height=0.62, edgecolor=RED if not is_finite else "none", **style)
-            text = f"{one.task:.1%} of the answers" if is_finite else f"Inf or NaN; {one.task:.1%} of the answers"
-            plotting.note(axes, text, (end, position), (6, 0))
+            answers = f"{one.task:.1%} of the answers"
+            if is_finite:
+                marker, colour, _ = kinds[0 if one.task == 1 else 1]
+                axes.plot(one.rel_l2, position, marker, color=colour, markersize=9)
+                plotting.note(axes, answers, (one.rel_l2, position), (9, 0))
+            else:
+                plotting.note(axes, f"Inf or NaN; {answers}", (low, position), (6, 0), color=RED)
             error = f"error {one.rel_l2:.1e}" if is_finite else f"finite for {one.finite:.0%} of the inputs"
             lines.append(f"{patient}, {remedy}: {error}, {one.task:.1%} of the answers as in FP32")
         plotting.name_rows(axes, list(of))
         axes.set_xscale("log")
-        axes.set_xlim(low, 30 * top)
+        axes.set_xlim(low, 20 * max(finite))  # room for the text
         axes.set_title(patient, loc="left", fontsize=11)
     panels[-1, 0].set_xlabel("relative L2 error of the output against FP32")
-    for colour, label in ((GREEN, "all answers as in FP32"), (BLUE, "some are not")):
-        panels[0, 0].plot([], [], "s", color=colour, label=label)
+    for marker, colour, label in kinds:
+        panels[0, 0].plot([], [], marker, color=colour, label=label)
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
-    alt = f"Error of each remedy as bars, a panel for each patient. {'; '.join(lines)}."
+    alt = f"Error of each remedy as a mark, a panel for each patient. {'; '.join(lines)}."
     return Picture(figure, alt, "\n".join(lines))
 
 

@@ -22,12 +22,14 @@ _MICROSECONDS_BELOW_MS = 5
 def waterfall(timed: TimedLayers, title: str, labelled: int = 10) -> plotting.Picture:
     """Draw the layers' times end to end, in the order of execution, with a network and a machine as title.
 
-    So many of the slowest layers get a labelled bar of their own; what lies between is one bar.
+    So many of the slowest layers get a labelled bar of their own; what lies between is one bar. Below are their sum and
+    the network's own time.
     """
     rows = _grouped(timed, labelled)
     total = timed.sum_ms
     scale, unit = (1, "ms") if total > _MICROSECONDS_BELOW_MS else (1000, "µs")
-    figure, axes = plotting.new_figure(1.3 + 0.28 * len(rows))
+    figure, axes = plotting.new_figure(1.5 + 0.28 * len(rows))
+    box = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.5}  # lines end at the text
     begin, lines = 0.0, []
     for row, (layer, count) in enumerate(rows):
         colour, hatch = (plotting.GREY, "///") if count > 1 else (plotting.BLUE, None)
@@ -36,20 +38,19 @@ def waterfall(timed: TimedLayers, title: str, labelled: int = 10) -> plotting.Pi
         text = f"{clipped(layer.name, _LONGEST_LABEL)}  {scale * layer.ms:.3g} {unit}, {layer.ms / total:.0%}"
         early = begin + layer.ms / 2 < total / 2  # then there is room to the right of the bar
         end, points, align = (begin + layer.ms, 4, "left") if early else (begin, -4, "right")
-        box = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.5}  # lines end at the text
-        style = {"ha": align, "fontsize": 9, "color": "#222222", "bbox": box}
-        plotting.note(axes, text, (scale * end, row), (points, 0), **style)
+        plotting.note(axes, text, (scale * end, row), (points, 0), ha=align, color="#222222", bbox=box)
         lines.append(f"from {begin:8.4f} ms: {layer.ms:8.4f} ms {layer.ms / total:6.1%}  {layer.name}")
         begin += layer.ms
-    axes.axvline(scale * timed.network_ms, color=plotting.RED, linestyle="--", linewidth=1.5,
-                 label="the network without profiler")  # fmt: skip
-    axes.axvline(scale * total, color=plotting.GREY, linewidth=1.5, label=f"sum of the {timed.unit}")
+    wholes = {f"sum of the {timed.unit}": (total, plotting.GREY),
+              "the network without profiler": (timed.network_ms, plotting.RED)}  # fmt: skip
+    for row, (name, (ms, colour)) in enumerate(wholes.items(), len(rows)):
+        axes.barh(row, scale * ms, height=0.72, facecolor="none", edgecolor=colour, linewidth=1.5)
+        plotting.note(axes, f"{name}  {scale * ms:.3g} {unit}", (0, row), (6, 0), color="#222222", bbox=box)
     axes.set_xlim(0, 1.03 * scale * max(total, timed.network_ms))
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_ylim(len(rows) + len(wholes) - 0.4, -0.6)
     axes.set_yticks([])
     axes.set_xlabel(f"{unit}, {timed.unit} end to end")
     axes.set_title(title, fontsize=11, loc="left")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False, fontsize=9)
     lines.append(f"sum of the {timed.unit} {total:.4f} ms, the network without profiler {timed.network_ms:.4f} ms")
     slowest = "; ".join(f"{layer.name} with {layer.ms / total:.0%}" for layer in timed.slowest(3))
     alt = (
