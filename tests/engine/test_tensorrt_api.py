@@ -26,6 +26,7 @@ SOURCES = [
     "tutorial_utils/runners/paddle_plan.py",
     "tutorial_utils/runners/tensorrt.py",
     "tutorial_utils/lessons/lesson01/exercises_engine.py",
+    "tutorial_utils/lessons/lesson01/runtime_cache.py",
     "tutorial_utils/lessons/lesson03/builder.py",
 ]
 PUBLIC_STUBS = Path(sys.prefix) / "tensorrt-stubs"  # the Makefile installs them there

@@ -21,4 +21,5 @@ EXPERIMENTS = {
     "lesson01_tensor_cores": "tensor_cores",
     "lesson01_copies": "copies",
     "lesson01_clock": "clock",
+    "lesson01_runtime_cache": "runtime_cache",
 }
