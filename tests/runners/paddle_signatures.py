@@ -22,7 +22,7 @@ class Config:
         self.calls["disable_glog_info"] = {}
 
     def enable_use_gpu(self, memory_pool_init_size_mb, device_id=0, precision_mode=None):
-        self.calls["enable_use_gpu"] = {"memory_pool_init_size_mb": memory_pool_init_size_mb, "device_id": device_id}
+        self.calls["enable_use_gpu"] = {k: v for k, v in locals().items() if k != "self"}
 
     def enable_tensorrt_engine(
         self,

@@ -33,16 +33,17 @@ def defined(name, **names):
 
 
 def test_the_article_s_three_predictors_fit_the_recorded_signatures():
-    gpu_config = defined("gpu_config")
-    assert list(gpu_config(tensorrt=False).calls) == ["enable_use_gpu"]
-    half = gpu_config(precision="Half").calls
-    assert next(iter(half)) == "enable_use_gpu"  # Paddle refuses the other order
-    assert half["enable_use_gpu"]["memory_pool_init_size_mb"] < 10_000
-    engine = half["enable_tensorrt_engine"]
-    assert (engine["precision_mode"], engine["use_static"], engine["use_calib_mode"]) == ("Half", True, False)
-    ranges = half["set_trt_dynamic_shape_info"]
-    sizes = [ranges[f"{kind}_input_shape"]["x"][0] for kind in ("min", "optim", "max")]
-    assert sizes == [1, 64, 64]
+    ranges = {name: {"x": [batch, 3, 32, 32]} for name, batch in (("SMALLEST", 1), ("BEST", 64), ("LARGEST", 64))}
+    assert list(defined("no_tensorrt")().calls) == ["enable_use_gpu"]
+    for name, precision in (("tensorrt_fp32", "Float32"), ("tensorrt_fp16", "Half")):
+        calls = defined(name, **ranges)().calls
+        assert next(iter(calls)) == "enable_use_gpu"  # Paddle refuses the other order
+        assert calls["enable_use_gpu"]["memory_pool_init_size_mb"] < 10_000
+        engine = calls["enable_tensorrt_engine"]
+        assert (engine["precision_mode"], engine["use_static"], engine["use_calib_mode"]) == (precision, True, False)
+        given = calls["set_trt_dynamic_shape_info"]
+        assert [given[f"{kind}_input_shape"]["x"][0] for kind in ("min", "optim", "max")] == [1, 64, 64]
+    assert calls["enable_use_gpu"]["precision_mode"] == "Half"  # what stays with Paddle: the article's third argument
 
 
 def test_ranges_inspector_and_int8_fit_the_recorded_signatures(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from tutorial_utils.lessons.lesson02 import paddle_engines, roads
 from tutorial_utils.lessons.lesson02.article import Predictor
-from tutorial_utils.measure import recordings, rows
+from tutorial_utils.measure import deployment, experiment, recordings, rows
 from tutorial_utils.measure.resnet50_matrix import cells
 from tutorial_utils.measure.timing import Measurement
 
@@ -130,3 +130,12 @@ def test_names_are_those_of_the_recordings():
     assert all(version in matrix_machine["tensorrt"] for version in ("10.6", "8.6"))
     assert matrix_machine["tensorrt_rtx"].startswith("1.6")
     assert matrix_machine["paddle"].startswith("2.6")
+
+
+def test_in_fp16_no_answer_changes_and_in_int8_one_or_two_as_lesson_02c_says():
+    quick = {(row.backend, row.precision): row.agreement for row in deployment.EXPERIMENT.recorded("").result.rows}
+    by_calibrator = experiment.find("lesson01_calibration").recorded("").result
+    tensorrt = {name: by_calibrator[f"precision/{name}"].agreement for name in ("fp16", "int8_qdq", "int8_calibrated")}
+    changed = {name: round(600 * (1 - share)) for name, share in {**quick, **tensorrt}.items()}
+    assert {changed["ONNX Runtime CUDA", "fp16"], changed["TensorRT-RTX", "fp16"], changed["fp16"]} == {0}
+    assert (changed["ONNX Runtime CUDA", "int8"], changed["int8_qdq"], changed["int8_calibrated"]) == (2, 1, 1)

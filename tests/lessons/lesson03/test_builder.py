@@ -8,7 +8,6 @@ import pytest
 
 from tutorial_utils.base.errors import BackendUnavailableError
 from tutorial_utils.lessons.lesson03 import builder, snake_plugin
-from tutorial_utils.measure import recordings
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 WARM = {"rounds_ms": [[0.1, 0.2]] * 10, "first_call_ms": 8.0, "warmup_calls": 11, "stable": True, "batch": 64}
@@ -88,7 +87,42 @@ def test_reading():
     assert result.reasons == {"compatible/version": "no library"}
 
 
-def test_the_recorded_builds_take_longer_from_level_to_level_as_lesson_03a_says():
-    recorded = recordings.load("lesson03_builder").data["rows"]
-    seconds = [recorded[f"level/{level}"]["values"]["build_s"] for level in builder.LEVELS]
+# --- what lesson 03a says of the recording ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engines():
+    return builder.EXPERIMENT.recorded("").result.engines
+
+
+def test_builds_take_longer_from_level_to_level(engines):
+    seconds = [engines[f"level/{level}"].build_s for level in builder.LEVELS]
     assert seconds == sorted(seconds)
+
+
+def test_one_image_takes_as_long_as_64_in_each_engine_with_profiles(engines):
+    for name in ("profile/opt_1", "profile/opt_64", "profile/both"):
+        one, many = (engines[name].times[batch].median_ms for batch in (1, builder.BATCH))
+        assert one == pytest.approx(many, rel=0.05)
+
+
+def test_the_same_options_in_another_session_differ_by_more_than_levels_and_profiles(engines):
+    assert [f"{engines[f'typing/strong_{one}'].times[64].median_ms:.3f}" for one in ("fp16", "fp32")] == [
+        "0.115",
+        "0.124",
+    ]
+    assert [f"{engines[one].times[64].median_ms:.3f}" for one in ("profile/opt_64", "level/3")] == ["0.077", "0.078"]
+
+
+def test_with_fp16_allowed_the_first_convolution_stays_in_fp32_asked_for_or_not(engines):
+    for name in ("typing/weak_fp16", "typing/weak_fp16_one_in_fp32"):
+        found = [layer.dtype for layer in engines[name].layers if layer.operation == "convolution"]
+        assert found == ["fp32"] + 8 * ["fp16"]
+
+
+def test_table_has_a_line_for_each_engine_that_a_name_stands_for(engines):
+    result = builder.EXPERIMENT.recorded("").result
+    table = builder.table(result, "profile/", "level/3")
+    assert list(table.index) == ["profile/opt_1", "profile/opt_64", "profile/both", "level/3"]
+    assert list(table.columns) == ["build s", "1 image, ms", "64 images, ms"]
+    assert list(table.loc["level/3"]) == ["19.9", "", "0.078 (0.077 to 0.079)"]

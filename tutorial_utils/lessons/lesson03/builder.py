@@ -26,6 +26,8 @@ from tutorial_utils.model import data
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 
 if TYPE_CHECKING:
+    import pandas
+
     from tutorial_utils.engine.tensorrt import trt
 
 METHOD = (
@@ -407,6 +409,27 @@ def _built(values: Mapping[str, Any]) -> Built:
     layers = tuple(Layer(**{**layer, "nodes": tuple(layer["nodes"])}) for layer in values["layers"])
     times = {int(batch): Measurement.from_dict(one) for batch, one in values["times"].items()}
     return Built(values["build_s"], values["plan_bytes"], values["line"], layers, times)
+
+
+def table(result: Result, *names: str) -> "pandas.DataFrame":
+    """Return seconds of the build and milliseconds of the engine alone, with the 95 % interval of the median.
+
+    Args:
+        result: Of this experiment.
+        names: Rows of `Result.engines`, or beginnings of names such as ``"level/"``, which stand for all that have it.
+    """
+    import pandas
+
+    lines = {}
+    for wanted in names:
+        for name, one in result.engines.items():
+            if name.startswith(wanted):
+                lines[name] = {"build s": f"{one.build_s:.1f}"}
+                for batch, times in one.times.items():
+                    low, high = timing.median_interval(times)
+                    images = "image" if batch == 1 else "images"
+                    lines[name][f"{batch} {images}, ms"] = f"{times.median_ms:.3f} ({low:.3f} to {high:.3f})"
+    return pandas.DataFrame(lines).T.fillna("")
 
 
 EXPERIMENT = Experiment(
