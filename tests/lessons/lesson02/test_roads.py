@@ -7,6 +7,7 @@ from tutorial_utils.lessons.lesson02 import paddle_engines, roads
 from tutorial_utils.lessons.lesson02.article import Predictor
 from tutorial_utils.measure import deployment, experiment, recordings, rows
 from tutorial_utils.measure.resnet50_matrix import cells
+from tutorial_utils.measure.resnet50_matrix.matrix import EXPERIMENT
 from tutorial_utils.measure.timing import Measurement
 
 SHAPE, ONE, MANY = "64x3x32x32", "1x3x224x224", "64x3x224x224"
@@ -79,10 +80,10 @@ def test_larger_images_have_the_one_reference_of_their_shape():
     lines = {name: list(line) for name, line in zip(table.index, table.to_numpy(), strict=True)}
     to = "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}"
     assert lines == {
-        (ONE, "ONNX Runtime CUDA", "FP32"): ["2.00", f"1.80{to}2.20", "1", "n/a"],
-        (ONE, "TensorRT 10.6", "FP16"): ["0.50", f"0.45{to}0.55", "4", "0.40"],
-        (ONE, "TensorRT-RTX 1.6", "FP16"): ["0.80", f"0.72{to}0.88", "2.5", "n/a"],
-        (MANY, "TensorRT 10.6", "FP16"): ["10.0", f"9.00{to}11.0", "n/a", "n/a"],
+        (ONE, "ONNX Runtime CUDA", "FP32"): ["2.00", f"1.80{to}2.20", "1", "n/a", "1.60"],
+        (ONE, "TensorRT 10.6", "FP16"): ["0.50", f"0.45{to}0.55", "4", "0.40", "0.40"],
+        (ONE, "TensorRT-RTX 1.6", "FP16"): ["0.80", f"0.72{to}0.88", "2.5", "n/a", "0.64"],
+        (MANY, "TensorRT 10.6", "FP16"): ["10.0", f"9.00{to}11.0", "n/a", "n/a", "8.00"],
     }
     told = roads.missing(found)
     assert f"n/a at {MANY}: TensorRT-RTX 1.6 FP16\n    It builds none." in told
@@ -92,7 +93,7 @@ def test_larger_images_have_the_one_reference_of_their_shape():
 
 def test_a_column_without_any_value_is_left_out():
     table = roads.table_of_shapes(roads.larger(matrix(**{f"tensorrt_typed/fp16/{ONE}": row(0.5)})))
-    assert list(table.columns) == ["ms", "95 % interval"]
+    assert list(table.columns) == ["ms", "95 % interval", "GPU ms"]
 
 
 def test_a_matrix_without_larger_images_has_an_empty_table():
@@ -139,3 +140,13 @@ def test_in_fp16_no_answer_changes_and_in_int8_one_or_two_as_lesson_02c_says():
     changed = {name: round(600 * (1 - share)) for name, share in {**quick, **tensorrt}.items()}
     assert {changed["ONNX Runtime CUDA", "fp16"], changed["TensorRT-RTX", "fp16"], changed["fp16"]} == {0}
     assert (changed["ONNX Runtime CUDA", "int8"], changed["int8_qdq"], changed["int8_calibrated"]) == (2, 1, 1)
+
+
+def test_what_lesson_02c_says_of_images_of_224x224():
+    found = {shape: named(of_shape) for shape, of_shape in roads.larger(EXPERIMENT.recorded("").result).items()}
+    times = {shape: {name: (one.host and one.host.median, one.device_ms) for name, one in of_shape.items()}
+             for shape, of_shape in found.items()}  # fmt: skip
+    tensorrt, onnxruntime = "TensorRT 10.6 FP16", "ONNX Runtime CUDA NHWC FP16"
+    assert (times[ONE][tensorrt][0], times[ONE][onnxruntime][0]) == pytest.approx((0.48, 1.46), abs=5e-3)
+    assert times[MANY][tensorrt] == pytest.approx((7.2, 2.5), abs=0.05)
+    assert times[MANY][onnxruntime] == pytest.approx((13.8, 6.2), abs=0.05)

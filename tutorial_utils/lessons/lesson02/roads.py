@@ -191,6 +191,7 @@ def table_of_shapes(by_shape: Mapping[str, list[Road]]) -> "pandas.DataFrame":
             "95 % interval": _TO.join(map(_short, (one.host.low, one.host.high))),
             "speed-up": _or_na(one.speedup, ".2g"),
             "as graph ms": "n/a" if one.graph_ms is None else _short(one.graph_ms),
+            "GPU ms": "n/a" if one.device_ms is None else _short(one.device_ms),
         }
         for shape, found in by_shape.items()
         for one in found
