@@ -85,13 +85,12 @@ def _steps(plan: bytes, images: np.ndarray, cache: bytes | None, more_seconds: f
     from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, trt
     from tutorial_utils.runners.tensorrt import cuda
 
-    assert IS_RTX  # `measure` requires it
     log, accepted, config, kept = MessageLog(), False, None, None
     runtime = trt.Runtime(log)
     times = [time.perf_counter()]
     loaded = checked(runtime.deserialize_cuda_engine(plan), log, PlanError, "TensorRT-RTX can't load the plan")
     times.append(time.perf_counter())
-    if cache is not None:
+    if IS_RTX and cache is not None:  # TensorRT has none, and `measure` requires TensorRT-RTX
         config = checked(loaded.create_runtime_config(), log, BuildError, "There is no runtime configuration")
         kept = checked(config.create_runtime_cache(), log, BuildError, "There is no runtime cache")
         accepted = bool(cache) and bool(kept.deserialize(cache))
