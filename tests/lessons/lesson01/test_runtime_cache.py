@@ -117,6 +117,7 @@ def test_starts_of_each_way(starts, way):
     assert starts.calls[1:] == [(b"later" if way == "filled" else first, 0)] * runtime_cache.STARTS
     row = {"stack": 0, "date": "2026", "values": found}
     (one,) = runtime_cache.read({"stacks": [{}], "rows": {f"quick-fp32/{way}": row}}).values()
+    assert isinstance(one, Starts)
     assert (one.model, one.way, one.plan_bytes, one.difference) == ("quick-fp32", way, 6, 0)
     assert one.accepted == [way == "filled"] * runtime_cache.STARTS
     assert one.cache_bytes["after the first call"] == (0 if first is None else 5)
@@ -147,7 +148,11 @@ def test_only_the_control_turns_the_drivers_cache_off_and_a_death_is_told(monkey
 def test_a_row_that_is_missing_is_told_with_its_command():
     starts = [[1.0, 0.0, 200.0, 30.0], [1.0, 0.0, 220.0, 10.0], [1.0, 0.0, 90.0, 10.0]]
     one = Starts("quick-fp32", "none", 6, starts, [False] * 3, {}, 0.0, 0.0)
-    first, second, *_ = runtime_cache.told({"quick-fp32/none": one}).splitlines()
+    read = runtime_cache.read(
+        {"stacks": [{}], "rows": {"quick-fp32/empty": {"stack": 0, "date": "2026", "reason": "No."}}}
+    )
+    first, second, third, *_ = runtime_cache.told({"quick-fp32/none": one, **read}).splitlines()
+    assert third.endswith(" No.")
     assert first.split("  ")[-1].strip() == "231.0 ms (101.0 to 231.0): deserialize 1.0, context 200.0, first call 10.0"
     command = 'python -m tutorial_utils record lesson01_runtime_cache --rows "quick-fp32/none, driver cache off"'
     assert second.endswith(f"not recorded yet (`{command}`)")

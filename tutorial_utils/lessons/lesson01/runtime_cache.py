@@ -206,17 +206,22 @@ class Starts:
         return min(totals), max(totals)
 
 
-def read(data: Mapping[str, Any]) -> dict[str, Starts]:
-    """Return the starts by the name of their row; one that failed is left out."""
-    return {row.name: Starts(*row.name.split("/"), **row.values) for row in rows.read(data) if row.values}
+def read(data: Mapping[str, Any]) -> dict[str, Starts | str]:
+    """Return the starts by the name of their row; of one that failed, the reason."""
+    return {
+        row.name: row.reason if row.values is None else Starts(*row.name.split("/"), **row.values)
+        for row in rows.read(data)
+    }
 
 
-def told(found: Mapping[str, Starts]) -> str:
-    """Return a line for each row, also for one that isn't recorded."""
-    return "\n".join(f"{name:36} {_line(found[name]) if name in found else _missing(name)}" for name in EXPERIMENT.rows)
+def told(found: Mapping[str, Starts | str]) -> str:
+    """Return a line for each row, also for one that failed, and for one that isn't recorded."""
+    return "\n".join(f"{name:36} {_line(found.get(name) or _missing(name))}" for name in EXPERIMENT.rows)
 
 
-def _line(one: Starts) -> str:
+def _line(one: Starts | str) -> str:
+    if isinstance(one, str):
+        return one
     low, high = one.range_ms
     steps = ", ".join(f"{step} {one.ms(step):.1f}" for step in STEPS if one.ms(step) >= 0.05)
     return f"{one.ms():7.1f} ms ({low:.1f} to {high:.1f}): {steps}"
