@@ -205,6 +205,11 @@ class Starts:
         totals = [sum(one) for one in self.starts]
         return min(totals), max(totals)
 
+    def __str__(self) -> str:
+        low, high = self.range_ms
+        steps = ", ".join(f"{step} {self.ms(step):,.0f}" for step in STEPS if self.ms(step) >= 0.5)
+        return f"{self.ms():5,.0f} ms ({low:,.0f} to {high:,.0f}): {steps}"
+
 
 def read(data: Mapping[str, Any]) -> dict[str, Starts | str]:
     """Return the starts by the name of their row; of one that failed, the reason."""
@@ -215,16 +220,19 @@ def read(data: Mapping[str, Any]) -> dict[str, Starts | str]:
 
 
 def told(found: Mapping[str, Starts | str]) -> str:
-    """Return a line for each row, also for one that failed, and for one that isn't recorded."""
-    return "\n".join(f"{name:36} {_line(found.get(name) or _missing(name))}" for name in EXPERIMENT.rows)
+    """Return for each model what the cache saves, then a line for each way, also one that failed or isn't recorded."""
+    lines = []
+    for model in MODELS:
+        ways = {way: found.get(f"{model}/{way}") or _missing(f"{model}/{way}") for way in WAYS}
+        lines += [_saved(model, ways["none"], ways["filled"]), *(f"  {way:22} {one}" for way, one in ways.items())]
+    return "\n".join(lines)
 
 
-def _line(one: Starts | str) -> str:
-    if isinstance(one, str):
-        return one
-    low, high = one.range_ms
-    steps = ", ".join(f"{step} {one.ms(step):.1f}" for step in STEPS if one.ms(step) >= 0.05)
-    return f"{one.ms():7.1f} ms ({low:.1f} to {high:.1f}): {steps}"
+def _saved(model: str, none: Starts | str, filled: Starts | str) -> str:
+    if isinstance(none, str) or isinstance(filled, str):
+        return model
+    plan, kept = (size / 1000 for size in (filled.plan_bytes, filled.cache_bytes["later"]))
+    return f"{model}: plan {plan:,.0f} KB, cache {kept:,.0f} KB, {none.ms() / filled.ms():.0f} times as fast with it"
 
 
 def _missing(name: str) -> str:
