@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -117,6 +118,7 @@ def test_starts_of_each_way(starts, way):
     assert starts.calls[1:] == [(b"later" if way == "filled" else first, 0)] * runtime_cache.STARTS
     row = {"stack": 0, "date": "2026", "values": found}
     (one,) = runtime_cache.read({"stacks": [{}], "rows": {f"quick-fp32/{way}": row}}).values()
+    assert isinstance(one, Starts)
     assert (one.model, one.way, one.plan_bytes, one.difference) == ("quick-fp32", way, 6, 0)
     assert one.accepted == [way == "filled"] * runtime_cache.STARTS
     assert one.cache_bytes["after the first call"] == (0 if first is None else 5)
@@ -144,13 +146,33 @@ def test_only_the_control_turns_the_drivers_cache_off_and_a_death_is_told(monkey
     assert environments == {name: {"CUDA_CACHE_DISABLE": "1"} if name == WAYS[1] else {} for name in WAYS}
 
 
-def test_a_row_that_is_missing_is_told_with_its_command():
-    starts = [[1.0, 0.0, 200.0, 30.0], [1.0, 0.0, 220.0, 10.0], [1.0, 0.0, 90.0, 10.0]]
-    one = Starts("quick-fp32", "none", 6, starts, [False] * 3, {}, 0.0, 0.0)
-    first, second, *_ = runtime_cache.told({"quick-fp32/none": one}).splitlines()
-    assert first.split("  ")[-1].strip() == "231.0 ms (101.0 to 231.0): deserialize 1.0, context 200.0, first call 10.0"
+def test_what_is_told_of_rows_that_are_there_that_failed_and_that_are_missing():
+    starts = [[1.0, 0.0, 2000.0, 30.0], [1.0, 0.0, 2200.0, 10.0], [1.0, 0.0, 900.0, 10.0]]
+    none = Starts("quick-fp32", "none", 6000, starts, [False] * 3, {}, 0.0, 0.0)
+    filled = replace(none, starts=[[1.0, 5.0, 190.0, 7.1]], cache_bytes={"after the first call": 4000, "later": 5000})
+    failed = {"stack": 0, "date": "2026", "reason": "No."}
+    read = runtime_cache.read({"stacks": [{}], "rows": {"quick-fp32/empty": failed}})
+    lines = runtime_cache.told({"quick-fp32/none": none, "quick-fp32/filled": filled, **read}).splitlines()
+    assert lines[0] == "quick-fp32: plan 6 KB, cache 5 KB, 10 times as fast with it"
+    assert lines[1].split(maxsplit=1)[1] == "2,031 ms (911 to 2,211): deserialize 1, context 2,000, first call 10"
     command = 'python -m tutorial_utils record lesson01_runtime_cache --rows "quick-fp32/none, driver cache off"'
-    assert second.endswith(f"not recorded yet (`{command}`)")
+    assert lines[2].endswith(f"not recorded yet (`{command}`)")
+    assert lines[3].split() == ["empty", "No."]
+    assert "cache 5, context 190" in lines[4]
+    assert lines[5] == "resnet50-fp16"
+
+
+def test_what_lesson_01d_says_of_the_recording():
+    found = runtime_cache.EXPERIMENT.recorded("").result
+    assert found.keys() == runtime_cache.EXPERIMENT.rows.keys()
+    for model, saved, seconds in (("quick-fp32", 9, (0.07, 0.6, 2.0)), ("resnet50-fp16", 22, (0.15, 3.4, 4.7))):
+        none, off, empty, filled = (found[f"{model}/{way}"] for way in WAYS)
+        assert round(none.ms() / filled.ms()) == saved
+        assert tuple(round(one.ms() / 1000, digits) for one, digits in ((filled, 2), (none, 1), (off, 1))) == seconds
+        assert all(filled.accepted)
+        assert filled.cache_bytes["later"] == filled.cache_bytes["after the first call"] < filled.plan_bytes
+        assert empty.range_ms[0] < none.ms()  # not slower than without, by what the ranges show
+    assert found["resnet50-fp16/none"].ms("first call") > 20 * found["resnet50-fp16/filled"].ms("first call")
 
 
 @pytest.mark.skipif(installed_flavour() != "tensorrt", reason="TensorRT-RTX is installed")

@@ -85,13 +85,12 @@ def _steps(plan: bytes, images: np.ndarray, cache: bytes | None, more_seconds: f
     from tutorial_utils.engine.tensorrt import IS_RTX, MessageLog, checked, trt
     from tutorial_utils.runners.tensorrt import cuda
 
-    assert IS_RTX  # `measure` requires it
     log, accepted, config, kept = MessageLog(), False, None, None
     runtime = trt.Runtime(log)
     times = [time.perf_counter()]
     loaded = checked(runtime.deserialize_cuda_engine(plan), log, PlanError, "TensorRT-RTX can't load the plan")
     times.append(time.perf_counter())
-    if cache is not None:
+    if IS_RTX and cache is not None:  # TensorRT has none, and `measure` requires TensorRT-RTX
         config = checked(loaded.create_runtime_config(), log, BuildError, "There is no runtime configuration")
         kept = checked(config.create_runtime_cache(), log, BuildError, "There is no runtime cache")
         accepted = bool(cache) and bool(kept.deserialize(cache))
@@ -206,21 +205,34 @@ class Starts:
         totals = [sum(one) for one in self.starts]
         return min(totals), max(totals)
 
-
-def read(data: Mapping[str, Any]) -> dict[str, Starts]:
-    """Return the starts by the name of their row; one that failed is left out."""
-    return {row.name: Starts(*row.name.split("/"), **row.values) for row in rows.read(data) if row.values}
-
-
-def told(found: Mapping[str, Starts]) -> str:
-    """Return a line for each row, also for one that isn't recorded."""
-    return "\n".join(f"{name:36} {_line(found[name]) if name in found else _missing(name)}" for name in EXPERIMENT.rows)
+    def __str__(self) -> str:
+        low, high = self.range_ms
+        steps = ", ".join(f"{step} {self.ms(step):,.0f}" for step in STEPS if self.ms(step) >= 0.5)
+        return f"{self.ms():5,.0f} ms ({low:,.0f} to {high:,.0f}): {steps}"
 
 
-def _line(one: Starts) -> str:
-    low, high = one.range_ms
-    steps = ", ".join(f"{step} {one.ms(step):.1f}" for step in STEPS if one.ms(step) >= 0.05)
-    return f"{one.ms():7.1f} ms ({low:.1f} to {high:.1f}): {steps}"
+def read(data: Mapping[str, Any]) -> dict[str, Starts | str]:
+    """Return the starts by the name of their row; of one that failed, the reason."""
+    return {
+        row.name: row.reason if row.values is None else Starts(*row.name.split("/"), **row.values)
+        for row in rows.read(data)
+    }
+
+
+def told(found: Mapping[str, Starts | str]) -> str:
+    """Return for each model what the cache saves, then a line for each way, also one that failed or isn't recorded."""
+    lines = []
+    for model in MODELS:
+        ways = {way: found.get(f"{model}/{way}") or _missing(f"{model}/{way}") for way in WAYS}
+        lines += [_saved(model, ways["none"], ways["filled"]), *(f"  {way:22} {one}" for way, one in ways.items())]
+    return "\n".join(lines)
+
+
+def _saved(model: str, none: Starts | str, filled: Starts | str) -> str:
+    if isinstance(none, str) or isinstance(filled, str):
+        return model
+    plan, kept = (size / 1000 for size in (filled.plan_bytes, filled.cache_bytes["later"]))
+    return f"{model}: plan {plan:,.0f} KB, cache {kept:,.0f} KB, {none.ms() / filled.ms():.0f} times as fast with it"
 
 
 def _missing(name: str) -> str:
