@@ -126,3 +126,10 @@ def test_table_has_a_line_for_each_engine_that_a_name_stands_for(engines):
     assert list(table.index) == ["profile/opt_1", "profile/opt_64", "profile/both", "level/3"]
     assert list(table.columns) == ["build s", "1 image, ms", "64 images, ms"]
     assert list(table.loc["level/3"]) == ["19.9", "", "0.078 (0.077 to 0.079)"]
+
+
+def test_a_build_with_the_times_of_another_makes_its_plan_and_one_without_another():
+    again = builder.EXPERIMENT.recorded("").result.facts["again"]
+    assert again["with its times"]["same_bytes"]
+    assert again["with its times"]["build_s"] == pytest.approx(0.4, abs=0.05)
+    assert not again["without again"]["same_kernels"]
