@@ -171,6 +171,7 @@ def test_what_lesson_01d_says_of_the_recording():
         assert tuple(round(one.ms() / 1000, digits) for one, digits in ((filled, 2), (none, 1), (off, 1))) == seconds
         assert all(filled.accepted)
         assert filled.cache_bytes["later"] == filled.cache_bytes["after the first call"] < filled.plan_bytes
+        assert max(one.difference for one in (none, off, empty, filled)) < 0.01
         assert empty.range_ms[0] < none.ms()  # not slower than without, by what the ranges show
     assert found["resnet50-fp16/none"].ms("first call") > 20 * found["resnet50-fp16/filled"].ms("first call")
 
