@@ -230,7 +230,9 @@ def _largest_magnitudes(
 
 
 def _extremes(model: onnx.ModelProto, tensors: list[str], feeds: list[Feed], name: str) -> dict[str, float]:
-    """Return the largest magnitude of each tensor; NaN where it holds nothing else.
+    """Return the largest magnitude of each tensor.
+
+    It is NaN where all feeds give that. Of one feed with NaN among numbers, ONNX Runtime may give either.
 
     ONNX Runtime's MinMaxCalibrater finds the same, but looks through all nodes for each tensor: with 4,800 nodes that
     takes minutes, and `debug` asks for ranges again and again.
