@@ -8,6 +8,7 @@ first one ended.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from tutorial_utils.authoring.notebook_form import cell_name, tags
-from tutorial_utils.base.paths import CACHE_VARIABLE, ROOT
+from tutorial_utils.base.paths import CACHE_VARIABLE, ROOT, replacing
 
 TAG, FILES_TAG = "library", "library-files"
 
@@ -66,7 +67,8 @@ def run(
     """Run a notebook's library cells in an empty folder; those with the tag `gpu`, too, only if `gpu` is true.
 
     Networks come from `networks_cache`, and are trained into it. Lessons write to folders of the cache, at times from
-    another process at the same time: these cells have such folders to themselves.
+    another process at the same time: these cells have such folders to themselves. What they train there, a `.pdparams`
+    file, `networks_cache` gets, too: the notebook, which is run there later, looks for the file before it trains.
 
     Raises:
         LibraryCellsError: A cell failed, or took longer than `seconds` together with the others.
@@ -82,6 +84,12 @@ def run(
     start = _process(tagged(notebook, FILES_TAG), folder, start, False, seconds)
     cells = {name: cell for name, cell in tagged(notebook).items() if gpu or "gpu" not in tags(cell)}
     _process(cells, folder, start, True, seconds)
+    if networks_cache:
+        for trained in cache.glob("lesson*/*.pdparams"):
+            kept = networks_cache / trained.relative_to(cache)
+            kept.parent.mkdir(exist_ok=True)
+            with replacing(kept) as temporary:
+                shutil.copyfile(trained, temporary)
 
 
 def _process(cells: dict[str, NotebookNode], folder: Path, start: Path, is_blocked: bool, seconds: float) -> Path:

@@ -110,6 +110,16 @@ def test_gpu_cells_run_where_there_is_one(tmp_path):
         run(notebook(cell("1 / 0", TAG, "gpu")), tmp_path, gpu=True)
 
 
+def test_the_notebook_gets_what_its_library_cells_trained(tmp_path):
+    kept, folder = tmp_path / "kept", tmp_path / "run"
+    kept.mkdir()
+    folder.mkdir()
+    start = cell("import os\nfrom tutorial_utils.base import paths\n\nos.chdir(paths.cache_dir('lesson01'))", FILES_TAG)
+    train = cell("for name in ('net.pdparams', 'other'):\n    open(name, 'w').write('trained')", TAG)
+    run(new_notebook(cells=[start, train]), folder, networks_cache=kept)
+    assert [path.read_text() for path in kept.glob("lesson01/*")] == ["trained"]
+
+
 def test_cells_that_never_end_are_stopped(tmp_path):
     with pytest.raises(LibraryCellsError, match=r"longer than 2 s: .*while True"):
         run(new_notebook(cells=[cell("while True: pass", TAG)]), tmp_path, seconds=2)
