@@ -10,6 +10,9 @@ export MPLCONFIGDIR ?= $(CURDIR)/build/matplotlib
 export IPYTHONDIR ?= $(CURDIR)/build/ipython
 export GLOG_minloglevel ?= 2
 export ORT_DISABLE_TELEMETRY ?= 1
+# Tests and lessons start hundreds of processes. Without this, each would compile the package's modules again where a
+# container's image has Python write no bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Paddle and TensorRT-RTX ship wheels for these versions. An interpreter counts only if it really runs and can make a venv.
 CHECK := -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import onnx
@@ -58,41 +59,54 @@ def strangers(trace: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
-    """Run Python under strace with a new home and without any setting of ours; return what left this machine."""
+    """Python under strace, with a new home and without any setting of ours: returns what left this machine."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed (Debian, Ubuntu: strace)")
     folder = tmp_path_factory.mktemp("traced")
     (folder / "home").mkdir()
     onnx.save(residual_model(), folder / "model.onnx")
-    command = [strace, "-f", "-qq", "--seccomp-bpf", "-e", "trace=network", "-e", "signal=none", "-o", folder / "trace"]
-    tried = subprocess.run([*command, "true"], capture_output=True, text=True)
+    command = [strace, "-f", "-qq", "--seccomp-bpf", "-e", "trace=network", "-e", "signal=none", "-o"]
+    tried = subprocess.run([*command, folder / "trace", "true"], capture_output=True, text=True)
     if tried.returncode != 0:
         pytest.skip(f"strace can't trace here: {tried.stderr.strip()}")
+    environment = {name: value for name, value in os.environ.items() if name not in (VARIABLE, "CI")}
+    environment |= {"HOME": str(folder / "home"), "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("XDG_CACHE_HOME", None)
 
-    def run(*arguments: str) -> set[str]:
-        environment = {name: value for name, value in os.environ.items() if name not in (VARIABLE, "CI")}
-        environment |= {"HOME": str(folder / "home"), "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-        environment.pop("XDG_CACHE_HOME", None)
-        done = subprocess.run(
-            [*command, sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return strangers((folder / "trace").read_text(errors="replace"))
+    def start(name: str, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command, folder / name, sys.executable, *arguments], cwd=folder, env=environment,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
 
-    run.folder = folder
-    return run
+    def end(name: str, process: subprocess.Popen[str]) -> set[str]:
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+        return strangers((folder / name).read_text(errors="replace"))
+
+    path = folder / "01_lesson.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell(source) for source in CELLS]), path)
+    lesson = start("lesson", "-m", "tutorial_utils.authoring.course", str(path))  # the other tests run while it waits
+    yield SimpleNamespace(
+        folder=folder,
+        run=lambda *arguments: end("trace", start("trace", *arguments)),
+        lesson=lambda: end("lesson", lesson),
+    )
+    if lesson.poll() is None:
+        lesson.terminate()
+        lesson.communicate()
 
 
 @pytest.mark.parametrize("attempt", PLANTED.values(), ids=PLANTED)
 def test_an_attempt_is_seen_though_it_is_swallowed_in_a_child(traced, attempt):
     code = f"import contextlib, socket\nwith contextlib.suppress(OSError):\n    {attempt}"
-    assert traced("-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}], check=True)")
+    assert traced.run("-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}], check=True)")
 
 
 def test_this_machine_is_no_stranger(traced):
     code = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())"
-    assert traced("-c", code) == set()
+    assert traced.run("-c", code) == set()
 
 
 def test_commands_ask_nobody(traced):
@@ -103,14 +117,12 @@ for command in {commands}:
     status = main(command)
 assert status == 0
 """
-    assert traced("-c", code) == set()
+    assert traced.run("-c", code) == set()
 
 
 def test_lessons_ask_nobody(traced):
     """A kernel with ONNX Runtime, Paddle and a child of Polygraphy, run as `make course` runs a lesson."""
-    path = traced.folder / "01_lesson.ipynb"
-    nbformat.write(new_notebook(cells=[new_code_cell(source) for source in CELLS]), path)
-    assert traced("-m", "tutorial_utils.authoring.course", str(path)) == set()
+    assert traced.lesson() == set()
     left = {path.name for path in (traced.folder / "home").rglob("*")}
     assert "Microsoft" not in left  # where ONNX Runtime would keep an identifier, and what it waits to send
 
