@@ -248,11 +248,12 @@ def test_times_that_tensorrt_itself_has_to_judge(change, fp32_model, tmp_path):
         return head | {"blake3": blake3.blake3(times).hexdigest()}, times
 
     damaged_timing_cache(damage, fp32_model, tmp_path)
-    code = BUILD.replace("use_cache=False", "use_cache=False, cache_folder=sys.argv[2]")
-    done = child(code, fp32_model, tmp_path)
+    code = BUILD.replace("use_cache=False", "use_cache=False, cache_folder=Path(sys.argv[2]).parent") + WRITE
+    done = child(code, fp32_model, tmp_path / "built.plan")
     assert done.returncode == 0, done.stderr
     for warning in [line for line in done.stderr.splitlines() if "UserWarning: " in line]:
         assert re.search("TensorRT refuses it: .*measures all kernels again", warning)
+    assert is_right((tmp_path / "built.plan").read_bytes(), fp32_model)
 
 
 # --- plans ------------------------------------------------------------------------------------------------------------

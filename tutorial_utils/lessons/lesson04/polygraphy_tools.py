@@ -31,7 +31,8 @@ def load_data():
     return load_json("digits.json")
 """
 
-_FAST = "--fp16 --builder-optimization-level 1"
+_LEVEL = "--builder-optimization-level 1"
+_FAST = f"--fp16 {_LEVEL}"
 # Without it, each engine of a search would time the same kernels again. The first build finds no file, and says so.
 _CACHED = f"{_FAST} --load-timing-cache times.cache --save-timing-cache times.cache"
 _DIGITS = " ".join(f"--trt-{size}-shapes x:[64,3,32,32]" for size in ("min", "opt", "max"))
@@ -45,6 +46,10 @@ _PRECISION = (
 )
 _GOLDEN = "polygraphy run quick-fp32.onnx --onnxrt --load-inputs digits.json --save-outputs golden.json"
 _AGREE = "--trt --load-inputs digits.json --load-outputs golden.json"
+_CONTROL = (
+    f"polygraphy run det-page-fp32.onnx --trt {_LEVEL} {_PAGE} "
+    "--load-inputs page.json --load-outputs golden.json --rtol 1e-4 --atol 1e-3"
+)
 _MARKED = f"polygraphy run quick-overflow-fp32.onnx --trt {_CACHED} {_DIGITS} --load-inputs digits.json --validate"
 
 _ENGINES = {"engines built": r"(?s).*RUNNING \| Iteration (\d+)"}
@@ -75,6 +80,14 @@ CHAINS: dict[str, tuple[Step, ...]] = {
         Step("build", f"polygraphy convert det-page-fp32.onnx {_FAST} {_PAGE} -o page.engine"),
         Step("validate with the page", "polygraphy run page.engine --trt --validate --load-inputs page.json"),
         Step("validate with random data", "polygraphy run page.engine --trt --validate"),
+    ),
+    "TF32 and its control run": (
+        Step(
+            "save the reference",
+            "polygraphy run det-page-fp32.onnx --onnxrt --load-inputs page.json --save-outputs golden.json",
+        ),
+        Step("compare with TF32", f"{_CONTROL} --tf32", finds=_ERROR),
+        Step("compare without", _CONTROL, finds=_ERROR),
     ),
     "debug reduce": (
         Step(
