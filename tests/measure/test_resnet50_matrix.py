@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,6 +112,17 @@ def test_tensor_cores_are_taken_from_fp32_alone(models, monkeypatch):
     for precision in ("fp32", "tf32", "fp16"):
         onnxruntime._cuda(Cell("onnxruntime_cuda", precision, SHAPE), Files(models["resnet50-fp32"]), None, False)
     assert asked == ["0", "1", "1"]
+
+
+def test_the_provider_of_tensorrt_gets_the_calibration_table_beside_its_engine(models, monkeypatch):
+    files, cell, asked = Files(models["resnet50-fp32"]), Cell("onnxruntime_tensorrt", "int8_calibrated", SHAPE), {}
+    monkeypatch.setattr(onnxruntime, "_session", lambda path, provider, options, stream: asked.update(options))
+    with pytest.raises(BackendUnavailableError, match="no calibration table"):
+        onnxruntime._tensorrt(cell, files, None, False)
+    files.calibration_cache(SHAPE).write_text("TRT-100600-EntropyCalibration2")
+    onnxruntime._tensorrt(cell, files, None, False)
+    table = Path(asked["trt_engine_cache_path"]) / asked["trt_int8_calibration_table_name"]
+    assert table.read_text() == "TRT-100600-EntropyCalibration2"
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")

@@ -14,6 +14,7 @@ from tutorial_utils.base.errors import BackendUnavailableError, InputError, Reco
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import experiment, recordings, rows
 from tutorial_utils.measure.experiment import Experiment
+from tutorial_utils.measure.resnet50_matrix import cells
 
 
 def stamp(gpu="NVIDIA H100 80GB", **libraries):
@@ -81,6 +82,20 @@ def test_a_row_that_is_refused_fails_or_dies_costs_only_itself(sizes):
     }
     assert [row.values is None for row in recorded(sizes).values()] == [False, True, False, True, True]
     assert sizes.said[-1] == "c/absent: not measured here. The library isn't installed."
+
+
+def test_wrong_code_of_a_row_is_no_reason_of_a_library(sizes):
+    """A fault that a library's own lines raise is one."""
+    of_package, of_library = functools.partial(cells.types_of, None), json.loads
+    changed = {"a/wrong": of_package, "a/library": of_library, "a/size": size}
+    sizes.experiment = dataclasses.replace(sizes.experiment, rows=changed)
+    with pytest.raises(AttributeError, match="no attribute 'precision'"):
+        record(sizes, "*")
+    assert {name: row.reason.partition(":")[0] for name, row in recorded(sizes).items()} == {
+        "a/library": "TypeError",
+        "a/size": "",
+    }
+    assert sizes.said[0].startswith("a/wrong: not recorded, since its code is wrong. AttributeError: ")
 
 
 def test_stacks_come_together_in_one_file(sizes):

@@ -155,6 +155,7 @@ class Experiment(Generic[Result]):
             InputError: The experiment has no rows, or none of these names.
             RecordingError: The recording that is there is damaged, of another GPU or of another experiment.
             BackendUnavailableError, ModelFileError: As for `record`.
+            AttributeError, LookupError, NameError, TypeError: The code of a row is wrong; the others were measured.
         """
         if not self.rows:
             raise InputError(f"{self.name} isn't measured row by row.", "Leave --rows, --add and --again out.")
@@ -174,7 +175,7 @@ class Experiment(Generic[Result]):
             return path, 0
         found = self.make_models(self.models) if models is None else self._models_in(models)
         by_stem = {Path(name).stem: model for name, model in found.items()}
-        added, unavailable = 0, None
+        added, unavailable, fault = 0, None, None
         for name in missing:
             started = time.monotonic()
             try:
@@ -183,6 +184,10 @@ class Experiment(Generic[Result]):
                 report(f"{name}: not measured here. {error.cause}")
                 unavailable = error
                 continue
+            except rows.FAULTS as error:
+                report(f"{name}: not recorded, since its code is wrong. {type(error).__name__}: {error}")
+                fault = error
+                continue
             report(f"{name}: {row.get('reason') or 'measured'} ({time.monotonic() - started:.0f} s)")
             empty = recordings.new(self.title, self.method, stamp, {"stacks": [], "rows": {}})
             with FileLock(paths.cache_dir("locks") / f"{path.stem}.lock"):
@@ -190,6 +195,8 @@ class Experiment(Generic[Result]):
                 merged = rows.merged(now, name, row, stamp, empty.date)
                 recordings.save(replace(merged, method=self.method), path)  # it tells of the row's fields
             added += 1
+        if fault:
+            raise fault
         if unavailable and not added:
             raise unavailable
         return path, added

@@ -8,15 +8,19 @@ don't live in one environment come together in one file. Its data::
 
 import fnmatch
 import subprocess
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tutorial_utils.base import child_process
+from tutorial_utils.base import child_process, paths
 from tutorial_utils.base.errors import BackendUnavailableError, CourseError, InputError, RecordingError, first_line
 from tutorial_utils.measure import recordings
 from tutorial_utils.measure.recordings import Recording
+
+# What Python raises where code is wrong. From this package's own lines it says nothing of a library.
+FAULTS = (AttributeError, LookupError, NameError, TypeError)
 
 MeasureRow = Callable[[Mapping[str, Path]], dict[str, Any]]  # of one row: takes models by stem, returns values for JSON
 
@@ -71,6 +75,7 @@ def measured_elsewhere(measure: MeasureRow, models: Mapping[str, Path]) -> dict[
 
     Raises:
         BackendUnavailableError: What the row needs isn't installed here, so nothing is known about it.
+        AttributeError, LookupError, NameError, TypeError: The row's own code is wrong, so nothing is known either.
     """
     try:
         return child_process.run(_attempt, measure, dict(models))
@@ -88,6 +93,9 @@ def _attempt(measure: MeasureRow, models: Mapping[str, Path]) -> dict[str, Any]:
     except CourseError as error:
         return {"reason": error.cause}
     except Exception as error:  # libraries raise whatever they like, and not all of it can be handed to a process
+        *_, innermost = traceback.walk_tb(error.__traceback__)
+        if isinstance(error, FAULTS) and paths.ROOT / "tutorial_utils" in Path(innermost[0].f_code.co_filename).parents:
+            raise
         return {"reason": f"{type(error).__name__}: {first_line(error)}."}
 
 

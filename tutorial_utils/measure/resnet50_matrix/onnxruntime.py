@@ -115,7 +115,8 @@ def _tensorrt(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, 
             raise BackendUnavailableError(
                 "There is no calibration table of TensorRT's yet.", "Measure tensorrt_flags/int8_calibrated first."
             )
-        options["trt_int8_calibration_table_name"] = shutil.copy(table, folder).name
+        shutil.copy(table, folder)
+        options["trt_int8_calibration_table_name"] = table.name
     if cell.precision == "fp32":
         os.environ[TF32_OVERRIDE] = "0"  # the provider has no option for it
     path = files.onnx(_TENSORRT_FILES.get(cell.precision, "fp32"), cell.shape[2])
