@@ -862,6 +862,15 @@ def test_links_to_threads_are_the_threads_that_they_name():
     assert all((name, number) == (repository, thread) for name, number, repository, thread in named)
 
 
+def test_words_said_to_be_a_recordings_stand_in_it():
+    named = [(row, name) for row in ROWS for name in re.findall(r"the recording `(\w+)`", row.parts["Source"])]
+    assert len(named) > 1
+    for row, name in named:
+        said = str(recordings.load(name).data)
+        quoted = [words for words in re.findall('"(.*?)"', row.parts["Cause"]) if row.text in words]
+        assert all(words in said for words in (row.text, *quoted))
+
+
 def test_rows_marked_as_provoked_are_those_with_a_test():
     tables = [
         REMOVED,

@@ -99,9 +99,7 @@ def starts(monkeypatch):
     def elsewhere(way, plan, images, cache, more_seconds=0.0):
         calls.append((cache, more_seconds))
         later = b"later" if more_seconds else b""
-        return Started(
-            (1.0, 0.0, 200.0, 30.0), cache == b"later", b"" if cache is None else b"first", later, 0.5, output
-        )
+        return Started((1.0, 0.0, 200.0, 30.0), cache == b"later", b"" if cache is None else b"first", later, output)
 
     output = np.eye(3)
     monkeypatch.setattr(runtime_cache, "_elsewhere", elsewhere)
@@ -148,7 +146,7 @@ def test_only_the_control_turns_the_drivers_cache_off_and_a_death_is_told(monkey
 
 def test_what_is_told_of_rows_that_are_there_that_failed_and_that_are_missing():
     starts = [[1.0, 0.0, 2000.0, 30.0], [1.0, 0.0, 2200.0, 10.0], [1.0, 0.0, 900.0, 10.0]]
-    none = Starts("quick-fp32", "none", 6000, starts, [False] * 3, {}, 0.0, 0.0)
+    none = Starts("quick-fp32", "none", 6000, starts, [False] * 3, {}, 0.0)
     filled = replace(none, starts=[[1.0, 5.0, 190.0, 7.1]], cache_bytes={"after the first call": 4000, "later": 5000})
     failed = {"stack": 0, "date": "2026", "reason": "No."}
     read = runtime_cache.read({"stacks": [{}], "rows": {"quick-fp32/empty": failed}})
@@ -173,7 +171,9 @@ def test_what_lesson_01d_says_of_the_recording():
         assert filled.cache_bytes["later"] == filled.cache_bytes["after the first call"] < filled.plan_bytes
         assert max(one.difference for one in (none, off, empty, filled)) < 0.01
         assert empty.range_ms[0] < none.ms()  # not slower than without, by what the ranges show
-    assert found["resnet50-fp16/none"].ms("first call") > 20 * found["resnet50-fp16/filled"].ms("first call")
+    # Of dynamic shapes, ResNet-50's first call compiles more: with what was kept it takes a small part of its time.
+    first_call = {way: found[f"resnet50-fp16/{way}"].ms("first call") for way in ("none", "filled")}
+    assert first_call["none"] > 10 * first_call["filled"]
 
 
 @pytest.mark.skipif(installed_flavour() != "tensorrt", reason="TensorRT-RTX is installed")

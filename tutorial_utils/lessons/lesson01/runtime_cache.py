@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,6 @@ class Started:
         accepted: Whether TensorRT-RTX accepted the bytes; False where there were none.
         kept: Bytes of the runtime cache after the first call; empty without one.
         kept_later: The same after more calls, where there were any.
-        serialize_ms: How long it took to serialize it after the first call.
         output: Of the first call, ``[BATCH, classes]``.
     """
 
@@ -58,7 +57,6 @@ class Started:
     accepted: bool
     kept: bytes
     kept_later: bytes
-    serialize_ms: float
     output: np.ndarray
 
 
@@ -113,11 +111,9 @@ def _steps(plan: bytes, images: np.ndarray, cache: bytes | None, more_seconds: f
     end = time.perf_counter()
     cuda.memcpy_dtoh(output, memory[target])
 
-    first, later, serialize_ms = b"", b"", 0.0
+    first, later = b"", b""
     if kept is not None:
-        before = time.perf_counter()
         first = bytes(checked(kept.serialize(), log))
-        serialize_ms = 1000 * (time.perf_counter() - before)
     if kept is not None and more_seconds:
         while time.perf_counter() < end + more_seconds:
             checked(context.execute_async_v3(stream.handle), log)
@@ -125,7 +121,7 @@ def _steps(plan: bytes, images: np.ndarray, cache: bytes | None, more_seconds: f
         later = bytes(checked(kept.serialize(), log))
     del context, given, config, kept, loaded, runtime  # in this order: what is made of another thing goes first
     steps = (*(after - before for before, after in pairwise(times)), end - begin)
-    return Started(tuple(1000 * step for step in steps), accepted, first, later, serialize_ms, output)
+    return Started(tuple(1000 * step for step in steps), accepted, first, later, output)
 
 
 def measure(model: str, way: str, models: Mapping[str, Path]) -> dict[str, Any]:
@@ -150,7 +146,6 @@ def measure(model: str, way: str, models: Mapping[str, Path]) -> dict[str, Any]:
         "starts": [[round(ms, 3) for ms in one.ms] for one in starts],
         "accepted": [one.accepted for one in starts],
         "cache_bytes": {"after the first call": len(before.kept), "later": len(before.kept_later)},
-        "serialize_ms": round(statistics.median(one.serialize_ms for one in starts), 3),
         "difference": max(quality.relative_error(one.output, before.output) for one in starts),
     }
 
@@ -181,7 +176,6 @@ class Starts:
         accepted: Whether the bytes that a start got were accepted; False where it got none.
         cache_bytes: Of the runtime cache that the process before them filled: "after the first call", and "later",
             where "filled" takes it. 0 where there is none.
-        serialize_ms: Median of serializing the cache after the first call.
         difference: Largest relative difference of a first result from that of the process before them.
     """
 
@@ -191,7 +185,6 @@ class Starts:
     starts: list[list[float]]
     accepted: list[bool]
     cache_bytes: dict[str, int]
-    serialize_ms: float
     difference: float
 
     def ms(self, *steps: str) -> float:
@@ -213,10 +206,12 @@ class Starts:
 
 def read(data: Mapping[str, Any]) -> dict[str, Starts | str]:
     """Return the starts by the name of their row; of one that failed, the reason."""
-    return {
-        row.name: row.reason if row.values is None else Starts(*row.name.split("/"), **row.values)
-        for row in rows.read(data)
-    }
+    return {row.name: row.reason if row.values is None else _starts(row.name, row.values) for row in rows.read(data)}
+
+
+def _starts(name: str, values: Mapping[str, Any]) -> Starts:
+    measured = (values[field.name] for field in fields(Starts)[2:])  # the recording that ships holds one value more
+    return Starts(*name.split("/"), *measured)
 
 
 def told(found: Mapping[str, Starts | str]) -> str:
