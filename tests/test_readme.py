@@ -27,7 +27,7 @@ def test_memory_is_what_the_doctor_wants():
 
 
 def recorded_in_part():
-    """Return by name, of experiments of rows, how many their recording holds and how many there are, where they differ."""
+    """Return how many rows the recordings that lack some hold, and how many there are, by the experiment's name."""
     found = {}
     for name in experiment.names():
         known = experiment.find(name).rows.keys()
