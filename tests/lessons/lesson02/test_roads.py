@@ -68,6 +68,14 @@ def test_reasons_are_told_once_with_those_that_they_are_of():
     assert told.count("not measured") == 1
 
 
+def test_a_reason_is_one_though_each_size_has_a_file_of_its_own():
+    refused = "It can't load resnet50-{}-int8.onnx."
+    sizes = {shape: refused.format(shape.split("x")[-1]) for shape in (SHAPE, ONE)}
+    found = matrix(**{f"onnxruntime_cuda/int8_qdq/{shape}": reason for shape, reason in sizes.items()})
+    told = roads.missing({SHAPE: roads.roads(found, [], {}), ONE: roads.larger(found)[ONE]})
+    assert f"n/a at {SHAPE}, {ONE}: ONNX Runtime CUDA INT8\n    It can't load resnet50-int8.onnx." in told
+
+
 def test_larger_images_have_the_one_reference_of_their_shape():
     graph = {**row(0.5), "host_graph": [0.4] * 4}
     found = roads.larger(matrix(**{

@@ -4,6 +4,7 @@
 the GPU, and the engine of Paddle-TRT run by TensorRT 8.6 itself.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ _LIBRARIES = {
     "TensorRT-RTX 1.6": ("tensorrt_rtx", {"tensorrt_rtx": "int8_qdq"}),
 }
 _PRECISIONS = {"FP32": "fp32", "TF32": "tf32", "FP16": "fp16"}
+# TensorRT 8.6 itself ran the engines of Paddle-TRT, those of `lesson02_paddle_tensorrt`.
+_NO_FP32 = "Of the two engines of FP32 files, it ran the one that may use TF32. For the other, see Paddle-TRT."
+_NOT_LARGER = "It ran at 64x3x32x32. GPU ms of Paddle-TRT are its engine in TensorRT 8.6's own calls."
 _PADDLE_CPU, _PADDLE_GPU, _ENGINE = "Paddle 2.6, CPU", "Paddle 2.6, GPU", "TensorRT 8.6"
 _ORDER = (
     *(_PADDLE_CPU, _PADDLE_GPU, "ONNX Runtime CUDA", "ONNX Runtime CUDA NHWC", "ONNX Runtime TensorRT"),
@@ -90,6 +94,7 @@ def roads(
         _predictor(name, by_name.get(key), reference) for name, key in ((_PADDLE_CPU, "cpu"), (_PADDLE_GPU, "gpu"))
     ]
     found += [_engine(name, engines.get(name), reference) for name in ("FP32", "FP16", "INT8")]
+    found.append(Road(_ENGINE, "FP32", reason=_NO_FP32))
     return sorted(found, key=lambda road: _ORDER.index(road.library))
 
 
@@ -102,7 +107,8 @@ def larger(matrix: Matrix) -> dict[str, list[Road]]:
     for shape in SHAPES[1:]:
         row = matrix.cells.get(Cell("onnxruntime_cuda", "fp32", shape))
         references = {stack: row for stack, _ in _LIBRARIES.values() if isinstance(row, Row)}
-        found["x".join(map(str, shape))] = _of_matrix(matrix, shape, references)
+        engine = [Road(_ENGINE, precision, reason=_NOT_LARGER) for precision in (*_PRECISIONS, "INT8")]
+        found["x".join(map(str, shape))] = _of_matrix(matrix, shape, references) + engine
     return found
 
 
@@ -207,7 +213,8 @@ def missing(by_shape: Mapping[str, list[Road]]) -> str:
     for shape, found in by_shape.items():
         for one in found:
             if one.host is None:
-                shapes.setdefault(one.reason, {}).setdefault(one.name, []).append(shape)
+                reason = re.sub(r"resnet50-\d+-", "resnet50-", one.reason)  # the file for a size: else one reason is two
+                shapes.setdefault(reason, {}).setdefault(one.name, []).append(shape)
     lines = []
     for reason, of_roads in sorted(shapes.items(), key=lambda pair: pair[0] == NOT_MEASURED):
         names: dict[str, list[str]] = {}
