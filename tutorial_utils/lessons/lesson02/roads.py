@@ -213,7 +213,7 @@ def missing(by_shape: Mapping[str, list[Road]]) -> str:
     for shape, found in by_shape.items():
         for one in found:
             if one.host is None:
-                reason = re.sub(r"resnet50-\d+-", "resnet50-", one.reason)  # the file for a size: else one reason is two
+                reason = re.sub(r"resnet50-\d+-", "resnet50-", one.reason)  # a file for each size
                 shapes.setdefault(reason, {}).setdefault(one.name, []).append(shape)
     lines = []
     for reason, of_roads in sorted(shapes.items(), key=lambda pair: pair[0] == NOT_MEASURED):
