@@ -34,7 +34,7 @@ ROOT_OPTION := $(if $(filter 0,$(shell id -u)),--allow-root)
 # itself, which only NVIDIA's index has. In a folder of their own: on Python's path, they would look like an installed TensorRT.
 STUBS := tensorrt-stubs==10.13.0.35.1
 
-.PHONY: help environment sound-environment course lab doctor memory budget test test-browser test-hopper bench lint notebooks lock clean
+.PHONY: help environment sound-environment course lab doctor memory budget test test-library test-browser test-hopper bench lint notebooks lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -59,6 +59,10 @@ budget: environment ## count what each lesson asks of its reader, against the li
 test: lint ## lint, then the tests of the package and of every notebook, in two processes
 	@$(RUN) pytest -n 2 --dist loadfile \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests $(wildcard notebooks)
+
+# One after the other: each may use both cores.
+test-library: environment ## run the longest library cells without the package; `make test` runs the others
+	@$(RUN) pytest -m library tests/lessons/test_library_cells.py
 
 # The two editions at the same time: HTML, and JupyterLab. Screenshots stay in build/browser.
 test-browser: environment ## look at the lessons with Chromium: JupyterLab and HTML, light and dark, phone and paper
