@@ -34,7 +34,7 @@ ROOT_OPTION := $(if $(filter 0,$(shell id -u)),--allow-root)
 # itself, which only NVIDIA's index has. In a folder of their own: on Python's path, they would look like an installed TensorRT.
 STUBS := tensorrt-stubs==10.13.0.35.1
 
-.PHONY: help environment sound-environment course lab doctor memory budget test test-browser test-hopper bench lint notebooks lock clean
+.PHONY: help environment sound-environment course lab doctor memory budget test test-library test-browser test-hopper bench lint notebooks lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -59,6 +59,10 @@ budget: environment ## count what each lesson asks of its reader, against the li
 test: lint ## lint, then the tests of the package and of every notebook, in two processes
 	@$(RUN) pytest -n 2 --dist loadfile \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests $(wildcard notebooks)
+
+# One after the other: each may use both cores.
+test-library: environment ## run the longest library cells without the package; `make test` runs the others
+	@$(RUN) pytest -m library tests/lessons/test_library_cells.py
 
 # The two editions at the same time: HTML, and JupyterLab. Screenshots stay in build/browser.
 test-browser: environment ## look at the lessons with Chromium: JupyterLab and HTML, light and dark, phone and paper
@@ -103,6 +107,8 @@ sound-environment:
 		echo ".venv is incomplete, or its Python is gone: making it anew."; rm -rf .venv; \
 	fi
 
+# Python compiles what was installed with all cores, where pip would take one and a minute of it. Tests of libraries, a
+# quarter of it, aren't compiled: nobody imports them. What can't be compiled is no fault here, as it is none for pip.
 .venv/installed: requirements.txt pyproject.toml
 	@test -e .venv/bin/python || { \
 		"$(PYTHON)" $(CHECK) 2>/dev/null || { echo "The course needs Python 3.10, 3.11 or 3.12 with its venv module:" \
@@ -110,8 +116,9 @@ sound-environment:
 		echo "Making .venv with $$("$(PYTHON)" --version)."; \
 		mkdir -p .venv && echo "$(CURDIR)" > .venv/place && "$(PYTHON)" -m venv .venv; }
 	@echo "Installing requirements.txt into .venv: about 2 minutes, 1 GB to download."
-	@$(PIP) install -r requirements.txt
+	@$(PIP) install --no-compile -r requirements.txt
 	@$(PIP) install --no-deps $$($(RUN) tutorial_utils.base.requirements)
 	@$(PIP) install --no-deps --target .venv/tensorrt-stubs --upgrade $(STUBS)
 	@$(PIP) install --no-deps --editable .
+	@$(RUN) compileall -qq -j 0 -x '/tests?/' .venv/lib || true
 	@touch $@

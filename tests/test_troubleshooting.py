@@ -5,13 +5,13 @@ all tables with the rows that say "Provoked by a test."
 """
 
 import importlib
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from ctypes.util import find_library
 from importlib.util import find_spec
 from pathlib import Path
@@ -627,11 +627,22 @@ PADDLE2ONNX = {
     "There are unsupported features": ("softplus", {}),
     "Skip onnxoptimizer.": ("net", {"optimize_tool": "onnxoptimizer"}),
 }
+EACH_IN_A_FORK_END = "----- the next case -----"
+EACH_IN_A_FORK = f"""
+import json, multiprocessing, sys
+import paddle2onnx
+fork = multiprocessing.get_context("fork")
+for files, options in json.load(open(sys.argv[1])):
+    process = fork.Process(target=paddle2onnx.export, args=files, kwargs=options)
+    process.start()
+    process.join()
+    print({EACH_IN_A_FORK_END!r}, flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
 def paddle2onnx_outputs(cpu_paddle, paddle_model, tmp_path_factory):
-    """What paddle2onnx prints in each case; it mostly ends its process, so each has its own, two at a time."""
+    """What paddle2onnx prints in each case; it mostly ends its process, so each has its own, with the imports done."""
 
     functional = cpu_paddle.nn.functional
     functions = {
@@ -660,14 +671,13 @@ def paddle2onnx_outputs(cpu_paddle, paddle_model, tmp_path_factory):
         "damaged": (damaged, paddle_model[1]),
     }
 
-    def export(case):
-        name, changes = case
-        named = {"save_file": str(folder / "out.onnx"), "opset_version": 17, "optimize_tool": "None", **changes}
-        script = f"import paddle2onnx; paddle2onnx.export(*{tuple(map(str, models[name]))}, **{named})"
-        return run([sys.executable, "-c", script])
-
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(PADDLE2ONNX, pool.map(export, PADDLE2ONNX.values()), strict=True))
+    cases = []
+    for name, changes in PADDLE2ONNX.values():
+        options = {"save_file": str(folder / "out.onnx"), "opset_version": 17, "optimize_tool": "None", **changes}
+        cases.append((tuple(map(str, models[name])), options))
+    (folder / "cases.json").write_text(json.dumps(cases))
+    printed = run([sys.executable, "-c", EACH_IN_A_FORK, folder / "cases.json"])
+    return dict(zip(PADDLE2ONNX, printed.split(EACH_IN_A_FORK_END)[:-1], strict=True))
 
 
 @pytest.mark.parametrize("text", texts(PADDLE2ONNX))

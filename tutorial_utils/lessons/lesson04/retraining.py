@@ -30,10 +30,10 @@ from tutorial_utils.runners.onnx_runtime import OnnxRuntimeRunner
 nn = paddle.nn
 
 STREAM_FACTOR = 2.0**13  # as of `patients`
-EPOCHS = 2  # of the classifier; the transformer has five times the data, and half of them
+EPOCHS = 2  # of the classifier; the transformer, which has five times the data, sees every second sentence once
 _RATES = {"quick": 1e-3, "transformer": 3e-3}  # learning rates
 # Raise this by one whenever a training below, or `classifier.train`, gives other weights: the cache finds them by it.
-RECIPE = 1
+RECIPE = 2
 BATCH = 64
 
 
@@ -202,8 +202,10 @@ def _layers(model: nn.Layer, kind: type | tuple[type, ...]) -> list[nn.Layer]:
 
 def _fit(model: nn.Layer, learning_rate: float, name: str = "quick", **options: Any) -> None:
     """Train in place, and leave the network in evaluation mode."""
-    dataset = data.load(trained.DATASETS[name], "train")
-    epochs = EPOCHS if name == "quick" else max(1, EPOCHS // 2)
+    dataset, epochs = data.load(trained.DATASETS[name], "train"), EPOCHS
+    if name == "transformer":
+        dataset = data.Dataset(dataset.name, dataset.inputs[::2], dataset.labels[::2], dataset.class_names)
+        epochs = max(1, EPOCHS // 2)
     classifier.train(model, dataset, epochs, BATCH, learning_rate, progress=False, **options)
     if name == "quick":
         model.train()
