@@ -9,6 +9,7 @@ NEEDS = {
 }
 # Experiments by name, each with the module that holds it.
 EXPERIMENTS = {
+    "lesson05_identity": "identity",
     "lesson05_inspector": "inspector",
     "lesson05_layers": "profile",
     "lesson05_ncu": "kernel_counters",

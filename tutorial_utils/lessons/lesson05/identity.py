@@ -1,0 +1,161 @@
+"""Lesson 05: what the Identity nodes of an exported file cost in data-centre TensorRT, and what removing them saves."""
+
+import functools
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from tutorial_utils import engine
+from tutorial_utils.base import flavour
+from tutorial_utils.engine import BuildOptions, EngineLayer, Profile
+from tutorial_utils.measure import quality, rows, timing
+from tutorial_utils.measure.experiment import Experiment
+from tutorial_utils.measure.resnet50_matrix.files import Files
+from tutorial_utils.model import half_precision
+
+AS_EXPORTED = "as exported"
+# What ONNX Runtime is kept from when it removes the nodes: it would fold the batch norms, too.
+WITHOUT_IDENTITY = {"without Identity": ("ConvBNFusion",), "batch norms folded, too": ()}
+FP32, LARGE = "resnet50-fp32", (64, 3, 224, 224)
+METHOD = (
+    "ResNet-50 with 10 classes and random weights; files without Identity written by ONNX Runtime with its basic "
+    "optimizations, which need none of its own operators; FP16 by the types of the file; engines for one shape at the "
+    "default optimization level; device time by CUDA events on normally distributed images, copies excluded, the files "
+    "measured in turn; relative difference: largest difference of a logit from the file as exported, as a fraction of "
+    "the largest logit; ReLU alone: layers of the inspector whose ONNX nodes are ReLUs only"
+)
+_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An engine of one of the files.
+
+    Attributes:
+        layers: Layers that compute or move data.
+        relus_alone: How many of these hold ReLUs only.
+        identities: Layers that hold nothing but Identity nodes.
+        relative_difference: Of the logits, from those of the file as exported.
+        device: Times of a call on the GPU.
+        verdict: The comparison with the file as exported in one phrase, "" for itself.
+    """
+
+    layers: int
+    relus_alone: int
+    identities: int
+    relative_difference: float
+    device: timing.Measurement
+    verdict: str
+
+
+def holds_only(layer: EngineLayer, operator: str) -> bool:
+    """Return whether all ONNX nodes of a layer are of one operator, by the names that Paddle2ONNX gives them."""
+    return bool(layer.onnx_nodes) and all(name.startswith(f"{operator}.") for name in layer.onnx_nodes)
+
+
+def without_identity(onnx_path: Path, target_path: Path, kept_from: Sequence[str]) -> Path:
+    """Let ONNX Runtime write an FP32 file without Identity nodes.
+
+    Args:
+        onnx_path: The file.
+        target_path: Where to write.
+        kept_from: Names of optimizations that it is to leave out.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target_path)
+    onnxruntime.InferenceSession(onnx_path, options, ["CPUExecutionProvider"], disabled_optimizers=list(kept_from))
+    return target_path
+
+
+def measure(precision: str, shape: Sequence[int], models: Mapping[str, Path]) -> dict[str, Any]:
+    """Build an engine of each file, and measure them in turn; return the fields of each `Variant`.
+
+    Raises:
+        BackendUnavailableError: Data-centre TensorRT isn't installed here.
+    """
+    flavour.require("tensorrt")
+    from tutorial_utils.runners.tensorrt import TensorRTRunner
+
+    files = Files(models[FP32])
+    feeds = {"x": files.images(tuple(shape))}
+    runners: dict[str, TensorRTRunner] = {}
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, onnx_path in _written(files, precision, Path(folder)).items():
+                options = BuildOptions((Profile.of(x=(tuple(shape),) * 3),))
+                cache = files.timing_cache(tuple(shape))
+                built = engine.build(onnx_path, options, use_cache=False, cache_folder=cache, progress=False)
+                runners[name] = TensorRTRunner(built)
+                found[name] = _counted(built.report.kernels, built.report.layers)
+        logits = {name: next(iter(runner.infer(feeds).values())) for name, runner in runners.items()}
+        calls: dict[str, Callable[[int], np.ndarray]]
+        calls = {name: functools.partial(runner.device_times, feeds) for name, runner in runners.items()}
+        times = timing.measure_on_device_in_turn(calls, batch=shape[0], seconds=_SECONDS, max_calls=300)
+    finally:
+        for runner in runners.values():
+            runner.close()
+    for name, values in found.items():
+        difference = quality.relative_error(logits[name], logits[AS_EXPORTED])
+        values |= {"relative_difference": float(f"{difference:.3g}"), "device": times[name].to_dict()}
+    return found
+
+
+def _written(files: Files, precision: str, folder: Path) -> dict[str, Path]:
+    fp32 = files.onnx("fp32", LARGE[2])
+    found = {AS_EXPORTED: fp32}
+    for number, (name, kept_from) in enumerate(WITHOUT_IDENTITY.items()):
+        found[name] = without_identity(fp32, folder / f"{number}.onnx", kept_from)
+    if precision == "fp16":
+        for number, (name, path) in enumerate(found.items()):
+            found[name] = half_precision.to_fp16(path, folder / f"{number}-fp16.onnx")
+    return found
+
+
+def _counted(kernels: Sequence[EngineLayer], layers: Sequence[EngineLayer]) -> dict[str, int]:
+    return {
+        "layers": len(kernels),
+        "relus_alone": sum(holds_only(one, "Relu") for one in kernels),
+        "identities": sum(holds_only(one, "Identity") for one in layers),
+    }
+
+
+def read(recorded: Mapping[str, Any]) -> dict[str, dict[str, Variant] | str]:
+    """Return what was measured of each file by "precision, shape"; where there is nothing, the reason."""
+    return {
+        row.name.replace("/", ", "): row.reason if row.values is None else _variants(row.values)
+        for row in rows.read(recorded)
+    }
+
+
+def _variants(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Variant]:
+    times = timing.from_plain({name: one["device"] for name, one in values.items()})
+    verdicts = {
+        name: "" if name == AS_EXPORTED else timing.compare(times[AS_EXPORTED], one).verdict
+        for name, one in times.items()
+    }
+    return {name: Variant(**{**one, "device": times[name]}, verdict=verdicts[name]) for name, one in values.items()}
+
+
+EXPERIMENT = Experiment(
+    name="lesson05_identity",
+    title="ResNet-50 with and without its Identity nodes in data-centre TensorRT",
+    method=METHOD,
+    rows={
+        f"{precision}/{'x'.join(map(str, shape))}": functools.partial(measure, precision, shape)
+        for precision, shape in (
+            ("fp16", LARGE),
+            ("fp16", (1, 3, 224, 224)),
+            ("fp16", (64, 3, 32, 32)),
+            ("tf32", LARGE),
+        )
+    },
+    read=read,
+    models=(f"{FP32}.onnx",),
+)
