@@ -37,9 +37,8 @@ class Variant:
     """An engine of one of the files.
 
     Attributes:
-        layers: Layers that compute or move data.
+        layers: Of the engine, with those that have nothing to do (TensorRT's NoOp).
         relus_alone: How many of these hold ReLUs only.
-        identities: Layers that hold nothing but Identity nodes.
         relative_difference: Of the logits, from those of the file as exported.
         device: Times of a call on the GPU.
         verdict: The comparison with the file as exported in one phrase, "" for itself.
@@ -47,15 +46,14 @@ class Variant:
 
     layers: int
     relus_alone: int
-    identities: int
     relative_difference: float
     device: timing.Measurement
     verdict: str
 
 
-def holds_only(layer: EngineLayer, operator: str) -> bool:
-    """Return whether all ONNX nodes of a layer are of one operator, by the names that Paddle2ONNX gives them."""
-    return bool(layer.onnx_nodes) and all(name.startswith(f"{operator}.") for name in layer.onnx_nodes)
+def is_relu_alone(layer: EngineLayer) -> bool:
+    """Return whether all ONNX nodes of a layer are ReLUs, by the names that Paddle2ONNX gives them."""
+    return bool(layer.onnx_nodes) and all(name.startswith("Relu.") for name in layer.onnx_nodes)
 
 
 def without_identity(onnx_path: Path, target_path: Path, kept_from: Sequence[str]) -> Path:
@@ -93,7 +91,8 @@ def measure(precision: str, shape: Sequence[int], models: Mapping[str, Path]) ->
                 cache = files.timing_cache(tuple(shape))
                 built = engine.build(onnx_path, options, use_cache=False, cache_folder=cache, progress=False)
                 runners[name] = TensorRTRunner(built)
-                found[name] = _counted(built.report.kernels, built.report.layers)
+                layers = built.report.kernels
+                found[name] = {"layers": len(layers), "relus_alone": sum(map(is_relu_alone, layers))}
         logits = {name: next(iter(runner.infer(feeds).values())) for name, runner in runners.items()}
         calls: dict[str, Callable[[int], np.ndarray]]
         calls = {name: functools.partial(runner.device_times, feeds) for name, runner in runners.items()}
@@ -116,14 +115,6 @@ def _written(files: Files, precision: str, folder: Path) -> dict[str, Path]:
         for number, (name, path) in enumerate(found.items()):
             found[name] = half_precision.to_fp16(path, folder / f"{number}-fp16.onnx")
     return found
-
-
-def _counted(kernels: Sequence[EngineLayer], layers: Sequence[EngineLayer]) -> dict[str, int]:
-    return {
-        "layers": len(kernels),
-        "relus_alone": sum(holds_only(one, "Relu") for one in kernels),
-        "identities": sum(holds_only(one, "Identity") for one in layers),
-    }
 
 
 def read(recorded: Mapping[str, Any]) -> dict[str, dict[str, Variant] | str]:
