@@ -1,0 +1,83 @@
+"""The experiment on Identity nodes, and what lesson 05a says of its recording."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from small_models import images, residual_model
+
+from tutorial_utils.base import onnx_session
+from tutorial_utils.engine import EngineLayer
+from tutorial_utils.lessons.lesson05 import identity
+from tutorial_utils.measure import experiment
+
+
+def recorded(name):
+    return experiment.find(name).recorded("It is read by a test.").result
+
+
+def with_identity(model):
+    """Return the model with an Identity before each Relu."""
+    graph = onnx.helper.make_graph([], model.graph.name, model.graph.input, model.graph.output, model.graph.initializer)
+    for node in model.graph.node:
+        if node.op_type == "Relu":
+            passed_on = f"{node.input[0]}_same"
+            graph.node.append(helper.make_node("Identity", [node.input[0]], [passed_on], f"Identity.{node.name}"))
+            node.input[0] = passed_on
+        graph.node.append(node)
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+@pytest.mark.parametrize("kept_from", identity.WITHOUT_IDENTITY.values())
+def test_onnx_runtime_removes_identity_nodes_and_nothing_else_of_its_own(kept_from, tmp_path):
+    onnx.save(with_identity(residual_model()), tmp_path / "with.onnx")
+    found = identity.without_identity(tmp_path / "with.onnx", tmp_path / "without.onnx", kept_from)
+    before, after = (onnx.load(path).graph.node for path in (tmp_path / "with.onnx", found))
+    assert any(node.op_type == "Identity" for node in before)
+    assert not any(node.op_type == "Identity" or node.domain for node in after)
+    batch_norms = [Counter(node.op_type for node in nodes)["BatchNormalization"] for nodes in (before, after)]
+    assert batch_norms[0] > 0
+    assert batch_norms[1] == (batch_norms[0] if kept_from else 0)
+    answers = [
+        onnx_session.new_session(path).run(None, {"x": images(2)})[0] for path in (tmp_path / "with.onnx", found)
+    ]
+    np.testing.assert_allclose(*answers, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "alone"),
+    [
+        (("Relu.3",), True),
+        (("Relu.3", "Relu.4"), True),
+        (("Conv.0", "Relu.0"), False),
+        (("Reshape.1",), False),
+        ((), False),
+    ],
+)
+def test_a_layer_of_relus_only(nodes, alone):
+    assert identity.is_relu_alone(EngineLayer("layer", "kgen", (), (), nodes)) == alone
+
+
+def test_a_row_with_a_reason_is_read():
+    row = {"stack": 0, "date": "2026-11-28", "reason": "It can't be built."}
+    assert identity.read({"stacks": [{}], "rows": {"fp16/1x3x8x8": row}}) == {"fp16, 1x3x8x8": "It can't be built."}
+
+
+def test_what_lesson_05a_says_of_the_recordings():
+    measured = recorded("lesson05_identity")
+    gains = {}
+    for call, variants in measured.items():
+        before, without, folded = (one.device.median_ms for one in variants.values())
+        assert [one.relus_alone for one in variants.values()] == [16, 0, 0]
+        assert variants["without Identity"].relative_difference < 1e-3
+        assert without == pytest.approx(folded, rel=0.02)  # "folding batch norms, TensorRT does itself"
+        gains[call] = before / without
+    assert min(gains.values()) == pytest.approx(1.15, abs=5e-3)
+    assert max(gains.values()) == pytest.approx(1.41, abs=1e-2)
+    kernels = recorded("lesson05_ncu")
+    relus = sum(one.microseconds for one in kernels if one.name.startswith("__myl_CasMaxCas"))
+    share = relus / sum(one.microseconds for one in kernels)
+    assert share == pytest.approx(1 / 6, rel=0.05)
+    assert 1 - 1 / gains["fp16, 64x3x224x224"] == pytest.approx(1 / 6, rel=0.05)
