@@ -61,7 +61,7 @@ test: lint ## lint, then the tests of the package and of every notebook, in two 
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests $(wildcard notebooks)
 
 # One after the other: each may use both cores.
-test-library: environment ## run the longest library cells without the package; `make test` runs the others
+test-library: environment ## run each lesson's library cells without the package
 	@$(RUN) pytest -m library tests/lessons/test_library_cells.py
 
 # The two editions at the same time: HTML, and JupyterLab. Screenshots stay in build/browser.

@@ -1,8 +1,8 @@
 """Cells with the tag `library` stand alone, without `tutorial_utils`: those of each lesson, and small ones that fail.
 
-Of every lesson they are read: each name that they use is one of theirs. They also run, which shows that no file or
-object that they use was made or changed by another cell. Those of five lessons take half a minute to two each, with
-networks of full size: `make test-library` runs these, and `make test` the others.
+Of every lesson they are read: each name that they use is one of theirs. `make test-library` also runs them, which shows
+that no file or object that they use was made or changed by another cell. It takes minutes: some build networks of full
+size.
 """
 
 from pathlib import Path
@@ -16,7 +16,6 @@ from tutorial_utils.machine.capabilities import probe
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TAGGED = [path for path in sorted(NOTEBOOKS.rglob("[0-9]*.ipynb")) if tagged(notebook_form.read(path))]
-LONG = ("00", "01a", "01c", "01d", "02a")
 
 
 @pytest.mark.parametrize("path", TAGGED, ids=lambda path: path.stem)
@@ -24,10 +23,8 @@ def test_library_cells_of_a_notebook_name_nothing_of_others(path):
     assert strangers(notebook_form.read(path)) == []
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=[pytest.mark.library] * path.name.startswith(LONG), id=path.stem) for path in TAGGED],
-)
+@pytest.mark.library
+@pytest.mark.parametrize("path", TAGGED, ids=lambda path: path.stem)
 def test_library_cells_of_a_notebook_stand_alone(path, tmp_path, notebooks_cache):
     gpu = probe().tensorrt_run.available
     run(notebook_form.read(path), tmp_path, gpu, networks_cache=notebooks_cache)
