@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from tutorial_utils.base import paths
 from tutorial_utils.base.errors import BackendUnavailableError, PrecisionError
 
 
@@ -25,3 +26,19 @@ def die(models):
 
 def not_here(models):
     raise BackendUnavailableError("The library isn't installed.", "Install it.")
+
+
+def in_package(function):
+    """Have Python take the lines of a function for the package's."""
+    function.__code__ = function.__code__.replace(co_filename=str(paths.ROOT / "tutorial_utils" / "rows_of_a_test.py"))
+    return function
+
+
+@in_package
+def misspell(models):
+    return models.value()
+
+
+@in_package
+def misuse_c(models):
+    return len(5)

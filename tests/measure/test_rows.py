@@ -4,17 +4,17 @@ import dataclasses
 import functools
 import json
 import os
+import re
 from types import SimpleNamespace
 
 import pytest
-from measured_rows import die, fail, not_here, refuse, size
+from measured_rows import die, fail, misspell, misuse_c, not_here, refuse, size
 
 from tutorial_utils.__main__ import main
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, RecordingError
 from tutorial_utils.machine import capabilities
 from tutorial_utils.measure import experiment, recordings, rows
 from tutorial_utils.measure.experiment import Experiment
-from tutorial_utils.measure.resnet50_matrix import cells
 
 
 def stamp(gpu="NVIDIA H100 80GB", **libraries):
@@ -84,18 +84,29 @@ def test_a_row_that_is_refused_fails_or_dies_costs_only_itself(sizes):
     assert sizes.said[-1] == "c/absent: not measured here. The library isn't installed."
 
 
-def test_wrong_code_of_a_row_is_no_reason_of_a_library(sizes):
-    """A fault that a library's own lines raise is one."""
-    of_package, of_library = functools.partial(cells.types_of, None), json.loads
-    changed = {"a/wrong": of_package, "a/library": of_library, "a/size": size}
-    sizes.experiment = dataclasses.replace(sizes.experiment, rows=changed)
-    with pytest.raises(AttributeError, match="no attribute 'precision'"):
-        record(sizes, "*")
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (misspell, AttributeError, "'dict' object has no attribute 'value'"),
+        (misuse_c, TypeError, "object of type 'int' has no len()"),  # C functions raise it, from our line
+    ],
+)
+def test_an_error_that_may_be_the_package_s_is_no_reason_of_a_library(sizes, capsys, wrong, error, message):
+    """What a library's own lines raise is one."""
+    changed = {"a/wrong": wrong, "a/library": json.loads, "a/size": size}
+    sizes.experiment.rows.clear()
+    sizes.experiment.rows.update(changed)
+    with pytest.raises(error, match=re.escape(message)) as raised:
+        main(["record", "sizes", "--add", str(sizes.path)])
     assert {name: row.reason.partition(":")[0] for name, row in recorded(sizes).items()} == {
         "a/library": "TypeError",
         "a/size": "",
     }
-    assert sizes.said[0].startswith("a/wrong: not recorded, since its code is wrong. AttributeError: ")
+    said, *traceback = capsys.readouterr().out.partition("\na/library: ")[0].splitlines()
+    assert said == f"a/wrong: not recorded, since its code may be wrong. {error.__name__}: {message}"
+    (note,) = vars(raised.value)["__notes__"]
+    assert traceback == note.splitlines()
+    assert f'rows_of_a_test.py", line {wrong.__code__.co_firstlineno + 2}, in {wrong.__name__}\n' in note
 
 
 def test_stacks_come_together_in_one_file(sizes):

@@ -155,7 +155,7 @@ class Experiment(Generic[Result]):
             InputError: The experiment has no rows, or none of these names.
             RecordingError: The recording that is there is damaged, of another GPU or of another experiment.
             BackendUnavailableError, ModelFileError: As for `record`.
-            AttributeError, LookupError, NameError, TypeError: The code of a row is wrong; the others were measured.
+            AttributeError, LookupError, NameError, TypeError: The code of a row may be wrong; the others were measured.
         """
         if not self.rows:
             raise InputError(f"{self.name} isn't measured row by row.", "Leave --rows, --add and --again out.")
@@ -184,8 +184,9 @@ class Experiment(Generic[Result]):
                 report(f"{name}: not measured here. {error.cause}")
                 unavailable = error
                 continue
-            except rows.FAULTS as error:
-                report(f"{name}: not recorded, since its code is wrong. {type(error).__name__}: {error}")
+            except rows.PERHAPS_OURS as error:
+                said = f"{name}: not recorded, since its code may be wrong. {type(error).__name__}: {error}"
+                report("\n".join([said, *vars(error).get("__notes__", [])]))
                 fault = error
                 continue
             report(f"{name}: {row.get('reason') or 'measured'} ({time.monotonic() - started:.0f} s)")

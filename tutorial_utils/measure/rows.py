@@ -19,8 +19,9 @@ from tutorial_utils.base.errors import BackendUnavailableError, CourseError, Inp
 from tutorial_utils.measure import recordings
 from tutorial_utils.measure.recordings import Recording
 
-# What Python raises where code is wrong. From this package's own lines it says nothing of a library.
-FAULTS = (AttributeError, LookupError, NameError, TypeError)
+# What Python raises where code is wrong. From a line of this package it is a fault of ours, or of a C function that the
+# line calls: those have no lines of their own, and TensorRT raises AttributeError for a flag that this version lacks.
+PERHAPS_OURS = (AttributeError, LookupError, NameError, TypeError)
 
 MeasureRow = Callable[[Mapping[str, Path]], dict[str, Any]]  # of one row: takes models by stem, returns values for JSON
 
@@ -75,7 +76,8 @@ def measured_elsewhere(measure: MeasureRow, models: Mapping[str, Path]) -> dict[
 
     Raises:
         BackendUnavailableError: What the row needs isn't installed here, so nothing is known about it.
-        AttributeError, LookupError, NameError, TypeError: The row's own code is wrong, so nothing is known either.
+        AttributeError, LookupError, NameError, TypeError: The row's own code may be wrong, so nothing is known either.
+            A note of the error is the traceback of the other process.
     """
     try:
         return child_process.run(_attempt, measure, dict(models))
@@ -94,7 +96,10 @@ def _attempt(measure: MeasureRow, models: Mapping[str, Path]) -> dict[str, Any]:
         return {"reason": error.cause}
     except Exception as error:  # libraries raise whatever they like, and not all of it can be handed to a process
         *_, innermost = traceback.walk_tb(error.__traceback__)
-        if isinstance(error, FAULTS) and paths.ROOT / "tutorial_utils" in Path(innermost[0].f_code.co_filename).parents:
+        line_of = Path(innermost[0].f_code.co_filename)
+        if isinstance(error, PERHAPS_OURS) and paths.ROOT / "tutorial_utils" in line_of.parents:
+            told = "".join(traceback.format_exception(error))
+            vars(error)["__notes__"] = [f"In the row's process:\n{told}"]  # as `add_note`, which Python 3.10 lacks
             raise
         return {"reason": f"{type(error).__name__}: {first_line(error)}."}
 
