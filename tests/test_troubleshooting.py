@@ -876,7 +876,7 @@ def test_words_said_to_be_a_recordings_stand_in_it():
     named = [(row, name) for row in ROWS for name in re.findall(r"the recording `(\w+)`", row.parts["Source"])]
     assert len(named) > 1
     for row, name in named:
-        said = str(recordings.load(name).data)
+        said = json.dumps(recordings.load(name).data, ensure_ascii=False)
         quoted = [words for words in re.findall('"(.*?)"', row.parts["Cause"]) if row.text in words]
         assert all(words in said for words in (row.text, *quoted))
 
