@@ -76,6 +76,35 @@ def test_a_reason_is_one_though_each_size_has_a_file_of_its_own():
     assert f"n/a at {SHAPE}, {ONE}: ONNX Runtime CUDA INT8\n    It can't load resnet50-int8.onnx." in told
 
 
+def test_a_reason_is_one_though_each_size_has_an_error_of_its_own():
+    rounded = "Numbers are rounded: the relative error is {}, and FP32's is below 1e-05."
+    reasons = {
+        f"tensorrt_rtx/fp32/{shape}": rounded.format(error) for shape, error in ((SHAPE, 9.8e-05), (ONE, 1.7e-04))
+    }
+    found = matrix(**reasons, **{f"tensorrt_rtx/fp32/{MANY}": rounded.replace("1e-05", "1e-06").format(0.5)})
+    told = roads.missing({SHAPE: roads.roads(found, [], {}), **roads.larger(found)})
+    first, second = rounded.format("9.8e-05, 0.00017"), "the relative error is 0.5, and FP32's is below 1e-06."
+    assert f"n/a at {SHAPE}, {ONE}: TensorRT-RTX 1.6 FP32\n    {first}\n" in told
+    assert f"n/a at {MANY}: TensorRT-RTX 1.6 FP32\n    Numbers are rounded: {second}\n" in told
+
+
+def test_what_tensorrt_8_6_alone_was_not_timed_with_says_where_to_look():
+    engines = paddle_engines.read(recordings.load("lesson02_paddle_tensorrt").data).engines
+    found = roads.roads(matrix(), [], engines)
+    reason = "With TF32 turned off, calls were timed inside Paddle only: see Paddle-TRT 2.6 FP32."
+    assert f"n/a at {SHAPE}: TensorRT 8.6 FP32\n    {reason}" in roads.missing({SHAPE: found})
+    assert "Paddle-TRT 2.6 FP32" in named(found)
+    for_others = roads.roads(matrix(), [], {name: one for name, one in engines.items() if name != "FP32"})
+    assert named(for_others)["TensorRT 8.6 FP32"].reason == roads.NOT_MEASURED
+    told = roads.missing(roads.larger(matrix()))
+    where, reason = told.splitlines()[:2]
+    named_there = ", ".join(f"TensorRT 8.6 {precision}" for precision in ("FP32", "TF32", "FP16", "INT8"))
+    assert where == f"n/a at {ONE}, {MANY}: {named_there}"
+    assert reason.startswith(
+        "    Whole calls were timed at 64x3x32x32 only. Their part on the GPU is the GPU ms of Paddle-TRT"
+    )
+
+
 def test_larger_images_have_the_one_reference_of_their_shape():
     graph = {**row(0.5), "host_graph": [0.4] * 4}
     found = roads.larger(matrix(**{

@@ -32,8 +32,12 @@ _LIBRARIES = {
 }
 _PRECISIONS = {"FP32": "fp32", "TF32": "tf32", "FP16": "fp16"}
 # TensorRT 8.6 itself ran the engines of Paddle-TRT, those of `lesson02_paddle_tensorrt`.
-_NO_FP32 = "Of the two engines of FP32 files, it ran the one that may use TF32. For the other, see Paddle-TRT."
-_NOT_LARGER = "It ran at 64x3x32x32. GPU ms of Paddle-TRT are its engine in TensorRT 8.6's own calls."
+_NO_FP32 = "With TF32 turned off, calls were timed inside Paddle only: see Paddle-TRT 2.6 FP32."
+_NOT_LARGER = (
+    "Whole calls were timed at 64x3x32x32 only. Their part on the GPU is the GPU ms of Paddle-TRT 2.6: for that, "
+    "TensorRT 8.6 ran the same engine alone."
+)
+_ERROR = re.compile(r"(?<=the relative error is )[\d.e+-]+")  # in reasons of `resnet50_matrix`
 _PADDLE_CPU, _PADDLE_GPU, _ENGINE = "Paddle 2.6, CPU", "Paddle 2.6, GPU", "TensorRT 8.6"
 _ORDER = (
     *(_PADDLE_CPU, _PADDLE_GPU, "ONNX Runtime CUDA", "ONNX Runtime CUDA NHWC", "ONNX Runtime TensorRT"),
@@ -94,7 +98,7 @@ def roads(
         _predictor(name, by_name.get(key), reference) for name, key in ((_PADDLE_CPU, "cpu"), (_PADDLE_GPU, "gpu"))
     ]
     found += [_engine(name, engines.get(name), reference) for name in ("FP32", "FP16", "INT8")]
-    found.append(Road(_ENGINE, "FP32", reason=_NO_FP32))
+    found.append(Road(_ENGINE, "FP32", reason=_NO_FP32 if "FP32" in engines else NOT_MEASURED))
     return sorted(found, key=lambda road: _ORDER.index(road.library))
 
 
@@ -208,15 +212,22 @@ def table_of_shapes(by_shape: Mapping[str, list[Road]]) -> "pandas.DataFrame":
 
 
 def missing(by_shape: Mapping[str, list[Road]]) -> str:
-    """Return the roads without times, each reason once with the roads and the shapes that it is of."""
+    """Return the roads without times, each reason once with the roads and the shapes that it is of.
+
+    Reasons that differ in the relative error alone are one, with all errors: by shape, then by road.
+    """
     shapes: dict[str, dict[str, list[str]]] = {}
+    errors: dict[str, list[str]] = {}
     for shape, found in by_shape.items():
         for one in found:
             if one.host is None:
                 reason = re.sub(r"resnet50-\d+-", "resnet50-", one.reason)  # a file for each size
-                shapes.setdefault(reason, {}).setdefault(one.name, []).append(shape)
+                text = _ERROR.sub("{errors}", reason)
+                errors[text] = errors.get(text, []) + _ERROR.findall(reason)
+                shapes.setdefault(text, {}).setdefault(one.name, []).append(shape)
     lines = []
-    for reason, of_roads in sorted(shapes.items(), key=lambda pair: pair[0] == NOT_MEASURED):
+    for text, of_roads in sorted(shapes.items(), key=lambda pair: pair[0] == NOT_MEASURED):
+        reason = text.replace("{errors}", ", ".join(errors[text]))
         names: dict[str, list[str]] = {}
         for name, where in of_roads.items():
             names.setdefault(", ".join(where), []).append(name)
