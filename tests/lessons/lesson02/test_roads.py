@@ -180,14 +180,30 @@ def test_in_fp16_no_answer_changes_and_in_int8_one_or_two_as_lesson_02c_says():
 
 
 def test_what_lesson_02c_says_of_images_of_224x224():
-    found = {shape: named(of_shape) for shape, of_shape in roads.larger(EXPERIMENT.recorded("").result).items()}
-    times = {shape: {name: (one.host and one.host.median, one.device_ms) for name, one in of_shape.items()}
-             for shape, of_shape in found.items()}  # fmt: skip
-    for name, one, many in (
-        ("TensorRT 10.6 FP16", 0.48, (7.2, 2.5)),
-        ("Paddle-TRT 2.6 FP16", 0.57, (6.1, 2.1)),
-        ("ONNX Runtime CUDA FP16", 1.98, (12.6, 7.7)),
+    result = EXPERIMENT.recorded("").result
+    found = {shape: named(of_shape) for shape, of_shape in roads.larger(result).items()}
+    for name, one, of_64 in (
+        ("TensorRT 10.6 FP16", 0.48, 2.5),
+        ("Paddle-TRT 2.6 FP16", 0.57, 2.1),
+        ("ONNX Runtime CUDA NHWC FP16", 1.46, 6.2),
     ):
-        assert times[ONE][name][0] == pytest.approx(one, abs=5e-3)
-        assert times[MANY][name] == pytest.approx(many, abs=0.05)
-    assert times[MANY]["ONNX Runtime TensorRT FP16"][1] == pytest.approx(2.0, abs=0.05)
+        assert found[ONE][name].host.median == pytest.approx(one, abs=5e-3)
+        assert found[MANY][name].device_ms == pytest.approx(of_64, abs=0.05)
+    assert found[MANY]["ONNX Runtime TensorRT FP16"].device_ms == pytest.approx(2.0, abs=0.05)
+    for library, host in (("tensorrt_typed", 7.2), ("tensorrt_flags", 9.7)):
+        cell = result.cells[cells.Cell(library, "fp16", (64, 3, 224, 224))]
+        assert cell.host.median == pytest.approx(host, abs=0.05)
+        assert cell.device.median == pytest.approx(2.5, abs=0.05)
+
+
+def test_what_lesson_02c_says_of_identity_nodes_and_of_int8():
+    of_files = experiment.find("lesson05_identity").recorded("").result["fp16, 64x3x32x32"]
+    exported, without = (of_files[name].device.median_ms for name in ("as exported", "without Identity"))
+    assert exported / without == pytest.approx(1.4, abs=0.05)
+    found = named(roads.roads(EXPERIMENT.recorded("").result, [], {}))
+    int8 = found["ONNX Runtime TensorRT INT8"]
+    assert int8.host.median == pytest.approx(0.42, abs=5e-3)
+    assert (int8.agreement, found["TensorRT 10.6 INT8"].agreement) == (
+        pytest.approx(0.97, abs=5e-3),
+        pytest.approx(0.95, abs=5e-3),
+    )

@@ -25,7 +25,7 @@ _TO = "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}"
 _LIBRARIES = {
     "ONNX Runtime CUDA": ("tensorrt", {"onnxruntime_cuda": "int8_qdq"}),
     "ONNX Runtime CUDA NHWC": ("tensorrt", {"onnxruntime_nhwc": "int8_qdq"}),
-    "ONNX Runtime TensorRT": ("tensorrt", {"onnxruntime_tensorrt": "int8_qdq"}),
+    "ONNX Runtime TensorRT": ("tensorrt", {"onnxruntime_tensorrt": "int8_calibrated"}),
     "Paddle-TRT 2.6": ("article", {"paddle_tensorrt": "int8_calibrated"}),
     "TensorRT 10.6": ("tensorrt", {"tensorrt_typed": "int8_qdq", "tensorrt_flags": "int8_calibrated"}),
     "TensorRT-RTX 1.6": ("tensorrt_rtx", {"tensorrt_rtx": "int8_qdq"}),
