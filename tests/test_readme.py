@@ -41,5 +41,9 @@ def test_what_is_said_to_be_recorded_in_part_is():
     said = " ".join(paragraph.split())
     named = re.findall(r"of `(\w+)`[^\d`]*(\d+) of (\d+) rows", said)
     assert {name: (int(recorded), int(total)) for name, recorded, total in named} == recorded_in_part()
+    warm = sum(
+        getattr(row, "build_cache", "") == "rows before" for row in EXPERIMENT.recorded("").result.cells.values()
+    )
+    assert f"{warm} rows of the matrix were built" in said
     (reasons,) = re.findall(r"\((\d+) of them are reasons", said)
     assert int(reasons) == sum(row.values is None for row in rows.read(recordings.load("resnet50_matrix").data))

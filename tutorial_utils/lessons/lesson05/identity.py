@@ -88,8 +88,7 @@ def measure(precision: str, shape: Sequence[int], models: Mapping[str, Path]) ->
         with tempfile.TemporaryDirectory() as folder:
             for name, onnx_path in _written(files, precision, Path(folder)).items():
                 options = BuildOptions((Profile.of(x=(tuple(shape),) * 3),))
-                cache = files.timing_cache(tuple(shape))
-                built = engine.build(onnx_path, options, use_cache=False, cache_folder=cache, progress=False)
+                built = engine.build(onnx_path, options, use_cache=False, cache_folder=Path(folder), progress=False)
                 runners[name] = TensorRTRunner(built)
                 layers = built.report.kernels
                 found[name] = {"layers": len(layers), "relus_alone": sum(map(is_relu_alone, layers))}

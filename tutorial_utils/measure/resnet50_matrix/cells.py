@@ -96,7 +96,8 @@ class Row:
         agreement: Of the images, the fraction that gets the same class as there.
         gpu_before, gpu_after: What `gpu_state.read` says before and after the timing.
         build_s, rebuild_s: Seconds of a build, and of a second one with all kernel timings in the timing cache.
-        build_cache: What the timing cache held in the first build: "empty", or "rows before".
+        build_cache: What the timing cache held in the first build: "empty". Or "rows before": some rows were measured
+            when those of a shape shared one.
         plan_bytes: Size of the engine.
         in_type: Of the layers that multiply matrices, how many compute in the type that was asked for, and of how many.
         types: How many of them compute in each type.

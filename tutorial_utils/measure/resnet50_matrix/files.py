@@ -20,7 +20,7 @@ class Files:
         fp32: Its path; the input ``x`` is ``[N, 3, H, W]``. What is made of it takes images of any size.
 
     Attributes:
-        folder: Where they are kept, timing caches and calibration caches among them.
+        folder: Where they are kept, calibration caches among them.
     """
 
     def __init__(self, fp32: Path):
@@ -51,10 +51,6 @@ class Files:
     def calibration_cache(self, shape: tuple[int, ...]) -> Path:
         """Return where TensorRT's calibrator keeps what it found at a shape."""
         return self.folder / f"calibration-{'x'.join(map(str, shape))}.cache"
-
-    def timing_cache(self, shape: tuple[int, ...]) -> Path:
-        """Return the folder of the timing caches that the rows of a shape share."""
-        return paths.cache_dir("resnet50_matrix", self.folder.name, "x".join(map(str, shape)))
 
     def images(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return the images that are measured with: normally distributed numbers, float32."""

