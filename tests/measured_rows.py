@@ -42,3 +42,7 @@ def misspell(models):
 @in_package
 def misuse_c(models):
     return len(5)
+
+
+def no_plain_values(models):
+    return {"values": lambda: models}

@@ -5,10 +5,11 @@ import functools
 import json
 import os
 import re
+import subprocess
 from types import SimpleNamespace
 
 import pytest
-from measured_rows import die, fail, misspell, misuse_c, not_here, refuse, size
+from measured_rows import die, fail, misspell, misuse_c, no_plain_values, not_here, refuse, size
 
 from tutorial_utils.__main__ import main
 from tutorial_utils.base.errors import BackendUnavailableError, InputError, RecordingError
@@ -107,6 +108,17 @@ def test_an_error_that_may_be_the_package_s_is_no_reason_of_a_library(sizes, cap
     (note,) = vars(raised.value)["__notes__"]
     assert traceback == note.splitlines()
     assert f'rows_of_a_test.py", line {wrong.__code__.co_firstlineno + 2}, in {wrong.__name__}\n' in note
+
+
+def test_values_that_cannot_be_handed_over_are_no_reason_of_a_library(sizes):
+    sizes.experiment.rows.clear()
+    sizes.experiment.rows.update({"a/wrong": no_plain_values, "a/size": size})
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        record(sizes, "*")
+    assert list(recorded(sizes)) == ["a/size"]
+    (note,) = vars(raised.value)["__notes__"]
+    assert "In the row's process:\nTraceback " in note
+    assert "pickle" in note
 
 
 def test_stacks_come_together_in_one_file(sizes):

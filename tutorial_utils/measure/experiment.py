@@ -155,7 +155,8 @@ class Experiment(Generic[Result]):
             InputError: The experiment has no rows, or none of these names.
             RecordingError: The recording that is there is damaged, of another GPU or of another experiment.
             BackendUnavailableError, ModelFileError: As for `record`.
-            AttributeError, LookupError, NameError, TypeError: The code of a row may be wrong; the others were measured.
+            AttributeError, LookupError, NameError, TypeError, CalledProcessError: The code of a row may be wrong; the
+                others were measured.
         """
         if not self.rows:
             raise InputError(f"{self.name} isn't measured row by row.", "Leave --rows, --add and --again out.")

@@ -7,6 +7,7 @@ don't live in one environment come together in one file. Its data::
 """
 
 import fnmatch
+import re
 import subprocess
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,10 @@ from tutorial_utils.measure.recordings import Recording
 
 # What Python raises where code is wrong. From a line of this package it is a fault of ours, or of a C function that the
 # line calls: those have no lines of their own, and TensorRT raises AttributeError for a flag that this version lacks.
-PERHAPS_OURS = (AttributeError, LookupError, NameError, TypeError)
+# CalledProcessError: the row's process ended in a Python error outside of the row, such as values that can't be pickled.
+PERHAPS_OURS = (AttributeError, LookupError, NameError, TypeError, subprocess.CalledProcessError)
+
+_NOTE = "In the row's process:\n"
 
 MeasureRow = Callable[[Mapping[str, Path]], dict[str, Any]]  # of one row: takes models by stem, returns values for JSON
 
@@ -76,13 +80,17 @@ def measured_elsewhere(measure: MeasureRow, models: Mapping[str, Path]) -> dict[
 
     Raises:
         BackendUnavailableError: What the row needs isn't installed here, so nothing is known about it.
-        AttributeError, LookupError, NameError, TypeError: The row's own code may be wrong, so nothing is known either.
-            A note of the error is the traceback of the other process.
+        AttributeError, LookupError, NameError, TypeError, CalledProcessError: The row's own code may be wrong, so
+            nothing is known either. A note of the error is the traceback of the other process.
     """
     try:
         return child_process.run(_attempt, measure, dict(models))
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip().splitlines()
+        printed = error.stderr.decode(errors="replace")
+        if error.returncode > 0 and re.search("^Traceback ", printed, re.MULTILINE):
+            vars(error)["__notes__"] = [_NOTE + printed]
+            raise
+        said = printed.strip().splitlines()
         ending = child_process.ending(error.returncode)
         return {"reason": f"The process ended with {ending}: {said[-1] if said else 'no message'}."}
 
@@ -99,7 +107,7 @@ def _attempt(measure: MeasureRow, models: Mapping[str, Path]) -> dict[str, Any]:
         line_of = Path(innermost[0].f_code.co_filename)
         if isinstance(error, PERHAPS_OURS) and paths.ROOT / "tutorial_utils" in line_of.parents:
             told = "".join(traceback.format_exception(error))
-            vars(error)["__notes__"] = [f"In the row's process:\n{told}"]  # as `add_note`, which Python 3.10 lacks
+            vars(error)["__notes__"] = [_NOTE + told]  # as `add_note`, which Python 3.10 lacks
             raise
         return {"reason": f"{type(error).__name__}: {first_line(error)}."}
 
