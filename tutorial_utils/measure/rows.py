@@ -22,7 +22,7 @@ from tutorial_utils.measure.recordings import Recording
 
 # What Python raises where code is wrong. From a line of this package it is a fault of ours, or of a C function that the
 # line calls: those have no lines of their own, and TensorRT raises AttributeError for a flag that this version lacks.
-# CalledProcessError: the row's process ended in a Python error outside of the row, such as values that can't be pickled.
+# CalledProcessError: the row's process ended in a Python error outside of the row, as for values that can't be pickled.
 PERHAPS_OURS = (AttributeError, LookupError, NameError, TypeError, subprocess.CalledProcessError)
 
 _NOTE = "In the row's process:\n"
