@@ -42,6 +42,7 @@ def new_session(
     threads: int | None = None,
     profile_prefix: str | Path | None = None,
     optimized_path: str | Path | None = None,
+    left_out: Sequence[str] = (),
     entries: Mapping[str, str] | None = None,
 ) -> "onnxruntime.InferenceSession":
     """Return a session that is exact in INT8 on every CPU, and prints nothing on the CPU, on a GPU errors only.
@@ -54,6 +55,7 @@ def new_session(
         threads: Threads within an operator on the CPU; None for one for each core.
         profile_prefix: Profile the calls, into a file with such a name. None for no profile.
         optimized_path: Where to write the model as it was optimized, or None.
+        left_out: Optimizations that are not done, by ONNX Runtime's names.
         entries: Further settings of the session, by ONNX Runtime's names.
     """
     import onnxruntime
@@ -77,7 +79,7 @@ def new_session(
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
     source = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(source, options, providers=list(providers))
+    return onnxruntime.InferenceSession(source, options, list(providers), disabled_optimizers=list(left_out))
 
 
 def open_model(onnx_path: str | Path, **options: Any) -> "onnxruntime.InferenceSession":

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from tutorial_utils import engine
-from tutorial_utils.base import flavour
+from tutorial_utils.base import flavour, onnx_session
 from tutorial_utils.engine import BuildOptions, EngineLayer, Profile
 from tutorial_utils.measure import quality, rows, timing
 from tutorial_utils.measure.experiment import Experiment
@@ -19,7 +18,7 @@ from tutorial_utils.measure.resnet50_matrix.files import Files
 from tutorial_utils.model import half_precision
 
 AS_EXPORTED = "as exported"
-# What ONNX Runtime is kept from when it removes the nodes: it would fold the batch norms, too.
+# What ONNX Runtime leaves out when it removes the nodes: it would fold the batch norms, too.
 WITHOUT_IDENTITY = {"without Identity": ("ConvBNFusion",), "batch norms folded, too": ()}
 FP32, LARGE = "resnet50-fp32", (64, 3, 224, 224)
 METHOD = (
@@ -54,21 +53,6 @@ class Variant:
 def is_relu_alone(layer: EngineLayer) -> bool:
     """Return whether all ONNX nodes of a layer are ReLUs, by the names that Paddle2ONNX gives them."""
     return bool(layer.onnx_nodes) and all(name.startswith("Relu.") for name in layer.onnx_nodes)
-
-
-def without_identity(onnx_path: Path, target_path: Path, kept_from: Sequence[str]) -> Path:
-    """Let ONNX Runtime write an FP32 file without Identity nodes.
-
-    Args:
-        onnx_path: The file.
-        target_path: Where to write.
-        kept_from: Names of optimizations that it is to leave out.
-    """
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(target_path)
-    onnxruntime.InferenceSession(onnx_path, options, ["CPUExecutionProvider"], disabled_optimizers=list(kept_from))
-    return target_path
 
 
 def measure(precision: str, shape: Sequence[int], models: Mapping[str, Path]) -> dict[str, Any]:
@@ -108,8 +92,9 @@ def measure(precision: str, shape: Sequence[int], models: Mapping[str, Path]) ->
 def _written(files: Files, precision: str, folder: Path) -> dict[str, Path]:
     fp32 = files.onnx("fp32", LARGE[2])
     found = {AS_EXPORTED: fp32}
-    for number, (name, kept_from) in enumerate(WITHOUT_IDENTITY.items()):
-        found[name] = without_identity(fp32, folder / f"{number}.onnx", kept_from)
+    for number, (name, left_out) in enumerate(WITHOUT_IDENTITY.items()):
+        found[name] = folder / f"{number}.onnx"
+        onnx_session.new_session(fp32, optimize="basic", optimized_path=found[name], left_out=left_out)
     if precision == "fp16":
         for number, (name, path) in enumerate(found.items()):
             found[name] = half_precision.to_fp16(path, folder / f"{number}-fp16.onnx")
