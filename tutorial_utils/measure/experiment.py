@@ -146,7 +146,7 @@ class Experiment(Generic[Result]):
             path: The recording to add to, made if it is missing; unless given, one of the experiment's and the GPU's
                 name.
             again: Also measure rows that are there, and replace them.
-            report: Called with a line for each row.
+            report: Called with what became of each row: a line, and a traceback where its code may be wrong.
 
         Returns:
             The path, and how many rows have been added, those with a reason instead of values included.

@@ -23,10 +23,11 @@ WITHOUT_IDENTITY = {"without Identity": ("ConvBNFusion",), "batch norms folded, 
 FP32, LARGE = "resnet50-fp32", (64, 3, 224, 224)
 METHOD = (
     "ResNet-50 with 10 classes and random weights; files without Identity written by ONNX Runtime with its basic "
-    "optimizations, which need none of its own operators; FP16 by the types of the file; engines for one shape at the "
-    "default optimization level; device time by CUDA events on normally distributed images, copies excluded, the files "
-    "measured in turn; relative difference: largest difference of a logit from the file as exported, as a fraction of "
-    "the largest logit; ReLU alone: layers of the inspector whose ONNX nodes are ReLUs only"
+    "optimizations, which need none of its own operators, and also join the last MatMul and Add; FP16 by the types of"
+    " the file; engines for one shape at the default optimization level; device time by CUDA events on normally "
+    "distributed images, copies excluded; calls are enqueued one after another, so that the host may be the limit; "
+    "the files measured in turn; relative difference: largest difference of a logit from the file as exported, as a "
+    "fraction of the largest logit; ReLU alone: layers of the build's report whose ONNX nodes are ReLUs only"
 )
 _SECONDS = 1.0
 
@@ -36,7 +37,7 @@ class Variant:
     """An engine of one of the files.
 
     Attributes:
-        layers: Of the engine, with those that have nothing to do (TensorRT's NoOp).
+        layers: Those that run on the GPU by the report (`BuildReport.kernels`), TensorRT's NoOps among them.
         relus_alone: How many of these hold ReLUs only.
         relative_difference: Of the logits, from those of the file as exported.
         device: Times of a call on the GPU.
@@ -70,7 +71,7 @@ def measure(precision: str, shape: Sequence[int], models: Mapping[str, Path]) ->
     found: dict[str, dict[str, Any]] = {}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            for name, onnx_path in _written(files, precision, Path(folder)).items():
+            for name, onnx_path in _written(files.onnx("fp32", shape[2]), precision, Path(folder)).items():
                 options = BuildOptions((Profile.of(x=(tuple(shape),) * 3),))
                 built = engine.build(onnx_path, options, use_cache=False, cache_folder=Path(folder), progress=False)
                 runners[name] = TensorRTRunner(built)
@@ -89,8 +90,8 @@ def measure(precision: str, shape: Sequence[int], models: Mapping[str, Path]) ->
     return found
 
 
-def _written(files: Files, precision: str, folder: Path) -> dict[str, Path]:
-    fp32 = files.onnx("fp32", LARGE[2])
+def _written(fp32: Path, precision: str, folder: Path) -> dict[str, Path]:
+    """Return each file in a precision, "fp16" or "tf32", written to a folder where it isn't the one that is there."""
     found = {AS_EXPORTED: fp32}
     for number, (name, left_out) in enumerate(WITHOUT_IDENTITY.items()):
         found[name] = folder / f"{number}.onnx"
