@@ -1,11 +1,12 @@
 """Lesson 05: what the Identity nodes of an exported file cost in data-centre TensorRT, and what removing them saves."""
 
+import contextlib
 import functools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from tutorial_utils.measure import quality, rows, timing
 from tutorial_utils.measure.experiment import Experiment
 from tutorial_utils.measure.resnet50_matrix.files import Files
 from tutorial_utils.model import half_precision
+
+if TYPE_CHECKING:
+    from tutorial_utils.runners.tensorrt import TensorRTRunner
 
 AS_EXPORTED = "as exported"
 # What ONNX Runtime leaves out when it removes the nodes: it would fold the batch norms, too.
@@ -41,6 +45,7 @@ class Variant:
         relus_alone: How many of these hold ReLUs only.
         relative_difference: Of the logits, from those of the file as exported.
         device: Times of a call on the GPU.
+        graph: The same, replayed as a CUDA graph. None in rows that were measured before it was.
         verdict: The comparison with the file as exported in one phrase, "" for itself.
     """
 
@@ -48,6 +53,7 @@ class Variant:
     relus_alone: int
     relative_difference: float
     device: timing.Measurement
+    graph: timing.Measurement | None
     verdict: str
 
 
@@ -69,25 +75,31 @@ def measure(precision: str, shape: Sequence[int], models: Mapping[str, Path]) ->
     feeds = {"x": files.images(tuple(shape))}
     runners: dict[str, TensorRTRunner] = {}
     found: dict[str, dict[str, Any]] = {}
-    try:
+    with contextlib.ExitStack() as opened:
         with tempfile.TemporaryDirectory() as folder:
             for name, onnx_path in _written(files.onnx("fp32", shape[2]), precision, Path(folder)).items():
                 options = BuildOptions((Profile.of(x=(tuple(shape),) * 3),))
                 built = engine.build(onnx_path, options, use_cache=False, cache_folder=Path(folder), progress=False)
-                runners[name] = TensorRTRunner(built)
+                runners[name] = opened.enter_context(TensorRTRunner(built))
                 layers = built.report.kernels
                 found[name] = {"layers": len(layers), "relus_alone": sum(map(is_relu_alone, layers))}
         logits = {name: next(iter(runner.infer(feeds).values())) for name, runner in runners.items()}
-        calls: dict[str, Callable[[int], np.ndarray]]
-        calls = {name: functools.partial(runner.device_times, feeds) for name, runner in runners.items()}
-        times = timing.measure_on_device_in_turn(calls, batch=shape[0], seconds=_SECONDS, max_calls=300)
-    finally:
-        for runner in runners.values():
-            runner.close()
+        times = _in_turn(runners, feeds)
+        graphs = {name: opened.enter_context(TensorRTRunner(one, cuda_graph=True)) for name, one in runners.items()}
+        for runner in graphs.values():
+            runner.infer(feeds)  # captured at the first call
+        graph_times = _in_turn(graphs, feeds)
     for name, values in found.items():
         difference = quality.relative_error(logits[name], logits[AS_EXPORTED])
         values |= {"relative_difference": float(f"{difference:.3g}"), "device": times[name].to_dict()}
+        values["graph"] = graph_times[name].to_dict()
     return found
+
+
+def _in_turn(runners: "Mapping[str, TensorRTRunner]", feeds: Mapping[str, np.ndarray]) -> dict[str, timing.Measurement]:
+    calls: dict[str, Callable[[int], np.ndarray]]
+    calls = {name: functools.partial(runner.device_times, feeds) for name, runner in runners.items()}
+    return timing.measure_on_device_in_turn(calls, batch=len(feeds["x"]), seconds=_SECONDS, max_calls=300)
 
 
 def _written(fp32: Path, precision: str, folder: Path) -> dict[str, Path]:
@@ -116,7 +128,11 @@ def _variants(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Variant]:
         name: "" if name == AS_EXPORTED else timing.compare(times[AS_EXPORTED], one).verdict
         for name, one in times.items()
     }
-    return {name: Variant(**{**one, "device": times[name]}, verdict=verdicts[name]) for name, one in values.items()}
+    graphs = timing.from_plain({name: one["graph"] for name, one in values.items() if "graph" in one})
+    return {
+        name: Variant(**{**one, "device": times[name], "graph": graphs.get(name)}, verdict=verdicts[name])
+        for name, one in values.items()
+    }
 
 
 EXPERIMENT = Experiment(
