@@ -223,7 +223,7 @@ def missing(by_shape: Mapping[str, list[Road]]) -> str:
             if one.host is None:
                 reason = re.sub(r"resnet50-\d+-", "resnet50-", one.reason)  # a file for each size
                 text = _ERROR.sub("{errors}", reason)
-                errors[text] = errors.get(text, []) + _ERROR.findall(reason)
+                errors.setdefault(text, []).extend(_ERROR.findall(reason))
                 shapes.setdefault(text, {}).setdefault(one.name, []).append(shape)
     lines = []
     for text, of_roads in sorted(shapes.items(), key=lambda pair: pair[0] == NOT_MEASURED):

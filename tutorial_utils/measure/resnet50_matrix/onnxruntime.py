@@ -96,11 +96,11 @@ def _cuda(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, dict
 
 def _tensorrt(cell: Cell, files: Files, stream: Any, graph: bool) -> tuple[Any, dict[str, Any], dict[str, str]]:
     of_cell = files.folder / cell.name.replace("/", "-")
-    if not graph:
-        shutil.rmtree(of_cell, ignore_errors=True)  # its timing cache, which the session with graphs will find
+    if not graph:  # the first session builds an engine from an empty timing cache; the one with graphs takes its times
+        shutil.rmtree(of_cell, ignore_errors=True)
     folder, times = of_cell / str(int(graph)), of_cell / "times"
-    for one in (folder, times):
-        one.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
+    times.mkdir(exist_ok=True)
     options = {
         "trt_cuda_graph_enable": str(graph),
         "trt_engine_cache_enable": "True",

@@ -88,7 +88,7 @@ def _build(cell: Cell, files: Files) -> tuple[engine.Engine, dict[str, Any], dic
     by_flags = "fp32" if cell.precision in ("fp16", "bf16") else by_type
     path = files.onnx(by_flags if cell.library == "tensorrt_flags" else by_type, size)
     configure = functools.partial(_calibrate, cell, files, path) if cell.precision == "int8_calibrated" else None
-    with tempfile.TemporaryDirectory() as folder:  # with a timing cache of its own
+    with tempfile.TemporaryDirectory() as folder:  # for its timing cache
         build = functools.partial(
             engine.build,
             path,
