@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 AS_EXPORTED = "as exported"
 # What ONNX Runtime leaves out when it removes the nodes: it would fold the batch norms, too.
 WITHOUT_IDENTITY = {"without Identity": ("ConvBNFusion",), "batch norms folded, too": ()}
-FP32, LARGE = "resnet50-fp32", (64, 3, 224, 224)
+FP32 = "resnet50-fp32"
+SHAPES = ((64, 3, 224, 224), (1, 3, 224, 224))
 METHOD = (
     "ResNet-50 with 10 classes and random weights; files without Identity written by ONNX Runtime with its basic "
     "optimizations, which need none of its own operators, and also join the last MatMul and Add; FP16 by the types of"
     " the file; engines for one shape at the default optimization level; device time by CUDA events on normally "
-    "distributed images, copies excluded; calls are enqueued one after another, so that the host may be the limit; "
+    "distributed images, copies excluded; once launched by the CPU, which may be the limit, and once as a CUDA graph; "
     "the files measured in turn; relative difference: largest difference of a logit from the file as exported, as a "
     "fraction of the largest logit; ReLU alone: layers of the build's report whose ONNX nodes are ReLUs only"
 )
@@ -44,16 +45,16 @@ class Variant:
         layers: Those that run on the GPU by the report (`BuildReport.kernels`), TensorRT's NoOps among them.
         relus_alone: How many of these hold ReLUs only.
         relative_difference: Of the logits, from those of the file as exported.
-        device: Times of a call on the GPU.
-        graph: The same, replayed as a CUDA graph. None in rows that were measured before it was.
-        verdict: The comparison with the file as exported in one phrase, "" for itself.
+        device: Times of a call on the GPU, launched by the CPU.
+        graph: The same, replayed as a CUDA graph.
+        verdict: The graph's comparison with that of the file as exported in one phrase, "" for itself.
     """
 
     layers: int
     relus_alone: int
     relative_difference: float
     device: timing.Measurement
-    graph: timing.Measurement | None
+    graph: timing.Measurement
     verdict: str
 
 
@@ -62,7 +63,7 @@ def is_relu_alone(layer: EngineLayer) -> bool:
     return bool(layer.onnx_nodes) and all(name.startswith("Relu.") for name in layer.onnx_nodes)
 
 
-def measure(precision: str, shape: Sequence[int], models: Mapping[str, Path]) -> dict[str, Any]:
+def measure(shape: Sequence[int], models: Mapping[str, Path]) -> dict[str, Any]:
     """Build an engine of each file, and measure them in turn; return the fields of each `Variant`.
 
     Raises:
@@ -77,7 +78,7 @@ def measure(precision: str, shape: Sequence[int], models: Mapping[str, Path]) ->
     found: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as opened:
         with tempfile.TemporaryDirectory() as folder:
-            for name, onnx_path in _written(files.onnx("fp32", shape[2]), precision, Path(folder)).items():
+            for name, onnx_path in _written(files.onnx("fp32", shape[2]), Path(folder)).items():
                 options = BuildOptions((Profile.of(x=(tuple(shape),) * 3),))
                 built = engine.build(onnx_path, options, use_cache=False, cache_folder=Path(folder), progress=False)
                 runners[name] = opened.enter_context(TensorRTRunner(built))
@@ -102,16 +103,16 @@ def _in_turn(runners: "Mapping[str, TensorRTRunner]", feeds: Mapping[str, np.nda
     return timing.measure_on_device_in_turn(calls, batch=len(feeds["x"]), seconds=_SECONDS, max_calls=300)
 
 
-def _written(fp32: Path, precision: str, folder: Path) -> dict[str, Path]:
-    """Return each file in a precision, "fp16" or "tf32", written to a folder where it isn't the one that is there."""
-    found = {AS_EXPORTED: fp32}
+def _written(fp32: Path, folder: Path) -> dict[str, Path]:
+    """Return each file in FP16, written to a folder."""
+    written = {AS_EXPORTED: fp32}
     for number, (name, left_out) in enumerate(WITHOUT_IDENTITY.items()):
-        found[name] = folder / f"{number}.onnx"
-        onnx_session.new_session(fp32, optimize="basic", optimized_path=found[name], left_out=left_out)
-    if precision == "fp16":
-        for number, (name, path) in enumerate(found.items()):
-            found[name] = half_precision.to_fp16(path, folder / f"{number}-fp16.onnx")
-    return found
+        written[name] = folder / f"{number}.onnx"
+        onnx_session.new_session(fp32, optimize="basic", optimized_path=written[name], left_out=left_out)
+    return {
+        name: half_precision.to_fp16(path, folder / f"{number}-fp16.onnx")
+        for number, (name, path) in enumerate(written.items())
+    }
 
 
 def read(recorded: Mapping[str, Any]) -> dict[str, dict[str, Variant] | str]:
@@ -123,14 +124,11 @@ def read(recorded: Mapping[str, Any]) -> dict[str, dict[str, Variant] | str]:
 
 
 def _variants(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Variant]:
-    times = timing.from_plain({name: one["device"] for name, one in values.items()})
-    verdicts = {
-        name: "" if name == AS_EXPORTED else timing.compare(times[AS_EXPORTED], one).verdict
-        for name, one in times.items()
-    }
-    graphs = timing.from_plain({name: one["graph"] for name, one in values.items() if "graph" in one})
+    times, graphs = (timing.from_plain({name: one[key] for name, one in values.items()}) for key in ("device", "graph"))
+    verdicts = {name: timing.compare(graphs[AS_EXPORTED], one).verdict for name, one in graphs.items()}
+    verdicts[AS_EXPORTED] = ""
     return {
-        name: Variant(**{**one, "device": times[name], "graph": graphs.get(name)}, verdict=verdicts[name])
+        name: Variant(**{**one, "device": times[name], "graph": graphs[name]}, verdict=verdicts[name])
         for name, one in values.items()
     }
 
@@ -139,15 +137,7 @@ EXPERIMENT = Experiment(
     name="lesson05_identity",
     title="ResNet-50 with and without its Identity nodes in data-centre TensorRT",
     method=METHOD,
-    rows={
-        f"{precision}/{'x'.join(map(str, shape))}": functools.partial(measure, precision, shape)
-        for precision, shape in (
-            ("fp16", LARGE),
-            ("fp16", (1, 3, 224, 224)),
-            ("fp16", (64, 3, 32, 32)),
-            ("tf32", LARGE),
-        )
-    },
+    rows={f"fp16/{'x'.join(map(str, shape))}": functools.partial(measure, shape) for shape in SHAPES},
     read=read,
     models=(f"{FP32}.onnx",),
 )
