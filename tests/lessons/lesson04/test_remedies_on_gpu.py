@@ -154,6 +154,7 @@ def test_lesson_04b_says_what_the_recording_says():
     for name in ("FP32", "AutoCast"):
         assert round(1 / compared[name].speedup, 2) == 1.12
     assert (rows["AutoCast"].fp32_kernels, rows["keep in FP32"].fp32_kernels) == (42, 12)
+    assert (rows["constraints"].fp32_kernels, rows["constraints"].finite) == (13, 0)
     assert {rows[name].task for name in ("keep in FP32", "clip", "scale back", "AutoCast")} == {59 / 60}
     assert rows["BF16"].task == 0
     assert "14 in FP16" in rows["BF16"].line

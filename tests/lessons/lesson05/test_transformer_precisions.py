@@ -106,3 +106,19 @@ def test_read_and_drawing():
     assert "1x32 0.250 ms" in first
     assert "attention is one kernel" in first
     assert second == "TensorRT-RTX, fp32: TensorRT-RTX computes FP32 in TF32."
+
+
+def test_what_lesson_05b_says_of_the_recording():
+    results = transformer_precisions.EXPERIMENT.recorded("").result
+    fp16, fp32 = results["TensorRT, fp16"], results["TensorRT, fp32"]
+    assert fp16.graph_times["1x32"].median_ms < fp16.times["1x32"].median_ms / 2
+    assert fp16.graph_times["64x128"].median_ms < fp32.graph_times["64x128"].median_ms / 2
+    fused = {name: one.attention.fused for name, one in results.items() if not isinstance(one, str)}
+    assert [name for name, one in fused.items() if name.startswith("TensorRT,") and not one] == [
+        "TensorRT, fp32", "TensorRT, tf32",
+    ]  # fmt: skip
+    assert {name for name, one in fused.items() if one and "RTX" in name} >= {
+        f"TensorRT-RTX, {precision}" for precision in ("fp16", "bf16", "int8")
+    }
+    ours = {results[name].accuracy for name in ("TensorRT, fp16", "TensorRT-RTX, fp16")}
+    assert len(ours) == 2  # "RTX's rows are of earlier weights"
