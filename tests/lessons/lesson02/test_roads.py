@@ -63,7 +63,7 @@ def test_reasons_are_told_once_with_those_that_they_are_of():
     rows = {f"tensorrt_rtx/int8_qdq/{SHAPE}": "It builds none.", f"tensorrt_rtx/tf32/{SHAPE}": row(1, error=1.0)}
     found = roads.roads(matrix(**rows), [], {})
     told = roads.missing({SHAPE: found})
-    assert f"n/a at {SHAPE}: TensorRT-RTX 1.6 INT8\n    It builds none." in told
+    assert f"n/a at {SHAPE}: TensorRT-RTX 1.6 INT8 Q/DQ\n    It builds none." in told
     assert f"n/a at {SHAPE}: TensorRT-RTX 1.6 TF32\n    Its outputs are wrong, so its time says nothing." in told
     assert told.count("not measured") == 1
 
@@ -73,7 +73,7 @@ def test_a_reason_is_one_though_each_size_has_a_file_of_its_own():
     sizes = {shape: refused.format(shape.split("x")[-1]) for shape in (SHAPE, ONE)}
     found = matrix(**{f"onnxruntime_cuda/int8_qdq/{shape}": reason for shape, reason in sizes.items()})
     told = roads.missing({SHAPE: roads.roads(found, [], {}), ONE: roads.larger(found)[ONE]})
-    assert f"n/a at {SHAPE}, {ONE}: ONNX Runtime CUDA INT8\n    It can't load resnet50-int8.onnx." in told
+    assert f"n/a at {SHAPE}, {ONE}: ONNX Runtime CUDA INT8 Q/DQ\n    It can't load resnet50-int8.onnx." in told
 
 
 def test_a_reason_is_one_though_each_size_has_an_error_of_its_own():
@@ -198,10 +198,10 @@ def test_what_lesson_02c_says_of_images_of_224x224():
 
 def test_what_lesson_02c_says_of_identity_nodes_and_of_int8():
     found = named(roads.roads(EXPERIMENT.recorded("").result, [], {}))
-    for name, as_graph, int8_ms, same_class in (
-        ("TensorRT 10.6", 0.33, 0.53, 0.95),
-        ("ONNX Runtime TensorRT", 0.35, 0.42, 0.97),
+    for name, as_graph, int8, int8_ms, same_class in (
+        ("TensorRT 10.6", 0.33, "INT8 Q/DQ", 0.53, 0.95),
+        ("ONNX Runtime TensorRT", 0.35, "INT8", 0.42, 0.97),
     ):
-        assert found[f"{name} FP16"].device_graph_ms == pytest.approx(as_graph, abs=5e-3)  # 05a says it, too
-        assert found[f"{name} INT8"].host.median == pytest.approx(int8_ms, abs=5e-3)
-        assert found[f"{name} INT8"].agreement == pytest.approx(same_class, abs=5e-3)
+        assert found[f"{name} FP16"].device_graph_ms == pytest.approx(as_graph, abs=5e-3)
+        assert found[f"{name} {int8}"].host.median == pytest.approx(int8_ms, abs=5e-3)
+        assert found[f"{name} {int8}"].agreement == pytest.approx(same_class, abs=5e-3)

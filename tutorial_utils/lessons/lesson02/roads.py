@@ -122,13 +122,15 @@ def _of_matrix(matrix: Matrix, shape: tuple[int, ...], references: Mapping[str, 
     for name, (stack, libraries) in _LIBRARIES.items():
         for precision in (*_PRECISIONS, "INT8"):
             cells = (Cell(library, _PRECISIONS.get(precision, int8), shape) for library, int8 in libraries.items())
-            rows = [matrix.cells.get(cell, NOT_MEASURED) for cell in cells]
-            measured = [one for one in rows if isinstance(one, Row)]
-            if not measured:
-                found.append(Road(name, precision, reason=rows[0]))
+            rows = {cell: matrix.cells.get(cell, NOT_MEASURED) for cell in cells}
+            measured = {cell: row for cell, row in rows.items() if isinstance(row, Row)}
+            cell, row = next(iter((measured or rows).items()))
+            label = "INT8 Q/DQ" if cell.precision == "int8_qdq" else precision  # INT8 alone is calibrated
+            if isinstance(row, str):
+                found.append(Road(name, label, reason=row))
                 continue
-            build_s = next((one.build_s for one in measured if one.build_cache != "rows before"), None)
-            found.append(_road(name, precision, measured[0], build_s, references.get(stack)))
+            build_s = next((one.build_s for one in measured.values() if one.build_cache != "rows before"), None)
+            found.append(_road(name, label, row, build_s, references.get(stack)))
     return found
 
 
