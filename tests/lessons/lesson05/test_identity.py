@@ -74,6 +74,7 @@ def test_what_lesson_05a_says_of_the_recordings():
         assert without == pytest.approx(folded, rel=0.01)  # "TensorRT folds batch norms itself"
     assert gain(large, "graph") == pytest.approx(1.23, abs=5e-3)
     assert gain(one_image, "graph") == pytest.approx(1.13, abs=5e-3)
+    assert one_image["without Identity"].verdict.startswith("1.13 times as fast")
     assert gain(one_image, "device") == pytest.approx(1.4, abs=0.05)  # launched by the CPU
     assert 1 - 1 / gain(large, "graph") == pytest.approx(0.19, abs=5e-3)
     kernels = recorded("lesson05_ncu")

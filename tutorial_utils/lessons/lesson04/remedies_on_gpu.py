@@ -143,15 +143,19 @@ def keep_in_fp32(
         kept: Names of layers, which are those of the ONNX nodes.
         large: Names of the tensors that have to be stored in FP32.
         network, config: Of the build.
+
+    Raises:
+        KeyError: A node became no layer of its own name.
     """
     from tutorial_utils.engine.tensorrt import trt
 
-    for layer in (network.get_layer(index) for index in range(network.num_layers)):
-        if layer.name in kept:
-            layer.precision = trt.float32
-            for index in range(layer.num_outputs):
-                if layer.get_output(index).name in large:
-                    layer.set_output_type(index, trt.float32)
+    layers = {layer.name: layer for layer in map(network.get_layer, range(network.num_layers))}
+    for name in kept:
+        layer = layers[name]
+        layer.precision = trt.float32
+        for index in range(layer.num_outputs):
+            if layer.get_output(index).name in large:
+                layer.set_output_type(index, trt.float32)
 
 
 def measure(name: str, remedy: str, models: Mapping[str, Path]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,7 @@ def is_relu_alone(layer: EngineLayer) -> bool:
     return bool(layer.onnx_nodes) and all(name.startswith("Relu.") for name in layer.onnx_nodes)
 
 
-def measure(shape: Sequence[int], models: Mapping[str, Path]) -> dict[str, Any]:
+def measure(shape: tuple[int, ...], models: Mapping[str, Path]) -> dict[str, Any]:
     """Build an engine of each file, and measure them in turn; return the fields of each `Variant`.
 
     Raises:
@@ -73,13 +73,13 @@ def measure(shape: Sequence[int], models: Mapping[str, Path]) -> dict[str, Any]:
     from tutorial_utils.runners.tensorrt import TensorRTRunner
 
     files = Files(models[FP32])
-    feeds = {"x": files.images(tuple(shape))}
+    feeds = {"x": files.images(shape)}
     runners: dict[str, TensorRTRunner] = {}
     found: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as opened:
         with tempfile.TemporaryDirectory() as folder:
             for name, onnx_path in _written(files.onnx("fp32", shape[2]), Path(folder)).items():
-                options = BuildOptions((Profile.of(x=(tuple(shape),) * 3),))
+                options = BuildOptions((Profile.of(x=(shape,) * 3),))
                 built = engine.build(onnx_path, options, use_cache=False, cache_folder=Path(folder), progress=False)
                 runners[name] = opened.enter_context(TensorRTRunner(built))
                 layers = built.report.kernels
