@@ -49,12 +49,16 @@ def test_show_prints_command_and_chosen_lines(model, capsys):
     )
 
 
-def test_a_crash_names_no_folder_of_this_machine(model):
+def test_a_crash_names_no_folder_of_this_machine_and_show_says_its_cause(model, capsys):
     (model / "model.onnx").write_bytes(b"no model")
     crash = polygraphy_cli.run("polygraphy run model.onnx --onnxrt", model)
     assert crash.returncode == 1
     assert "Traceback" in crash.text
     assert '"/' not in crash.text
+    crash.show("no such line")
+    _, cause, ended = capsys.readouterr().out.splitlines()
+    assert "INVALID_PROTOBUF" in cause
+    assert ended == "  (return code 1)"
 
 
 def test_installs_nothing_and_takes_the_courses_tensorrt(model, monkeypatch):

@@ -51,10 +51,14 @@ class Result:
         return list(dict.fromkeys(line for line in found if not patterns or any(re.search(p, line) for p in patterns)))
 
     def show(self, *patterns: str, width: int = 118) -> None:
-        """Print the command, the `lines` in which a pattern is found, cut to the width, and how the command ended."""
+        """Print the command, the `lines` in which a pattern is found, cut to the width, and how the command ended.
+
+        Of a command that failed and printed no such line, the last line is printed: what it died of.
+        """
         parts = textwrap.wrap(f"$ {self.command}", width, break_long_words=False, break_on_hyphens=False)
         print(" \\\n    ".join(parts))
-        for line in self.lines(*patterns):
+        lines = self.lines(*patterns)
+        for line in lines or (self.lines()[-1:] if self.returncode else []):
             print("  " + textwrap.shorten(line, width, placeholder=" ..."))
         print(f"  (return code {self.returncode})")
 

@@ -151,10 +151,27 @@ def test_a_depthwise_convolution_is_found_behind_fp16_inputs(tmp_path):
     assert re.search(r" in c1, by Conv \n +of \S+ in r0 <-, \S+ in depth$", text, re.M)
 
 
+def test_weights_in_a_file_of_their_own(tmp_path):
+    folder = depthwise(tmp_path)
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    ((tensors, _),) = outcome(follow(folder)).values()
+    assert tensors == ["c1", "n1", "r1"]
+
+
+def test_a_weight_that_fp16_makes_0_is_listed(tmp_path):
+    folder = depthwise(tmp_path)
+    model = onnx.load(folder / "model.onnx")
+    depth = next(one for one in model.graph.initializer if one.name == "depth")
+    depth.CopyFrom(numpy_helper.from_array(np.full(depth.dims, 2e-8, np.float32), "depth"))
+    onnx.save(model, folder / "model.onnx")
+    assert "{'depth': '2e-08', 'point'" in follow(folder)  # whose weights are small, too
+
+
 def test_a_weight_beyond_fp16_is_listed_although_no_tensor_is_a_suspect(tmp_path):
     text = follow(depthwise(tmp_path, strength=1e-3, scale=1e5))
-    assert "{'scale': '100,000'}" in text
-    assert re.search(r"^No suspects: .*weights above.*debug", text, re.M)
+    assert "'scale': '100,000'}" in text
+    assert re.search(r"^No suspects: .*weights.*above.*debug", text, re.M)
     assert re.search(r"^No group to give back\. All in FP16:\n.* 0\.0% NaN", text, re.M)
 
 
