@@ -151,12 +151,18 @@ def test_a_depthwise_convolution_is_found_behind_fp16_inputs(tmp_path):
     assert re.search(r" in c1, by Conv \n +of \S+ in r0 <-, \S+ in depth$", text, re.M)
 
 
-def test_weights_in_a_file_of_their_own(tmp_path):
-    folder = depthwise(tmp_path)
-    model = onnx.load(folder / "model.onnx")
-    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
-    ((tensors, _),) = outcome(follow(folder)).values()
-    assert tensors == ["c1", "n1", "r1"]
+def test_weights_in_a_file_of_their_own_are_folded_and_converted(tmp_path):
+    folder = attention(tmp_path, 0.2)
+    onnx.save(onnx.load(folder / "model.onnx"), folder / "model.onnx", save_as_external_data=True, location="weights")
+    cells = [cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code"]
+    (begins,) = (source for source in cells if "MODEL, INPUTS =" in source)
+    (folds,) = (source for source in cells if '"half.onnx")' in source)
+    own = 'MODEL, INPUTS = "../model.onnx", "../inputs.npz"'  # the lesson's working folder isn't the model's
+    program = re.sub("MODEL, INPUTS = .*", own, f"{begins}\n{folds}")
+    (folder / "elsewhere").mkdir()
+    ran = subprocess.run([sys.executable, "-c", program], cwd=folder / "elsewhere", capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert (folder / "elsewhere" / "half.onnx").exists()
 
 
 def test_a_weight_that_fp16_makes_0_is_listed(tmp_path):
