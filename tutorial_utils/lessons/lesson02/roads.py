@@ -56,7 +56,7 @@ class Road:
         device_ms: On the GPU alone.
         device_graph_ms: On the GPU alone, replayed as a CUDA graph.
         first_ms: The first call of a fresh process. None also where other candidates ran in the process before.
-        build_s: Seconds to make the engine, no kernel timings known; of the same library by flags where only that was.
+        build_s: Seconds to make the engine, no kernel timings known.
         error, agreement: Against the CPU.
     """
 
@@ -129,16 +129,16 @@ def _of_matrix(matrix: Matrix, shape: tuple[int, ...], references: Mapping[str, 
             if isinstance(row, str):
                 found.append(Road(name, label, reason=row))
                 continue
-            build_s = next((one.build_s for one in measured.values() if one.build_cache != "rows before"), None)
-            found.append(_road(name, label, row, build_s, references.get(stack)))
+            found.append(_road(name, label, row, references.get(stack)))
     return found
 
 
-def _road(name: str, precision: str, row: Row, build_s: float | None, reference: Row | None) -> Road:
+def _road(name: str, precision: str, row: Row, reference: Row | None) -> Road:
     if row.is_wrong:
         return Road(
             name, precision, error=row.relative_error, reason="Its outputs are wrong, so its time says nothing."
         )
+    build_s = None if row.build_cache == "rows before" else row.build_s
     return Road(
         name, precision, row.host, reference and reference.host.median / row.host.median,
         row.host_graph and row.host_graph.median, row.device and row.device.median, row.graph and row.graph.median,
