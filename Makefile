@@ -107,8 +107,7 @@ sound-environment:
 		echo ".venv is incomplete, or its Python is gone: making it anew."; rm -rf .venv; \
 	fi
 
-# Python compiles what was installed with all cores, where pip would take one and a minute of it. Tests of libraries, a
-# quarter of it, aren't compiled: nobody imports them. What can't be compiled is no fault here, as it is none for pip.
+# Nothing of it is compiled ahead, which takes more than a minute: Python compiles what is imported, once, and most never is.
 .venv/installed: requirements.txt pyproject.toml
 	@test -e .venv/bin/python || { \
 		"$(PYTHON)" $(CHECK) 2>/dev/null || { echo "The course needs Python 3.10, 3.11 or 3.12 with its venv module:" \
@@ -120,5 +119,4 @@ sound-environment:
 	@$(PIP) install --no-deps $$($(RUN) tutorial_utils.base.requirements)
 	@$(PIP) install --no-deps --target .venv/tensorrt-stubs --upgrade $(STUBS)
 	@$(PIP) install --no-deps --editable .
-	@$(RUN) compileall -qq -j 0 -x '/tests?/' .venv/lib || true
 	@touch $@

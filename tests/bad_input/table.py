@@ -11,12 +11,14 @@ import re
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -166,11 +168,18 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full_disk(most: int = 1000) -> Iterator[None]:
-    """Let no file grow beyond some bytes: the kernel refuses it as on a full disk, for root as well."""
+    """Let no file grow beyond some bytes: the kernel refuses it as on a full disk, for root as well.
+
+    What is imported meanwhile isn't compiled into a file: Python 3.11 would keep one that is cut off, and fail by it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
     try:
-        yield
+        with (
+            mock.patch.object(sys, "dont_write_bytecode", True),
+            mock.patch.dict(os.environ, PYTHONDONTWRITEBYTECODE="1"),
+        ):
+            yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
