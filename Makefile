@@ -10,8 +10,8 @@ export MPLCONFIGDIR ?= $(CURDIR)/build/matplotlib
 export IPYTHONDIR ?= $(CURDIR)/build/ipython
 export GLOG_minloglevel ?= 2
 export ORT_DISABLE_TELEMETRY ?= 1
-# Tests and lessons start hundreds of processes. Without this, each would compile the package's modules again where a
-# container's image has Python write no bytecode.
+# Tests and lessons start hundreds of processes. Without this, each would compile all its modules again where a container's
+# image has Python write no bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
 # Paddle and TensorRT-RTX ship wheels for these versions. An interpreter counts only if it really runs and can make a venv.
@@ -20,6 +20,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 	$$python $(CHECK) 2>/dev/null && echo $$python && break; done)
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip -qq --disable-pip-version-check
+INSTALL := $(PIP) install --no-compile
 # Of two `make` at once, one installs and the other waits: for the lock of this very file, where the system has flock.
 LOCKED := $(if $(shell command -v flock),flock Makefile)
 # `make lab LAB="--ip=0.0.0.0 --no-browser"`: options of JupyterLab. As root, the usual user in a container, it has to be told.
@@ -115,8 +116,8 @@ sound-environment:
 		echo "Making .venv with $$("$(PYTHON)" --version)."; \
 		mkdir -p .venv && echo "$(CURDIR)" > .venv/place && "$(PYTHON)" -m venv .venv; }
 	@echo "Installing requirements.txt into .venv: about 2 minutes, 1 GB to download."
-	@$(PIP) install --no-compile -r requirements.txt
-	@$(PIP) install --no-deps $$($(RUN) tutorial_utils.base.requirements)
-	@$(PIP) install --no-deps --target .venv/tensorrt-stubs --upgrade $(STUBS)
-	@$(PIP) install --no-deps --editable .
+	@$(INSTALL) -r requirements.txt
+	@$(INSTALL) --no-deps $$($(RUN) tutorial_utils.base.requirements)
+	@$(INSTALL) --no-deps --target .venv/tensorrt-stubs --upgrade $(STUBS)
+	@$(INSTALL) --no-deps --editable .
 	@touch $@

@@ -84,6 +84,7 @@ def test_the_environment_is_made_once(clone):
     assert made(clone) == 1
     log = (clone / "log").read_text()
     assert " install --no-compile -r requirements.txt" in log
+    assert "compileall" not in log
     assert log.endswith("-m tutorial_utils.authoring.course\n" * 2)
 
 

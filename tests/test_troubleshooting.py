@@ -386,6 +386,9 @@ SCRIPTS = {
     f"snake_plugin; snake_plugin.parsed(snake_plugin.save_models(pathlib.Path({tempfile.gettempdir()!r}))[1])",
     "Segmentation fault": f"{BUILDER}; trt.OnnxParser(builder.create_network(0), trt.Logger()).parse(b'')",
     "No module named 'tensorrt'": "import tensorrt",
+    "marshal data too short": "import py_compile, sys, tempfile; place = tempfile.TemporaryDirectory(); "
+    "sys.path.insert(0, place.name); path = f'{place.name}/cut.py'; open(path, 'w').write('x = 1'); "
+    "open(py_compile.compile(path), 'r+b').truncate(40); import cut",
     "IProgress not found": "from tqdm.notebook import tqdm; tqdm(range(2))",
 }
 

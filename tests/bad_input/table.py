@@ -170,7 +170,8 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 def full_disk(most: int = 1000) -> Iterator[None]:
     """Let no file grow beyond some bytes: the kernel refuses it as on a full disk, for root as well.
 
-    What is imported meanwhile isn't compiled into a file: Python 3.11 would keep one that is cut off, and fail by it.
+    What is imported meanwhile, here or in a child, isn't compiled into a file: up to 3.11, Python keeps one that is cut
+    off, and fails by it later. (A child in isolated mode, as of `machine.child`, would do so still.)
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
