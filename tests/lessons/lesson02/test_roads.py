@@ -3,7 +3,7 @@
 import pictures
 import pytest
 
-from tutorial_utils.lessons.lesson02 import paddle_engines, roads
+from tutorial_utils.lessons.lesson02 import article, paddle_engines, roads
 from tutorial_utils.lessons.lesson02.article import Predictor
 from tutorial_utils.measure import deployment, experiment, recordings, rows
 from tutorial_utils.measure.resnet50_matrix import cells
@@ -196,8 +196,14 @@ def test_what_lesson_02c_says_of_images_of_224x224():
         assert found[MANY][f"TensorRT 10.6 {precision}"].device_ms == pytest.approx(on_gpu, abs=0.05)
 
 
+def what_lesson_02c_shows():
+    shown = (EXPERIMENT, article.EXPERIMENT, paddle_engines.EXPERIMENT)
+    matrix, program, engines = (one.recorded("").result for one in shown)
+    return matrix, program.predictors, engines.engines
+
+
 def test_what_lesson_02c_says_of_builds():
-    found = named(roads.roads(EXPERIMENT.recorded("").result, [], {}))
+    found = named(roads.roads(*what_lesson_02c_shows()))
     seconds = {name: one.build_s for name, one in found.items() if one.build_s}
     quick = [one for name, one in seconds.items() if "RTX" in name]
     timed = [one for name, one in seconds.items() if "RTX" not in name]
@@ -206,12 +212,16 @@ def test_what_lesson_02c_says_of_builds():
     assert {name for name in found if "TensorRT 10.6" in name or "ONNX Runtime TensorRT" in name} <= seconds.keys()
 
 
-def test_what_lesson_02c_says_of_identity_nodes_and_of_int8():
-    found = named(roads.roads(EXPERIMENT.recorded("").result, [], {}))
-    for name, as_graph, int8, int8_ms, same_class in (
-        ("TensorRT 10.6", 0.33, "INT8 Q/DQ", 0.51, 0.95),
-        ("ONNX Runtime TensorRT", 0.41, "INT8", 0.41, 0.97),
-    ):
-        assert found[f"{name} FP16"].device_graph_ms == pytest.approx(as_graph, abs=5e-3)
-        assert found[f"{name} {int8}"].host.median == pytest.approx(int8_ms, abs=5e-3)
-        assert found[f"{name} {int8}"].agreement == pytest.approx(same_class, abs=5e-3)
+def test_neither_tensorrt_is_clearly_ahead_as_lesson_02c_says():
+    found = named(roads.roads(*what_lesson_02c_shows()))
+    calls = {"TensorRT 10.6": 0.53, "TensorRT 8.6": 0.48, "Paddle-TRT 2.6": 0.51, "ONNX Runtime TensorRT": 0.55}
+    assert {name: round(found[f"{name} FP16"].host.median, 2) for name in calls} == calls
+    as_graphs = {"TensorRT 10.6": 0.33, "ONNX Runtime TensorRT": 0.41}
+    assert {name: round(found[f"{name} FP16"].device_graph_ms, 2) for name in as_graphs} == as_graphs
+
+
+def test_what_lesson_02c_says_of_int8():
+    found = named(roads.roads(*what_lesson_02c_shows()))
+    int8 = {"TensorRT 10.6 INT8 Q/DQ": 0.51, "TensorRT 8.6 INT8": 0.41, "ONNX Runtime TensorRT INT8": 0.41}
+    assert {name: round(found[name].host.median, 2) for name in int8} == int8
+    assert {round(1 - found[name].agreement, 2) for name in int8} == {0.03, 0.05}

@@ -56,7 +56,7 @@ class Road:
         device_ms: On the GPU alone.
         device_graph_ms: On the GPU alone, replayed as a CUDA graph.
         first_ms: The first call of a fresh process. None also where other candidates ran in the process before.
-        build_s: Seconds to make the engine, no kernel timings known.
+        build_s: Seconds to make the engine, no kernel timings known; None where some were.
         error, agreement: Against the CPU.
     """
 
@@ -122,9 +122,8 @@ def _of_matrix(matrix: Matrix, shape: tuple[int, ...], references: Mapping[str, 
     for name, (stack, libraries) in _LIBRARIES.items():
         for precision in (*_PRECISIONS, "INT8"):
             cells = (Cell(library, _PRECISIONS.get(precision, int8), shape) for library, int8 in libraries.items())
-            rows = {cell: matrix.cells.get(cell, NOT_MEASURED) for cell in cells}
-            measured = {cell: row for cell, row in rows.items() if isinstance(row, Row)}
-            cell, row = next(iter((measured or rows).items()))
+            rows = [(cell, matrix.cells.get(cell, NOT_MEASURED)) for cell in cells]
+            cell, row = next((one for one in rows if isinstance(one[1], Row)), rows[0])
             label = "INT8 Q/DQ" if cell.precision == "int8_qdq" else precision  # INT8 alone is calibrated
             if isinstance(row, str):
                 found.append(Road(name, label, reason=row))
