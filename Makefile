@@ -20,7 +20,6 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 	$$python $(CHECK) 2>/dev/null && echo $$python && break; done)
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip -qq --disable-pip-version-check
-INSTALL := $(PIP) install --no-compile
 # Of two `make` at once, one installs and the other waits: for the lock of this very file, where the system has flock.
 LOCKED := $(if $(shell command -v flock),flock Makefile)
 # `make lab LAB="--ip=0.0.0.0 --no-browser"`: options of JupyterLab. As root, the usual user in a container, it has to be told.
@@ -108,7 +107,8 @@ sound-environment:
 		echo ".venv is incomplete, or its Python is gone: making it anew."; rm -rf .venv; \
 	fi
 
-# Nothing of it is compiled ahead, which takes more than a minute: Python compiles what is imported, once, and most never is.
+# Of requirements.txt nothing is compiled ahead, which takes more than a minute: Python compiles what is imported, once, and
+# most of it never is.
 .venv/installed: requirements.txt pyproject.toml
 	@test -e .venv/bin/python || { \
 		"$(PYTHON)" $(CHECK) 2>/dev/null || { echo "The course needs Python 3.10, 3.11 or 3.12 with its venv module:" \
@@ -116,8 +116,8 @@ sound-environment:
 		echo "Making .venv with $$("$(PYTHON)" --version)."; \
 		mkdir -p .venv && echo "$(CURDIR)" > .venv/place && "$(PYTHON)" -m venv .venv; }
 	@echo "Installing requirements.txt into .venv: about 2 minutes, 1 GB to download."
-	@$(INSTALL) -r requirements.txt
-	@$(INSTALL) --no-deps $$($(RUN) tutorial_utils.base.requirements)
-	@$(INSTALL) --no-deps --target .venv/tensorrt-stubs --upgrade $(STUBS)
-	@$(INSTALL) --no-deps --editable .
+	@$(PIP) install --no-compile -r requirements.txt
+	@$(PIP) install --no-deps $$($(RUN) tutorial_utils.base.requirements)
+	@$(PIP) install --no-deps --target .venv/tensorrt-stubs --upgrade $(STUBS)
+	@$(PIP) install --no-deps --editable .
 	@touch $@
