@@ -42,8 +42,7 @@ def _rows(one: Diagnosis) -> list[tuple[str, str]]:
     at_fault = {name for fault in one.faults for name in (fault.node, *fault.nodes)}
     beside = [name for name in one.kept if name not in at_fault]
     if beside and one.verdict == "mended":
-        why = "no fault by themselves, but the outputs err more than allowed without them among these"
-        rows.append(("of these", f"{', '.join(beside)}: {why}"))
+        rows.append(("of these", f"{', '.join(beside)}: not at fault, but needed for right outputs"))
     for out in one.outputs:
         after = f", {_number(out.mended)} when mended" if out.mended is not None else ""
         what = f"output {out.name}" if out.part_of is None else "part of an output"
